@@ -37,9 +37,9 @@ enum Command {
     /// Start the server in the foreground. It prints one line for each listener when it is ready to serve.
     ///
     /// SIGHUP reloads as "strowger reload" does. SIGTERM drains as "strowger drain" does, and a second one stops at once; so does
-    /// SIGINT. The environment's RUST_LOG goes before [log] level of the conf.
+    /// SIGINT. The environment's RUST_LOG takes precedence over [log] level of the conf.
     Run,
-    /// Check a conf: a summary where it is good, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
+    /// Check a conf: a summary if it is valid, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
     Check,
     /// Show or change the location table of the running server.
     Ul {
@@ -54,16 +54,29 @@ enum Command {
     },
     /// Show the TCP and TLS connections of the running server.
     Connections,
-    /// Have the running server read its conf again, and the certificates, keys and users that it names: whole, or, where
-    /// anything is wrong, not at all. Calls and connections go on. SIGHUP does the same.
+    /// Show the targets of the running server's routes: which are up, and of those that have failed why, since when, and for how long they
+    /// are passed over; and which other next hops have failed.
+    Targets {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the running server's accounts with carriers ([[trunk]]), and how their registrations stand.
+    Trunks {
+        /// Print a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running server read its conf again, and the certificates, keys and users that it names: all of it or, if
+    /// anything is wrong, nothing. Calls and connections go on. SIGHUP does the same.
     ///
-    /// Where a key has changed that cannot take effect while the server runs (listeners, cores, [udp] and some more), the
+    /// If a key has changed that cannot take effect while the server runs (listeners, cores, [udp] and some more), the
     /// reload is refused and names it. A server that runs without a conf reads its users again.
     Reload,
-    /// Have the running server begin no new dialogs (503 with Retry-After), and stop when no request waits for its answer any
-    /// more. Registrations, requests in a dialog and new connections go on until then. SIGTERM does the same.
+    /// Have the running server begin no new dialogs (503 with Retry-After), and stop once no request waits for its answer
+    /// any more. Registrations, requests in a dialog and new connections go on until then. SIGTERM does the same.
     Drain {
-        /// Stop after so many seconds in any case; [server] drain_deadline of the conf if not given. Asked again, it sets
+        /// Stop after this many seconds in any case; [server] drain_deadline of the conf if not given. A second command sets
         /// another time.
         #[arg(long, value_name = "S")]
         deadline: Option<u32>,
@@ -76,9 +89,9 @@ enum Command {
         /// off, error, warn, info, debug or trace.
         level: Option<String>,
     },
-    /// Watch the running server: a live screen of rates, latency, connections, CPU and the limits being hit. q leaves it.
+    /// Watch the running server: a live screen of rates, latency, connections, CPU and the limits being hit. q quits.
     ///
-    /// Where the output is no terminal, it prints one screen and ends.
+    /// If the output is not a terminal, it prints one screen and ends.
     Top {
         /// Seconds from one look at the server to the next, 0.1 to 3600.
         #[arg(long, value_name = "S", default_value = "1", value_parser = interval)]
@@ -125,6 +138,8 @@ fn main() -> ExitCode {
         Command::Ul { command } => cli::ul(command, places),
         Command::User { command } => cli::user(command, places),
         Command::Connections => cli::connections(places),
+        Command::Trunks { json } => cli::trunks(*json, places),
+        Command::Targets { json } => cli::targets(*json, places),
         Command::Reload => cli::reload(places),
         Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
         Command::Top { interval, once } => cli::top(*interval, *once, places),
@@ -168,7 +183,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 20);
+        assert_eq!(walk(&Arguments::command()), 21);
     }
 
     #[test]
@@ -186,6 +201,9 @@ mod tests {
             ("strowger ul rm 1003", true),
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
+            ("strowger targets", true),
+            ("strowger targets --json", true),
+            ("strowger targets sip:192.0.2.1", false),
             ("strowger drain", true),
             ("strowger drain --deadline 0 --wait", true),
             ("strowger drain --deadline soon", false),
@@ -206,6 +224,9 @@ mod tests {
             ("strowger trace --json --pcap calls.pcap", false),
             ("strowger trace --json --brief", false),
             ("strowger trace 1003", false),
+            ("strowger trunks", true),
+            ("strowger trunks --json", true),
+            ("strowger trunks carrier", false),
             ("strowger top", true),
             ("strowger top --once --interval 0.5", true),
             ("strowger top --interval 0", false),

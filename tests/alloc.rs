@@ -472,7 +472,7 @@ impl Server for Workers {
             let late = start.elapsed() > Duration::from_millis(LONG_MS + 500);
             self.turn();
             // Asked of after a turn that began late enough: this thread may have stood still for as long as it liked.
-            let quiet = |worker: &mut Worker| worker.report().occupancy.is_quiet();
+            let quiet = |worker: &mut Worker| worker.report().numbers.occupancy.is_quiet();
             if self.workers.iter_mut().all(quiet) {
                 return;
             }
@@ -491,7 +491,7 @@ fn a_worker_allocates_nothing_for_a_message() {
     let mut server = Workers::start(1);
     demand_nothing(&mut server);
     let report = server.workers[0].report();
-    assert_eq!(report.mail.sent, 0);
+    assert_eq!(report.numbers.mail.sent, 0);
     assert_eq!(report.listeners[0].kernel_drops, 0);
 }
 
@@ -500,7 +500,7 @@ fn answers_that_wait_for_the_disk_allocate_nothing() {
     let location = Location::new(SECRET, 10_000).with_journal(Durability::Acknowledged);
     let mut server = Workers::with(1, Arc::new(location));
     demand_nothing(&mut server);
-    let held = server.workers[0].report().held;
+    let held = server.workers[0].report().numbers.held;
     assert_eq!((held.kept, held.refused, held.full), (1_000, 0, 0));
 }
 
@@ -508,6 +508,10 @@ fn answers_that_wait_for_the_disk_allocate_nothing() {
 fn mail_between_two_workers_allocates_nothing() {
     let mut server = Workers::start(2);
     demand_nothing(&mut server);
-    let sent: u64 = server.workers.iter_mut().map(|worker| worker.report().mail.sent).sum();
+    let sent: u64 = server
+        .workers
+        .iter_mut()
+        .map(|worker| worker.report().numbers.mail.sent)
+        .sum();
     assert!(sent >= 1_000 * 3, "180, 200 and 200 of each call crossed: {sent}");
 }

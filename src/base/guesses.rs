@@ -4,7 +4,7 @@
 //! A source is one that is there: at the other end of a connection, or at the place where a nonce was sent that it has answered. What
 //! comes by a datagram that proves nothing counts against no source, and is bounded for each user by a share of its own.
 
-use super::sources::source;
+use super::source::source;
 use super::{Instant, Key};
 use crate::base::marks::Marks;
 use std::net::SocketAddr;

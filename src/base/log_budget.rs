@@ -2,8 +2,8 @@
 
 use super::Instant;
 
-/// Lines about single peers that one core may log in a second: who makes mistakes all the time must not fill the disk. What is
-/// left out is counted, and said.
+/// Lines about single peers that one core may log in a second: a peer that makes mistakes all the time must not fill the disk. What is
+/// left out is counted and reported.
 const LINES: u32 = 50;
 
 /// The same about a limit that is hit: each line would say what the last one said.
@@ -15,8 +15,8 @@ pub struct LogBudget {
     /// What the lines are about, for the line that counts those left out.
     about: &'static str,
     lines: u32,
-    /// When the second began: not by the clock, at whose border two lines might stand, but when the time was told after the first
-    /// line.
+    /// When the second began: not by the clock, at whose border two lines might follow each other, but at the first renewal after the
+    /// first line.
     since: Option<Instant>,
     said: u32,
     left_out: u32,
@@ -52,7 +52,7 @@ impl LogBudget {
         may
     }
 
-    /// Told the time now and then.
+    /// To be called now and then.
     pub fn renew(&mut self, now: Instant) {
         if self.said == 0 {
             return;

@@ -1,6 +1,6 @@
 //! What the rules say of a call while somebody follows it: decisions and timers, as words beside the outbox. While nobody does, nothing is written.
 
-use super::outbox::Span;
+use super::span::Span;
 use std::fmt::{self, Write};
 
 /// What a note is about.

@@ -3,36 +3,8 @@
 use super::dns::Question;
 use super::flow::Flow;
 use super::notes::{NoteKind, Notes};
+use super::span::Span;
 use std::fmt;
-use std::ops::Range;
-
-/// A part of a run of bytes, as offsets of 32 bits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Span {
-    pub start: u32,
-    pub end: u32,
-}
-
-impl Span {
-    pub const fn new(start: usize, end: usize) -> Span {
-        Span {
-            start: start as u32,
-            end: end as u32,
-        }
-    }
-
-    pub const fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    pub const fn len(self) -> usize {
-        self.end.saturating_sub(self.start) as usize
-    }
-
-    pub const fn is_empty(self) -> bool {
-        self.end <= self.start
-    }
-}
 
 /// One message to one peer.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +73,7 @@ pub struct Outbox {
 impl Outbox {
     /// Appends one message for `flow`; `write` puts its bytes behind those that are there. Returns its span.
     pub fn send(&mut self, flow: Flow, write: impl FnOnce(&mut Vec<u8>)) -> Span {
-        let span = self.append(write);
+        let span = Span::written(&mut self.bytes, write);
         self.transmits.push(Transmit { flow, span });
         span
     }
@@ -143,7 +115,7 @@ impl Outbox {
 
     /// Appends one message for another core.
     pub fn mail(&mut self, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) {
-        let span = self.append(|out| out.extend_from_slice(bytes));
+        let span = Span::append(bytes, &mut self.bytes);
         self.parcels.push(Parcel {
             core,
             errand,
@@ -154,7 +126,7 @@ impl Outbox {
 
     /// Tells which host `name` stands for, before something is sent to a peer of that name.
     pub fn introduce(&mut self, name: u64, host: &[u8], identity: u64) {
-        let host = self.append(|out| out.extend_from_slice(host));
+        let host = Span::append(host, &mut self.bytes);
         self.introductions.push(Introduction { name, host, identity });
     }
 
@@ -187,7 +159,7 @@ impl Outbox {
     }
 
     pub fn get(&self, span: Span) -> &[u8] {
-        self.bytes.get(span.range()).unwrap_or(&[])
+        span.in_text(&self.bytes)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -211,11 +183,32 @@ impl Outbox {
             self.notes.clear();
         }
     }
+}
 
-    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
-        let start = self.bytes.len();
-        write(&mut self.bytes);
-        Span::new(start, self.bytes.len())
+#[cfg(test)]
+mod note_tests {
+    use super::*;
+
+    /// Formatted only by mistake.
+    struct Never;
+
+    impl fmt::Display for Never {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("nobody looks on");
+        }
+    }
+
+    #[test]
+    fn nothing_is_formatted_while_nobody_looks_on() {
+        let mut outbox = Outbox::default();
+        outbox.note(b"1", format_args!("{Never}"));
+        outbox.note_timer(b"1", format_args!("{Never}"));
+        assert!(outbox.notes.is_empty());
+        outbox.is_traced = true;
+        outbox.note_timer(b"1", format_args!("timer {}", "C"));
+        assert_eq!(outbox.notes.iter().next(), Some((NoteKind::Timer, &b"1"[..], "timer C")));
+        outbox.clear();
+        assert!(outbox.notes.is_empty() && outbox.is_traced);
     }
 }
 

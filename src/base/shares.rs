@@ -5,7 +5,7 @@
 //! fifths of all, two get four ninths each, and whoever comes next always finds something.
 
 use super::Key;
-use super::sources::source;
+use super::source::source;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -5,6 +5,7 @@
 //! places that have, and what comes by connections is counted apart: who forges an address takes nothing from the other two.
 
 use super::bans::Sure;
+use super::source::source;
 use super::{Bans, Guesses, Instant, Key, Network, Proved, Rates};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -226,15 +227,6 @@ const COOKIE: u64 = 6;
 /// The part of an address's places to which this one belongs, from 1. Ports that lie side by side belong to different ones.
 fn part(peer: SocketAddr) -> u64 {
     1 + u64::from(peer.port()) % PARTS
-}
-
-/// What counts as one source: a number of its own for each IPv4 address and each IPv6 network of 64 bits.
-pub fn source(ip: IpAddr) -> u64 {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => u64::from(u32::from(ip)),
-        // Networks of IPv6 that begin with zeros are not in use for hosts, but for the loopback.
-        IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,
-    }
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@ mod operate;
 mod output;
 mod places;
 mod screen;
+mod targets;
 mod top;
 mod trace;
 mod users;
 
 pub use check::check;
 pub use location::{Ul, ul};
-pub use operate::{connections, drain, log_level, reload, stats};
+pub use operate::{connections, drain, log_level, reload, stats, trunks};
 pub use output::Outcome;
 pub use places::Places;
+pub use targets::targets;
 pub use top::top;
 pub use trace::{Trace, trace};
 pub use users::{User, user};

@@ -1,4 +1,4 @@
-//! `strowger reload`, `drain`, `log`, `connections` and `stats`: each asks the running server, and prints what it says.
+//! `strowger reload`, `drain`, `log`, `connections`, `trunks` and `stats`: each asks the running server, and prints what it says.
 
 use super::output::{Outcome, complain, print, table};
 use super::places::Places;
@@ -59,6 +59,32 @@ pub fn connections(places: &Places) -> Outcome {
             entry.state,
             format!("{:.1}s", entry.quiet_ms as f64 / 1000.0),
             entry.waiting_bytes.to_string(),
+        ]);
+    }
+    print(|out| table(out, &rows))
+}
+
+pub fn trunks(json: bool, places: &Places) -> Outcome {
+    let entries = places.connect()?.trunks()?;
+    if json {
+        return print(|out| {
+            serde_json::to_writer_pretty(&mut *out, &entries)?;
+            writeln!(out)
+        });
+    }
+    let head = ["trunk", "registrar", "user", "state", "for", "next in", "why"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for entry in entries {
+        rows.push([
+            entry.trunk,
+            entry.registrar,
+            entry.user,
+            entry.state,
+            format!("{}s", entry.granted_for_s),
+            entry
+                .next_in_s
+                .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
+            entry.why.unwrap_or_default(),
         ]);
     }
     print(|out| table(out, &rows))

@@ -2,12 +2,14 @@
 
 mod ladder;
 mod pcap;
+mod show;
 mod summary;
 mod text;
 
 use super::output::{Outcome, complain};
 use super::places::Places;
 use clap::Args;
+use show::Show;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,12 +55,6 @@ fn user(text: &str) -> Result<String, String> {
 
 fn peer(text: &str) -> Result<String, String> {
     Wanted::new(None, None, Some(text)).map(|_| text.to_owned())
-}
-
-/// One way to show what happens.
-trait Show {
-    /// It is seen when this returns.
-    fn show(&mut self, event: &TraceEvent) -> io::Result<()>;
 }
 
 pub fn trace(wanted: &Trace, places: &Places) -> Outcome {
@@ -153,43 +149,5 @@ impl<W: Write> Show for Json<W> {
         serde_json::to_writer(&mut self.0, event)?;
         self.0.write_all(b"\n")?;
         self.0.flush()
-    }
-}
-
-/// What peers sent, without what would speak to a terminal.
-fn visible(text: &str) -> String {
-    let visible = |c: char| match c {
-        '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(visible).collect()
-}
-
-/// Seconds since another event, with their sign and to the millisecond.
-fn delta(before_us: Option<u64>, now_us: u64) -> String {
-    let ms = before_us.map_or(0, |before| (now_us as i64 - before as i64) / 1000);
-    format!("{}{}.{:03}", if ms < 0 { '-' } else { '+' }, ms.abs() / 1000, ms.abs() % 1000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_between() {
-        assert_eq!(delta(None, 5), "+0.000");
-        assert_eq!(delta(Some(1_000_000), 1_012_999), "+0.012");
-        assert_eq!(delta(Some(1_000_000), 62_500_000), "+61.500");
-        assert_eq!(
-            delta(Some(1_012_000), 1_000_000),
-            "-0.012",
-            "another core's, or the clock was set"
-        );
-    }
-
-    #[test]
-    fn nothing_speaks_to_the_terminal() {
-        assert_eq!(visible("a\u{1b}[31m\tb\u{85}é"), "a\u{fffd}[31m b\u{fffd}é");
     }
 }

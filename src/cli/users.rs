@@ -17,7 +17,7 @@ const PASSWORD_LONGEST: u64 = 1024;
 
 #[derive(Subcommand)]
 pub enum User {
-    /// Add a user. The database is made where there is none; it holds hashes, never a password.
+    /// Add a user. The database is made if there is none; it holds hashes, never a password.
     ///
     /// As in: strowger user add alice@example.com --password-stdin
     Add {
@@ -38,13 +38,13 @@ pub enum User {
         /// NAME or NAME@DOMAIN; a bare name takes the realm of [auth], or else the first domain of [server].
         user: String,
     },
-    /// Show all users, and of which algorithms there are hashes.
+    /// Show all users, and for which algorithms they have hashes.
     List,
-    /// Add users by their hashes, all of them or none. Of one who is there already only the name remains.
+    /// Add users by their hashes, all of them or none. The hashes of a user that exists already are replaced.
     Import {
         /// A text file with lines user:realm:HA1, as htdigest makes them; "-" is standard input.
         ///
-        /// HA1 has 32 hexadecimal digits (MD5) or 64 (SHA-256); ":SHA-512-256" behind it says otherwise. A user may have
+        /// HA1 has 32 hexadecimal digits (MD5) or 64 (SHA-256); ":SHA-512-256" after it says otherwise. A user may have
         /// several lines, one for each algorithm.
         file: PathBuf,
     },
@@ -250,12 +250,12 @@ impl<'c> Database<'c> {
         outcome.map_err(|refused| {
             self.named(&match refused {
                 Refused::Exists => {
-                    format!("{who} is there already; \"strowger user passwd\" changes the password")
+                    format!("{who} exists already; \"strowger user passwd\" changes the password")
                 }
                 Refused::NotFound => {
                     format!("there is no {who}; \"strowger user list\" shows who is there")
                 }
-                Refused::StoreError(what) => what,
+                Refused::Database(what) => what,
             })
         })
     }

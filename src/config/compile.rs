@@ -43,6 +43,7 @@ impl Conf {
             records: self.records.clone(),
             outgoing: self.connections.outgoing,
             routes: self.routes.clone(),
+            trunks: self.trunks.clone(),
         }
     }
 

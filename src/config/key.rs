@@ -46,7 +46,7 @@ fn exposed(mode: u32) -> Option<String> {
     })
 }
 
-/// The files of a conf whose secrets others may read: private keys, and the users with what SQLite keeps beside them. A line for each. They are
+/// The files of a conf whose secrets others may read: private keys, passwords of trunks, and the users with what SQLite keeps beside them. A line for each. They are
 /// used all the same, for they are not ours: some are made by other programs, which this server must not stop.
 pub fn exposed_files(conf: &Conf) -> Vec<String> {
     let mut files: Vec<(&str, PathBuf)> = Vec::new();
@@ -59,6 +59,9 @@ pub fn exposed_files(conf: &Conf) -> Vec<String> {
             path.push(beside);
             files.push(("users", path.into()));
         }
+    }
+    for path in &conf.password_files {
+        files.push(("password of a [[trunk]]", path.clone()));
     }
     files.sort();
     files.dedup();
@@ -172,7 +175,10 @@ mod tests {
         conf.auth.challenge_register = true;
         let users = format!("users users.db: others may read it (mode 0640); {right}");
         let wal = format!("users users.db-wal: others may read it (mode 0666); {right}");
-        assert_eq!(said(&conf), [key, users, wal]);
+        assert_eq!(said(&conf), [&key[..], &users, &wal]);
+        conf.password_files = vec![file("carrier.password", 0o644), file("other.password", 0o600)];
+        let password = format!("password of a [[trunk]] carrier.password: others may read it (mode 0644); {right}");
+        assert_eq!(said(&conf), [password, key, users, wal]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From TOML to a [`Conf`]: every fault of the file is found and told with its place, and what would be right.
+//! From TOML to a [`Conf`]: every fault of the file is found and reported with its place, and what would be right.
 
 mod document;
 mod edits;
@@ -8,8 +8,10 @@ mod routes;
 mod sections;
 mod tls;
 mod trace;
+mod trunks;
 mod uri;
 mod values;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +24,9 @@ use toml::de::DeTable;
 use super::machine::Machine;
 use super::model::Conf;
 use crate::stack::route::Routes;
-use document::{Document, Wrong};
+use document::Document;
 pub use routes::DEFAULT_REJECTION;
+use wrong::Wrong;
 
 /// Where a conf is looked for when none is named.
 pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];
@@ -65,7 +68,7 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> 
     let wrongs = if errors.is_empty() {
         document.wrongs
     } else {
-        // What was made of a text that is not TOML would be told wrongly: its own faults come first, alone.
+        // What was made of a text that is not TOML would be described wrongly: its own faults come first, alone.
         let whole = |error: &toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
             Wrong::new(at, format!("this is not TOML: {}", error.message()))
@@ -87,7 +90,7 @@ pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
         files: 0,
     };
     // One of each, because the keys of a table that may be repeated are only asked for where one stands.
-    let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[tls.identity]]\n").0;
+    let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[trunk]]\n[[tls.identity]]\n").0;
     let mut document = Document::new(root.get_ref(), &machine);
     document.conf();
     document.known
@@ -176,8 +179,11 @@ impl Document<'_> {
             trace: self.plain(),
             log: self.plain(),
             routes: Routes::default(),
+            trunks: Vec::new(),
+            password_files: Vec::new(),
         };
-        (conf.routes, conf.certificates.client_identities) = self.routes();
+        (conf.trunks, conf.password_files) = self.trunks();
+        (conf.routes, conf.certificates.client_identities) = self.routes(&conf.trunks, conf.proxy.mode);
         self.refuse_unreachable(&conf);
         self.refuse_idle_challenge(&conf);
         self.refuse_idle_certificate(&conf);

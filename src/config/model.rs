@@ -6,7 +6,10 @@ use crate::base::Transport;
 use crate::net::tls::{Certificates, Pair};
 use crate::settings::*;
 use crate::stack::route::Routes;
+use crate::stack::trunk::Trunk;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A whole conf. It is immutable once loaded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +26,9 @@ pub struct Conf {
     pub auth: Auth,
     /// In the order of the file: the first that matches wins.
     pub routes: Routes,
+    pub trunks: Vec<Arc<Trunk>>,
+    /// The files that their passwords were read from.
+    pub password_files: Vec<PathBuf>,
     pub next_hop: NextHops,
     pub timers: Timers,
     pub limits: Limits,

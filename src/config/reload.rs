@@ -45,7 +45,14 @@ impl Plan {
             "server" if old.listen != new.listen => self.fixed.push("[[listen]]"),
             // The files are read again in any case.
             "tls" if old.certificates != new.certificates => self.live.push("[tls] certificate"),
-            "auth" if old.routes != new.routes => self.live.push("[[route]]"),
+            "auth" => {
+                if old.routes != new.routes {
+                    self.live.push("[[route]]");
+                }
+                if old.trunks != new.trunks {
+                    self.live.push("[[trunk]]");
+                }
+            }
             _ => {}
         }
     }

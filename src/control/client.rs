@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, ConnectionEntry, Draining, Sample, TraceEvent, TraceQuery, Traced};
+use super::{AorEntry, ConnectionEntry, Draining, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +56,14 @@ impl Client {
 
     pub fn connections(&mut self) -> Result<Vec<ConnectionEntry>, String> {
         self.call("connections", json!({})).and_then(result)
+    }
+
+    pub fn trunks(&mut self) -> Result<Vec<TrunkEntry>, String> {
+        self.call("trunks", json!({})).and_then(result)
+    }
+
+    pub fn targets(&mut self) -> Result<Targets, String> {
+        self.call("targets", json!({})).and_then(result)
     }
 
     pub fn reload(&mut self) -> Result<(), String> {

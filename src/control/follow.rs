@@ -25,6 +25,7 @@ struct Notification {
 /// Shows what comes until the trace or its client ends. An error is that the client has gone, or does not read.
 pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Result<()> {
     let Began { id, tap } = began;
+    log::info!("control socket: a trace begins");
     let mut client = Client::watch(stream)?;
     let mut events = 0;
     loop {
@@ -44,6 +45,7 @@ pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Res
             let reason = end.word().to_owned();
             let lost = tap.lost();
             drop(tap);
+            log::info!("control socket: a trace ends: {reason}, {events} events shown, {lost} lost");
             let Some(id) = id else {
                 return Ok(());
             };
@@ -51,6 +53,7 @@ pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Res
             return out.flush();
         }
         if client.is_gone()? {
+            log::info!("control socket: a trace ends: its client has gone, {events} events shown");
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     }

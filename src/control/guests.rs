@@ -1,4 +1,4 @@
-//! The clients that are being served: a bounded number of them, and where all places are taken one that idles gives way.
+//! The clients that are being served: a bounded number of them, and if all places are taken one that idles gives way.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -60,15 +60,38 @@ struct Guest<L> {
     is_busy: bool,
 }
 
-/// What comes of entering.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Entered {
-    /// The new one has this number.
-    Freely(u64),
-    /// The same, and another was closed for it.
-    Instead(u64),
-    /// All places are taken, and nobody gives way.
-    Full,
+/// One of the places, for as long as its client is served: also if what serves it panics, the place is given back.
+pub struct Place<L> {
+    guests: Arc<Guests<L>>,
+    pub number: u64,
+    /// Another client was closed for this one.
+    pub is_taken_over: bool,
+}
+
+impl<L> Place<L> {
+    /// The client's answer is being made: meanwhile it gives way to nobody. False: it has been closed.
+    pub fn set_busy(&self, is_busy: bool) -> bool {
+        let mut table = self.guests.table();
+        let mut guests = table.list.iter_mut();
+        let guest = guests.find(|guest| guest.number == self.number);
+        guest.map(|guest| guest.is_busy = is_busy).is_some()
+    }
+}
+
+impl<L> Drop for Place<L> {
+    fn drop(&mut self) {
+        let mut table = self.guests.table();
+        table.threads -= 1;
+        table.list.retain(|guest| guest.number != self.number);
+        self.guests.ended.notify_one();
+    }
+}
+
+impl<L> Guests<L> {
+    /// A thread that dies leaves the table whole: each change of it is one call.
+    fn table(&self) -> MutexGuard<'_, Table<L>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<L: Line> Guests<L> {
@@ -86,14 +109,9 @@ impl<L: Line> Guests<L> {
         }
     }
 
-    /// A thread that dies leaves the table whole: each change of it is one call.
-    fn table(&self) -> MutexGuard<'_, Table<L>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A client from `source` wants to be served. Where all places are taken, the oldest that idles gives way, of the source that has most
-    /// of them; not to a source that has more. Whoever enters is to [leave](Guests::leave).
-    pub fn enter(&self, source: u64, line: &Arc<L>) -> Entered {
+    /// A place for a client from `source`. If all are taken, the oldest that idles gives way, of the source that has most of them; not to
+    /// a source that has more. `None`: nobody gives way.
+    pub fn enter(self: &Arc<Self>, source: u64, line: &Arc<L>) -> Option<Place<L>> {
         // One that was closed ends at once, as soon as the machine lets it.
         let waited = self
             .ended
@@ -101,7 +119,7 @@ impl<L: Line> Guests<L> {
         let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let is_full = table.list.len() >= self.most;
         if table.threads >= 2 * self.most || (is_full && !table.displace(source)) {
-            return Entered::Full;
+            return None;
         }
         let number = table.next;
         table.next += 1;
@@ -112,25 +130,16 @@ impl<L: Line> Guests<L> {
             line: Arc::clone(line),
             is_busy: false,
         });
-        match is_full {
-            true => Entered::Instead(number),
-            false => Entered::Freely(number),
-        }
+        Some(Place {
+            guests: Arc::clone(self),
+            number,
+            is_taken_over: is_full,
+        })
     }
 
-    /// Its answer is made now: meanwhile it gives way to nobody. False: it has been closed.
-    pub fn set_busy(&self, number: u64, is_busy: bool) -> bool {
-        let mut table = self.table();
-        let mut guests = table.list.iter_mut();
-        let guest = guests.find(|guest| guest.number == number);
-        guest.map(|guest| guest.is_busy = is_busy).is_some()
-    }
-
-    pub fn leave(&self, number: u64) {
-        let mut table = self.table();
-        table.threads -= 1;
-        table.list.retain(|guest| guest.number != number);
-        self.ended.notify_one();
+    /// How many may be served at a time.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// Closes all that are there.
@@ -187,29 +196,36 @@ mod tests {
 
     #[test]
     fn the_oldest_that_idles_gives_way_of_the_source_that_has_most() {
-        let guests = Guests::new(4);
+        let guests = Arc::new(Guests::new(4));
         let lines: Vec<Arc<Fake>> = (0..9).map(|_| Arc::default()).collect();
         let closed = |at: usize| lines[at].0.load(Ordering::SeqCst);
-        for (number, source) in [(0, 5), (1, 6), (2, 6), (3, 6)] {
-            let entered = guests.enter(source, &lines[number]);
-            assert_eq!(entered, Entered::Freely(number as u64));
-        }
-        assert!(guests.set_busy(1, true));
-        assert_eq!(guests.enter(7, &lines[4]), Entered::Instead(4));
+        let enter = |source, at: usize| guests.enter(source, &lines[at]);
+        let mut places: Vec<_> = [5, 6, 6, 6]
+            .into_iter()
+            .zip(0..)
+            .map(|(source, at)| enter(source, at).unwrap())
+            .collect();
+        assert!(places.iter().all(|place| !place.is_taken_over));
+        assert!(places[1].set_busy(true));
+        let mut enter_instead = |source, at| {
+            places.push(enter(source, at).expect("another gives way"));
+            assert!(places[at].is_taken_over);
+        };
+        enter_instead(7, 4);
         assert!(closed(2) && !closed(0) && !closed(1) && !closed(3));
-        assert!(!guests.set_busy(2, true), "it is gone");
-        // Whoever has most loses its own, and not if that is busy.
-        assert_eq!(guests.enter(6, &lines[5]), Entered::Instead(5));
+        // The source that has most loses one of its own, and not if that is busy.
+        enter_instead(6, 5);
         assert!(closed(3));
-        assert!(guests.set_busy(5, true));
-        assert_eq!(guests.enter(6, &lines[6]), Entered::Full);
+        assert!(!places[2].set_busy(true), "it is gone");
+        assert!(places[5].set_busy(true));
+        assert!(enter(6, 6).is_none());
         assert_eq!((guests.served(), guests.displaced()), (4, 2));
         // Threads that have not ended are no more than as many again.
-        assert_eq!(guests.enter(8, &lines[6]), Entered::Instead(6));
-        assert_eq!(guests.enter(9, &lines[7]), Entered::Instead(7));
-        assert_eq!(guests.enter(9, &lines[8]), Entered::Full);
-        guests.leave(2);
-        assert!(matches!(guests.enter(9, &lines[8]), Entered::Instead(_)));
+        places.extend([enter(8, 6).unwrap(), enter(9, 7).unwrap()]);
+        assert!(enter(9, 8).is_none());
+        drop(places.remove(2));
+        let last = enter(9, 8).unwrap();
+        assert!(last.is_taken_over);
         guests.hang_up();
         assert!(closed(8));
     }

@@ -5,6 +5,8 @@
 //! | `version` | | a string |
 //! | `stats` | `prefix` (optional) | a list of [`Sample`] |
 //! | `connections` | | a list of [`ConnectionEntry`] |
+//! | `trunks` | | a list of [`TrunkEntry`] |
+//! | `targets` | | a [`Targets`] |
 //! | `reload` | | null |
 //! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
 //! | `log` | `level` (optional) | the level in force |
@@ -16,6 +18,7 @@
 //! Params go by name (an object) or by place (a list). Beside the errors of JSON-RPC there are [`rpc::NOT_FOUND`],
 //! [`rpc::REFUSED`] and [`rpc::BUSY`].
 
+mod acceptor;
 mod client;
 mod follow;
 pub mod guests;
@@ -50,6 +53,16 @@ pub trait ControlApi: Send + Sync {
 
     /// The TCP and TLS connections that are open now.
     fn connections(&self) -> Vec<ConnectionEntry>;
+
+    /// The accounts with carriers, and how their registrations stand.
+    fn trunks(&self) -> Vec<TrunkEntry> {
+        Vec::new()
+    }
+
+    /// The targets of the conf and their health, and what else has failed.
+    fn targets(&self) -> Targets {
+        Targets::default()
+    }
 
     /// Reads the conf and the files that it names again, whole or not at all; calls and connections stay.
     fn reload(&self) -> Result<(), Refusal>;
@@ -164,6 +177,69 @@ pub struct ConnectionEntry {
     pub quiet_ms: u64,
     /// Bytes that wait to be sent.
     pub waiting_bytes: usize,
+}
+
+/// One `[[trunk]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrunkEntry {
+    pub trunk: String,
+    pub registrar: String,
+    pub user: String,
+    /// `unused` (it registers nowhere), `trying`, `registered` or `failed`.
+    pub state: String,
+    /// Why it has failed last.
+    pub why: Option<String>,
+    /// For so long the carrier has granted the registration; 0: it has not.
+    pub granted_for_s: u64,
+    /// After so long it is registered anew, or tried again.
+    pub next_in_s: Option<u64>,
+}
+
+/// The health of next hops.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Targets {
+    /// Each target of each `[[route]]`, in the order of the conf.
+    pub targets: Vec<TargetEntry>,
+    /// What has failed beside them: servers of the names among them, contacts, and hosts that requests name.
+    pub others: Vec<NextHopEntry>,
+}
+
+/// A `target` of a `[[route]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetEntry {
+    /// The number of its route in the conf, from 1.
+    pub route: usize,
+    /// As the conf gives it.
+    pub uri: String,
+    /// Where it is; of a name, where that has led so far.
+    pub addresses: Vec<String>,
+    /// False: none of its addresses has answered since it failed.
+    pub is_up: bool,
+    /// Of several addresses that which may be tried first.
+    pub failure: Option<FailureEntry>,
+}
+
+/// A next hop that has failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextHopEntry {
+    /// `target`: a server of a target's name; `contact` of a registration; or `request`.
+    pub named_by: String,
+    /// `udp`, `tcp` or `tls`.
+    pub transport: String,
+    pub address: String,
+    pub failure: FailureEntry,
+}
+
+/// How a next hop has failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureEntry {
+    pub cause: String,
+    /// In a row.
+    pub failures: u32,
+    /// Since the first of them.
+    pub since_ms: u64,
+    /// Until one request may try it again.
+    pub passed_over_ms: u64,
 }
 
 /// An address-of-record and what is bound to it.

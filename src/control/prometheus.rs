@@ -7,17 +7,12 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-
 use super::ControlApi;
-use super::guests::{Entered, Guests};
+use super::acceptor::{Acceptor, Service};
+use super::guests::Place;
 use crate::base::metric::{Families, Kind};
-use crate::base::sources::source;
-use crate::base::{Instant as Moment, LogBudget};
 
 /// Of this version are what we write and the names of the media type.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,7 +26,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 /// What the endpoint takes and how long it waits.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Clients at a time. For a further one the oldest that idles is closed; where none does, it is answered 503.
+    /// Clients at a time. For a further one the oldest that idles is closed; if none does, it is answered 503.
     pub clients: usize,
     /// Bytes of a request up to its empty line.
     pub head: usize,
@@ -54,18 +49,13 @@ impl Default for Bounds {
 
 /// A metrics endpoint that answers. Dropping it stops accepting; answers under way are finished.
 pub struct PrometheusEndpoint {
-    shared: Arc<Shared>,
+    _acceptor: Acceptor<Scrapes>,
     address: SocketAddr,
-    accepting: Option<JoinHandle<()>>,
 }
 
-/// What the threads share.
-struct Shared {
+struct Scrapes {
     api: Arc<dyn ControlApi>,
     bounds: Bounds,
-    listener: TcpListener,
-    closing: AtomicBool,
-    clients: Guests<TcpStream>,
 }
 
 impl PrometheusEndpoint {
@@ -73,22 +63,11 @@ impl PrometheusEndpoint {
         let explain = |error: io::Error| format!("[metrics] address {address}: {error}");
         let listener = TcpListener::bind(address).map_err(explain)?;
         let address = listener.local_addr().map_err(explain)?;
-        let shared = Arc::new(Shared {
-            api,
-            clients: Guests::new(bounds.clients),
-            bounds,
-            listener,
-            closing: AtomicBool::new(false),
-        });
-        let served = Arc::clone(&shared);
-        let accepting = thread::Builder::new()
-            .name("metrics".to_owned())
-            .spawn(move || served.accept())
-            .map_err(explain)?;
+        let most = bounds.clients;
+        let acceptor = Acceptor::start(listener, Scrapes { api, bounds }, most).map_err(explain)?;
         Ok(PrometheusEndpoint {
-            shared,
+            _acceptor: acceptor,
             address,
-            accepting: Some(accepting),
         })
     }
 
@@ -98,87 +77,15 @@ impl PrometheusEndpoint {
     }
 }
 
-impl Drop for PrometheusEndpoint {
-    fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::Release);
-        // This wakes the thread that accepts.
-        let woken = SockRef::from(&self.shared.listener).shutdown(Shutdown::Both);
-        if let (Ok(()), Some(accepting)) = (woken, self.accepting.take()) {
-            let _ = accepting.join();
-        }
-    }
-}
+impl Service for Scrapes {
+    type Listener = TcpListener;
 
-impl Shared {
-    fn accept(self: &Arc<Shared>) {
-        let began = Instant::now();
-        let mut log = LogBudget::of_limit("clients of the metrics");
-        let mut accept_log = LogBudget::of_limit("clients of the metrics that cannot be accepted");
-        loop {
-            let accepted = self.listener.accept();
-            if self.closing.load(Ordering::Acquire) {
-                return;
-            }
-            let now = Moment::from_ms(began.elapsed().as_millis() as u64);
-            log.renew(now);
-            accept_log.renew(now);
-            match accepted {
-                Ok((stream, peer)) => {
-                    let most = self.bounds.clients;
-                    match self.admit(stream, source(peer.ip())) {
-                        Ok(false) => {}
-                        Ok(true) if log.may_say() => log::warn!(
-                            "metrics: {most} clients are being served, which is the limit: one that sent nothing, or took nothing, was \
-                             closed for {peer}"
-                        ),
-                        Err(error) if log.may_say() => {
-                            log::warn!("metrics: {peer} is not served: {error}");
-                        }
-                        _ => {}
-                    }
-                }
-                Err(error) => {
-                    // Out of descriptors, most likely: to try again at once would only burn the core.
-                    if accept_log.may_say() {
-                        log::warn!("metrics: cannot accept: {error}");
-                    }
-                    thread::sleep(Duration::from_millis(100));
-                }
-            }
-        }
-    }
-
-    /// Starts a thread for the client, or turns it away. True: another was closed for it.
-    fn admit(self: &Arc<Shared>, stream: TcpStream, source: u64) -> io::Result<bool> {
-        let stream = Arc::new(stream);
-        let entered = self.clients.enter(source, &stream);
-        let (Entered::Freely(number) | Entered::Instead(number)) = entered else {
-            // What is so short fits into the socket's buffer: nobody can make us wait.
-            stream.set_nonblocking(true)?;
-            let busy = Answer::error("503 Service Unavailable", "try again\n");
-            let _ = (&*stream).write_all(&busy.bytes(true));
-            return Err(io::Error::other(format!(
-                "{} clients are being served, which is the limit, and none of them idles",
-                self.bounds.clients
-            )));
-        };
-        let place = ClientSlot {
-            shared: Arc::clone(self),
-            number,
-        };
-        thread::Builder::new()
-            .name("metrics-client".to_owned())
-            .spawn(move || {
-                if let Err(error) = place.shared.serve(&stream, place.number) {
-                    log::debug!("metrics: {error}");
-                }
-            })
-            .map(|_| matches!(entered, Entered::Instead(_)))
-    }
+    const NAME: &'static str = "metrics";
+    const THREAD: &'static str = "metrics";
 
     /// Reads one request, answers it, and closes.
-    fn serve(&self, stream: &TcpStream, number: u64) -> io::Result<()> {
-        let Some((answer, with_body)) = self.read(stream, number)? else {
+    fn serve(&self, stream: &TcpStream, place: &Place<TcpStream>) -> io::Result<()> {
+        let Some((answer, with_body)) = self.read(stream, place)? else {
             return Ok(());
         };
         let bytes = answer.bytes(with_body);
@@ -207,9 +114,16 @@ impl Shared {
         Ok(())
     }
 
-    /// What the request is answered with, and whether its body is wanted; `None` where it never came. The whole head has one
+    fn turn_away(&self, mut stream: &TcpStream) -> io::Result<()> {
+        let busy = Answer::error("503 Service Unavailable", "try again\n");
+        stream.write_all(&busy.bytes(true))
+    }
+}
+
+impl Scrapes {
+    /// What the request is answered with, and whether its body is wanted; `None` if it never came. The whole head has one
     /// deadline, so that nobody keeps a place by a byte now and then.
-    fn read(&self, stream: &TcpStream, number: u64) -> io::Result<Option<(Answer, bool)>> {
+    fn read(&self, stream: &TcpStream, place: &Place<TcpStream>) -> io::Result<Option<(Answer, bool)>> {
         let deadline = Instant::now() + self.bounds.patience;
         let mut head = Vec::new();
         let mut bite = [0; 2048];
@@ -224,11 +138,11 @@ impl Shared {
             };
             head.extend_from_slice(bite.get(..count).unwrap_or_default());
             // While an answer is made nobody can make it stop: it gives way to nobody.
-            if !self.clients.set_busy(number, true) {
+            if !place.set_busy(true) {
                 return Ok(None);
             }
             let answer = self.answer(&head);
-            self.clients.set_busy(number, false);
+            place.set_busy(false);
             if answer.is_some() {
                 return Ok(answer);
             }
@@ -298,18 +212,6 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     match left.is_zero() {
         true => Err(io::ErrorKind::TimedOut.into()),
         false => Ok(left),
-    }
-}
-
-/// A client's place among those served.
-struct ClientSlot {
-    shared: Arc<Shared>,
-    number: u64,
-}
-
-impl Drop for ClientSlot {
-    fn drop(&mut self) {
-        self.shared.clients.leave(self.number);
     }
 }
 
@@ -517,12 +419,12 @@ c_seconds_count 2
         let began = Instant::now();
         let connect = || TcpStream::connect(scrape.address()).unwrap();
         let slow: Vec<TcpStream> = (0..2).map(|_| connect()).collect();
-        while scrape.shared.clients.served() < 2 {
-            thread::sleep(Duration::from_millis(1));
+        while scrape._acceptor.clients().served() < 2 {
+            std::thread::sleep(Duration::from_millis(1));
         }
         let (head, _) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert_eq!(scrape.shared.clients.displaced(), 1);
+        assert_eq!(scrape._acceptor.clients().displaced(), 1);
         assert!(began.elapsed() < Duration::from_millis(390), "it had to wait");
         let mut slow = slow.into_iter();
         assert_eq!(slow.next().unwrap().read(&mut [0]).unwrap_or(0), 0, "the oldest");
@@ -530,7 +432,7 @@ c_seconds_count 2
         for mut stream in slow {
             while stream.write_all(b"G").is_ok() {
                 assert!(began.elapsed() < Duration::from_secs(20), "still served");
-                thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(20));
             }
         }
         assert!(began.elapsed() >= Duration::from_millis(390));

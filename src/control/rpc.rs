@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Traced, samples};
+use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Targets, Traced, TrunkEntry, samples};
 use crate::trace::session::Query;
 use crate::trace::{Tap, Wanted};
 
@@ -128,6 +128,8 @@ enum Done {
     Version(String),
     Stats(Vec<Sample>),
     Connections(Vec<ConnectionEntry>),
+    Trunks(Vec<TrunkEntry>),
+    Targets(Targets),
     Reloaded,
     Draining(Draining),
     Level(String),
@@ -192,6 +194,14 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             params_of(params, [])?;
             Done::Connections(api.connections())
         }
+        "trunks" => {
+            params_of(params, [])?;
+            Done::Trunks(api.trunks())
+        }
+        "targets" => {
+            params_of(params, [])?;
+            Done::Targets(api.targets())
+        }
         "reload" => {
             params_of(params, [])?;
             api.reload()?;
@@ -225,7 +235,7 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         "trace" => Done::Tracing(trace(params, api)?),
         _ => {
             let message = format!(
-                "no method {method:?}; there are version, stats, connections, reload, drain, log, trace, ul.show, ul.add, ul.rm"
+                "no method {method:?}; there are version, stats, connections, targets, trunks, reload, drain, log, trace, ul.show, ul.add, ul.rm"
             );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }

@@ -2,7 +2,7 @@
 
 use super::state::State;
 use super::tls::Tls;
-use crate::base::Transport;
+use crate::base::{Transport, counters};
 use crate::sip::sniff::{self, Kind};
 
 /// The kinds of messages as `strowger_messages_total{kind}` names them, in the order of [`Traffic::messages`].
@@ -56,14 +56,16 @@ impl Undeliverable {
     }
 }
 
-/// One direction of one listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// By [`KINDS`].
-    pub messages: [u64; KINDS.len()],
-    pub bytes: u64,
-    /// System calls that moved at least one message.
-    pub batches: u64,
+counters! {
+    /// One direction of one listener.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Traffic {
+        /// By [`KINDS`].
+        pub messages: [u64; KINDS.len()],
+        pub bytes: u64,
+        /// System calls that moved at least one message.
+        pub batches: u64,
+    }
 }
 
 impl Traffic {
@@ -71,117 +73,100 @@ impl Traffic {
         self.messages[number_of(sniff::kind(bytes))] += 1;
         self.bytes += bytes.len() as u64;
     }
-
-    fn add(&mut self, other: &Traffic) {
-        for (mine, theirs) in self.messages.iter_mut().zip(other.messages) {
-            *mine += theirs;
-        }
-        self.bytes += other.bytes;
-        self.batches += other.batches;
-    }
 }
 
-/// One listener, as one core or all of them saw it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListenerCounters {
-    pub received: Traffic,
-    pub sent: Traffic,
-    /// By [`Undeliverable`].
-    pub undelivered: [u64; Undeliverable::ALL.len()],
-    /// ICMP errors of RFC 3261 §18.4 that the kernel reported for our datagrams.
-    pub icmp_errors: u64,
-    /// Datagrams that the kernel threw away because our receive buffer was full (or their checksum wrong).
-    pub kernel_drops: u64,
-    /// INVITEs that the kernel dropped unread because there was too much to do.
-    pub shed: u64,
-    /// The receive and send buffers that the kernel granted, in bytes as it accounts them; the sum over the cores.
-    pub receive_buffer: u64,
-    pub send_buffer: u64,
-    /// Bytes that wait for the kernel to take them.
-    pub waiting_bytes: u64,
+counters! {
+    /// One listener, as one core or all of them saw it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ListenerCounters {
+        pub received: Traffic,
+        pub sent: Traffic,
+        /// By [`Undeliverable`].
+        pub undelivered: [u64; Undeliverable::ALL.len()],
+        /// ICMP errors of RFC 3261 §18.4 that the kernel reported for our datagrams.
+        pub icmp_errors: u64,
+        /// Datagrams that the kernel threw away because our receive buffer was full (or their checksum wrong).
+        pub kernel_drops: u64,
+        /// INVITEs that the kernel dropped unread because there was too much to do.
+        pub shed: u64,
+        /// The receive and send buffers that the kernel granted, in bytes as it accounts them; the sum over the cores.
+        pub receive_buffer: u64,
+        pub send_buffer: u64,
+        /// Bytes that wait for the kernel to take them.
+        pub waiting_bytes: u64,
+    }
 }
 
 impl ListenerCounters {
     pub fn drop(&mut self, reason: Undeliverable) {
         self.undelivered[reason as usize] += 1;
     }
-
-    /// Adds another core's numbers.
-    pub fn add(&mut self, other: &ListenerCounters) {
-        self.received.add(&other.received);
-        self.sent.add(&other.sent);
-        for (mine, theirs) in self.undelivered.iter_mut().zip(other.undelivered) {
-            *mine += theirs;
-        }
-        self.icmp_errors += other.icmp_errors;
-        self.kernel_drops += other.kernel_drops;
-        self.shed += other.shed;
-        self.receive_buffer += other.receive_buffer;
-        self.send_buffer += other.send_buffer;
-        self.waiting_bytes += other.waiting_bytes;
-    }
 }
 
 /// The sides of a TLS handshake, as `strowger_tls_handshakes_total{side}` names them.
 pub const SIDES: [&str; 2] = ["server", "client"];
 
-/// The TLS handshakes of one side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handshakes {
-    pub full: u64,
-    pub resumed: u64,
-    /// Of both kinds, those in which both sides showed certificates: as server, now or in the session that was resumed; as
-    /// client, now.
-    pub mutual: u64,
-    pub failed: u64,
-    /// Calls of `SSL_do_handshake`.
-    pub calls: u64,
+counters! {
+    /// The TLS handshakes of one side.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Handshakes {
+        pub full: u64,
+        pub resumed: u64,
+        /// Of both kinds, those in which both sides showed certificates: as server, now or in the session that was resumed; as
+        /// client, now.
+        pub mutual: u64,
+        pub failed: u64,
+        /// Calls of `SSL_do_handshake`.
+        pub calls: u64,
+    }
 }
 
-/// The connections of one core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamCounters {
-    /// TCP and TLS, by [`State::shown`].
-    open: [[u64; State::ALL.len()]; 2],
-    pub accepted: u64,
-    /// Connections that we began to open.
-    pub connecting: u64,
-    /// Those that were not answered.
-    pub failed: u64,
-    /// The limit of open connections was reached.
-    pub refused: u64,
-    /// Not taken, or closed, because their source is banned.
-    pub banned: u64,
-    pub accept_errors: u64,
-    /// Times that handshakes waited because the limit was reached.
-    pub handshakes_held: u64,
-    /// TLS connections closed at once because handshakes waited too long before they began.
-    pub handshakes_refused: u64,
-    pub idle_closed: u64,
-    /// A message had begun and was not complete in its time.
-    pub unfinished: u64,
-    /// Connections that only waited for what was owed to them, closed because others needed their places.
-    pub displaced: u64,
-    /// Connections closed because others needed their places, and their sources held more than those.
-    pub yielded: u64,
-    /// Handshakes that had stalled, closed because others waited.
-    pub stalled: u64,
-    /// Connections that brought too much between messages.
-    pub blank: u64,
-    /// Connections closed because messages not whole held too many bytes.
-    pub crowded: u64,
-    /// Bytes that these hold now.
-    pub unfinished_bytes: u64,
-    /// Messages not sent because too much waited for peers that do not read.
-    pub unsent: u64,
-    /// Bytes that wait for them now.
-    pub unsent_bytes: u64,
-    /// Streams in which no message could be found.
-    pub garbage: u64,
-    /// Entries of the idle list that were looked at.
-    pub sweep_visited: u64,
-    /// By [`SIDES`].
-    pub handshakes: [Handshakes; SIDES.len()],
+counters! {
+    /// The connections of one core.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct StreamCounters {
+        /// TCP and TLS, by [`State::shown`].
+        open: [[u64; State::ALL.len()]; 2],
+        pub accepted: u64,
+        /// Connections that we began to open.
+        pub connecting: u64,
+        /// Those that were not answered.
+        pub failed: u64,
+        /// The limit of open connections was reached.
+        pub refused: u64,
+        /// Not taken, or closed, because their source is banned.
+        pub banned: u64,
+        pub accept_errors: u64,
+        /// Times that handshakes waited because the limit was reached.
+        pub handshakes_held: u64,
+        /// TLS connections closed at once because handshakes waited too long before they began.
+        pub handshakes_refused: u64,
+        pub idle_closed: u64,
+        /// A message had begun and was not complete in its time.
+        pub unfinished: u64,
+        /// Connections that only waited for what was owed to them, closed because others needed their places.
+        pub displaced: u64,
+        /// Connections closed because others needed their places, and their sources held more than those.
+        pub yielded: u64,
+        /// Handshakes that had stalled, closed because others waited.
+        pub stalled: u64,
+        /// Connections that brought too much between messages.
+        pub blank: u64,
+        /// Connections closed because messages not whole held too many bytes.
+        pub crowded: u64,
+        /// Bytes that these hold now.
+        pub unfinished_bytes: u64,
+        /// Messages not sent because too much waited for peers that do not read.
+        pub unsent: u64,
+        /// Bytes that wait for them now.
+        pub unsent_bytes: u64,
+        /// Streams in which no message could be found.
+        pub garbage: u64,
+        /// Entries of the idle list that were looked at.
+        pub sweep_visited: u64,
+        /// By [`SIDES`].
+        pub handshakes: [Handshakes; SIDES.len()],
+    }
 }
 
 impl StreamCounters {
@@ -217,42 +202,6 @@ impl StreamCounters {
         let counters = &mut self.handshakes[side];
         counters.failed += 1;
         counters.calls += tls.map_or(0, |tls| u64::from(tls.handshake_calls()));
-    }
-
-    /// Adds another core's numbers.
-    pub fn add(&mut self, other: &StreamCounters) {
-        for (mine, theirs) in self.open.iter_mut().zip(other.open) {
-            for (mine, theirs) in mine.iter_mut().zip(theirs) {
-                *mine += theirs;
-            }
-        }
-        for (mine, theirs) in self.handshakes.iter_mut().zip(other.handshakes) {
-            mine.full += theirs.full;
-            mine.resumed += theirs.resumed;
-            mine.mutual += theirs.mutual;
-            mine.failed += theirs.failed;
-            mine.calls += theirs.calls;
-        }
-        self.accepted += other.accepted;
-        self.connecting += other.connecting;
-        self.failed += other.failed;
-        self.refused += other.refused;
-        self.banned += other.banned;
-        self.accept_errors += other.accept_errors;
-        self.handshakes_held += other.handshakes_held;
-        self.handshakes_refused += other.handshakes_refused;
-        self.idle_closed += other.idle_closed;
-        self.unfinished += other.unfinished;
-        self.displaced += other.displaced;
-        self.yielded += other.yielded;
-        self.stalled += other.stalled;
-        self.blank += other.blank;
-        self.crowded += other.crowded;
-        self.unfinished_bytes += other.unfinished_bytes;
-        self.unsent += other.unsent;
-        self.unsent_bytes += other.unsent_bytes;
-        self.garbage += other.garbage;
-        self.sweep_visited += other.sweep_visited;
     }
 }
 

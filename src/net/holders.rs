@@ -7,7 +7,7 @@ mod check;
 
 use super::overlong::Overlong;
 use crate::base::list::{Linked, LinkedMut, Links, List};
-use crate::base::sources::source;
+use crate::base::source::source;
 use crate::base::{Arena, Id, Instant};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

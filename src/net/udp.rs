@@ -443,9 +443,7 @@ impl Undelivered {
     pub fn push(&mut self, sent: &[u8]) {
         let quote = sent.get(..Undelivered::QUOTE).unwrap_or(sent);
         if self.bytes.len() + quote.len() <= Undelivered::LIMIT {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(quote);
-            self.spans.push(Span::new(start, self.bytes.len()));
+            self.spans.push(Span::append(quote, &mut self.bytes));
         }
     }
 
@@ -454,8 +452,7 @@ impl Undelivered {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let get = |span: &Span| self.bytes.get(span.range()).unwrap_or(&[]);
-        self.spans.iter().map(get)
+        self.spans.iter().map(|span| span.in_text(&self.bytes))
     }
 
     pub fn clear(&mut self) {

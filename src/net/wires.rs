@@ -9,7 +9,7 @@ use super::streams::{Accepted, Description, Streams};
 use super::sys::{Datagram, Inbound, Outbound};
 use super::tls::Contexts;
 use super::udp::{Udp, Undelivered};
-use crate::base::{Channel, Flow, Id, Instant, Load, LogBudget, Outbox, Shed};
+use crate::base::{Channel, Counted, Flow, Id, Instant, Load, LogBudget, Outbox, Shed};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};

@@ -75,7 +75,7 @@ impl Resolver {
     }
 
     /// Other servers, or the same read again from `/etc/resolv.conf`, for questions that come from now on. How many may be on
-    /// their way stays. False when so much waits that this cannot be told.
+    /// their way stays. False if too much waits for the thread to take this.
     pub fn configure(&self, dns: Dns) -> bool {
         let order = Order::Configure(dns);
         self.orders.0.try_send(order).is_ok()
@@ -84,7 +84,7 @@ impl Resolver {
 
 impl Drop for Resolver {
     fn drop(&mut self) {
-        // Where it is too busy to be told it ends with the process.
+        // If it is too busy to take this, it ends with the process.
         let _ = self.orders.0.try_send(Order::Stop);
     }
 }
@@ -94,7 +94,7 @@ struct ResolverThread {
     library: Option<TokioResolver>,
     patience: Duration,
     deliver: Deliver,
-    /// The last question had no answer: told once, and once when it is over.
+    /// The last question had no answer: logged once, and once more when it is over.
     is_failing: Arc<AtomicBool>,
 }
 
@@ -149,7 +149,7 @@ impl ResolverThread {
         outcome
     }
 
-    /// One line when the servers fail, and one when they are back: what a failure came to is told by who asked.
+    /// One line when the servers fail, and one when they are back: what a failure came to is logged by whoever asked.
     fn tell(&self, question: &Question, outcome: &Outcome, trouble: Option<NetError>) {
         let failing = matches!(outcome, Outcome::Failed(_));
         if self.is_failing.swap(failing, Ordering::Relaxed) == failing {
@@ -162,7 +162,7 @@ impl ResolverThread {
     }
 }
 
-/// `None`, and a line in the log, where nobody can be asked.
+/// `None`, and a line in the log, if nobody can be asked.
 fn library(dns: &Dns) -> Option<TokioResolver> {
     let built = match dns.servers.is_empty() {
         true => system_conf::read_system_conf(),

@@ -4,15 +4,17 @@ use super::bindings::Disk;
 use super::logger;
 use super::records::Recorder;
 use super::running::RunningServer;
-use super::typed;
+use super::{targets, typed};
 use std::sync::Arc;
 use std::time::Duration;
+use strowger::base::Instant;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, guests};
+use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, Targets, TrunkEntry, guests};
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::location::BindingView;
+use strowger::stack::trunk_table::{Standing, State};
 use strowger::store::clock::STEP_MS;
 use strowger::trace::Taps;
 use strowger::worker::Clock;
@@ -41,6 +43,11 @@ impl ControlApi for RunningServer {
             waiting_bytes: connection.waiting,
         };
         connections.into_iter().map(entry).collect()
+    }
+
+    fn targets(&self) -> Targets {
+        let now = self.crew().clock().now();
+        targets::targets(&self.current().settings, &self.start.health, now)
     }
 
     fn reload(&self) -> Result<(), Refusal> {
@@ -83,8 +90,24 @@ impl ControlApi for RunningServer {
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
+            trunks: self
+                .trunks
+                .all()
+                .into_iter()
+                .map(|(name, standing)| (name, standing.until > now))
+                .collect(),
         };
-        metrics::metrics(&stats, &beside)
+        let mut families = metrics::metrics(&stats, &beside);
+        targets::count(&mut families, &self.current().settings, &self.start.health);
+        families
+    }
+
+    fn trunks(&self) -> Vec<TrunkEntry> {
+        let now = self.crew().clock().now();
+        let all = self.trunks.all();
+        all.into_iter()
+            .map(|(name, standing)| trunk_entry(name, standing, now))
+            .collect()
     }
 
     fn taps(&self) -> Option<Arc<Taps>> {
@@ -181,6 +204,26 @@ fn store(disk: &Disk) -> metrics::Store {
         batches: numbers.batches,
         batch_seconds: numbers.batch_seconds,
         unusable: numbers.unusable,
+    }
+}
+
+fn trunk_entry(trunk: String, standing: Standing, now: Instant) -> TrunkEntry {
+    let seconds = |until: Instant| until.ms_since(now).div_ceil(1000);
+    let is_never = standing.next == Instant::NEVER || standing.state == State::Unused;
+    let (state, why) = match standing.state {
+        State::Unused => ("unused", None),
+        State::Trying => ("trying", None),
+        State::Registered => ("registered", None),
+        State::Failed(why) => ("failed", Some(why)),
+    };
+    TrunkEntry {
+        trunk,
+        registrar: standing.registrar,
+        user: standing.user,
+        state: state.to_owned(),
+        why,
+        granted_for_s: seconds(standing.until),
+        next_in_s: (!is_never).then_some(seconds(standing.next)),
     }
 }
 

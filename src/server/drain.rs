@@ -104,6 +104,6 @@ fn pending(crew: &Mutex<Crew>) -> (usize, bool) {
     let crew = lock(crew);
     crew.drain();
     let stats = crew.stats();
-    let pending = stats.occupancy.pending;
+    let pending = stats.numbers.occupancy.pending;
     (pending, stats.workers.len() == stats.cores.len())
 }

@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The same where the other end of a non-blocking descriptor takes nothing for a moment.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// A queue with room for so many bytes.
+/// A queue of bounded size.
 pub struct Queue {
     state: Mutex<State>,
     /// There is something to write.

@@ -14,6 +14,7 @@ mod reload;
 mod running;
 mod secure;
 mod start;
+mod targets;
 mod typed;
 mod wait;
 mod watch;

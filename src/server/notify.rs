@@ -39,7 +39,7 @@ impl Manager {
             let opened = Line::open(path.as_bytes());
             opened
                 .map_err(|error| {
-                    log::warn!("the service manager is not told anything: NOTIFY_SOCKET: {error}");
+                    log::warn!("the service manager is not notified: NOTIFY_SOCKET: {error}");
                 })
                 .ok()
         });

@@ -123,6 +123,8 @@ impl RunningServer {
             true => "the conf says what it said before".to_owned(),
             false => format!("changed: {}", plan.live.join(", ")),
         };
+        let is_target = |uri: &[u8]| settings.routes.hops().any(|hop| hop.uri.text() == uri);
+        self.start.health.name_servers.keep(is_target);
         self.set_current(Current {
             conf,
             settings,
@@ -187,7 +189,7 @@ impl RunningServer {
             (UserChange::New(both), Some(watcher)) => watcher.switch(Some(*both), PATIENCE),
             (UserChange::New(both), None) => {
                 let (source, loaded) = *both;
-                log::info!("{}", user_watcher::told(&source, &loaded));
+                log::info!("{}", user_watcher::summary(&source, &loaded));
                 let users: Arc<Users> = Arc::new(loaded.users);
                 self.watch_users(source, users.clone())?;
                 self.crew().users(&users);

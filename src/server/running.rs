@@ -16,7 +16,9 @@ use strowger::net::tls::Contexts;
 use strowger::resolver::Resolver;
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
+use strowger::stack::health::Health;
 use strowger::stack::location::Location;
+use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::{Source, UserWatcher};
 use strowger::trace::Taps;
 use strowger::worker::Crew;
@@ -34,6 +36,7 @@ pub struct RunningServer {
     pub taps: Arc<Taps>,
     /// If calls are to leave records.
     pub recorder: Option<Recorder>,
+    pub trunks: Arc<TrunkTable>,
     pub resolver: Resolver,
     pub crew: Mutex<Crew>,
     /// If anybody is challenged.
@@ -56,6 +59,8 @@ pub struct Start {
     pub files: usize,
     /// What all workers count requests with.
     pub sources: Arc<Sources>,
+    /// What they know of next hops that have failed.
+    pub health: Arc<Health>,
     /// Connections of one core that there are places for.
     pub connections: usize,
     /// The same of transactions.

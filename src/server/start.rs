@@ -30,7 +30,9 @@ use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
+use strowger::stack::health::Health;
 use strowger::stack::location::Location;
+use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
 use strowger::trace::Taps;
@@ -117,8 +119,10 @@ struct Open {
     asker: Asker,
     inbox: Inbox,
     sources: Arc<Sources>,
+    health: Arc<Health>,
     taps: Arc<Taps>,
     recorder: Option<Recorder>,
+    trunks: Arc<TrunkTable>,
     /// How many files the process may open.
     files: usize,
     /// Connections of one core that there are places for.
@@ -137,13 +141,17 @@ impl Open {
         let (asker, inbox) = resolver::open(conf.dns.questions);
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
+        let health = Arc::new(Health::new(ground.secret));
         let taps: Arc<Taps> = Arc::default();
-        taps.configure(&conf.trace)?;
         let recorder = Recorder::open(&conf.records)?;
+        let trunks: Arc<TrunkTable> = Arc::default();
+        trunks.keep(conf.trunks.iter().map(|trunk| &**trunk));
         let options = Options {
             taps: taps.clone(),
+            trunks: trunks.clone(),
             connections: conf.connection_limits(files),
             sources: sources.clone(),
+            health: health.clone(),
             tls: ground.contexts.clone(),
             cores: conf.server.cores.clone(),
             udp: conf.udp.clone(),
@@ -163,8 +171,10 @@ impl Open {
             asker,
             inbox,
             sources,
+            health,
             taps,
             recorder,
+            trunks,
             files,
             connections,
         })
@@ -191,6 +201,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         secret: ground.secret,
         files: open.files,
         sources: open.sources,
+        health: open.health,
         connections: open.connections,
         transactions: settings.per_core.transactions,
         since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -198,6 +209,8 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     };
     let (source, users) = first_users(open.users);
     let (clock, location, secret) = (open.clock, open.location, ground.secret);
+    // Its thread must not have the rights that have been given up by now.
+    open.taps.configure(&conf.trace)?;
     let crew = open
         .bound
         .spawn(clock, settings.clone(), location.clone(), &users, secret)
@@ -214,6 +227,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         location,
         taps: open.taps,
         recorder: open.recorder,
+        trunks: open.trunks,
         resolver,
         crew: Mutex::new(crew),
         user_watcher: Mutex::new(None),
@@ -243,7 +257,7 @@ fn first_users(read: Option<(Source, Loaded)>) -> (Option<Source>, Arc<Users>) {
     let Some((source, loaded)) = read else {
         return (None, Arc::default());
     };
-    log::info!("{}", user_watcher::told(&source, &loaded));
+    log::info!("{}", user_watcher::summary(&source, &loaded));
     if loaded.users.is_empty() {
         log::warn!("nobody can answer a challenge: \"strowger user add\" adds users");
     }
@@ -262,6 +276,7 @@ fn stop(server: &RunningServer, control: Server) {
     server.disk.settle();
     let clock = server.crew().clock();
     server.crew().stop();
+    server.taps.end_export();
     if let Some(recorder) = &server.recorder {
         recorder.close(clock);
     }

@@ -111,7 +111,7 @@ impl RunningServer {
             Err(fault) => {
                 files.are_read();
                 if files.fault.as_ref() != Some(&fault) {
-                    log::error!("certificates and keys stay what they were: {fault}");
+                    log::error!("certificates and keys are unchanged: {fault}");
                 }
                 files.fault = Some(fault);
                 return;

@@ -2,7 +2,7 @@
 //! default, the same as the file writes it, and what reads it. `[[listen]]`, `[[route]]`, `[[tls.identity]]` and certificates are not plain:
 //! [`crate::config`] has those.
 //!
-//! A new key is a row here, and its use: `STROWGER_WRITE_REFERENCE=1 cargo test --lib the_reference` then writes `conf/strowger.toml`.
+//! A new key is a row here, and its use: `STROWGER_WRITE_REFERENCE=1 cargo test --profile checked --lib the_reference_is` then writes `conf/strowger.toml`.
 //!
 //! The rows are read twice. Here they become the structs with their defaults. In [`crate::config`] they become the reader, the comparison of
 //! two confs and the reference; only there does the last column mean anything.
@@ -26,13 +26,13 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// and what they advertise, always are among them.
         live domains: Vec<String> = Vec::new(), "[]", list("a list of hosts such as [\"example.com\"]", host);
         /// The file that keeps the server's secret, so that calls go on across a restart: branches and Record-Route cookies are
-        /// signed with it. It is made, readable by its owner alone, where it is missing.
+        /// signed with it. If it is missing, it is made, readable by its owner alone.
         fixed key_file: PathBuf = "strowger.key".into(), "\"strowger.key\"", path;
-        /// How long a server that was told to stop (SIGTERM, "strowger drain") waits for the requests that it has begun, "0s" to "24h".
+        /// How long a server that is asked to stop (SIGTERM, "strowger drain") waits for the requests that it has begun, "0s" to "24h".
         /// Meanwhile it takes no new calls. A second SIGTERM ends the waiting.
         live drain_deadline: Duration = Duration::from_secs(30), "\"30s\"", time(Duration::ZERO, 24 * HOUR);
-        /// The user that the server becomes when its keys are read, for good; only root can, and its ports may be below 1024 all the same.
-        /// The control socket and the databases are opened by that user, and must lie where it may write. "": it stays who it is.
+        /// The user that the server becomes once its keys are read, for good. Only root can do that; ports below 1024 work all the same.
+        /// The control socket and the databases are opened by that user, and must lie where it may write. "": the user stays the same.
         /// A reload reads certificates, keys and users as that user: what only root can read, a restart must read.
         fixed user: Option<String> = None, "\"\"", optional(account);
         /// The group that goes with it. "": the user's own.
@@ -43,19 +43,19 @@ macro_rules! table { ($expand:ident) => { $expand! {
     }
     /// How connections are made secure, as a server and as a client. All files are PEM. They are looked at all the time: replaced ones are
     /// read again within two seconds, and take effect for new connections when each key fits its certificate; until then a line in the
-    /// log says what is wrong, and those of before stay. A key that others than its owner may read gets a warning in the log.
+    /// log says what is wrong, and the old ones stay in use. A key that anyone but its owner may read gets a warning in the log.
     [tls] Tls {
         /// The authorities that the certificates of peers must come from. "": those of the system, which vouch for servers only.
         live trusted_ca: Option<PathBuf> = None, "\"\"", optional(pem_file(Kind::Certificate));
-        /// Whether clients must prove who they are: "no", they are not asked; "optional", a certificate that comes must be good;
-        /// "required", none is served without. The last two need trusted_ca.
+        /// Whether clients must prove who they are: "no", they are not asked; "optional", a certificate that is shown must be valid;
+        /// "required", no client is served without one. The last two need trusted_ca.
         live verify_client: VerifyClient = VerifyClient::No, "\"no\"", word;
         /// What the certificate of a client must be made for (its extended key usage), one of these at least: "clientAuth", "serverAuth", or
         /// "any", whatever it is made for. Public authorities have stopped issuing certificates for clients: to take other proxies by those
         /// that they have, name both. Servers that this server connects to must have "serverAuth" in any case.
         live client_purposes: Vec<Purpose> = vec![Purpose::ClientAuth], "[\"clientAuth\"]", filled(one_or_more(3, word));
-        /// Whether servers must: the chain of their certificate, and that it is of the host in the target (RFC 5922). Without it,
-        /// whoever stands in between can read and change what is sent.
+        /// Whether servers must: the chain of their certificate, and that it belongs to the host in the target (RFC 5922). Otherwise
+        /// anyone in between can read and change what is sent.
         live verify_server: bool = true, "true", boolean;
         /// "1.2" or "1.3".
         live min_version: Version = Version::Tls12, "\"1.2\"", word;
@@ -65,7 +65,7 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live ciphers: String = String::new(), "\"\"", ciphers;
         /// The suites of TLS 1.3. "": the library's.
         live ciphersuites: String = String::new(), "\"\"", ciphersuites;
-        /// Key exchange groups, the one that is offered first at the beginning: X25519MLKEM768 (which a quantum computer does not break),
+        /// Key exchange groups, the preferred one first: X25519MLKEM768 (which a quantum computer does not break),
         /// SecP256r1MLKEM768, SecP384r1MLKEM1024, X25519, X448, P-256, P-384, P-521. Of the default, those that the TLS library does not
         /// have are left out; one that another list names must be there.
         live groups: Vec<String> = ["X25519MLKEM768", "X25519", "P-256", "P-384"].map(str::to_owned).into(), "[\"X25519MLKEM768\", \"X25519\", \"P-256\", \"P-384\"]", filled(list(GROUPS_MEANT, group));
@@ -82,31 +82,31 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// "reuse": requests to one next hop share a connection. "per-call": each call gets a new one, even to the same address,
         /// and it is closed when the call is over. A [[route]] may say otherwise for its next hops.
         live outgoing: Outgoing = Outgoing::Reuse, "\"reuse\"", word;
-        /// A connection on which nothing comes or goes for so long is closed, "1s" to "24h".
+        /// A connection on which nothing is sent or received for this long is closed, "1s" to "24h".
         live idle_timeout: Millis = 120_000, "\"120s\"", millis(SECOND, 24 * HOUR);
-        /// How long a message may take on a connection from its first byte to its last, "1s" to "1h"; then the connection is closed, whatever
+        /// How long a message may take on a connection from its first byte to its last, "1s" to "1h"; after that the connection is closed, whatever
         /// comes or goes meanwhile. The longest message needs some 9 s on a line of 56 kbit/s.
         live message_timeout: Millis = 20_000, "\"20s\"", millis(SECOND, HOUR);
-        /// How long a next hop may take to accept a connection, "100ms" to "2m". Then the next target is tried, or 503 answered.
+        /// How long a next hop may take to accept a connection, "100ms" to "2m". After that the next target is tried, or 503 answered.
         live connect_timeout: Millis = 5000, "\"5s\"", millis(100 * MS, 2 * MINUTE);
         /// The same for the TLS handshake after it, and for the handshake of a client that connects to us.
         live handshake_timeout: Millis = 5000, "\"5s\"", millis(100 * MS, 2 * MINUTE);
-        /// Connections of the whole server. 0: as many as the process may open files, less some. One source (an IPv4 address, or an IPv6 network of
-        /// 64 bits) may have all of them. But where all are taken, a new connection of a source that has fewer takes the place of the oldest
+        /// Connections of the whole server. 0: the number of files that the process may open, less some. One source (an IPv4 address, or an IPv6 network of
+        /// 64 bits) may have all of them. But if all are taken, a new connection of a source that has fewer takes the place of the oldest
         /// one of the source that has most: one that has brought nothing yet, else the one that has been quiet for the longest time. What
-        /// trusted_sources in [limits] names gives way to nobody.
+        /// trusted_sources in [limits] names never gives way.
         live max: Option<usize> = None, "0", connections;
         /// TLS handshakes that one core has in hand at a time, 1 to 1000000: a flood of them must not push out what is established.
         /// Clients beyond them wait until one is done, the sources in turn. Once half of them are taken, one source gets no more than a quarter,
-        /// and where all are taken, one that has not moved for a second gives way. Not bound by that is what trusted_sources in [limits] names.
+        /// and if all are taken, one that has not moved for a second gives way. What trusted_sources in [limits] names is not bound by that.
         live handshakes: usize = 512, "512", number(1, 1_000_000);
         /// What may wait for a peer that reads slowly, on each connection, "4KiB" to "64MiB". A message beyond it is not sent: its
         /// transaction fails, no other.
         live send_queue: usize = 256 << 10, "\"256KiB\"", size(4 << 10, 64 << 20);
-        /// What may wait so on all connections together, "1MiB" to "64GiB", divided among the cores. While more waits, send_queue is a sixteenth of
+        /// What may wait like that on all connections together, "1MiB" to "64GiB", divided among the cores. While more waits, send_queue is a sixteenth of
         /// what it says.
         live unsent_bytes: usize = 256 << 20, "\"256MiB\"", size(1 << 20, 64 << 30);
-        /// Memory that messages may hold on all connections together while they have begun and are not whole, "1MiB" to "64GiB", divided among the
+        /// Memory for messages that have begun and are not complete, on all connections together, "1MiB" to "64GiB", divided among the
         /// cores. Beyond it a connection is closed: of those that have waited longest for the rest, the one that holds most.
         live unfinished_bytes: usize = 64 << 20, "\"64MiB\"", size(1 << 20, 64 << 30);
         /// What one connection may bring in a minute without a message: keep-alives (CRLF, RFC 5626) and blank lines, "64B" to "64MiB". A connection
@@ -143,17 +143,17 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live max_contacts: usize = 10, "10", number(1, 1000);
         /// Networks in which contacts may lie, in CIDR form or as single addresses, besides where they are registered from. []: anywhere, but a phone
         /// that registers from elsewhere does not reach this machine's own addresses and loopback by its contact, nor, from a public address, those of
-        /// private networks (RFC 1918, 4193, 6598). A contact that is none of these is called by the way that its REGISTER came. Where that was another
+        /// private networks (RFC 1918, 4193, 6598). Any other contact is reached by the way that its REGISTER came. If that was another
         /// proxy, it is not called, unless the proxy is one of [limits] trusted_sources.
         live contact_networks: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
-        /// The SQLite database that bindings are kept in, so that a restart loses none: the table "strowger_binding". It is made,
-        /// readable by its owner alone, where it is missing, and may be the one of the users. "": bindings are in memory only.
-        /// Where it cannot be read or written (a full disk, a torn file, one of another program), a line in the log says why, calls
-        /// go on, and strowger_store_failures_total counts. A file that is torn or not ours is not touched: move it away, and all
-        /// bindings are written into a new one. At the start bindings are missing until it can be read, or their phones register.
+        /// The SQLite database that bindings are kept in, so that a restart loses none: the table "strowger_binding". If it is missing,
+        /// it is made, readable by its owner alone. It may be the users' database, too. "": bindings are in memory only.
+        /// If it cannot be read or written (a full disk, a corrupt file, another program's file), a line in the log says why, calls
+        /// go on, and strowger_store_failures_total counts. A file that is corrupt or not ours is not touched: move it away, and all
+        /// bindings are written into a new one. After a start, bindings are missing until it can be read, or their phones register.
         fixed database: Option<PathBuf> = Some("strowger.db".into()), "\"strowger.db\"", optional(path);
         /// When a registration is answered. "batched": at once; the disk follows within about a second, and a crash loses no more
-        /// than that. "acknowledged": when it is on disk, some milliseconds later; while the disk takes nothing, registrations are
+        /// than that. "acknowledged": when it is on disk, some milliseconds later; while nothing can be written, registrations are
         /// answered 503 with Retry-After, and what is bound stays bound in memory.
         fixed durability: Durability = Durability::Batched, "\"batched\"", word;
     }
@@ -162,31 +162,31 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// The realm of every challenge. The hashes of all users must have been made with it. "": the domain of the request, so
         /// that users of several domains can have the same name. No double quotes and no backslashes.
         live realm: String = String::new(), "\"\"", realm;
-        /// A REGISTER is answered 401 until its user proves to own the address-of-record.
+        /// A REGISTER is answered 401 until its user proves that the address-of-record is theirs.
         live challenge_register: bool = false, "false", boolean;
-        /// A request whose From is in our domains is answered 407 until its user proves to be that, whatever port or parameters the
+        /// A request whose From is in our domains is answered 407 until its sender proves to be that user, whatever port or parameters the
         /// From has: our domains, advertised names and addresses are ours in any spelling. A From of any other domain, an anonymous
-        /// one and tel: are nobody of ours and are not asked; see "from" of [[route]]. Never ACK and CANCEL, nor requests in a
+        /// one and tel: are not our users and are not asked; see "from" of [[route]]. Never ACK and CANCEL, nor requests in a
         /// dialog, which has passed. A [[route]] may say otherwise for what takes it.
         /// A user whose name has an "@" is that user at that domain; any other is the user of that name at the domain that the
         /// request names.
         live challenge_proxy: bool = false, "false", boolean;
-        /// A BYE is challenged in its dialog too, where calls are challenged. Phones that hang up without an answer to the
-        /// challenge leave the other side waiting. Asked is whoever bears the name of a user with a password; a gateway that was
+        /// A BYE is challenged in its dialog too, if calls are challenged. Phones that hang up without an answer to the
+        /// challenge leave the other side waiting. Anyone with the name of a user who has a password is asked; a gateway that was
         /// called by a number is not.
         live challenge_bye: bool = false, "false", boolean;
         /// "SHA-256", "SHA-512-256" and "MD5", in the order in which they are offered: a phone takes the first that it knows, and
-        /// some look at the first only. What some user has no hash of is left out, as long as another remains.
+        /// some look at the first only. An algorithm for which some user has no hash is left out, as long as another remains.
         live algorithms: Vec<Algorithm> = vec![Algorithm::Sha256, Algorithm::Md5], "[\"SHA-256\", \"MD5\"]", filled(list(ALGORITHMS, word));
         /// Offer qop "auth" and "auth-int": a phone may then use a nonce again and again, counting. Without it each request is
-        /// challenged anew; some phones of before 1999 want that.
+        /// challenged anew; some phones from before 1999 want that.
         live qop: bool = true, "true", boolean;
-        /// For how long a nonce is good, "10s" to "24h".
+        /// How long a nonce is valid, "10s" to "24h".
         live nonce_lifetime: Millis = 300_000, "\"5m\"", millis(10 * SECOND, 24 * HOUR);
-        /// Wrong passwords that one source may send for one user within a minute, 1 to 1000; users that there are not count alike. For the rest of
-        /// that minute none is looked at from there for that user, and the answer is 403, whoever it is. One source may send ten times as many for
-        /// all users, and all sources for one user; where a password has been right within a day it is looked at all the same. One line says so,
-        /// which conf/fail2ban/ has a filter for, and where [limits] says ban, the source is banned. What [limits] trusted_sources names is
+        /// Wrong passwords that one source may send for one user within a minute, 1 to 1000; users that do not exist count alike. For the rest of
+        /// that minute no password from there is checked for that user, and the answer is 403, right or wrong. One source may send ten times as many for
+        /// all users, and all sources for one user; where a password has been right within a day it is checked all the same. One line says so,
+        /// which conf/fail2ban/ has a filter for, and if [limits] says ban, the source is banned. What [limits] trusted_sources names is
         /// exempt: another proxy, through which all calls come, belongs there. 0: any number. (docs/security/sources.md)
         live guesses: u32 = 10, "10", number(0, 1000);
         /// Credentials are made for one Request-URI (RFC 7616); on a request to another they get 400. "address": user and host must
@@ -194,15 +194,15 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// clients write instead is taken: this server without a user, and in a REGISTER the address-of-record. "strict": the same
         /// by RFC 3261, section 19.1.4. "off": not looked at, for a proxy before this one that rewrites users or domains.
         live check_uri: UriCheck = UriCheck::Address, "\"address\"", word;
-        /// What the certificate of a client says of who it is, where [tls] verify_client asks for one. "off": nothing; it may connect, and
+        /// What a client's certificate says about who it is, if [tls] verify_client asks for one. "off": nothing; it may connect, and
         /// proves who it is by its password. "identity": it proves an identity, in place of the password, and that one only: the
         /// alternative name sip:alice@example.com is that user; sip:example.com, or without any sip: name the DNS name example.com, is every
-        /// user of that domain (RFC 5922). Who registers or calls as another of our users over that connection is answered 403, and so is
-        /// everybody whose certificate names nobody: the common name does not count. "identity-and-password": the same, and a password
-        /// is asked for besides, where one is. Who shows no certificate is asked for a password as everybody is.
+        /// user of that domain (RFC 5922). A client that registers or calls as another of our users over that connection is answered 403, and so is
+        /// one whose certificate names no one: the common name does not count. "identity-and-password": the same, and a password
+        /// is asked for as well, if one is asked for at all. A client that shows no certificate is asked for a password as usual.
         live certificate: Certificate = Certificate::Off, "\"off\"", word;
-        /// Who there is: a SQLite database with the table "subscriber" as Kamailio and OpenSIPS have it, or a text file with lines
-        /// user:realm:HA1 (32 hexadecimal digits are of MD5, 64 of SHA-256; ":SHA-512-256" behind them says otherwise). It is read
+        /// The users: a SQLite database with the table "subscriber" as Kamailio and OpenSIPS have it, or a text file with lines
+        /// user:realm:HA1 (32 hexadecimal digits are MD5, 64 are SHA-256; ":SHA-512-256" after them says otherwise). It is read
         /// when the server starts and whenever it has changed; needed where something above or a [[route]] challenges.
         live users: PathBuf = "strowger.db".into(), "\"strowger.db\"", path;
     }
@@ -232,60 +232,60 @@ macro_rules! table { ($expand:ident) => { $expand! {
     [limits] Limits {
         /// The longest message taken, "1KiB" to "64KiB".
         live message_size: usize = 64 << 10, "\"64KiB\"", size(1 << 10, 64 << 10);
-        /// Transactions at a time, of the whole server. A request beyond them is answered 503. 0: as many as a share of the memory holds.
-        /// Whatever is said here, the messages that transactions hold take no more than a quarter of the memory: beyond that too a request
+        /// Transactions at a time, of the whole server. A request beyond them is answered 503. 0: as many as fit into a share of the memory.
+        /// In any case the messages that transactions hold take no more than a quarter of the memory: beyond that, too, a request
         /// is answered 503.
         live transactions: Capacity = Capacity::FromMemory, "0", capacity;
         /// Bindings in the location service. A REGISTER beyond them is answered 503. One counts as several from some 320 bytes of text on, one for
-        /// each 320 begun. 0: as many as a share of the memory holds.
+        /// each 320 begun. 0: as many as fit into a share of the memory.
         fixed bindings: Capacity = Capacity::FromMemory, "0", capacity;
         /// The longest contact that is stored, with its parameters, "128B" to "60KiB". Its Path and its Call-ID may be as long, each. A REGISTER
         /// with a longer one is answered 400 and binds nothing, and so does one whose contacts together would not fit into an answer.
         live contact_size: usize = 1 << 10, "\"1KiB\"", size(1 << 7, 60 << 10);
         /// Requests a second that one source may send, 1 to 100000, over any transport and to any listener: an IPv4 address, or an IPv6
-        /// network of 64 bits. It may send a second's worth at once. What is beyond is dropped unread, and counted. A provider or a
+        /// network of 64 bits. It may send a second's worth at once. Anything beyond is dropped unread, and counted. A provider or a
         /// proxy that brings many calls is one source, too, unless trusted_sources names it. 0: any number.
         /// By UDP an address can be forged. So each has three shares: one for its connections, one for places (address and port) that have
         /// proved to be there, by a nonce or a response that came back, and one for the rest. Of the last two each eighth of the ports may use
         /// an eighth more, which a flood from other ports leaves to it. When those are used up, datagrams with a nonce that was sent to their address,
         /// and those of dialogs, have one share more each (docs/security/sources.md).
         live requests_per_source: u32 = 0, "0", number(0, 100_000);
-        /// How many times as long as a request all that it makes the server send over UDP may be, to places that have not proved to hear it: 0 to 1000.
+        /// How much a request may make the server send over UDP, as a multiple of its length, to places that have not proved that they receive it: 0 to 1000.
         /// A source can be forged, and a contact can name any machine; without a bound the server would multiply what a stranger sends. A place proves
         /// itself for an hour by answering a challenge, or a request that was sent there; a connection is proof; trusted_sources and next hops of the
         /// conf need none. Beyond the bound repetitions are not sent, nor the request to further contacts at machines that have not registered
         /// them themselves. The first final answer always leaves. 0: any number.
         live answer_factor: usize = 3, "3", number(0, 1000);
-        /// Requests a second that one user may send, 1 to 100000, wherever it sends from: those that its password was asked for and was right. What
+        /// Requests a second that one user may send, 1 to 100000, from wherever: those for which its password was asked and was right. What
         /// is beyond is answered 503 with Retry-After. 0: any number.
         live requests_per_user: u32 = 0, "0", number(0, 100_000);
         /// New requests a second for one address-of-record, called or registered, 1 to 100000: a phone takes a few calls a second. What is beyond is
         /// answered 480 with Retry-After. 0: any number.
         live requests_per_aor: u32 = 0, "0", number(0, 100_000);
-        /// For how long a source is not heard that has hit requests_per_source or, in [auth], guesses: "0s" to "24h". Nothing that it sends is
-        /// read but responses, and its connections are closed. Where it may have been forged, only UDP from places that have proved nothing is
-        /// banned, and a REGISTER each second is read all the same, so that whoever is there can prove it. All behind one NAT are one source.
-        /// "0s": nobody is banned.
+        /// How long a source is banned that has hit requests_per_source or, in [auth], guesses: "0s" to "24h". Nothing that it sends is
+        /// read except responses, and its connections are closed. If it may have been forged, only UDP from places that have proved nothing is
+        /// banned, and a REGISTER each second is read all the same, so that a client there can prove itself. All clients behind one NAT are one source.
+        /// "0s": no source is banned.
         live ban: Millis = 0, "\"0s\"", millis(Duration::ZERO, 24 * HOUR);
-        /// Networks, in CIDR form or as single addresses, of peers that say the truth about others: gateways, other proxies of one's own.
-        /// requests_per_source, requests_per_user, ban and the guesses of [auth] are not for them. And only what comes
+        /// Networks, in CIDR form or as single addresses, of peers that are trusted to tell the truth about others: gateways, your other proxies.
+        /// requests_per_source, requests_per_user, ban and the guesses of [auth] do not apply to them. And only what comes
         /// from there keeps its P-Asserted-Identity and P-Preferred-Identity (RFC 3325); and one whose user asks for privacy
-        /// ("Privacy: id") goes to nobody but those. What others assert is removed, in requests and in responses.
+        /// ("Privacy: id") goes to them only. What others assert is removed, in requests and in responses.
         live trusted_sources: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
         /// How long messages may wait in the kernel before a worker takes them, "0s" to "10s". If they wait longer, or the kernel drops some
-        /// for want of room, a share of the requests that begin something is answered 503 with Retry-After, as many as it takes to catch
-        /// up, so that calls that have begun go on. And who connects over TLS is refused, the connection closed, while TLS handshakes wait
-        /// that long for their beginning, and have done so for ten times as long. "0s": none is refused, and what does not fit into the
+        /// for lack of room, a share of the requests that begin something is answered 503 with Retry-After, as many as it takes to catch
+        /// up, so that calls that have begun go on. And new TLS connections are closed while TLS handshakes wait
+        /// that long before they begin, and have done so for ten times as long. "0s": nothing is refused, and what does not fit into the
         /// buffers is lost, whatever it is.
         live overload: Millis = 100, "\"100ms\"", millis(Duration::ZERO, 10 * SECOND);
-        /// Who refuses them: "answer", the server, by a 503 to each; "kernel": where most must be refused for half a second and longer, the kernel drops a
+        /// What refuses them: "answer", the server, by a 503 to each; "kernel": if most must be refused for half a second or longer, the kernel drops a
         /// share of the INVITEs that begin a call and come by UDP, before the server has to receive them, and a part is still answered 503. It lets twice
         /// as many calls through at three times the peak; callers that were dropped repeat for 32 s, and some of them are served that late (docs/overload.md).
         live shed: Shed = Shed::Answer, "\"answer\"", word;
     }
     [udp] Udp {
-        /// The buffers of each socket, asked of the kernel: net.core.rmem_max and wmem_max bound what it grants. What is lost for
-        /// want of room is counted in strowger_dropped_total.
+        /// The buffers of each socket, as requested from the kernel: net.core.rmem_max and wmem_max bound what it grants. What is lost for
+        /// lack of room is counted in strowger_dropped_total.
         fixed receive_buffer: usize = 4 << 20, "\"4MiB\"", size(4 << 10, 1 << 30);
         fixed send_buffer: usize = 4 << 20, "\"4MiB\"", size(4 << 10, 1 << 30);
         /// Datagrams that one system call receives or sends at most, 1 to 1024.
@@ -299,7 +299,7 @@ macro_rules! table { ($expand:ident) => { $expand! {
     /// NAPTR, SRV, AAAA and A records are followed (RFC 3263) to the transports and address families of the [[listen]]
     /// sections. A server that fails (no connection, no answer at all, 503) is followed by the next of its name.
     [dns] Dns {
-        /// Whom to ask: addresses, with a port where it is not 53. []: the servers of /etc/resolv.conf, which is read when the
+        /// The name servers: addresses, with a port if it is not 53. []: the servers of /etc/resolv.conf, which is read when the
         /// server starts and with each reload; its search list is not used: names are whole. Names in /etc/hosts are known too.
         live servers: Vec<SocketAddr> = Vec::new(), "[]", list("a list of addresses such as [\"192.0.2.53\"]", name_server);
         /// How long a request waits for the names of its next hop, "100ms" to "30s". Meanwhile its caller has a 100, other requests
@@ -308,7 +308,7 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// Answers that each core remembers, 100 to 10000000, each for as long as the records allow; while no server answers, those
         /// that have expired stand in for up to a day (RFC 8767).
         live cache: usize = 10_000, "10000", number(100, 10_000_000);
-        /// Questions on their way at a time, 1 to 10000. One beyond those, and as many that wait, fails at once. Not by a reload.
+        /// Questions on their way at a time, 1 to 10000. As many more may wait; one beyond those fails at once. A reload does not change this.
         fixed questions: usize = 512, "512", number(1, 10_000);
         /// What may wait on each core without a transaction, "64KiB" to "1GiB": ACKs in dialogs, and all requests in mode
         /// "stateless". What does not fit is answered 503; an ACK is dropped.
@@ -320,7 +320,7 @@ macro_rules! table { ($expand:ident) => { $expand! {
         fixed socket: PathBuf = "strowger.sock".into(), "\"strowger.sock\"", socket;
     }
     [metrics] Metrics {
-        /// Where Prometheus finds the metrics, by HTTP at /metrics, as in "127.0.0.1:9090". Anybody who can connect can read them.
+        /// Where Prometheus finds the metrics, by HTTP at /metrics, as in "127.0.0.1:9090". Anyone who can connect can read them.
         /// "": nowhere.
         live address: Option<SocketAddr> = None, "\"\"", optional(listen_address);
     }
@@ -349,9 +349,9 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live share: f64 = 1.0, "1.0", share;
     }
     [log] Log {
-        /// "off", "error", "warn", "info", "debug" or "trace", to standard error. The environment's RUST_LOG goes before it, and so does
-        /// "strowger log LEVEL" until this key changes. Nobody waits for whoever reads it: up to 1 MiB of lines wait, then the newest are lost,
-        /// counted (strowger_log_lines_lost_total) and said.
+        /// "off", "error", "warn", "info", "debug" or "trace", to standard error. The environment's RUST_LOG takes precedence, and so does
+        /// "strowger log LEVEL" until this key changes. The server never waits for its reader: up to 1 MiB of lines are kept, then the newest are lost,
+        /// counted (strowger_log_lines_lost_total) and reported.
         /// RUST_LOG and the lines name what they are about by its subject: auth, control, conf, database, dns, location, log, metrics, network,
         /// overload, registrar, routing, server, tls, worker. RUST_LOG="info,tls=debug" is an example.
         live level: LevelFilter = LevelFilter::Info, "\"info\"", word;

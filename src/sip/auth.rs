@@ -23,35 +23,112 @@ pub struct Credentials<'a> {
 impl<'a> Credentials<'a> {
     /// Reads a header field value. `Ok(None)` for another scheme than Digest.
     pub fn parse(value: &'a [u8]) -> Result<Option<Credentials<'a>>, Fault> {
-        let value = cursor::trim(value);
-        let scheme_end = cursor::skip_few(value, 0, TOKEN);
-        if !value[..scheme_end].eq_ignore_ascii_case(b"Digest") {
-            return match scheme_end {
-                0 => Err(Fault::Credentials),
-                _ => Ok(None),
-            };
-        }
         let mut found = Found::default();
-        let mut at = scheme_end;
-        if at == value.len() || !cursor::is(value[at], cursor::SPACE) {
-            return Err(Fault::Credentials);
-        }
-        loop {
-            // Empty elements of the list are passed over (RFC 9110 §5.6.1).
-            at = cursor::skip_space(value, at);
-            while value.get(at) == Some(&b',') {
-                at = cursor::skip_space(value, at + 1);
-            }
-            if at == value.len() {
-                return found.complete().map(Some);
-            }
-            at = found.read_one(value, at)?;
-            at = cursor::skip_space(value, at);
-            if !matches!(value.get(at), None | Some(b',')) {
-                return Err(Fault::Credentials);
-            }
+        match read_params(value, |name, value| found.keep(name, value))? {
+            true => found.complete().map(Some),
+            false => Ok(None),
         }
     }
+}
+
+/// What a WWW-Authenticate or Proxy-Authenticate header field asks for (RFC 7616 §3.3). Quoted values come without their quotes and
+/// otherwise as they were written.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Challenge<'a> {
+    pub realm: &'a [u8],
+    pub nonce: &'a [u8],
+    pub algorithm: Option<&'a [u8]>,
+    /// A list.
+    pub qop: Option<&'a [u8]>,
+    pub opaque: Option<&'a [u8]>,
+    /// Nothing but the nonce was wrong with the credentials.
+    pub stale: bool,
+}
+
+impl<'a> Challenge<'a> {
+    /// Reads a header field value. `Ok(None)` for another scheme than Digest.
+    pub fn parse(value: &'a [u8]) -> Result<Option<Challenge<'a>>, Fault> {
+        let (mut challenge, mut realm, mut nonce) = (Challenge::default(), None, None);
+        let is_digest = read_params(value, |name, value| {
+            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+            let place = match () {
+                () if is(b"realm") => &mut realm,
+                () if is(b"nonce") => &mut nonce,
+                () if is(b"algorithm") => &mut challenge.algorithm,
+                () if is(b"qop") => &mut challenge.qop,
+                () if is(b"opaque") => &mut challenge.opaque,
+                () => {
+                    challenge.stale |= is(b"stale") && value.eq_ignore_ascii_case(b"true");
+                    return Ok(());
+                }
+            };
+            match place.replace(value) {
+                None => Ok(()),
+                Some(_) => Err(Fault::Credentials),
+            }
+        })?;
+        let (Some(realm), Some(nonce), true) = (realm, nonce, is_digest) else {
+            return if is_digest { Err(Fault::Credentials) } else { Ok(None) };
+        };
+        Ok(Some(Challenge {
+            realm,
+            nonce,
+            ..challenge
+        }))
+    }
+}
+
+/// Hands out each parameter of a value whose scheme is Digest. False for another scheme.
+fn read_params<'a>(value: &'a [u8], mut keep: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Fault>) -> Result<bool, Fault> {
+    let value = cursor::trim(value);
+    let scheme_end = cursor::skip_few(value, 0, TOKEN);
+    if !value[..scheme_end].eq_ignore_ascii_case(b"Digest") {
+        return match scheme_end {
+            0 => Err(Fault::Credentials),
+            _ => Ok(false),
+        };
+    }
+    let mut at = scheme_end;
+    if at == value.len() || !cursor::is(value[at], cursor::SPACE) {
+        return Err(Fault::Credentials);
+    }
+    loop {
+        // Empty elements of the list are passed over (RFC 9110 §5.6.1).
+        at = cursor::skip_space(value, at);
+        while value.get(at) == Some(&b',') {
+            at = cursor::skip_space(value, at + 1);
+        }
+        if at == value.len() {
+            return Ok(true);
+        }
+        let (name, content, end) = read_param(value, at)?;
+        keep(name, content)?;
+        at = cursor::skip_space(value, end);
+        if !matches!(value.get(at), None | Some(b',')) {
+            return Err(Fault::Credentials);
+        }
+    }
+}
+
+/// Reads `name=value` at `at`, and what follows it.
+fn read_param(text: &[u8], at: usize) -> Result<(&[u8], &[u8], usize), Fault> {
+    let name_end = cursor::skip_few(text, at, TOKEN);
+    let equals = cursor::skip_space(text, name_end);
+    if name_end == at || text.get(equals) != Some(&b'=') {
+        return Err(Fault::Credentials);
+    }
+    let start = cursor::skip_space(text, equals + 1);
+    let (value, end) = match text.get(start) {
+        Some(b'"') => {
+            let end = cursor::quoted_end(text, start).ok_or(Fault::Credentials)?;
+            (&text[start + 1..end - 1], end)
+        }
+        _ => {
+            let end = cursor::skip(text, start, VALUE);
+            (&text[start..end], end)
+        }
+    };
+    Ok((&text[at..name_end], value, end))
 }
 
 impl Credentials<'_> {
@@ -135,32 +212,14 @@ const NAMES: [&[u8]; 9] = [
 ];
 
 impl<'a> Found<'a> {
-    /// Reads `name=value` at `at`; returns what follows it.
-    fn read_one(&mut self, text: &'a [u8], at: usize) -> Result<usize, Fault> {
-        let name_end = cursor::skip_few(text, at, TOKEN);
-        let equals = cursor::skip_space(text, name_end);
-        if name_end == at || text.get(equals) != Some(&b'=') {
-            return Err(Fault::Credentials);
-        }
-        let start = cursor::skip_space(text, equals + 1);
-        let (value, end) = match text.get(start) {
-            Some(b'"') => {
-                let end = cursor::quoted_end(text, start).ok_or(Fault::Credentials)?;
-                (&text[start + 1..end - 1], end)
-            }
-            _ => {
-                let end = cursor::skip(text, start, VALUE);
-                (&text[start..end], end)
-            }
-        };
-        let name = &text[at..name_end];
+    fn keep(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
         if let Some(place) = NAMES.iter().position(|n| name.eq_ignore_ascii_case(n)) {
             // The same twice could be read in two ways: by us in one, by another in the other.
             if self.0[place].replace(value).is_some() {
                 return Err(Fault::Credentials);
             }
         }
-        Ok(end)
+        Ok(())
     }
 
     fn complete(self) -> Result<Credentials<'a>, Fault> {
@@ -225,6 +284,32 @@ mod tests {
     fn other_schemes_are_nobodys_fault() {
         assert_eq!(Credentials::parse(b"Basic dXNlcjpwYXNz"), Ok(None));
         assert_eq!(Credentials::parse(b"NoOneKnows opaque-data=here"), Ok(None));
+    }
+
+    #[test]
+    fn challenges_are_read() {
+        let text =
+            b"Digest realm=\"a \\\"b\\\"\", Nonce=\"n,1\", qop=\"auth,auth-int\", algorithm=SHA-256, stale=TRUE, opaque=\"\", x=y";
+        let challenge = Challenge::parse(text).unwrap().unwrap();
+        let expected = Challenge {
+            realm: b"a \\\"b\\\"",
+            nonce: b"n,1",
+            algorithm: Some(b"SHA-256"),
+            qop: Some(b"auth,auth-int"),
+            opaque: Some(b""),
+            stale: true,
+        };
+        assert_eq!(challenge, expected);
+        assert_eq!(Challenge::parse(b"Basic realm=\"a\""), Ok(None));
+        for bad in [
+            "",
+            "Digest",
+            "Digest realm=\"a\"",
+            "Digest nonce=\"n\"",
+            "Digest realm=\"a\", nonce=1, nonce=2",
+        ] {
+            assert_eq!(Challenge::parse(bad.as_bytes()), Err(Fault::Credentials), "{bad}");
+        }
     }
 
     #[test]

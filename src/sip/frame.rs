@@ -3,7 +3,7 @@
 use super::cursor;
 use super::error::Fault;
 use super::header::Name;
-use super::message::is_start_line;
+use super::start_line::is_start_line;
 
 /// What the front of the buffer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,34 +1,6 @@
 //! Header field names (RFC 3261 §20, the compact forms of §7.3.3 and the extensions met at a proxy) and header lines.
 
-use std::ops::Range;
-
-/// A range of offsets into the message that it was found in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub struct Span {
-    pub start: u32,
-    pub end: u32,
-}
-
-impl Span {
-    pub(super) fn new(start: usize, end: usize) -> Span {
-        Span {
-            start: start as u32,
-            end: end as u32,
-        }
-    }
-
-    pub fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    pub fn len(self) -> usize {
-        self.range().len()
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.range().is_empty()
-    }
-}
+use crate::base::Span;
 
 /// One header line, folded lines joined to it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 
 use super::error::Fault;
-use super::header::Span;
 
 /// A value that is read at most once for each message.
 #[derive(Debug)]
@@ -26,22 +25,5 @@ impl<T> Memo<T> {
     #[inline]
     pub(super) fn get(&self, read: impl FnOnce() -> Result<T, Fault>) -> Result<&T, Fault> {
         self.0.get_or_init(read).as_ref().map_err(|fault| *fault)
-    }
-}
-
-impl Span {
-    /// Where `part` lies in `whole`, of which it is a slice.
-    #[inline]
-    pub(super) fn of(part: &[u8], whole: &[u8]) -> Span {
-        if part.is_empty() {
-            return Span::default();
-        }
-        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        Span::new(start, start + part.len())
-    }
-
-    #[inline]
-    pub(super) fn in_text(self, whole: &[u8]) -> &[u8] {
-        whole.get(self.range()).unwrap_or_default()
     }
 }

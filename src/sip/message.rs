@@ -1,140 +1,18 @@
-//! A message where it lies: start line, index of header lines, body (RFC 3261 §7), and the checks that each one must pass (§16.3 step 1).
+//! A message where it lies (RFC 3261 §7): what it says, and the checks that each one must pass (§16.3 step 1).
 
 use std::ops::Range;
 
-use super::cursor::{self, SPACE, TOKEN};
+use super::cursor::{self, TOKEN};
 use super::error::Fault;
-use super::header::{Header, Name, Span};
-use super::memo::Memo;
+use super::header::{Header, Name};
+use super::index::Index;
+use super::lines::Line;
 use super::method::Method;
 use super::name_addr::{AddressParts, NameAddr};
 use super::uri::{Uri, UriParts};
 use super::values::{Value, Values};
 use super::via::{Via, ViaParts};
-
-/// More header lines than this in one message are a fault. Real messages have some twenty; the bound keeps an index small.
-pub const MAX_HEADER_LINES: usize = 1024;
-
-/// No header line; also the end of a chain.
-const NONE: u16 = u16::MAX;
-
-/// Where the parts of a message lie. The caller owns it and lends it to one [`Message::parse`] after the other; once warm it allocates nothing.
-#[derive(Debug)]
-pub struct Index {
-    lines: Vec<Line>,
-    /// The first line of each name.
-    first: [u16; Name::COUNT],
-    /// The last one, valid where `first` is.
-    last: [u16; Name::COUNT],
-    fault: Option<Fault>,
-    /// A response has header lines that can't be read.
-    has_unread_lines: bool,
-    method: Method,
-    /// 0 in a request.
-    status: u16,
-    /// Method, or nothing in a response.
-    method_span: Span,
-    request_uri: Span,
-    reason: Span,
-    start: u32,
-    headers_start: u32,
-    headers_end: u32,
-    body: Span,
-    top_via: Memo<ViaParts>,
-    from: Memo<AddressParts>,
-    to: Memo<AddressParts>,
-    uri: Memo<UriParts>,
-    /// Number, and where in the field value the method begins.
-    cseq: Memo<(u32, u32)>,
-}
-
-/// One header line.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Line {
-    start: u32,
-    end: u32,
-    pub(super) value_start: u32,
-    value_end: u32,
-    name_len: u16,
-    /// The next line of the same name.
-    next: u16,
-    name: Name,
-}
-
-impl Default for Index {
-    fn default() -> Index {
-        Index {
-            lines: Vec::new(),
-            first: [NONE; Name::COUNT],
-            last: [NONE; Name::COUNT],
-            fault: None,
-            has_unread_lines: false,
-            method: Method::Other,
-            status: 0,
-            method_span: Span::default(),
-            request_uri: Span::default(),
-            reason: Span::default(),
-            start: 0,
-            headers_start: 0,
-            headers_end: 0,
-            body: Span::default(),
-            top_via: Memo::default(),
-            from: Memo::default(),
-            to: Memo::default(),
-            uri: Memo::default(),
-            cseq: Memo::default(),
-        }
-    }
-}
-
-impl Index {
-    fn clear(&mut self) {
-        self.lines.clear();
-        self.first = [NONE; Name::COUNT];
-        self.fault = None;
-        self.has_unread_lines = false;
-        self.method = Method::Other;
-        self.status = 0;
-        self.method_span = Span::default();
-        self.request_uri = Span::default();
-        self.reason = Span::default();
-        self.top_via.clear();
-        self.from.clear();
-        self.to.clear();
-        self.uri.clear();
-        self.cseq.clear();
-    }
-
-    /// Keeps the first fault.
-    fn blame(&mut self, fault: Fault) {
-        self.fault.get_or_insert(fault);
-    }
-
-    #[inline(always)]
-    fn push(&mut self, line: Line) {
-        let place = self.lines.len() as u16;
-        let name = line.name as usize;
-        if self.first[name] == NONE {
-            self.first[name] = place;
-        } else if let Some(before) = self.lines.get_mut(usize::from(self.last[name])) {
-            before.next = place;
-        }
-        self.last[name] = place;
-        self.lines.push(line);
-    }
-
-    /// A line behind the last one that is read: kept where an answer cannot be made without it (RFC 3261 §8.2.6.2).
-    fn push_for_answer(&mut self, line: Line) {
-        let is_needed = match line.name {
-            Name::Via => true,
-            Name::From | Name::To | Name::CallId | Name::CSeq => self.first[line.name as usize] == NONE,
-            _ => false,
-        };
-        if is_needed && self.lines.len() < usize::from(NONE) {
-            self.push(line);
-        }
-    }
-}
+use crate::base::Span;
 
 /// A received message and its index.
 #[derive(Clone, Copy, Debug)]
@@ -156,20 +34,7 @@ impl<'a> Message<'a> {
     /// An error means that the bytes are not SIP: there is nothing to use and nothing to answer. Any lesser fault is kept in
     /// [`Message::fault`]; the header lines that could be read stay readable, so that a response can be written.
     pub fn parse(bytes: &'a [u8], index: &'a mut Index) -> Result<Message<'a>, Fault> {
-        index.clear();
-        if bytes.len() > u32::MAX as usize / 2 {
-            return Err(Fault::TooLarge);
-        }
-        let mut start = 0;
-        while bytes[start..].starts_with(b"\r\n") {
-            start += 2;
-        }
-        index.start = start as u32;
-        let (end, next) = line_end(bytes, start, index).ok_or(Fault::NotSip)?;
-        start_line(bytes, start, end, index)?;
-        index.headers_start = next as u32;
-        let body_start = header_lines(bytes, next, index);
-        body(bytes, body_start, index);
+        index.fill(bytes)?;
         Ok(Message { bytes, index })
     }
 
@@ -210,7 +75,7 @@ impl<'a> Message<'a> {
         let cseq = self.cseq()?;
         self.max_forwards()?;
         if cseq.method != self.method_name() {
-            return Err(match self.index.method {
+            return Err(match self.index.start_line.method {
                 Method::Other => Fault::CSeqMethodUnknown,
                 _ => Fault::CSeqMethod,
             });
@@ -223,13 +88,13 @@ impl<'a> Message<'a> {
     }
 
     pub fn is_request(&self) -> bool {
-        self.index.status == 0
+        self.index.start_line.status == 0
     }
 
     /// The method of a request; of a response, the method in its CSeq.
     pub fn method(&self) -> Method {
         if self.is_request() {
-            return self.index.method;
+            return self.index.start_line.method;
         }
         self.cseq().map_or(Method::Other, |cseq| Method::parse(cseq.method))
     }
@@ -237,14 +102,14 @@ impl<'a> Message<'a> {
     /// The token that [`Message::method`] stands for; empty in a response without a readable CSeq.
     pub fn method_name(&self) -> &'a [u8] {
         if self.is_request() {
-            return self.slice(self.index.method_span);
+            return self.slice(self.index.start_line.method_span);
         }
         self.cseq().map_or(b"", |cseq| cseq.method)
     }
 
     /// Empty in a response.
     pub fn request_uri(&self) -> &'a [u8] {
-        self.slice(self.index.request_uri)
+        self.slice(self.index.start_line.request_uri)
     }
 
     /// The Request-URI, read.
@@ -255,7 +120,7 @@ impl<'a> Message<'a> {
     }
 
     pub fn request_uri_range(&self) -> Range<usize> {
-        self.index.request_uri.range()
+        self.index.start_line.request_uri.range()
     }
 
     /// Where the SIP-Version stands, when it is not written `SIP/2.0`: that is how it must be sent, whatever came (RFC 3261 §7.1).
@@ -269,40 +134,40 @@ impl<'a> Message<'a> {
 
     /// The status code; 0 in a request. A response whose code is not three digits from 100 to 699 has a fault and the status 999.
     pub fn status(&self) -> u16 {
-        self.index.status
+        self.index.start_line.status
     }
 
     pub fn reason_phrase(&self) -> &'a [u8] {
-        self.slice(self.index.reason)
+        self.slice(self.index.start_line.reason)
     }
 
     /// All header lines that could be read, in order.
     pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
-        let message = *self;
-        self.index.lines.iter().map(move |line| message.header_of(line))
+        let bytes = self.bytes;
+        self.index.lines.iter().map(move |line| line.header(bytes))
     }
 
     /// True when a header line has this name.
     #[inline]
     pub fn has(&self, name: Name) -> bool {
-        self.index.first[name as usize] != NONE
+        self.index.lines.has(name)
     }
 
     /// The first header line of a name.
     pub fn header(&self, name: Name) -> Option<Header<'a>> {
-        Some(self.header_of(self.first(name)?))
+        Some(self.first(name)?.header(self.bytes))
     }
 
     /// All header lines of a name, in order, without a look at the others.
     pub fn all(&self, name: Name) -> impl Iterator<Item = Header<'a>> + use<'a> {
-        let message = *self;
-        std::iter::successors(self.first(name), move |line| message.next(line)).map(move |line| message.header_of(line))
+        let Message { bytes, index } = *self;
+        std::iter::successors(self.first(name), move |line| index.lines.next(line)).map(move |line| line.header(bytes))
     }
 
     /// The comma-separated values of all lines of a name, in order. A comma in quotes or in angle brackets separates nothing. Not for
     /// names in whose values a comma has another meaning (Date, the authorization headers, Subject …).
     pub fn values(&self, name: Name) -> Values<'a> {
-        Values::new(*self, self.first(name))
+        Values::new(self.bytes, &self.index.lines, name)
     }
 
     /// Of a response: the header lines that could not be read, as ranges of the bytes. Nobody can say how the next reader would take
@@ -364,7 +229,7 @@ impl<'a> Message<'a> {
 
     #[inline]
     fn top_value(&self, line: &Line, parts: &ViaParts) -> Value<'a> {
-        let header = self.header_of(line);
+        let header = line.header(self.bytes);
         let (start, end) = (line.value_start as usize, parts.end as usize);
         let text = parts.text(header.value);
         let last = end == header.value.len();
@@ -385,12 +250,12 @@ impl<'a> Message<'a> {
     /// The branch of the topmost Via; `None` also when that cannot be read.
     pub fn top_branch(&self) -> Option<&'a [u8]> {
         let (line, parts) = self.parts_of_top_via().ok()?;
-        parts.branch(self.value(line))
+        parts.branch(line.value(self.bytes))
     }
 
     fn parts_of_top_via(&self) -> Result<(&'a Line, &'a ViaParts), Fault> {
         let line = self.first(Name::Via).ok_or(Fault::ViaMissing)?;
-        let read = || ViaParts::parse(self.value(line)).map_err(|_| Fault::Via);
+        let read = || ViaParts::parse(line.value(self.bytes)).map_err(|_| Fault::Via);
         Ok((line, self.index.top_via.get(read)?))
     }
 
@@ -418,21 +283,21 @@ impl<'a> Message<'a> {
 
     fn parts_of_from(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::From, Fault::FromMissing, Fault::FromRepeated)?;
-        let text = self.value(line);
+        let text = line.value(self.bytes);
         let read = || AddressParts::parse(text).map_err(|_| Fault::From);
         Ok((text, self.index.from.get(read)?))
     }
 
     fn parts_of_to(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::To, Fault::ToMissing, Fault::ToRepeated)?;
-        let text = self.value(line);
+        let text = line.value(self.bytes);
         let read = || AddressParts::parse(text).map_err(|_| Fault::To);
         Ok((text, self.index.to.get(read)?))
     }
 
     pub fn call_id(&self) -> Result<&'a [u8], Fault> {
         let line = self.only(Name::CallId, Fault::CallIdMissing, Fault::CallIdRepeated)?;
-        let id = self.value(line);
+        let id = line.value(self.bytes);
         // `word [ "@" word ]`: visible ASCII. Without a branch so that the loop becomes vector code.
         let other = id
             .iter()
@@ -445,7 +310,7 @@ impl<'a> Message<'a> {
 
     pub fn cseq(&self) -> Result<CSeq<'a>, Fault> {
         let line = self.only(Name::CSeq, Fault::CSeqMissing, Fault::CSeqRepeated)?;
-        let value = self.value(line);
+        let value = line.value(self.bytes);
         let (number, method_start) = *self.index.cseq.get(|| read_cseq(value))?;
         let method = value.get(method_start as usize..).unwrap_or_default();
         Ok(CSeq { number, method })
@@ -455,10 +320,10 @@ impl<'a> Message<'a> {
         let Some(line) = self.first(Name::MaxForwards) else {
             return Ok(None);
         };
-        if line.next != NONE {
+        if !line.is_last() {
             return Err(Fault::MaxForwardsRepeated);
         }
-        cursor::number(self.value(line))
+        cursor::number(line.value(self.bytes))
             .and_then(|hops| u8::try_from(hops).ok())
             .map(Some)
             .ok_or(Fault::MaxForwards)
@@ -470,7 +335,7 @@ impl<'a> Message<'a> {
         let Some(line) = self.first(name) else {
             return Ok(None);
         };
-        let mut text = self.value(line);
+        let mut text = line.value(self.bytes);
         if name == Name::RetryAfter {
             text = &text[..text.iter().take_while(|b| b.is_ascii_digit()).count()];
         }
@@ -478,49 +343,19 @@ impl<'a> Message<'a> {
     }
 
     fn slice(&self, span: Span) -> &'a [u8] {
-        self.bytes.get(span.range()).unwrap_or_default()
+        span.in_text(self.bytes)
     }
 
     fn first(&self, name: Name) -> Option<&'a Line> {
-        self.index.lines.get(usize::from(self.index.first[name as usize]))
-    }
-
-    pub(super) fn next(&self, line: &Line) -> Option<&'a Line> {
-        self.index.lines.get(usize::from(line.next))
+        self.index.lines.first(name)
     }
 
     fn only(&self, name: Name, missing: Fault, repeated: Fault) -> Result<&'a Line, Fault> {
         let line = self.first(name).ok_or(missing)?;
-        if line.next != NONE {
+        if !line.is_last() {
             return Err(repeated);
         }
         Ok(line)
-    }
-
-    fn value(&self, line: &Line) -> &'a [u8] {
-        self.slice(Span {
-            start: line.value_start,
-            end: line.value_end,
-        })
-    }
-
-    pub(super) fn header_of(&self, line: &Line) -> Header<'a> {
-        Header {
-            name: line.name,
-            raw_name: self.slice(Span {
-                start: line.start,
-                end: line.start + u32::from(line.name_len),
-            }),
-            value: self.value(line),
-            line: Span {
-                start: line.start,
-                end: line.end,
-            },
-            value_span: Span {
-                start: line.value_start,
-                end: line.value_end,
-            },
-        }
     }
 }
 
@@ -545,314 +380,10 @@ fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
     }
 }
 
-/// The end of the line at `start`, and the start of the next one. A CR or LF without the other is a fault; of the two only the LF ends a line.
-#[inline(always)]
-fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usize)> {
-    let mut at = start;
-    loop {
-        at = cr_or_lf(bytes, at)?;
-        if bytes[at] == b'\n' {
-            index.blame(Fault::BareLf);
-            return Some((at, at + 1));
-        }
-        if bytes.get(at + 1) == Some(&b'\n') {
-            return Some((at, at + 2));
-        }
-        index.blame(Fault::BareCr);
-        at += 1;
-    }
-}
-
-/// The first CR or LF from `at` on. Lines are short: a search without any set-up is done before a wider one has begun.
-#[inline(always)]
-fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
-    let mut rest = bytes.get(at..)?;
-    loop {
-        // Sixteen at once: this becomes one comparison of a vector. Below 14 are CR and LF, and a tab now and then.
-        while let Some((sixteen, behind)) = rest.split_first_chunk::<16>() {
-            if sixteen.iter().fold(false, |found, &b| found | (b < FIRST_ABOVE)) {
-                break;
-            }
-            rest = behind;
-            at += 16;
-        }
-        let first = match rest.first_chunk::<8>() {
-            Some(eight) => first_below(*eight).or_else(|| {
-                let eight = rest.get(8..16)?.first_chunk::<8>()?;
-                Some(8 + first_below(*eight)?)
-            }),
-            None => None,
-        };
-        let first = match first {
-            Some(first) => first,
-            None => rest.iter().position(|&b| b < FIRST_ABOVE)?,
-        };
-        at += first;
-        if matches!(rest[first], b'\r' | b'\n') {
-            return Some(at);
-        }
-        rest = &rest[first + 1..];
-        at += 1;
-    }
-}
-
-const FIRST_ABOVE: u8 = b'\r' + 1;
-
-/// The first byte below [`FIRST_ABOVE`].
-#[inline(always)]
-fn first_below(bytes: [u8; 8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest bit that is set is right; bits above it may be wrong, and are not looked at.
-    let word = u64::from_le_bytes(bytes);
-    let found = word.wrapping_sub(LOW * FIRST_ABOVE as u64) & !word & HIGH;
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
-}
-
-/// True when [`start_line`] would find SIP in the line that ends so; its CR may be there still.
-#[inline]
-pub(super) fn is_start_line(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match line.get(..4) {
-        Some(word) if word.eq_ignore_ascii_case(b"SIP/") => {
-            let end = memchr::memchr(b' ', line).unwrap_or(line.len());
-            version(&line[..end]).is_some()
-        }
-        _ => line.ends_with(b" SIP/2.0") || request_line_version(cursor::trim_end(line)).is_some(),
-    }
-}
-
-/// Reads the start line. An error means that this is not SIP at all.
-fn start_line(bytes: &[u8], start: usize, end: usize, index: &mut Index) -> Result<(), Fault> {
-    let line = &bytes[start..end];
-    if line.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/")) {
-        return status_line(line, start, index);
-    }
-    let space = cursor::skip(line, 0, TOKEN);
-    let uri_start = start + space + 1;
-    if let Some(head) = line.strip_suffix(b" SIP/2.0") {
-        let uri_end = start + head.len();
-        if space > 0 && line[space] == b' ' && uri_start < uri_end {
-            index.method = Method::parse(&line[..space]);
-            index.method_span = Span::new(start, start + space);
-            index.request_uri = Span::new(uri_start, uri_end);
-            // A space inside belongs to no URI; `check` would also see it, but it is the start line's fault.
-            if bytes[uri_start] == b' ' || bytes[uri_end - 1] == b' ' {
-                index.blame(Fault::StartLine);
-            }
-            return Ok(());
-        }
-    }
-    unusual_request_line(line, start, index)
-}
-
-/// `SIP-Version SP Status-Code SP Reason-Phrase`, the second space forgiven where no reason follows.
-fn status_line(line: &[u8], start: usize, index: &mut Index) -> Result<(), Fault> {
-    index.status = 999;
-    let version_end = memchr::memchr(b' ', line).unwrap_or(line.len());
-    if !line[..version_end].eq_ignore_ascii_case(b"SIP/2.0") {
-        if version(&line[..version_end]).is_none() {
-            return Err(Fault::NotSip);
-        }
-        index.blame(Fault::Version);
-    }
-    let rest = line.get(version_end + 1..).unwrap_or_default();
-    let code_end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
-    match rest[..code_end] {
-        [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
-            index.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
-        }
-        _ => index.blame(Fault::StatusCode),
-    }
-    let reason = start + (version_end + 1 + code_end + 1).min(line.len());
-    index.reason = Span::new(reason, start + line.len());
-    Ok(())
-}
-
-/// A request line that is not in the one usual form: as much of it as a response needs, and the fault.
-fn unusual_request_line(line: &[u8], start: usize, index: &mut Index) -> Result<(), Fault> {
-    let trimmed = cursor::trim_end(line);
-    let (last, major_minor) = request_line_version(trimmed).ok_or(Fault::NotSip)?;
-    let method_end = cursor::skip(line, 0, TOKEN);
-    let method = &line[..method_end];
-    index.method = Method::parse(method);
-    index.method_span = Span::new(start, start + method_end);
-    let uri_start = cursor::skip_space(line, method_end).min(last);
-    let uri = cursor::trim(&line[uri_start..last]);
-    let uri_start = uri_start + cursor::skip_space(&line[uri_start..last], 0);
-    index.request_uri = Span::new(start + uri_start, start + uri_start + uri.len());
-    if major_minor != (2, 0) {
-        index.blame(Fault::Version);
-    } else if method.is_empty() || line.get(method_end) != Some(&b' ') {
-        index.blame(Fault::Method);
-    } else if uri.is_empty() {
-        index.blame(Fault::RequestUri);
-    } else if last != method_end + 1 + uri.len() || line[last] != b' ' || trimmed.len() != line.len() {
-        index.blame(Fault::StartLine);
-    }
-    // What is left is `sip/2.0` in lower case, which the grammar takes.
-    Ok(())
-}
-
-/// The last white space of a line without any at its end, and the SIP-Version behind it: what tells a request line from anything else.
-pub(super) fn request_line_version(line: &[u8]) -> Option<(usize, (u32, u32))> {
-    let last = line.iter().rposition(|&b| cursor::is(b, SPACE))?;
-    Some((last, version(&line[last + 1..])?))
-}
-
-/// `"SIP" "/" 1*DIGIT "." 1*DIGIT`, in any case.
-fn version(text: &[u8]) -> Option<(u32, u32)> {
-    let (name, number) = text.split_at_checked(4)?;
-    if !name.eq_ignore_ascii_case(b"SIP/") {
-        return None;
-    }
-    let dot = memchr::memchr(b'.', number)?;
-    Some((
-        cursor::number_saturating(&number[..dot])?,
-        cursor::number_saturating(&number[dot + 1..])?,
-    ))
-}
-
-/// Indexes the header lines from `at` on; returns where the body starts.
-fn header_lines(bytes: &[u8], mut at: usize, index: &mut Index) -> usize {
-    loop {
-        match bytes.get(at..) {
-            Some([b'\r', b'\n', ..]) => {
-                index.headers_end = at as u32;
-                return at + 2;
-            }
-            Some([b'\n', ..]) => {
-                index.blame(Fault::BareLf);
-                index.headers_end = at as u32;
-                return at + 1;
-            }
-            _ => {}
-        }
-        let Some((first_end, mut next)) = line_end(bytes, at, index) else {
-            index.blame(Fault::Truncated);
-            index.headers_end = at as u32;
-            return bytes.len();
-        };
-        let mut end = first_end;
-        while matches!(bytes.get(next), Some(b' ' | b'\t')) {
-            let Some((folded_end, folded_next)) = line_end(bytes, next, index) else {
-                index.blame(Fault::Truncated);
-                index.headers_end = at as u32;
-                return bytes.len();
-            };
-            end = folded_end;
-            next = folded_next;
-        }
-        if index.lines.len() >= MAX_HEADER_LINES {
-            index.blame(Fault::TooManyHeaders);
-            // It is refused; what its answer needs is still looked for.
-            if let Some(line) = header_line(bytes, at, first_end, end, next) {
-                index.push_for_answer(line);
-            }
-            at = next;
-            continue;
-        }
-        match header_line(bytes, at, first_end, end, next) {
-            Some(line) => index.push(line),
-            None if index.status != 0 => index.has_unread_lines = true,
-            None => index.blame(Fault::HeaderLine),
-        }
-        at = next;
-    }
-}
-
-/// Reads one header line: `at..first_end` is its first physical line, `end` the end of its last one, `next` what follows.
-#[inline(always)]
-fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize, next: usize) -> Option<Line> {
-    let colon = at + colon(&bytes[at..first_end])?;
-    let mut token = &bytes[at..colon];
-    let mut name = Name::parse(token);
-    if name == Name::Other {
-        // White space before the colon is rare, and no part of the name.
-        while let [rest @ .., b' ' | b'\t'] = token {
-            token = rest;
-        }
-        name = Name::parse(token);
-        if name == Name::Other && !cursor::all(token, TOKEN) {
-            return None;
-        }
-    }
-    let mut value_start = colon + 1;
-    if bytes[value_start..end].first() == Some(&b' ') {
-        value_start += 1;
-    }
-    let value_start = cursor::skip_space(&bytes[..end], value_start);
-    let value = cursor::trim_end(&bytes[value_start..end]);
-    Some(Line {
-        start: at as u32,
-        end: next as u32,
-        value_start: value_start as u32,
-        value_end: (value_start + value.len()) as u32,
-        name_len: u16::try_from(token.len()).ok()?,
-        next: NONE,
-        name,
-    })
-}
-
-/// The first colon. Nearly all names are shorter than sixteen bytes, so two words are searched before anything with a set-up cost.
-#[inline(always)]
-fn colon(line: &[u8]) -> Option<usize> {
-    if let Some((head, rest)) = line.split_first_chunk::<8>() {
-        if let Some(at) = colon_in_word(*head) {
-            return Some(at);
-        }
-        if let Some((head, rest)) = rest.split_first_chunk::<8>() {
-            if let Some(at) = colon_in_word(*head) {
-                return Some(8 + at);
-            }
-            return memchr::memchr(b':', rest).map(|at| 16 + at);
-        }
-        return rest.iter().position(|&b| b == b':').map(|at| 8 + at);
-    }
-    line.iter().position(|&b| b == b':')
-}
-
-#[inline(always)]
-fn colon_in_word(bytes: [u8; 8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest byte that is zero after this is the first colon; bits above it may be wrong, and are not looked at.
-    let zero = u64::from_le_bytes(bytes) ^ (LOW * b':' as u64);
-    let found = zero.wrapping_sub(LOW) & !zero & HIGH;
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
-}
-
-/// Finds the end of the body by Content-Length (§18.3, §20.14).
-fn body(bytes: &[u8], start: usize, index: &mut Index) {
-    let available = bytes.len() - start;
-    let place = index.first[Name::ContentLength as usize];
-    let length = match index.lines.get(usize::from(place)).copied() {
-        None => available,
-        Some(line) if line.next != NONE => {
-            index.blame(Fault::ContentLengthRepeated);
-            0
-        }
-        Some(line) => {
-            let text = &bytes[line.value_start as usize..line.value_end as usize];
-            match cursor::number_saturating(text).map(|length| length as usize) {
-                Some(length) if length <= available => length,
-                Some(_) => {
-                    index.blame(Fault::ContentLengthTooLong);
-                    available
-                }
-                None => {
-                    index.blame(Fault::ContentLength);
-                    0
-                }
-            }
-        }
-    };
-    index.body = Span::new(start, start + length);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::index::MAX_HEADER_LINES;
     use crate::sip::{Host, Rewrite, fill_received, reply};
 
     const INVITE: &[u8] = b"INVITE sip:bob@biloxi.example.com SIP/2.0\r\n\

@@ -6,20 +6,24 @@
 
 mod auth;
 mod cursor;
+mod dialled;
+mod equality;
 mod error;
 mod frame;
 mod header;
+mod index;
 mod kept;
+mod lines;
 mod memo;
 mod message;
 mod method;
 mod name_addr;
 mod params;
-mod place;
 mod plain;
 pub mod reply;
 mod rewrite;
 pub mod sniff;
+mod start_line;
 pub(crate) mod status;
 #[cfg(test)]
 mod torture;
@@ -28,12 +32,14 @@ mod user;
 mod values;
 mod via;
 
-pub use auth::Credentials;
+pub use auth::{Challenge, Credentials};
+pub use dialled::Dialling;
 pub use error::Fault;
 pub use frame::{Frame, Framer};
-pub use header::{Header, Name, Span};
+pub use header::{Header, Name};
+pub use index::{Index, MAX_HEADER_LINES};
 pub use kept::KeptUri;
-pub use message::{CSeq, Index, MAX_HEADER_LINES, Message};
+pub use message::{CSeq, Message};
 pub use method::Method;
 pub use name_addr::NameAddr;
 pub use params::Params;

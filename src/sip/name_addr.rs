@@ -2,9 +2,9 @@
 
 use super::cursor::{self, DISPLAY, SPACE};
 use super::error::Fault;
-use super::header::Span;
 use super::params::{Params, Scanned};
 use super::plain;
+use crate::base::Span;
 
 /// One address of a header field.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::cursor;
-use super::header::Span;
 use super::values::Value;
+use crate::base::Span;
 
 /// A list of edits to one message. Offsets are those of the original; the order of calls matters only for texts at the same offset,
 /// which keep it.
@@ -58,9 +58,7 @@ impl Rewrite {
 
     /// Removes `span` and inserts at its start.
     pub fn replace(&mut self, span: Range<usize>, text: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.texts.len();
-        text(&mut self.texts);
-        let text = Span::new(start, self.texts.len());
+        let text = Span::written(&mut self.texts, text);
         self.push(span, text);
     }
 

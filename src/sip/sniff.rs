@@ -2,8 +2,8 @@
 
 use super::cursor::{self, SPACE, TOKEN};
 use super::header::Name;
-use super::message::request_line_version;
 use super::method::Method;
+use super::start_line::request_line_version;
 use super::via::Via;
 
 /// What bytes seem to be.
@@ -54,7 +54,7 @@ pub fn top_via_branch(bytes: &[u8]) -> Option<&[u8]> {
     top_via(bytes)?.branch()
 }
 
-/// The topmost Via, under the same condition; its place in the message is not told.
+/// The topmost Via, under the same condition; its place in the message is not known.
 #[inline]
 pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
     let bytes = skip_crlf(bytes);

@@ -1,8 +1,9 @@
 //! The comma-separated values of a header field, over all of its lines (RFC 3261 §7.3.1).
 
 use super::cursor;
-use super::header::{Header, Span};
-use super::message::{Line, Message};
+use super::header::{Header, Name};
+use super::lines::{Line, Lines};
+use crate::base::Span;
 
 /// One value of a comma-separated header field.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,10 +19,11 @@ pub struct Value<'a> {
     pub(super) next: u32,
 }
 
-/// Iterator over [`Message::values`].
+/// Iterator over [`super::Message::values`].
 #[derive(Clone, Debug)]
 pub struct Values<'a> {
-    message: Message<'a>,
+    bytes: &'a [u8],
+    lines: &'a Lines,
     line: Option<&'a Line>,
     /// The line's header, once `inside` it; and the next value's offset in its field value.
     header: Header<'a>,
@@ -30,11 +32,11 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// `line`: the first of the name.
-    pub(super) fn new(message: Message<'a>, line: Option<&'a Line>) -> Values<'a> {
+    pub(super) fn new(bytes: &'a [u8], lines: &'a Lines, name: Name) -> Values<'a> {
         Values {
-            message,
-            line,
+            bytes,
+            lines,
+            line: lines.first(name),
             header: Header::default(),
             inside: false,
             at: 0,
@@ -49,12 +51,12 @@ impl<'a> Iterator for Values<'a> {
         loop {
             let line = self.line?;
             if !self.inside {
-                self.header = self.message.header_of(line);
+                self.header = line.header(self.bytes);
                 self.inside = true;
                 self.at = 0;
                 if self.header.value.is_empty() {
                     // `Supported:` and the like: no value at all.
-                    self.line = self.message.next(line);
+                    self.line = self.lines.next(line);
                     self.inside = false;
                     continue;
                 }
@@ -65,7 +67,7 @@ impl<'a> Iterator for Values<'a> {
             let text = cursor::trim_end(&list[start..end]);
             let last = end == list.len();
             if last {
-                self.line = self.message.next(line);
+                self.line = self.lines.next(line);
                 self.inside = false;
             } else {
                 self.at = cursor::skip_space(list, end + 1);

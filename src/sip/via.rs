@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use super::cursor::{self, TOKEN};
 use super::error::Fault;
-use super::header::Span;
 use super::params::Params;
 use super::plain;
 use super::rewrite::Rewrite;
 use super::uri::{Host, HostPort, parse_ip};
 use super::values::Value;
+use crate::base::Span;
 
 /// One Via value.
 #[derive(Clone, Copy, Debug)]

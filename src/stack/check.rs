@@ -1,6 +1,7 @@
 //! What must hold of a core's element between two messages: the simulator asks after each step. Built with debug assertions only.
 
 use super::Endpoint;
+use super::transaction::Hope;
 use std::collections::HashSet;
 
 impl Endpoint {
@@ -21,9 +22,12 @@ impl Endpoint {
             };
             assert!(owned.insert(id), "two server transactions have the context {id:?}");
             let context = self.proxy.contexts.get(id).expect("a server transaction's context");
-            for branch in &context.branches {
-                let client = self.transactions.client(*branch).expect("a context's branch");
+            for branch in context.all_branches() {
+                let client = self.transactions.client(branch).expect("a context's branch");
                 assert_eq!(client.server, server, "whose branch {branch:?} is");
+                let is_silent = context.silent.contains(&branch);
+                let hope = if is_silent { Hope::Silent } else { Hope::Awaited };
+                assert_eq!(client.hope, hope, "what is hoped of branch {branch:?}");
             }
             for wait in &context.parked {
                 assert_eq!(self.proxy.parking.server_of(*wait), Some(server), "whose wait {wait:?} is");
@@ -97,6 +101,9 @@ mod tests {
             let generation = server.generation + 1;
             let client = endpoint.transactions.client_mut(client).unwrap();
             client.server = Id { generation, ..server };
+        });
+        caught("what is hoped of branch", |endpoint, _, client| {
+            endpoint.transactions.client_mut(client).unwrap().hope = Hope::GivenUp;
         });
         caught("a context's branch", |endpoint, server, client| {
             let id = endpoint.transactions.server(server).unwrap().context.unwrap();

@@ -4,12 +4,14 @@
 use crate::base::{Flow, Instant, Key, LiveConnections, Load, LogBudget, Sources};
 use crate::settings::Shed;
 use crate::sip::{Index, Message, Name, Scheme, Uri};
+use crate::stack::auth::answering::Answering;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
 use crate::stack::calls::Calls;
 use crate::stack::cookie::Cookies;
 use crate::stack::gates::Gates;
+use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::names::Names;
 use crate::stack::overload::Overload;
@@ -18,6 +20,7 @@ use crate::stack::peer_flows::PeerFlows;
 use crate::stack::request::Request;
 use crate::stack::route_counters::RouteCounters;
 use crate::stack::token::Side;
+use crate::stack::trunk_table::TrunkTable;
 use crate::stack::{Counters, Location, Settings};
 use std::sync::Arc;
 
@@ -41,6 +44,8 @@ pub(in crate::stack) struct Core {
     pub aor: Vec<u8>,
     pub scratch: Vec<u8>,
     pub lines: Vec<u8>,
+    /// The URI of the user that the request at hand has proved to be; empty where it has proved nothing.
+    pub proved_user: Vec<u8>,
     /// The facts that the keyed value at hand covers.
     pub facts: Vec<u8>,
     /// For a message that is read while another one is at hand.
@@ -51,6 +56,8 @@ pub(in crate::stack) struct Core {
     pub nonces: Arc<Nonces>,
     /// What all cores know of those who send to us.
     pub sources: Arc<Sources>,
+    /// What all cores know of next hops that have failed.
+    pub health: Arc<Health>,
     /// Makes the core's nonces of one millisecond differ.
     pub nonce_count: u32,
     /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds.
@@ -58,11 +65,16 @@ pub(in crate::stack) struct Core {
     pub log: LogBudget,
     /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
     pub guess_log: LogBudget,
+    /// Lines about next hops that fail and come back.
+    pub health_log: LogBudget,
     pub overload: Overload,
     /// The calls that all cores have in progress; without it none leaves a record.
     pub calls: Option<Arc<Calls>>,
     /// When the next part of them is searched for lost ones.
     pub sweep_calls_at: Instant,
+    /// How the trunks' registrations stand: the same for all cores.
+    pub trunks: Arc<TrunkTable>,
+    pub answering: Answering,
 }
 
 impl Core {
@@ -87,18 +99,23 @@ impl Core {
             aor: Vec::new(),
             scratch: Vec::new(),
             lines: Vec::new(),
+            proved_user: Vec::new(),
             facts: Vec::new(),
             second_index: Index::default(),
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
             sources: Arc::new(Sources::new(secret, 0)),
+            health: Arc::new(Health::new(secret)),
             nonce_count: 0,
             wall_ms: 0,
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
+            health_log: LogBudget::new("next hops that have failed or answer again"),
             overload: Overload::new(secret.derive("overload")),
             calls: None,
             sweep_calls_at: Instant::from_ms(0),
+            trunks: Arc::default(),
+            answering: Answering::new(secret),
         }
     }
 

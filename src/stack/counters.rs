@@ -1,5 +1,6 @@
 //! What the rules count: plain numbers of one core, added up over the cores when somebody asks.
 
+use crate::base::counters;
 use crate::stack::route_counters::RouteCounters;
 
 /// Declares counter groups once: the enum, its label text and the number of entries.
@@ -156,27 +157,29 @@ labels! {
     }
 }
 
-/// All counters of one core.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    pub requests: [u64; MethodLabel::COUNT],
-    /// Responses by class, 1xx to 6xx.
-    pub responses: [u64; 6],
-    pub retransmissions: [u64; Side::COUNT],
-    pub registrations: [u64; Registration::COUNT],
-    pub auth: [u64; AuthOutcome::COUNT],
-    pub dropped: [u64; Drop::COUNT],
-    pub limit_hits: [u64; Limit::COUNT],
-    /// Questions to the domain name system that have ended.
-    pub lookups: [u64; Lookup::COUNT],
-    /// Requests that we answered ourselves with a 4xx, 5xx or 6xx.
-    pub refused: u64,
-    /// Requests forwarded without a transaction.
-    pub stateless: u64,
-    /// Bindings left out of a target set because the connection that leads to their phone is gone.
-    pub dead_flows: u64,
-    /// What becomes of calls, by route and next hop.
-    pub calls: RouteCounters,
+counters! {
+    /// All counters of one core.
+    #[derive(Clone, Debug, Default)]
+    pub struct Counters {
+        pub requests: [u64; MethodLabel::COUNT],
+        /// Responses by class, 1xx to 6xx.
+        pub responses: [u64; 6],
+        pub retransmissions: [u64; Side::COUNT],
+        pub registrations: [u64; Registration::COUNT],
+        pub auth: [u64; AuthOutcome::COUNT],
+        pub dropped: [u64; Drop::COUNT],
+        pub limit_hits: [u64; Limit::COUNT],
+        /// Questions to the domain name system that have ended.
+        pub lookups: [u64; Lookup::COUNT],
+        /// Requests that we answered ourselves with a 4xx, 5xx or 6xx.
+        pub refused: u64,
+        /// Requests forwarded without a transaction.
+        pub stateless: u64,
+        /// Bindings left out of a target set because the connection that leads to their phone is gone.
+        pub dead_flows: u64,
+        /// What becomes of calls, by route and next hop.
+        pub calls: RouteCounters,
+    }
 }
 
 impl Counters {
@@ -187,46 +190,27 @@ impl Counters {
     pub fn hit(&mut self, limit: Limit) {
         self.limit_hits[limit as usize] += 1;
     }
-
-    /// Adds another core's numbers.
-    pub fn add(&mut self, other: &Counters) {
-        let sum = |mine: &mut [u64], theirs: &[u64]| {
-            for (a, b) in mine.iter_mut().zip(theirs) {
-                *a += b;
-            }
-        };
-        sum(&mut self.requests, &other.requests);
-        sum(&mut self.responses, &other.responses);
-        sum(&mut self.retransmissions, &other.retransmissions);
-        sum(&mut self.registrations, &other.registrations);
-        sum(&mut self.auth, &other.auth);
-        sum(&mut self.dropped, &other.dropped);
-        sum(&mut self.limit_hits, &other.limit_hits);
-        sum(&mut self.lookups, &other.lookups);
-        self.refused += other.refused;
-        self.stateless += other.stateless;
-        self.dead_flows += other.dead_flows;
-        self.calls.add(&other.calls);
-    }
 }
 
-/// Entries alive now on one core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Occupancy {
-    pub server_transactions: usize,
-    pub client_transactions: usize,
-    /// Requests still waiting for their final response.
-    pub pending: usize,
-    pub timers: usize,
-    pub blobs: usize,
-    /// What these take.
-    pub blob_bytes: usize,
-    /// Branches and messages that wait for a name.
-    pub parked: usize,
-    /// Names known or asked for; they stay when all is quiet.
-    pub names: usize,
-    /// Calls in progress that will leave a record, on all cores; said by the first one.
-    pub calls: usize,
+counters! {
+    /// Entries alive now on one core.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Occupancy {
+        pub server_transactions: usize,
+        pub client_transactions: usize,
+        /// Requests still waiting for their final response.
+        pub pending: usize,
+        pub timers: usize,
+        pub blobs: usize,
+        /// What these take.
+        pub blob_bytes: usize,
+        /// Branches and messages that wait for a name.
+        pub parked: usize,
+        /// Names known or asked for; they stay when all is quiet.
+        pub names: usize,
+        /// Calls in progress that will leave a record, on all cores; said by the first one.
+        pub calls: usize,
+    }
 }
 
 impl Occupancy {

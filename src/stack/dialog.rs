@@ -8,8 +8,7 @@ use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
 use crate::stack::passage::Proof;
 use crate::stack::request::{DialogRoute, Request};
-use crate::stack::token;
-use crate::stack::token::Side;
+use crate::stack::token::{self, Side};
 use crate::stack::turn::Turn;
 
 impl Core {

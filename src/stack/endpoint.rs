@@ -11,6 +11,7 @@ use crate::stack::calls::Calls;
 use crate::stack::core::Core;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
+use crate::stack::health::{Cause, Health};
 use crate::stack::location::Progress;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -18,8 +19,10 @@ use crate::stack::proxy::validate::check_secure;
 use crate::stack::refusal::Refusal;
 use crate::stack::registrar::Registrar;
 use crate::stack::settings::Mode;
-use crate::stack::transaction::{Notice, Server, ServerEvent, Transactions};
+use crate::stack::transaction::{ClientKind, Notice, Server, ServerEvent, Transactions};
+use crate::stack::trunk_table::TrunkTable;
 use crate::stack::turn::Turn;
+use crate::stack::uac::Uac;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ pub struct Endpoint {
     pub(in crate::stack) transactions: Transactions,
     pub(in crate::stack) proxy: Proxy,
     registrar: Registrar,
+    uac: Uac,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     /// Client transactions in hand; kept for its memory.
@@ -56,6 +60,7 @@ impl Endpoint {
             secret,
         );
         Endpoint {
+            uac: Uac::new(secret, core.number == 0, &core.settings),
             core,
             transactions,
             proxy: Proxy::default(),
@@ -89,6 +94,16 @@ impl Endpoint {
         self.core.calls = calls;
     }
 
+    /// Takes part in what the other cores know of next hops.
+    pub fn share_health(&mut self, health: Arc<Health>) {
+        self.core.health = health;
+    }
+
+    /// How the trunks stand is written there, for whoever asks.
+    pub fn share_trunks(&mut self, trunks: Arc<TrunkTable>) {
+        self.core.trunks = trunks;
+    }
+
     /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
     pub fn uris_compared(&self) -> u64 {
         self.registrar.uris_compared()
@@ -100,15 +115,15 @@ impl Endpoint {
     }
 
     #[inline]
-    fn turn<'a>(&'a mut self, now: Instant, outbox: &'a mut Outbox) -> (Turn<'a>, &'a mut Proxy, &'a mut Registrar) {
+    fn turn<'a>(&'a mut self, now: Instant, outbox: &'a mut Outbox) -> (Turn<'a>, &'a mut Proxy, &'a mut Registrar, &'a mut Uac) {
         let turn = Turn::new(now, &mut self.core, &mut self.transactions, outbox);
-        (turn, &mut self.proxy, &mut self.registrar)
+        (turn, &mut self.proxy, &mut self.registrar, &mut self.uac)
     }
 
     /// False: nobody will be answered because of this message.
     fn receive(&mut self, now: Instant, flow: Flow, bytes: &[u8], errand: Option<Errand>, outbox: &mut Outbox) -> bool {
         let mut index = self.index.take().unwrap_or_default();
-        let (mut turn, proxy, registrar) = self.turn(now, outbox);
+        let (mut turn, proxy, registrar, uac) = self.turn(now, outbox);
         if errand.is_none() && goes_to_another_core(&mut turn, flow, bytes) {
             let is_heard = !turn.is_passed_over;
             self.index = Some(index);
@@ -118,7 +133,7 @@ impl Endpoint {
             Ok(message) if message.is_request() => {
                 receive_request(&mut turn, proxy, registrar, flow, &message, errand);
             }
-            Ok(message) => receive_response(&mut turn, proxy, flow, &message),
+            Ok(message) => receive_response(&mut turn, proxy, uac, flow, &message),
             Err(_) if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) => {
                 turn.core.counters.drop(Drop::KeepAlive);
             }
@@ -190,14 +205,16 @@ impl Element for Endpoint {
         if core != self.core.number || matches!(sniff::method(sent), Method::Ack | Method::Cancel) {
             return;
         }
-        let (mut turn, proxy, _) = self.turn(now, outbox);
+        let (mut turn, proxy, _, uac) = self.turn(now, outbox);
         if let Some(client) = turn.transactions.undelivered(now, id, turn.outbox) {
             let reason = match client.flow.transport.is_reliable() {
                 true => "no connection takes it",
                 false => "port unreachable",
             };
-            proxy.log_branch(&mut turn, client.server, client.flow, reason);
-            proxy.handle_notice(&mut turn, Notice::ClientFailure(client));
+            if client.kind != ClientKind::Own {
+                proxy.log_branch(&mut turn, client.server, client.flow, reason);
+            }
+            handle_notice(&mut turn, proxy, uac, Notice::ClientFailure(client));
         }
     }
 
@@ -209,11 +226,13 @@ impl Element for Endpoint {
         let mut ids = std::mem::take(&mut self.ids);
         ids.clear();
         self.transactions.take_unanswered(&flow, &mut ids);
-        let (mut turn, proxy, _) = self.turn(now, outbox);
+        let (mut turn, proxy, _, uac) = self.turn(now, outbox);
         for id in &ids {
             if let Some(client) = turn.transactions.undelivered(now, *id, turn.outbox) {
-                proxy.log_branch(&mut turn, client.server, flow, "connection lost");
-                proxy.handle_notice(&mut turn, Notice::ClientFailure(client));
+                if client.kind != ClientKind::Own {
+                    proxy.log_branch(&mut turn, client.server, flow, "connection lost");
+                }
+                handle_notice(&mut turn, proxy, uac, Notice::ClientFailure(client));
             }
         }
         self.ids = ids;
@@ -221,16 +240,18 @@ impl Element for Endpoint {
 
     /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
     fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
-        let (mut turn, proxy, _) = self.turn(now, outbox);
+        let (mut turn, proxy, _, uac) = self.turn(now, outbox);
         proxy.handle_answer(&mut turn, answer);
+        uac.look_again(&mut turn, proxy);
     }
 
     /// Fires what is due.
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.core.log.renew(now);
         self.core.guess_log.renew(now);
+        self.core.health_log.renew(now);
         let gone = {
-            let (mut turn, proxy, _) = self.turn(now, outbox);
+            let (mut turn, proxy, _, uac) = self.turn(now, outbox);
             proxy.end_overdue_waits(&mut turn);
             // After a peak: what nobody has needed for a while goes, a bounded part in each turn.
             let gone = turn.transactions.pool.trim(now);
@@ -238,9 +259,10 @@ impl Element for Endpoint {
                 proxy.contexts.trim();
             }
             while let Some(notice) = turn.transactions.poll(now, turn.outbox) {
-                proxy.handle_notice(&mut turn, notice);
+                handle_notice(&mut turn, proxy, uac, notice);
             }
             turn.sweep_calls();
+            uac.run(&mut turn, proxy);
             gone
         };
         self.freed += gone;
@@ -266,6 +288,7 @@ impl Element for Endpoint {
             self.proxy.parking.next_timeout(),
             self.transactions.pool.next_trim(),
             self.core.next_sweep_of_calls(),
+            self.uac.next_timeout(),
         ];
         due.into_iter().flatten().min()
     }
@@ -273,15 +296,16 @@ impl Element for Endpoint {
     /// New settings, valid for what comes next; transactions under way keep their targets.
     fn handle_config(&mut self, settings: Arc<Settings>) {
         self.transactions.configure(settings.timers.clone(), &settings.per_core);
+        self.uac.configure(self.core.number == 0, &settings);
         self.core.configure(settings);
     }
 
     /// From now on no dialog begins here.
     fn handle_drain(&mut self) {
         self.core.is_draining = true;
+        self.uac.drain();
     }
 
-    /// Told once a turn of the worker.
     fn handle_load(&mut self, now: Instant, load: Load) {
         self.core.note_load(now, load);
     }
@@ -318,7 +342,7 @@ impl Element for Endpoint {
         Occupancy {
             server_transactions: self.transactions.server_count(),
             client_transactions: self.transactions.client_count(),
-            pending: self.proxy.contexts.count(),
+            pending: self.proxy.contexts.count() + self.uac.pending(),
             timers: self.transactions.timer_count(),
             blobs: self.transactions.pool.held(),
             blob_bytes: self.transactions.pool.held_bytes(),
@@ -459,7 +483,7 @@ fn absorb_repetition(turn: &mut Turn, key: u128, message: &Message) -> bool {
     false
 }
 
-fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Message) {
+fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flow, message: &Message) {
     let class = (message.status() / 100) as usize;
     if let Some(count) = turn.core.counters.responses.get_mut(class.wrapping_sub(1)) {
         *count += 1;
@@ -473,7 +497,14 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
     let branch = message.top_branch();
     match branch.and_then(|text| turn.core.signer.read(text)) {
         Some(Branch::Stateful { core, id, .. }) if core == turn.core.number => {
-            proxy.process_response(turn, id, flow, message);
+            match turn
+                .transactions
+                .client(id)
+                .is_some_and(|client| client.kind == ClientKind::Own)
+            {
+                true => uac.process_response(turn, proxy, id, flow, message),
+                false => proxy.process_response(turn, id, flow, message),
+            }
         }
         Some(Branch::Stateful { .. }) => {
             turn.discard_message(message, flow, Drop::NoSuchCore, NO_SUCH_CORE);
@@ -487,6 +518,23 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
             turn.release_by_response(flow, message);
         }
         None => turn.discard_message(message, flow, Drop::ForeignResponse, "the Via is not ours"),
+    }
+}
+
+/// What timers and the transport report is of a branch, or of a request of our own.
+fn handle_notice(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, notice: Notice) {
+    match notice {
+        Notice::ClientTimeout(client) if client.kind == ClientKind::Own => {
+            uac.handle_gone(turn, proxy, &client, Cause::NoResponse);
+        }
+        Notice::ClientFailure(client) if client.kind == ClientKind::Own => {
+            let cause = match client.flow.transport.is_reliable() {
+                true => Cause::NoConnection,
+                false => Cause::Unreachable,
+            };
+            uac.handle_gone(turn, proxy, &client, cause);
+        }
+        notice => proxy.handle_notice(turn, notice),
     }
 }
 

@@ -9,6 +9,7 @@
 
 use crate::base::proved::words;
 use crate::base::{Instant, Key, Transport};
+use crate::stack::name_servers::NameServers;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,8 +27,10 @@ const LONGEST_RETRY_AFTER_MS: u64 = 10 * 60_000;
 /// How long the one request that tries a failed next hop has for it, milliseconds; then another may try.
 const TRIAL_MS: u64 = 10_000;
 
-/// A failure that nobody has asked about for so long after it could be tried again is forgotten, milliseconds.
-const FORGOTTEN_MS: u64 = 3_600_000;
+/// A next hop that the conf does not name and that nobody has tried again for so long after it could be is forgotten, milliseconds; and how
+/// often those are looked for.
+const FORGOTTEN_MS: u64 = 600_000;
+const SWEEP_MS: u64 = 60_000;
 
 /// Next hops whose last answer is remembered: the power of two of them.
 const HEARD: usize = 1024;
@@ -107,19 +110,29 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Health {
     key: Key,
+    /// For a hash that costs little: nobody gains by making two next hops share an entry of `heard`.
+    salt: [u64; 3],
     /// How many there are in `failures`: whoever finds none asks no further.
     count: AtomicUsize,
     failures: Mutex<HashMap<Neighbour, Failure>>,
+    /// When those that nobody has tried again were looked for last, milliseconds.
+    swept_ms: AtomicU64,
+    /// Where the names among the conf's targets have led.
+    pub name_servers: NameServers,
     /// In the low half the step in which the last answer came, in the high one from whom.
     heard: Box<[AtomicU64]>,
 }
 
 impl Health {
     pub fn new(key: Key) -> Health {
+        let own = key.derive("health");
         Health {
-            key: key.derive("health"),
+            key: own,
+            salt: [1, 2, 3].map(|number| own.hash_numbers(number, 0, 0)),
             count: AtomicUsize::new(0),
             failures: Mutex::default(),
+            swept_ms: AtomicU64::new(0),
+            name_servers: NameServers::new(key),
             heard: (0..HEARD).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -129,20 +142,20 @@ impl Health {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// An answer has come from there, which nobody else could have given. True: it had failed before.
-    pub fn note_answer(&self, now: Instant, neighbour: &Neighbour) -> bool {
+    /// An answer has come from there, which nobody else could have given. Returned is its failure, if it had failed before.
+    pub fn note_answer(&self, now: Instant, neighbour: &Neighbour) -> Option<Failure> {
         let (entry, tag) = self.heard(neighbour);
         let heard = tag | step(now);
         if entry.load(Ordering::Relaxed) != heard {
             entry.store(heard, Ordering::Relaxed);
         }
         if self.is_all_well() {
-            return false;
+            return None;
         }
         let mut failures = self.failures();
-        let was_failed = failures.remove(neighbour).is_some();
+        let failure = failures.remove(neighbour);
         self.count.store(failures.len(), Ordering::Relaxed);
-        was_failed
+        failure
     }
 
     /// Whether an answer has come from there since this moment, to whatever request.
@@ -171,8 +184,11 @@ impl Health {
             Some(_) if asked_ms.is_none() => return None,
             Some(known) => known.failures,
         };
-        if known.is_none() && !make_room(&mut failures, now, neighbour.named_by) {
-            return None;
+        if known.is_none() {
+            self.sweep(&mut failures, now);
+            if failures.len() >= MOST && neighbour.named_by != NamedBy::Conf {
+                return None;
+            }
         }
         let for_ms = match asked_ms {
             Some(asked) => asked.min(LONGEST_RETRY_AFTER_MS),
@@ -189,6 +205,15 @@ impl Health {
         failures.insert(neighbour, failure);
         self.count.store(failures.len(), Ordering::Relaxed);
         known.is_none().then_some(for_ms)
+    }
+
+    /// Now and then: forgets those that nobody has tried again. What the conf names is always remembered.
+    fn sweep(&self, failures: &mut HashMap<Neighbour, Failure>, now: Instant) {
+        let swept_ms = self.swept_ms.load(Ordering::Relaxed);
+        if now.as_ms().saturating_sub(swept_ms) >= SWEEP_MS {
+            self.swept_ms.store(now.as_ms(), Ordering::Relaxed);
+            failures.retain(|neighbour, failure| neighbour.named_by == NamedBy::Conf || failure.until.after_ms(FORGOTTEN_MS) > now);
+        }
     }
 
     /// Whether a request should go there.
@@ -238,7 +263,8 @@ impl Health {
 
     fn heard(&self, neighbour: &Neighbour) -> (&AtomicU64, u64) {
         let (high, low) = words(neighbour.address.ip());
-        let hash = self.key.hash_numbers(high, low, self.number(neighbour));
+        let [first, second, third] = self.salt;
+        let hash = mix(mix(high ^ first, low ^ second) ^ self.number(neighbour), third);
         (&self.heard[hash as usize % HEARD], hash & !u64::from(u32::MAX))
     }
 
@@ -247,12 +273,10 @@ impl Health {
     }
 }
 
-/// Whether there is room for one more. What the conf names is always remembered.
-fn make_room(failures: &mut HashMap<Neighbour, Failure>, now: Instant, named_by: NamedBy) -> bool {
-    if failures.len() >= MOST {
-        failures.retain(|_, failure| failure.until.after_ms(FORGOTTEN_MS) > now);
-    }
-    failures.len() < MOST || named_by == NamedBy::Conf
+/// Both halves of the product: every bit of the numbers counts in each half.
+fn mix(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// Never 0.
@@ -298,10 +322,10 @@ mod tests {
             Standing::Failed(at(1000)),
             "one request tries it, no more"
         );
-        assert!(health.note_answer(due, &gateway));
+        assert!(health.note_answer(due, &gateway).is_some());
         assert_eq!(health.standing(due, &gateway), Standing::Good);
         assert!(health.is_all_well());
-        assert!(!health.note_answer(due, &gateway), "it is well already");
+        assert!(health.note_answer(due, &gateway).is_none(), "it is well already");
     }
 
     #[test]
@@ -374,6 +398,28 @@ mod tests {
     }
 
     #[test]
+    fn next_hops_are_told_apart_by_address_port_transport_and_who_names_them() {
+        let health = health();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut count = 0;
+        for address in (0..64u32).map(|n| std::net::Ipv4Addr::from(0xc000_0200 + n * 0x0101)) {
+            for (port, named_by) in [(5060, NamedBy::Conf), (5061, NamedBy::Conf), (5060, NamedBy::Contact)] {
+                for transport in [Transport::Udp, Transport::Tcp] {
+                    let address = SocketAddr::new(address.into(), port);
+                    let (_, tag) = health.heard(&Neighbour {
+                        named_by,
+                        transport,
+                        address,
+                    });
+                    seen.insert(tag);
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(seen.len(), count);
+    }
+
+    #[test]
     fn what_strangers_name_fills_no_memory_and_pushes_nothing_out() {
         let health = health();
         let stranger = |number: u32| Neighbour {
@@ -395,6 +441,7 @@ mod tests {
         // What nobody has asked about for long makes room.
         let later = at(2 * FORGOTTEN_MS);
         health.note_failure(later, stranger(u32::MAX), Cause::Unreachable, RETRY_MS, None);
-        assert_eq!(health.list().len(), 1);
+        let left: Vec<_> = health.list().into_iter().map(|(neighbour, _)| neighbour).collect();
+        assert_eq!(left, [gateway, stranger(u32::MAX)], "what the conf names is remembered");
     }
 }

@@ -1,12 +1,10 @@
 //! What has changed within dialogs and stands in no cookie: where a side has moved to (RFC 3261 §12.2, target refresh), and the name
 //! that it bears since (RFC 4916). Shared by the cores, bounded, and forgotten when it has not been used for long.
 
-use crate::base::{Instant, Key};
+use crate::base::{BuildPrehashed, Instant, Key};
 use crate::sip::Message;
 use crate::stack::facts::{fact, write_name, write_place};
-use crate::stack::name_hasher::NameHasher;
 use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
@@ -30,7 +28,7 @@ pub struct Moved {
     shards: Box<[Mutex<Shard>]>,
 }
 
-type Facts = HashSet<u64, BuildHasherDefault<NameHasher>>;
+type Facts = HashSet<u64, BuildPrehashed>;
 
 #[derive(Default)]
 struct Shard {

@@ -2,11 +2,9 @@
 //! question on its way for each name however many wait for it.
 
 use crate::base::dns::{Answer, DomainName, Failure, Outcome, Question, RecordType, Records};
-use crate::base::{Id, Instant, Key, ShareHolder, Shares};
-use crate::stack::name_hasher::NameHasher;
+use crate::base::{BuildPrehashed, Id, Instant, Key, ShareHolder, Shares};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 
 /// Records of one answer that are kept. Those beyond, in the order of preference, are left out.
@@ -29,7 +27,7 @@ const LOST_MS: u64 = 60_000;
 /// The names of one core.
 pub struct Names {
     key: Key,
-    entries: HashMap<u128, Entry, BuildHasherDefault<NameHasher>>,
+    entries: HashMap<u128, Entry, BuildPrehashed>,
     /// All of them, the oldest first: what is to be forgotten when there is no room (with a second chance for what was used).
     queue: VecDeque<u128>,
     limit: usize,

@@ -1,12 +1,14 @@
 //! Where a request goes: the compiled `[[route]]` table.
 
 pub use crate::base::Network;
-use crate::base::Transport;
 use crate::settings::{Millis, Outgoing};
-use crate::sip::{Host, KeptUri, Scheme};
-use std::net::{IpAddr, SocketAddr};
+use crate::sip::{Dialling, Header, Host, Name};
+pub use crate::stack::hop_of_conf::NextHop;
+use crate::stack::trunk::Trunk;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::slice;
+use std::sync::Arc;
 
 /// All routes in the order of the conf, with what a message asks of them as a whole worked out once.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,27 +119,26 @@ pub struct Route {
     /// How often each target is asked by an OPTIONS whether it is there; `None`: never.
     pub probe: Option<Millis>,
     /// What is changed in the requests that take this route.
-    pub edits: Edits,
+    pub edits: Arc<Edits>,
+    /// The account with the carrier to which it leads.
+    pub trunk: Option<Arc<Trunk>>,
 }
 
-/// A set of final responses other than 2xx.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statuses(Vec<(u16, u16)>);
-
-impl Default for Statuses {
-    fn default() -> Statuses {
-        Statuses(vec![(503, 503)])
-    }
-}
+/// A set of final responses other than 2xx; by default 503 alone. A request under way keeps that of its route when the conf changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statuses(Option<Arc<[(u16, u16)]>>);
 
 impl Statuses {
     /// Of ranges, their ends included.
     pub fn new(ranges: Vec<(u16, u16)>) -> Statuses {
-        Statuses(ranges)
+        Statuses(Some(ranges.into()))
     }
 
     pub fn have(&self, status: u16) -> bool {
-        self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
+        match &self.0 {
+            None => status == 503,
+            Some(ranges) => ranges.iter().any(|(first, last)| (*first..=*last).contains(&status)),
+        }
     }
 }
 
@@ -159,6 +160,28 @@ impl Edits {
     /// Whether the Request-URI stays as it is.
     pub fn keep_uri(&self) -> bool {
         self.strip == 0 && self.prefix.is_empty() && self.set_host.is_none()
+    }
+
+    /// Whether the header fields stay as they are.
+    pub fn keep_headers(&self) -> bool {
+        self.add_header.is_empty() && self.remove_header.is_empty()
+    }
+
+    /// What becomes of the Request-URI.
+    pub fn dialling(&self) -> Dialling<'_> {
+        Dialling {
+            strip: self.strip,
+            prefix: &self.prefix,
+            host: self.set_host.as_deref(),
+        }
+    }
+
+    /// Whether this header field goes, in whatever form its name is written.
+    pub fn removes(&self, header: &Header) -> bool {
+        self.remove_header.iter().any(|name| match header.name {
+            Name::Other => name.eq_ignore_ascii_case(header.raw_name),
+            known => Name::parse(name) == known,
+        })
     }
 }
 
@@ -213,27 +236,4 @@ pub enum Action {
     Reject(u16),
     /// Answer nothing.
     Drop,
-}
-
-/// A `target` of a relay route.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NextHop {
-    /// The URI as the conf gives it.
-    pub uri: KeptUri,
-    /// `None`: the host of `uri` is a name, which is looked up for each request (RFC 3263).
-    pub address: Option<SocketAddr>,
-    /// What `uri` says, or its scheme's default. A name's records may say otherwise where it says nothing.
-    pub transport: Transport,
-    /// What the peer's certificate must prove over TLS (RFC 5922): the host of `uri`, lower-case, an address without brackets.
-    pub host: Vec<u8>,
-    /// Which certificate of ours it is shown over TLS if it asks; 0: the one that all are.
-    pub identity: u64,
-}
-
-impl NextHop {
-    /// Whether its URI says nothing of a transport, so that the records of a name may.
-    pub fn leaves_transport_open(&self) -> bool {
-        let uri = self.uri.uri();
-        uri.scheme != Scheme::Sips && uri.transport().is_none()
-    }
 }

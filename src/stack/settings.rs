@@ -5,7 +5,9 @@ use crate::settings::{Auth, Dns, Limits, NextHops, Proxy, Records, Registrar, Ti
 pub use crate::settings::{Fork, InDialog, Mode, Outgoing};
 use crate::sip::same_name;
 use crate::stack::route::Routes;
+use crate::stack::trunk::Trunk;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Everything that the conf says about SIP. One copy is shared by all cores.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Settings {
     pub outgoing: Outgoing,
     /// First match wins.
     pub routes: Routes,
+    /// Accounts with carriers.
+    pub trunks: Vec<Arc<Trunk>>,
 }
 
 /// What the conf allows the whole server, or the memory holds, for one core.
@@ -72,6 +76,7 @@ impl Default for Settings {
             records: Records::default(),
             outgoing: Outgoing::default(),
             routes: Routes::default(),
+            trunks: Vec::new(),
         }
     }
 }

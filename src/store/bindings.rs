@@ -3,18 +3,18 @@
 //! An address-of-record has its rows under the numbers 0, 1, … in the order of memory. They are replaced one by one where they
 //! stand, so that a refresh, which nearly every change is, finds its place once and touches nothing else.
 
-use crate::base::{Channel, Flow, Instant, Transport};
-use crate::stack::location::journal::{Taken, TakenView};
-use crate::stack::location::{BindingText, Location, Reached, Row, RowRules};
-use crate::store::clock::{self, Seen};
-use crate::store::round_log::Replay;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, Transaction, TransactionBehavior, params,
-};
+use super::binding_rows::{REPLACE, SELECT, Writing};
+use super::clock::{self, Seen};
+use super::error::{StoreError, torn};
+use super::restore::{Restored, Restorer};
+use super::round_log::Replay;
+use super::stored::Terms;
+use crate::base::Instant;
+use crate::stack::location::journal::Taken;
+use crate::stack::location::{Location, RowRules};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -50,14 +50,7 @@ INSERT INTO strowger_version VALUES ('strowger_binding', 1);
 /// The version of the table that this program reads and writes.
 const VERSION: i64 = 1;
 
-const SELECT: &str = "SELECT aor, place, contact, q, expires, call_id, cseq, path, instance, reg_id, reached, \
-                      transport, peer, local, listener, removed FROM strowger_binding ORDER BY aor, place";
-
-const REPLACE: &str = "INSERT OR REPLACE INTO strowger_binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-
 const LOG: &str = "INSERT INTO strowger_binding_log (changes) VALUES (?)";
-
-const DELETE: &str = "DELETE FROM strowger_binding WHERE aor = ? AND place >= ?";
 
 /// How long the journal waits while another program has the database locked. Nobody but the journal waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -68,79 +61,11 @@ const CHECKPOINT_PAGES: u32 = 8192;
 /// Bytes that the log keeps for use again.
 const LOG_BYTES: i64 = 64 << 20;
 
-/// What a failure means to the journal. The text is what is wrong, without the name of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// Another program has the database locked.
-    Busy(String),
-    /// It may be well again by itself: a full disk, a missing folder, a file that may not be written.
-    Transient(String),
-    /// Nothing is written into this file any more: it is torn, or it is somebody else's.
-    NotOurs(String),
-}
-
-impl StoreError {
-    pub fn message(&self) -> &str {
-        match self {
-            StoreError::Busy(what) | StoreError::Transient(what) | StoreError::NotOurs(what) => what,
-        }
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> StoreError {
-        let advice = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                return StoreError::Busy(format!("another program has it locked ({error})"));
-            }
-            Some(ErrorCode::NotADatabase) => {
-                return StoreError::NotOurs(format!(
-                    "{error}: name another file in [registrar] database, or move this one away"
-                ));
-            }
-            Some(ErrorCode::DatabaseCorrupt) => return torn(&error.to_string()),
-            Some(ErrorCode::DiskFull) => ": make room on the disk",
-            Some(ErrorCode::ReadOnly) => ": let the server's user write the file and its folder",
-            _ => "",
-        };
-        StoreError::Transient(format!("{error}{advice}"))
-    }
-}
-
-pub(in crate::store) fn torn(what: &str) -> StoreError {
-    StoreError::NotOurs(format!(
-        "it is torn ({what}): move it away; \"sqlite3 FILE .recover\" shows what is left in it"
-    ))
-}
-
 /// A database that holds the table. Its lock on the file is lost when any other descriptor of the file is closed by this process.
 pub struct Table {
     connection: Connection,
     /// What the clocks show, to be written with the next change.
     seen: Option<Seen>,
-}
-
-/// What was read, and what could not be used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    pub bindings: usize,
-    /// Rows that had expired, or whose binding was removed long ago.
-    pub expired: usize,
-    /// Rows that are not what this program writes, or hold what no REGISTER could have brought, and what is wrong with the first.
-    pub unusable: usize,
-    pub first: String,
-    /// Bindings for which `[limits] bindings` leaves no room.
-    pub no_room: usize,
-    /// The log was not empty.
-    pub has_log: bool,
-}
-
-/// How the times and listeners of memory are told on disk.
-#[derive(Clone, Copy)]
-pub struct Terms<'a> {
-    /// The time since 1970 at [`Instant`] zero, milliseconds.
-    pub wall_ms: u64,
-    pub listeners: &'a [(Transport, SocketAddr)],
 }
 
 impl Table {
@@ -305,440 +230,24 @@ fn not_ours(what: &str) -> StoreError {
     ))
 }
 
-// ---- writing -----------------------------------------------------------------------------------------------------------
-
-/// A change of the database under way.
-pub struct Writing<'a> {
-    change: &'a Transaction<'a>,
-}
-
-impl Writing<'_> {
-    /// Empties the log up to this piece.
-    pub fn cut_log(&self, last: i64) -> Result<(), StoreError> {
-        let mut cut = self.change.prepare_cached("DELETE FROM strowger_binding_log WHERE id <= ?")?;
-        cut.execute([last])?;
-        Ok(())
-    }
-
-    pub fn write<'t>(&self, views: impl Iterator<Item = TakenView<'t>>, terms: Terms) -> Result<(), StoreError> {
-        let mut replace = self.change.prepare_cached(REPLACE)?;
-        let mut delete = self.change.prepare_cached(DELETE)?;
-        let mut words = FlowColumns::default();
-        for view in views {
-            let rows = view.rows();
-            let count = rows.len() as u32;
-            for (place, row) in rows.enumerate() {
-                words.set(&row, terms);
-                write_row(&mut replace, &view, place, &row, &words, terms)?;
-            }
-            if view.rows_before > count {
-                delete.execute(params![Text(view.address), count])?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn write_row(
-    replace: &mut CachedStatement,
-    view: &TakenView,
-    place: usize,
-    row: &Row,
-    words: &FlowColumns,
-    terms: Terms,
-) -> Result<(), StoreError> {
-    let expires = terms.wall_ms.saturating_add(row.expires.as_ms());
-    replace.execute(params![
-        Text(view.address),
-        place as i64,
-        Text(row.text.uri),
-        f64::from(row.q) / 1000.0,
-        i64::try_from(expires).unwrap_or(i64::MAX),
-        Text(row.text.call_id),
-        row.cseq,
-        Text(row.text.path),
-        Text(row.text.instance),
-        row.reg_id,
-        reached(row.reached),
-        words.transport,
-        words.peer(),
-        words.local(),
-        words.listener(),
-        row.removed,
-    ])?;
-    Ok(())
-}
-
-/// Bytes of the wire as SQLite's text. They need not be UTF-8.
-struct Text<'a>(&'a [u8]);
-
-impl ToSql for Text<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
-    }
-}
-
-/// A flow in words; their memory is used again.
-#[derive(Default)]
-struct FlowColumns {
-    transport: Option<&'static str>,
-    peer: String,
-    local: String,
-    listener: String,
-}
-
-impl FlowColumns {
-    fn set(&mut self, row: &Row, terms: Terms) {
-        use std::fmt::Write;
-        let of = |text: &mut String, words: Option<&dyn std::fmt::Display>| {
-            text.clear();
-            if let Some(words) = words {
-                // Writing into a string does not fail.
-                let _ = write!(text, "{words}");
-            }
-        };
-        let source = row.source;
-        let listener = source.and_then(|flow| terms.listeners.get(usize::from(flow.listener)));
-        self.transport = source.map(|flow| transport(flow.transport));
-        of(&mut self.peer, source.as_ref().map(|flow| &flow.peer as _));
-        let local = source.and_then(|flow| flow.local());
-        of(&mut self.local, local.as_ref().map(|ip| ip as _));
-        of(&mut self.listener, listener.map(|(_, address)| address as _));
-    }
-
-    fn peer(&self) -> Option<&str> {
-        Some(self.peer.as_str()).filter(|text| !text.is_empty())
-    }
-
-    fn local(&self) -> Option<&str> {
-        Some(self.local.as_str()).filter(|text| !text.is_empty())
-    }
-
-    fn listener(&self) -> Option<&str> {
-        Some(self.listener.as_str()).filter(|text| !text.is_empty())
-    }
-}
-
-const fn reached(reached: Reached) -> &'static str {
-    match reached {
-        Reached::ByContact => "contact",
-        Reached::ByFlowFirst => "flow first",
-        Reached::ByFlow => "flow",
-    }
-}
-
-const fn transport(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-        Transport::Tls => "tls",
-    }
-}
-
-// ---- reading -----------------------------------------------------------------------------------------------------------
-
-/// Rows of one address-of-record after the other, on their way into the location service.
-struct Restorer<'a> {
-    location: &'a Location,
-    restored: Restored,
-    aor: Vec<u8>,
-    pile: RestoreBatch<'a>,
-    /// One more than the highest place that the address has on disk.
-    on_disk: u32,
-    replay: Replay,
-}
-
-/// A binding as the disk has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
-    pub text: BindingText<'a>,
-    /// Since 1970.
-    pub expires_ms: u64,
-    pub cseq: u32,
-    pub reg_id: u32,
-    /// Thousandths, 0 to 1000.
-    pub q: u16,
-    pub removed: bool,
-    pub reached: Reached,
-    /// Where the REGISTER came from.
-    pub source: Option<(Transport, SocketAddr)>,
-    pub local: Option<IpAddr>,
-    pub listener: Option<SocketAddr>,
-}
-
-impl<'a> Restorer<'a> {
-    fn new(location: &'a Location, now: Instant, rules: &'a RowRules, terms: Terms<'a>, replay: Replay) -> Restorer<'a> {
-        Restorer {
-            location,
-            restored: Restored::default(),
-            aor: Vec::new(),
-            pile: RestoreBatch {
-                now,
-                rules,
-                terms,
-                text: Vec::new(),
-                rows: Vec::new(),
-            },
-            on_disk: 0,
-            replay,
-        }
-    }
-
-    fn take(&mut self, row: &rusqlite::Row) -> Result<(), StoreError> {
-        let aor = bytes(row, 0)?;
-        if aor != self.aor {
-            self.finish();
-            self.aor.clear();
-            self.aor.extend_from_slice(aor);
-        }
-        let place: i64 = row.get(1).unwrap_or(-1);
-        match u32::try_from(place) {
-            Ok(place) => self.on_disk = self.on_disk.max(place.saturating_add(1)),
-            Err(_) => {
-                self.unusable("its place is no number");
-                return Ok(());
-            }
-        }
-        if let Err(what) = self.keep(row) {
-            self.unusable(what);
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, row: &rusqlite::Row) -> Result<(), &'static str> {
-        let part = |column| bytes(row, column).map_err(|_| "a text is none");
-        let address = |column| -> Result<Option<String>, &'static str> { row.get(column).map_err(|_| "its source is no text") };
-        let text = BindingText {
-            uri: part(2)?,
-            call_id: part(5)?,
-            path: part(7)?,
-            instance: part(8)?,
-        };
-        if !text.fits() {
-            return Err("a text is too long");
-        }
-        let expires: i64 = row.get(4).map_err(|_| "expires is no time")?;
-        let q: f64 = row.get(3).map_err(|_| "q is no number")?;
-        if !(0.0..=1.0).contains(&q) {
-            return Err("q is not between 0 and 1");
-        }
-        let reached = match part(10)? {
-            b"contact" => Reached::ByContact,
-            b"flow first" => Reached::ByFlowFirst,
-            b"flow" => Reached::ByFlow,
-            _ => return Err("reached is neither contact, flow first nor flow"),
-        };
-        let source = match (address(11)?, address(12)?) {
-            (Some(name), Some(peer)) => {
-                let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
-                let transport = all.into_iter().find(|t| transport(*t) == name);
-                let peer = peer.parse().map_err(|_| "its peer is no address")?;
-                Some((transport.ok_or("its transport is none")?, peer))
-            }
-            _ => None,
-        };
-        let local = address(13)?.map(|text| text.parse());
-        let stored = Stored {
-            text,
-            expires_ms: u64::try_from(expires).unwrap_or(0),
-            cseq: row.get(6).map_err(|_| "cseq is no number")?,
-            reg_id: row.get(9).map_err(|_| "reg_id is no number")?,
-            q: (q * 1000.0).round() as u16,
-            removed: row.get(15).map_err(|_| "removed is neither 0 nor 1")?,
-            reached,
-            source,
-            local: local.transpose().map_err(|_| "its local is no address")?,
-            listener: address(14)?.and_then(|text| text.parse().ok()),
-        };
-        self.restored.expired += usize::from(!self.pile.keep(&self.aor, &stored)?);
-        Ok(())
-    }
-
-    fn unusable(&mut self, what: &str) {
-        if self.restored.unusable == 0 {
-            let aor = String::from_utf8_lossy(&self.aor);
-            self.restored.first = format!("of {aor:?}: {what}");
-        }
-        self.restored.unusable += 1;
-    }
-
-    /// Hands the address in hand over, or what the log has of it instead.
-    fn finish(&mut self) {
-        if self.on_disk > 0 {
-            let newer = self.replay.remove(&self.aor);
-            let is_same = newer.is_none();
-            if let Some(newer) = newer {
-                self.pile.clear();
-                let wrong = self.pile.keep_all(&self.aor, &newer);
-                wrong.into_iter().for_each(|what| self.unusable(what));
-            }
-            self.hand_over(is_same);
-        }
-        self.pile.clear();
-        self.on_disk = 0;
-    }
-
-    /// The last address of the table, and those that only the log has.
-    fn finish_all(mut self) -> Restored {
-        self.finish();
-        while let Some(address) = self.replay.next_address() {
-            self.aor = address;
-            let stored = self.replay.remove(&self.aor).unwrap_or_default();
-            let wrong = self.pile.keep_all(&self.aor, &stored);
-            wrong.into_iter().for_each(|what| self.unusable(what));
-            self.hand_over(false);
-            self.pile.clear();
-        }
-        self.restored
-    }
-
-    fn hand_over(&mut self, is_same: bool) {
-        let rows = self.pile.rows();
-        let (location, on_disk) = (self.location, self.on_disk);
-        match location.restore(&self.aor, &rows, on_disk, is_same) {
-            true => self.restored.bindings += rows.len(),
-            false => self.restored.no_room += rows.len(),
-        }
-        let rules = self.pile.rules;
-        let leads_back = |uri: &[u8]| rules.leads_back(uri, &self.aor);
-        let is_by_contact = |row: &Row| row.reached == Reached::ByContact && row.text.path.is_empty();
-        if rows.iter().any(|row| is_by_contact(row) && leads_back(row.text.uri)) {
-            location.change(&self.aor, |record, _| {
-                for binding in &mut record.bindings {
-                    binding.leads_back =
-                        binding.reached == Reached::ByContact && binding.text().path.is_empty() && leads_back(binding.uri());
-                }
-            });
-        }
-    }
-}
-
-/// The rows of one address, on their way into memory.
-struct RestoreBatch<'a> {
-    now: Instant,
-    rules: &'a RowRules,
-    terms: Terms<'a>,
-    text: Vec<u8>,
-    rows: Vec<Kept>,
-}
-
-struct Kept {
-    /// Where URI, Call-ID, Path and instance end in the text.
-    ends: [usize; 4],
-    row: Row<'static>,
-}
-
-impl RestoreBatch<'_> {
-    /// What is wrong with those that cannot be used.
-    fn keep_all(&mut self, aor: &[u8], all: &[Stored]) -> Vec<&'static str> {
-        let wrong = all.iter().filter_map(|stored| self.keep(aor, stored).err());
-        wrong.collect()
-    }
-
-    /// False for what has expired.
-    fn keep(&mut self, aor: &[u8], stored: &Stored) -> Result<bool, &'static str> {
-        let expires_ms = stored.expires_ms.saturating_sub(self.terms.wall_ms);
-        let longest = self.now.after_ms(u64::from(self.rules.max_expires_s()) * 1000);
-        let expires = Instant::from_ms(expires_ms).min(longest);
-        if expires <= self.now {
-            return Ok(false);
-        }
-        let row = Row {
-            text: stored.text,
-            source: self.source(stored),
-            expires,
-            reg_id: stored.reg_id,
-            cseq: stored.cseq,
-            q: stored.q.min(1000),
-            removed: stored.removed,
-            reached: stored.reached,
-        };
-        self.rules.check(aor, &row)?;
-        if let Some((_, peer)) = stored.source
-            && (peer.port() == 0 || peer.ip().is_unspecified() || peer.ip().is_multicast())
-        {
-            return Err("its peer is not an address that a message comes from");
-        }
-        let alike = self.rows.iter().filter(|kept| kept.row.removed == row.removed);
-        if alike.count() >= self.rules.max_contacts() * (1 + 3 * usize::from(row.removed)) {
-            return Err("there are more of its address than [registrar] max_contacts allows");
-        }
-        let row = Row {
-            text: BindingText::default(),
-            ..row
-        };
-        let text = stored.text;
-        let mut ends = [0; 4];
-        for (end, part) in ends.iter_mut().zip([text.uri, text.call_id, text.path, text.instance]) {
-            self.text.extend_from_slice(part);
-            *end = self.text.len();
-        }
-        self.rows.push(Kept { ends, row });
-        Ok(true)
-    }
-
-    /// The way on which the REGISTER came. A connection of then is none of today's; a listener that the conf has no more
-    /// leads nowhere.
-    fn source(&self, stored: &Stored) -> Option<Flow> {
-        let (transport, peer) = stored.source?;
-        let same = |(own, bound): &(Transport, SocketAddr)| *own == transport && Some(*bound) == stored.listener;
-        let listener = self.terms.listeners.iter().position(same)?;
-        Some(Flow {
-            transport,
-            channel: match transport {
-                Transport::Udp => Channel::Datagram { local: stored.local },
-                // Generation 0 is never alive.
-                Transport::Tcp | Transport::Tls => Channel::Connection { slot: 0, generation: 0 },
-            },
-            ..Flow::datagram(listener as u16, peer)
-        })
-    }
-
-    fn rows(&self) -> Vec<Row<'_>> {
-        let mut start = 0;
-        let row = |kept: &Kept| {
-            let [uri, call_id, path, instance] = kept.ends.map(|end| {
-                let part = self.text.get(start..end).unwrap_or(&[]);
-                start = end;
-                part
-            });
-            Row {
-                text: BindingText {
-                    uri,
-                    call_id,
-                    path,
-                    instance,
-                },
-                ..kept.row
-            }
-        };
-        self.rows.iter().map(row).collect()
-    }
-
-    fn clear(&mut self) {
-        self.text.clear();
-        self.rows.clear();
-    }
-}
-
-fn bytes<'r>(row: &'r rusqlite::Row, column: usize) -> Result<&'r [u8], StoreError> {
-    match row.get_ref(column)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
-        _ => Ok(b""),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Key;
-    use crate::stack::location::{Durability, OPERATOR_CALL_ID, REMOVED_MS};
+    use crate::base::{Channel, Flow, Key, Transport};
+    use crate::stack::location::{BindingText, Durability, OPERATOR_CALL_ID, REMOVED_MS, Reached, Row};
+    use std::net::SocketAddr;
     use std::path::PathBuf;
 
     /// An hour is the longest that a binding lasts.
     fn rules() -> RowRules {
         RowRules::default()
     }
+
+    /// Memory's time is the wall's, and there is no listener.
+    const TERMS: Terms = Terms {
+        wall_ms: 0,
+        listeners: &[],
+    };
 
     const UDP: (Transport, &str) = (Transport::Udp, "127.0.0.1:5060");
     const TLS: (Transport, &str) = (Transport::Tls, "0.0.0.0:5061");
@@ -958,10 +467,6 @@ mod tests {
     fn a_removed_binding_is_remembered_over_a_restart() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         let row = Row {
             text: BindingText {
@@ -978,9 +483,9 @@ mod tests {
             reached: Reached::ByContact,
         };
         before.restore(b"a@x", &[row], 0, false);
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         let after = location();
-        table.restore(&after, at(1000), &rules(), terms).unwrap();
+        table.restore(&after, at(1000), &rules(), TERMS).unwrap();
         let (cseq, _) = after.change(b"a@x", |record, _| record.bindings.first().map(|b| (b.removed, b.cseq)));
         assert_eq!(cseq, Some((true, 7)));
         assert_eq!(all(&after, 1000), [""; 0]);
@@ -1040,23 +545,19 @@ mod tests {
     fn a_torn_table_is_never_served() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         for n in 0..2000 {
             let aor = format!("user{n}@x");
             before.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         drop(table);
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle..middle + 8192].fill(0xa5);
         std::fs::write(&path, &bytes).unwrap();
         let after = location();
-        let outcome = Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), terms));
+        let outcome = Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), TERMS));
         assert!(
             matches!(&outcome, Err(StoreError::NotOurs(what)) if what.contains("torn")),
             "{outcome:?}"
@@ -1069,10 +570,6 @@ mod tests {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
         table.connection.pragma_update(None, "max_page_count", 20).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let location = location();
         for n in 0..2000 {
             let aor = format!("user{n}@x");
@@ -1082,15 +579,15 @@ mod tests {
         while let Some(shard) = round.next_shard() {
             location.take_changed(shard, false, &mut taken);
         }
-        let outcome = table.write(&taken, terms);
+        let outcome = table.write(&taken, TERMS);
         assert!(
             matches!(&outcome, Err(StoreError::Transient(what)) if what.contains("full") && what.contains("make room")),
             "{outcome:?}"
         );
         table.connection.pragma_update(None, "max_page_count", 100_000).unwrap();
-        table.write(&taken, terms).unwrap();
+        table.write(&taken, TERMS).unwrap();
         let after = super::tests::location();
-        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), TERMS).unwrap();
         assert_eq!(restored.bindings, 2000);
     }
 
@@ -1098,15 +595,11 @@ mod tests {
     fn rows_that_somebody_changed_by_hand_are_left_out() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         for aor in ["a@x", "b@x", "c@x", "d@x"] {
             before.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         table
             .connection
             .execute_batch(
@@ -1116,7 +609,7 @@ mod tests {
             )
             .unwrap();
         let after = location();
-        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), TERMS).unwrap();
         assert_eq!((restored.bindings, restored.unusable), (1, 3));
         assert!(restored.first.contains("a@x") && restored.first.contains("expires"));
     }
@@ -1186,18 +679,14 @@ mod tests {
     fn of_one_address_no_more_rows_are_taken_than_contacts_may_be_bound() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         for n in 0..50 {
             let uri = format!("sip:h{n}");
             before.add(at(0), b"a@x", uri.as_bytes(), 60).unwrap();
         }
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         let after = location();
-        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), TERMS).unwrap();
         assert_eq!((restored.bindings, restored.unusable), (10, 40));
     }
 
@@ -1205,17 +694,13 @@ mod tests {
     fn a_row_that_names_its_own_address_is_not_called() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         before.add(at(0), b"a@x", b"sip:%61@X;y=1", 60).unwrap();
         before.add(at(0), b"a@x", b"sip:b@x", 60).unwrap();
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         let rules = RowRules::of_domain(b"x");
         let after = location();
-        table.restore(&after, at(0), &rules, terms).unwrap();
+        table.restore(&after, at(0), &rules, TERMS).unwrap();
         let mut back = Vec::new();
         after.lookup(at(0), b"a@x", |binding| back.push(binding.leads_back));
         assert_eq!(back, [true, false]);

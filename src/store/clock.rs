@@ -4,7 +4,7 @@
 //! disk mean, and nothing in memory. Beside the bindings stands therefore what the clock showed when they were last written, and how long
 //! the machine had been up then, which no stepped clock changes.
 
-use super::bindings::StoreError;
+use super::error::StoreError;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A clock that moves by more than this, milliseconds, was set. What it is corrected by every day is less.
@@ -41,7 +41,7 @@ pub fn step(before: &Seen, now: &Seen) -> Option<(i64, &'static str)> {
     match (is_behind, was_wrong, is_far_ahead) {
         (true, ..) => Some((gone_ms, "time does not go back")),
         (_, true, _) => Some((gone_ms, "it showed a time before this program was made")),
-        (.., true) => Some((gone_ms, "nobody is down for so long")),
+        (.., true) => Some((gone_ms, "no server is down for that long")),
         _ => None,
     }
 }

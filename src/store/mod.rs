@@ -3,13 +3,18 @@
 //!
 //! [`users::Source`] is where the users stand, a [`subscriber`] table or a [`text`] file; the [`user_watcher::UserWatcher`] reads it anew when it
 //! has changed and hands the whole to whoever serves. The [`journal::Journal`] writes what has changed in the location service into the
-//! table of [`bindings`], round by round, and notices when the [`clock`] was set. Both may use the same file: [`door`].
+//! table of [`bindings`], round by round, and notices when the [`clock`] was set. Both may use the same file: [`shared_file`].
 
+mod binding_rows;
 pub mod bindings;
 pub mod clock;
+pub mod error;
 pub mod journal;
+pub mod loaded;
+pub mod restore;
 pub mod round_log;
 mod shared_file;
+mod stored;
 pub mod subscriber;
 pub mod text;
 pub mod user_watcher;

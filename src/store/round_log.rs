@@ -5,8 +5,11 @@
 //! short, and the table is written at the pace of the batched mode, where refreshes fall together. What is in the log stands there
 //! until it is in the table; at the start the log is read over the table.
 
-use super::bindings::{StoreError, Stored, Terms, Writing, torn};
+use super::binding_rows::Writing;
+use super::error::{StoreError, torn};
+use super::stored::{Stored, Terms};
 use crate::base::{Key, Transport};
+use crate::settings::Words;
 use crate::stack::location::journal::{Taken, TakenView};
 use crate::stack::location::{BindingText, Reached};
 use rusqlite::Connection;
@@ -25,22 +28,21 @@ pub fn write(taken: &Taken, terms: Terms, out: &mut Vec<u8>) {
         let rows = view.rows();
         out.extend_from_slice(&(rows.len() as u32).to_le_bytes());
         for row in rows {
+            let row = Stored::of(&row, terms);
             let text = row.text;
             for part in [text.uri, text.call_id, text.path, text.instance] {
                 put(out, part);
             }
-            let expires_ms = terms.wall_ms.saturating_add(row.expires.as_ms());
-            out.extend_from_slice(&expires_ms.to_le_bytes());
+            out.extend_from_slice(&row.expires_ms.to_le_bytes());
             out.extend_from_slice(&row.cseq.to_le_bytes());
             out.extend_from_slice(&row.reg_id.to_le_bytes());
             out.extend_from_slice(&row.q.to_le_bytes());
-            let transport = row.source.map_or(NONE, |flow| flow.transport as u8);
+            let transport = row.source.map_or(NONE, |(transport, _)| transport as u8);
             out.extend_from_slice(&[u8::from(row.removed), row.reached as u8, transport]);
-            if let Some(flow) = row.source {
-                let listener = terms.listeners.get(usize::from(flow.listener));
-                put_address(out, Some(flow.peer));
-                put_address(out, flow.local().map(|ip| SocketAddr::new(ip, 0)));
-                put_address(out, listener.map(|(_, address)| *address));
+            if let Some((_, peer)) = row.source {
+                put_address(out, Some(peer));
+                put_address(out, row.local.map(|ip| SocketAddr::new(ip, 0)));
+                put_address(out, row.listener);
             }
         }
     }
@@ -115,7 +117,7 @@ impl Replay {
         self.pieces.is_empty()
     }
 
-    /// Takes an address out: its rows as they should be on disk. `None` where the log does not speak of it.
+    /// Takes an address out: its rows as they should be on disk. `None` if the log does not mention it.
     pub fn remove(&mut self, address: &[u8]) -> Option<Vec<Stored<'_>>> {
         let (piece, at) = self.latest.remove(address)?;
         self.rows(piece, at)
@@ -192,9 +194,7 @@ impl<'a> Reader<'a> {
         let (cseq, reg_id) = (self.number()?, self.number()?);
         let q = u16::from_le_bytes(self.bytes()?);
         let [removed, reached, transport] = self.bytes()?;
-        let reached = [Reached::ByContact, Reached::ByFlowFirst, Reached::ByFlow]
-            .into_iter()
-            .find(|known| *known as u8 == reached)?;
+        let (_, reached) = *Reached::WORDS.iter().find(|(_, known)| *known as u8 == reached)?;
         let mut stored = Stored {
             text,
             expires_ms,
@@ -208,8 +208,7 @@ impl<'a> Reader<'a> {
             listener: None,
         };
         if transport != NONE {
-            let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
-            let transport = all.into_iter().find(|known| *known as u8 == transport)?;
+            let (_, transport) = *Transport::WORDS.iter().find(|(_, known)| *known as u8 == transport)?;
             stored.source = Some((transport, self.address()??));
             stored.local = self.address()?.map(|address| address.ip());
             stored.listener = self.address()?;
@@ -288,7 +287,7 @@ impl Folding {
         }
     }
 
-    /// Writes so many addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of
+    /// Writes at most `most` addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of
     /// them the log is cut.
     pub fn write(&self, writing: &Writing, terms: Terms, most: usize) -> Result<usize, StoreError> {
         let end = self.next.saturating_add(most).min(self.list.len());

@@ -4,8 +4,8 @@
 use crate::base::Key;
 use crate::stack::auth::digest::{self, Algorithm, Hash};
 use crate::stack::auth::users::{Entry, Users};
+use crate::store::loaded::{BITE, Breathe, INTERRUPTED, Loaded, Unusable, UsersError};
 use crate::store::text::Line;
-use crate::store::users::{Breathe, INTERRUPTED, Loaded, Unusable};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use std::collections::HashMap;
@@ -30,42 +30,13 @@ const CREATE: &str = "CREATE TABLE subscriber (
 /// How long a command waits while somebody else changes the database, or the server reads it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Rows read between two breaths.
-const BITE: usize = 1024;
-
 /// The hashes that a row may hold, in the order of [`Hashes::list`].
 const COLUMNS: [&str; 4] = ["ha1", "ha1b", "ha1_sha256", "ha1_sha512t256"];
-
-/// What a failure of SQLite means to whoever asked.
-#[derive(Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// Somebody else has it locked for a while.
-    Busy(String),
-    Bad(String),
-}
-
-impl StoreError {
-    pub fn message(self) -> String {
-        match self {
-            StoreError::Busy(message) | StoreError::Bad(message) => message,
-        }
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> StoreError {
-        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-        match error.sqlite_error_code() {
-            Some(DatabaseBusy | DatabaseLocked) => StoreError::Busy(error.to_string()),
-            _ => StoreError::Bad(error.to_string()),
-        }
-    }
-}
 
 // ---- the server's side -------------------------------------------------------------------------------------------------
 
 /// Opens a database to read it; `patience`: how long to wait while it is locked.
-pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, StoreError> {
+pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, UsersError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(patience)?;
@@ -73,12 +44,12 @@ pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Store
 }
 
 /// A number that is another one after each change that another connection has made.
-pub fn version(connection: &Connection) -> Result<i64, StoreError> {
+pub fn version(connection: &Connection) -> Result<i64, UsersError> {
     Ok(connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
 }
 
 /// Reads all users. `breathe` is called between two bites of rows.
-pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loaded, StoreError> {
+pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loaded, UsersError> {
     let columns = Columns::find(connection)?.ok_or_else(no_table)?;
     let hash = |number: usize| match columns.has[number] {
         true => COLUMNS[number],
@@ -115,8 +86,8 @@ pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loade
         let entry = entry(name, domain, hashes);
         match (name.is_empty() || domain.is_empty(), bad) {
             (true, _) => unusable.note(name, domain, "has no name or no domain"),
-            (_, Some("ha1")) => unusable.note(name, domain, "has an ha1 that is no hash"),
-            (_, Some(_)) => unusable.note(name, domain, "has a hash that is none"),
+            (_, Some("ha1")) => unusable.note(name, domain, "has an ha1 that is not a hash"),
+            (_, Some(_)) => unusable.note(name, domain, "has a hash column that is not a hash"),
             _ if is_bare(&entry) => unusable.note(name, domain, "has no hash"),
             _ => {}
         }
@@ -125,16 +96,16 @@ pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loade
         }
         number += 1;
         if number % BITE == 0 && !breathe() {
-            return Err(StoreError::Busy(INTERRUPTED.to_owned()));
+            return Err(UsersError::Busy(INTERRUPTED.to_owned()));
         }
     }
     Ok(Loaded { users, unusable })
 }
 
-fn no_table() -> StoreError {
+fn no_table() -> UsersError {
     let message = "has no table subscriber with the columns username, domain and ha1: \
                    \"strowger user add\" makes it";
-    StoreError::Bad(message.to_owned())
+    UsersError::Bad(message.to_owned())
 }
 
 fn bytes(value: ValueRef<'_>) -> &[u8] {
@@ -144,7 +115,7 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
     }
 }
 
-/// Kamailio writes SHA-256 into the same columns where it is told to use that: the length tells.
+/// Kamailio writes SHA-256 into the same columns if it is set to use that: the length tells which.
 fn entry<'e>(name: &'e [u8], domain: &'e [u8], hashes: [Option<Hash>; 4]) -> Entry<'e> {
     let of = |hash: Option<Hash>, len: usize| hash.filter(|hash| hash.bytes().len() == len);
     let (short, long) = (Algorithm::Md5.hash_len(), Algorithm::Sha256.hash_len());
@@ -172,7 +143,7 @@ struct Columns {
 
 impl Columns {
     /// `None` where there is no such table, or it lacks what it must have.
-    fn find(connection: &Connection) -> Result<Option<Columns>, StoreError> {
+    fn find(connection: &Connection) -> Result<Option<Columns>, UsersError> {
         let mut statement = connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
         let names = statement.query_map([], |row| row.get::<_, String>(0))?;
         let names = names.collect::<Result<Vec<String>, _>>()?;
@@ -252,23 +223,23 @@ pub enum Refused {
     Exists,
     NotFound,
     /// A line about the database.
-    StoreError(String),
+    Database(String),
 }
 
-impl From<StoreError> for Refused {
-    fn from(trouble: StoreError) -> Refused {
-        Refused::StoreError(trouble.message())
+impl From<UsersError> for Refused {
+    fn from(trouble: UsersError) -> Refused {
+        Refused::Database(trouble.message())
     }
 }
 
 impl From<rusqlite::Error> for Refused {
     fn from(error: rusqlite::Error) -> Refused {
-        StoreError::from(error).into()
+        UsersError::from(error).into()
     }
 }
 
 impl Table {
-    /// Opens the database. Where there is none it is made, with the table, if `make`; its owner alone can read it.
+    /// Opens the database. If there is none and `make` is set, it is made, with the table; its owner alone can read it.
     pub fn open(path: &Path, make: bool) -> Result<Table, String> {
         if make {
             let mut file = OpenOptions::new();
@@ -279,11 +250,11 @@ impl Table {
                 _ => {}
             }
         }
-        let table = Table::open_there(path, make).map_err(StoreError::message)?;
+        let table = Table::open_there(path, make).map_err(UsersError::message)?;
         Ok(table)
     }
 
-    fn open_there(path: &Path, make: bool) -> Result<Table, StoreError> {
+    fn open_there(path: &Path, make: bool) -> Result<Table, UsersError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(PATIENCE)?;
@@ -345,7 +316,7 @@ impl Table {
             let lacks = |number: &usize| hashes.list()[*number].is_some() && !columns.has[*number];
             if let Some(number) = (0..COLUMNS.len()).find(lacks) {
                 let column = COLUMNS[number];
-                return Err(Refused::StoreError(format!(
+                return Err(Refused::Database(format!(
                     "the table subscriber has no column {column}, which a hash of {name}@{domain} needs: \
                      ALTER TABLE subscriber ADD COLUMN {column} VARCHAR(64) DEFAULT '' NOT NULL"
                 )));
@@ -407,7 +378,7 @@ impl Table {
 }
 
 /// A transaction that nobody else can be in the way of later.
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, UsersError> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
@@ -696,7 +667,7 @@ mod tests {
         assert!(trouble(&place.path()).contains("strowger user add"));
         let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();
         let read = read(&connection, Key::new(1, 2), &mut || true);
-        assert!(matches!(read, Err(StoreError::Bad(what)) if what.contains("no table subscriber")));
+        assert!(matches!(read, Err(UsersError::Bad(what)) if what.contains("no table subscriber")));
         // A table of another make is not touched.
         Connection::open(place.path())
             .unwrap()
@@ -754,7 +725,7 @@ mod tests {
         let mut table = other.made_by(KAMAILIO);
         let refused = table.import(&imports);
         assert!(
-            matches!(&refused, Err(Refused::StoreError(what)) if what.contains("ALTER TABLE subscriber ADD COLUMN ha1_sha256")),
+            matches!(&refused, Err(Refused::Database(what)) if what.contains("ALTER TABLE subscriber ADD COLUMN ha1_sha256")),
             "{refused:?}"
         );
         assert_eq!(other.load().users.len(), 0);
@@ -769,7 +740,7 @@ mod tests {
         let before = version(&reader).unwrap();
         let locking = Connection::open(place.path()).unwrap();
         locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        assert!(matches!(version(&reader), Err(StoreError::Busy(_))));
+        assert!(matches!(version(&reader), Err(UsersError::Busy(_))));
         locking.execute_batch("ROLLBACK").unwrap();
         assert_eq!(version(&reader), Ok(before));
         table.remove("alice", "example.com").unwrap();
@@ -794,7 +765,7 @@ mod tests {
             breaths += 1;
             breaths < 3
         });
-        assert!(matches!(read, Err(StoreError::Busy(_))));
+        assert!(matches!(read, Err(UsersError::Busy(_))));
         assert_eq!(breaths, 3);
         assert_eq!(place.load().users.len(), 5000);
     }

@@ -1,7 +1,7 @@
 //! The store's thread: looks once a second whether the users have changed, reads them anew and hands them on. What is replaced is dropped
 //! here too, for that takes a while where there are millions.
 
-use super::subscriber::StoreError;
+use super::loaded::UsersError;
 use super::users::{Loaded, Source};
 use crate::stack::auth::users::Users;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ const BUSY_LOOKS: u32 = 10;
 /// The longest rest between two bites of reading.
 const REST_MOST: Duration = Duration::from_millis(20);
 
-/// Who is told of new users. It must not wait for long.
+/// Called with new users. It must not wait for long.
 pub type Publish = Box<dyn Fn(&Arc<Users>) + Send>;
 
 /// The thread that keeps the users. Dropping it ends the thread.
@@ -33,7 +33,7 @@ pub struct UserWatcher {
 enum Order {
     /// Read now, changed or not; say what came of it to whoever waits.
     Read(Option<Sender<Result<(), String>>>),
-    /// Look after others from now on, which were read already; after nobody, where there is none.
+    /// Watch another source from now on, whose users were read already; or none.
     Switch(Option<Box<(Source, Loaded)>>, Sender<()>),
     Stop,
 }
@@ -168,13 +168,13 @@ impl WatcherThread {
         let read = source.read(&mut rest(&self.state));
         match read {
             Ok(loaded) => {
-                log::info!("{}", told(source, &loaded));
+                log::info!("{}", summary(source, &loaded));
                 self.hand_on(loaded.users);
                 Ok(())
             }
-            Err(StoreError::Busy(what) | StoreError::Bad(what)) => {
+            Err(UsersError::Busy(what) | UsersError::Bad(what)) => {
                 self.complain(&what);
-                Err(format!("users stay what they were: {what}"))
+                Err(format!("users are unchanged: {what}"))
             }
         }
     }
@@ -192,16 +192,16 @@ impl WatcherThread {
                 }
             }
             Ok(Some(loaded)) => {
-                log::info!("{}", told(source, &loaded));
+                log::info!("{}", summary(source, &loaded));
                 self.hand_on(loaded.users);
             }
-            Err(StoreError::Busy(what)) => {
+            Err(UsersError::Busy(what)) => {
                 self.busy_looks += 1;
                 if self.busy_looks == BUSY_LOOKS {
                     self.complain(&what);
                 }
             }
-            Err(StoreError::Bad(what)) => {
+            Err(UsersError::Bad(what)) => {
                 // Once, until it is good again.
                 if !self.state.is_unreadable.load(Ordering::Relaxed) {
                     self.complain(&what);
@@ -215,14 +215,14 @@ impl WatcherThread {
             return;
         }
         self.state.is_unreadable.store(true, Ordering::Relaxed);
-        log::error!("users stay what they were: {what}");
+        log::error!("users are unchanged: {what}");
     }
 
     fn switch(&mut self, users: Option<Box<(Source, Loaded)>>) {
         let (source, users) = match users {
             Some(both) => {
                 let (source, loaded) = *both;
-                log::info!("{}", told(&source, &loaded));
+                log::info!("{}", summary(&source, &loaded));
                 (Some(source), loaded.users)
             }
             None => (None, Users::default()),
@@ -243,7 +243,7 @@ impl WatcherThread {
 }
 
 /// A line that says how many users were read, and what is wrong with some.
-pub fn told(source: &Source, loaded: &Loaded) -> String {
+pub fn summary(source: &Source, loaded: &Loaded) -> String {
     let (path, users, unusable) = (source.path(), loaded.users.len(), &loaded.unusable);
     let mut line = format!("users read from {}: {users}", path.display());
     if unusable.count > 0 {

@@ -4,8 +4,9 @@
 use crate::base::Key;
 use crate::stack::auth::digest::Algorithm;
 use crate::stack::auth::users::{Entry, Users};
+use crate::store::loaded::{BITE, Breathe, INTERRUPTED, UsersError};
 use crate::store::shared_file::{FileId, SharedDatabaseFile, Version};
-use crate::store::subscriber::{self, StoreError};
+use crate::store::subscriber;
 use crate::store::text::{self, Line};
 use rusqlite::Connection;
 use std::fs::{File, Metadata};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::store::loaded::{Loaded, Unusable};
+
 /// How every SQLite database begins.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -23,11 +26,6 @@ const EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
 /// How long a look waits while somebody changes the database.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-pub(in crate::store) const INTERRUPTED: &str = "reading was interrupted";
-
-/// Lines read between two breaths.
-const BITE: usize = 1024;
 
 /// Bytes of a line, about, to guess how many users there are.
 const LINE: u64 = 56;
@@ -39,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By how the file begins; by its extension where there is none, or nothing in it.
+    /// By how the file begins; by its extension if there is no file, or nothing in it.
     pub fn of(path: &Path) -> io::Result<Kind> {
         let mut start = Vec::new();
         match File::open(path) {
@@ -59,30 +57,6 @@ impl Kind {
     }
 }
 
-/// All users that were read, and what could not be used.
-pub struct Loaded {
-    pub users: Users,
-    pub unusable: Unusable,
-}
-
-/// Rows that a database has and that are good for nothing. (A text file is refused for its first such line.)
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unusable {
-    pub count: usize,
-    /// What is wrong with the first one.
-    pub first: String,
-}
-
-impl Unusable {
-    pub(in crate::store) fn note(&mut self, name: &[u8], domain: &[u8], what: &str) {
-        if self.count == 0 {
-            let (name, domain) = (String::from_utf8_lossy(name), String::from_utf8_lossy(domain));
-            self.first = format!("{name:?} of {domain:?} {what}");
-        }
-        self.count += 1;
-    }
-}
-
 /// The file of users. Its messages name it.
 pub struct Source {
     path: PathBuf,
@@ -98,9 +72,6 @@ pub struct Source {
     seen: Option<Stamp>,
     failed: Option<String>,
 }
-
-/// Called between two bites of reading, by whoever does not want to keep a core for as long as all of it takes; false ends it.
-pub type Breathe<'b> = &'b mut dyn FnMut() -> bool;
 
 /// Two that are equal are of the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,23 +120,23 @@ impl Source {
     }
 
     /// Reads all users, whether anything has changed or not.
-    pub fn read(&mut self, breathe: Breathe) -> Result<Loaded, StoreError> {
+    pub fn read(&mut self, breathe: Breathe) -> Result<Loaded, UsersError> {
         let stamp = self.stamp().map_err(|trouble| self.forget(trouble))?;
         self.read_as(stamp, breathe)
     }
 
     /// Reads all users if anything has changed since the last time. What could not be read and has not changed is not read again.
-    pub fn read_changed(&mut self, breathe: Breathe) -> Result<Option<Loaded>, StoreError> {
+    pub fn read_changed(&mut self, breathe: Breathe) -> Result<Option<Loaded>, UsersError> {
         let stamp = self.stamp().map_err(|trouble| self.forget(trouble))?;
         match (&self.failed, self.seen == Some(stamp)) {
-            (Some(what), true) => Err(StoreError::Bad(what.clone())),
+            (Some(what), true) => Err(UsersError::Bad(what.clone())),
             (None, true) => Ok(None),
             (_, false) => self.read_as(stamp, breathe).map(Some),
         }
     }
 
     /// Reads what had this stamp before.
-    fn read_as(&mut self, stamp: Stamp, breathe: Breathe) -> Result<Loaded, StoreError> {
+    fn read_as(&mut self, stamp: Stamp, breathe: Breathe) -> Result<Loaded, UsersError> {
         let read = match &self.database {
             Some((connection, _)) => subscriber::read(connection, self.key, breathe),
             None => read_text(&self.path, self.key, breathe),
@@ -174,8 +145,8 @@ impl Source {
         (self.seen, self.failed) = match &read {
             Ok(_) => (Some(stamp), None),
             // It waits for its turn.
-            Err(StoreError::Busy(_)) => (None, None),
-            Err(StoreError::Bad(what)) => (Some(stamp), Some(what.clone())),
+            Err(UsersError::Busy(_)) => (None, None),
+            Err(UsersError::Bad(what)) => (Some(stamp), Some(what.clone())),
         };
         read
     }
@@ -187,25 +158,25 @@ impl Source {
     }
 
     /// What cannot be looked at is opened anew the next time, and read whole.
-    fn forget(&mut self, trouble: StoreError) -> StoreError {
-        if let StoreError::Bad(_) = trouble {
+    fn forget(&mut self, trouble: UsersError) -> UsersError {
+        if let UsersError::Bad(_) = trouble {
             (self.database, self.seen, self.failed) = (None, None, None);
         }
         self.named(trouble)
     }
 
-    fn named(&self, trouble: StoreError) -> StoreError {
+    fn named(&self, trouble: UsersError) -> UsersError {
         let name = self.path.display();
         match trouble {
-            StoreError::Busy(what) => StoreError::Busy(format!("{name}: {what}")),
+            UsersError::Busy(what) => UsersError::Busy(format!("{name}: {what}")),
             // A line of a text.
-            StoreError::Bad(what) if what.starts_with(|c: char| c.is_ascii_digit()) => StoreError::Bad(format!("{name}:{what}")),
-            StoreError::Bad(what) => StoreError::Bad(format!("{name}: {what}")),
+            UsersError::Bad(what) if what.starts_with(|c: char| c.is_ascii_digit()) => UsersError::Bad(format!("{name}:{what}")),
+            UsersError::Bad(what) => UsersError::Bad(format!("{name}: {what}")),
         }
     }
 
     /// What is there now. Opens a database.
-    fn stamp(&mut self) -> Result<Stamp, StoreError> {
+    fn stamp(&mut self) -> Result<Stamp, UsersError> {
         let file = std::fs::metadata(&self.path).map_err(|error| self.no_file(&error))?;
         let place = FileId::of(&file);
         if self.database.as_ref().is_none_or(|(_, open)| *open != place) {
@@ -230,9 +201,9 @@ impl Source {
         }
     }
 
-    fn no_file(&self, error: &io::Error) -> StoreError {
+    fn no_file(&self, error: &io::Error) -> UsersError {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
-        StoreError::Bad(match is_missing && Kind::is_named_database(&self.path) {
+        UsersError::Bad(match is_missing && Kind::is_named_database(&self.path) {
             true => "there is no such database; \"strowger user add\" makes it".to_owned(),
             false => format!("cannot be read: {error}"),
         })
@@ -247,8 +218,8 @@ fn text_stamp(file: &Metadata) -> Stamp {
     }
 }
 
-fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, StoreError> {
-    let unreadable = |error: io::Error| StoreError::Bad(format!("cannot be read: {error}"));
+fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, UsersError> {
+    let unreadable = |error: io::Error| UsersError::Bad(format!("cannot be read: {error}"));
     let file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let mut users = Users::new(key, usize::try_from(size / LINE).unwrap_or(0));
@@ -263,7 +234,7 @@ fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, StoreErr
             false => Err(subscriber::twice(line)),
         }
     })
-    .map_err(StoreError::Bad)?;
+    .map_err(UsersError::Bad)?;
     Ok(Loaded {
         users,
         unusable: Unusable::default(),
@@ -339,8 +310,8 @@ mod tests {
 
     fn bad(source: &mut Source) -> String {
         match source.read_changed(&mut || true) {
-            Err(StoreError::Bad(what)) => what,
-            Err(StoreError::Busy(what)) => panic!("busy: {what}"),
+            Err(UsersError::Bad(what)) => what,
+            Err(UsersError::Busy(what)) => panic!("busy: {what}"),
             Ok(_) => panic!("it was read"),
         }
     }

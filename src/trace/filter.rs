@@ -44,8 +44,7 @@ impl Wanted {
             let is_port = port.is_none_or(|port| port == peer.port());
             is_port && ip == peer.ip().to_canonical()
         });
-        let uris = [message.request_uri, message.from, message.to];
-        let fits_user = |user: &User| uris.iter().any(|uri| user.is_in(uri));
+        let fits_user = |user: &User| message.uris().iter().any(|uri| user.is_in(uri));
         fits_call && fits_peer && self.user.as_ref().is_none_or(fits_user)
     }
 }
@@ -131,8 +130,8 @@ mod tests {
 
     const MESSAGE: Reading<'_> = Reading {
         call_id: b"Ab@c",
-        from: b"sip:alice@Example.COM:5080;x=y",
-        to: b"sips:b%6Fb@[2001:DB8::1]",
+        from: b"<sip:alice@Example.COM:5080;x=y>;tag=1",
+        to: b"\"B, b\" <sips:b%6Fb@[2001:DB8::1]>",
         request_uri: b"tel:+49-(0)30.1",
     };
 

@@ -72,8 +72,8 @@ fn mask_credentials(value: &mut [u8]) {
 /// RFC 4568 §6.1: `inline:KEY|lifetime|MKI`, and several of them with semicolons.
 fn mask_inline_keys(line: &mut [u8]) {
     const INLINE: &[u8] = b"inline:";
-    let mut at = 0;
-    while let Some(found) = find(&line[at..].to_ascii_lowercase(), INLINE) {
+    let (mut at, lower) = (0, line.to_ascii_lowercase());
+    while let Some(found) = find(&lower[at..], INLINE) {
         let start = at + found + INLINE.len();
         let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'|' | b';');
         let length = line[start..].iter().position(is_end).unwrap_or(line.len() - start);
@@ -94,6 +94,7 @@ fn cover(secret: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[track_caller]
     fn masked(text: &str, expected: &str) {
@@ -145,6 +146,41 @@ mod tests {
             "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:abc+/=|2^20|1:4;inline:def UNENCRYPTED_SRTP\r\nk=clear:x y\r\na=key-mgmt:mikey AQA\r\n",
             "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:******|2^20|1:4;inline:*** UNENCRYPTED_SRTP\r\nk=******* *\r\na=key-mgmt:mikey ***\r\n",
         );
+    }
+
+    /// Of lines that are masked, and of others.
+    const PIECES: &[&[u8]] = &[
+        b"Authorization",
+        b"a=crypto:1 A inline:",
+        b"k=",
+        b"a=key-mgmt:",
+        b"inline:",
+        b": ",
+        b"Digest ",
+        b"\r\n",
+        b"\n",
+        b" ",
+        b"x|;",
+        b"\xff\0",
+        b"Call-ID:",
+    ];
+
+    proptest! {
+        /// Peers choose the bytes.
+        #[test]
+        fn whatever_comes_is_masked_in_its_length_and_once(
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40),
+        ) {
+            let before = pieces.concat();
+            let mut once = before.clone();
+            mask(&mut once);
+            prop_assert!(before.iter().zip(&once).all(|(a, b)| a == b || (*b == MASK && !a.is_ascii_whitespace())));
+            let mut twice = once.clone();
+            mask(&mut twice);
+            prop_assert_eq!(once, twice);
+            let reading = crate::trace::reading::Reading::of(&before);
+            prop_assert!(reading.call_id.len() <= before.len());
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::ops::Range;
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Reading<'a> {
     pub call_id: &'a [u8],
-    /// The URIs.
+    /// The whole values: most who look on never ask for the addresses in them.
     pub from: &'a [u8],
     pub to: &'a [u8],
     pub request_uri: &'a [u8],
@@ -25,8 +25,10 @@ impl<'a> Reading<'a> {
         reading.request_uri = request_uri(&bytes[first]);
         for line in lines {
             let text = &bytes[line];
-            if text.trim_ascii().is_empty() {
-                break;
+            match text.first() {
+                Some(b'c' | b'C' | b'i' | b'I' | b'f' | b'F' | b't' | b'T') => {}
+                _ if text.trim_ascii().is_empty() => break,
+                _ => continue,
             }
             let Some((name, value)) = field(text) else {
                 continue;
@@ -39,13 +41,20 @@ impl<'a> Reading<'a> {
             };
             // Of several the first counts, as for the rules.
             if part.is_empty() {
-                *part = match name {
-                    Name::CallId => value,
-                    _ => NameAddr::parse(value).map_or(&[], |address| address.uri),
-                };
+                *part = value;
+            }
+            let parts = [reading.call_id, reading.from, reading.to];
+            if parts.iter().all(|part| !part.is_empty()) {
+                break;
             }
         }
         reading
+    }
+
+    /// The URIs of From and To, empty where there is none, and the Request-URI.
+    pub fn uris(&self) -> [&'a [u8]; 3] {
+        let uri = |value| NameAddr::parse(value).map_or(&b""[..], |address| address.uri);
+        [self.request_uri, uri(self.from), uri(self.to)]
     }
 }
 
@@ -101,7 +110,8 @@ mod tests {
 
     fn read(text: &str) -> [String; 4] {
         let reading = Reading::of(text.as_bytes());
-        [reading.call_id, reading.from, reading.to, reading.request_uri].map(|part| String::from_utf8_lossy(part).into_owned())
+        let [request_uri, from, to] = reading.uris();
+        [reading.call_id, from, to, request_uri].map(|part| String::from_utf8_lossy(part).into_owned())
     }
 
     #[test]

@@ -63,10 +63,6 @@ impl Taps {
 
     /// A message has come, or has left. `is_heard`: it was not turned away unread; what was goes to no collector, or a flood would go there.
     pub fn message(&self, core: u8, kind: Kind, way: Way, bytes: &[u8], is_heard: bool) {
-        // Between messages there are pings.
-        if bytes.trim_ascii().is_empty() {
-            return;
-        }
         let reading = Reading::of(bytes);
         let mut copy = Copy::new(core, kind, Some(way), reading.call_id, bytes);
         let readers = self.readers();
@@ -151,6 +147,17 @@ impl Taps {
         // Outside of the lock: it waits a moment for what is under way.
         drop(before);
         Ok(())
+    }
+
+    /// Nothing is copied to the collector any more; what waits is sent, or a moment is over.
+    pub fn end_export(&self) {
+        let before = {
+            let mut readers = self.readers_mut();
+            let before = readers.export.take();
+            self.tell(&readers);
+            before
+        };
+        drop(before);
     }
 
     /// Ends all sessions, and waits so long at most until they have been told.
@@ -328,7 +335,6 @@ mod tests {
         taps.words(0, &notes);
         taps.message(0, Kind::Received, way(), MESSAGE, true);
         taps.words(0, &notes);
-        taps.message(0, Kind::Received, way(), b"\r\n\r\n", true);
         let message = String::from_utf8_lossy(MESSAGE).replace("Digest s", "Digest *");
         assert_eq!(words(&all), ["chosen", &message, "chosen"]);
         assert_eq!(words(&peer), [&message, "chosen"]);

@@ -1,22 +1,22 @@
 //! The workers as one: opens all sockets, starts one pinned thread for each core, adds up their numbers, stops them.
 
 use super::clock::Clock;
-use super::delay::Histogram;
-use super::held::HeldCounters;
-use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
-use super::{Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
+use super::mailbox::{Change, Command, Mailbox, PostOffice};
+use super::{Numbers, Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
-use crate::base::{Key, LiveConnections, Sources, Transport};
+use crate::base::{Counted, Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
-use crate::net::{BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp, Wires, sys};
+use crate::net::{BindError, Buffers, Limits, Listener, ListenerCounters, Socket, Streams, Udp, Wires, sys};
 use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::calls::Calls;
-use crate::stack::{Counters, Element, Endpoint, Location, Occupancy, Settings};
+use crate::stack::health::Health;
+use crate::stack::trunk_table::TrunkTable;
+use crate::stack::{Element, Endpoint, Location, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
 use std::collections::hash_map::RandomState;
@@ -37,6 +37,8 @@ pub struct Options {
     pub connections: Limits,
     /// How many requests a source may send to the whole server.
     pub sources: Arc<Sources>,
+    /// What is known of next hops that have failed.
+    pub health: Arc<Health>,
     /// For TLS listeners, and for connections to TLS servers.
     pub tls: Option<Arc<Contexts>>,
     /// Bytes of mail that may wait from one core to another.
@@ -55,6 +57,8 @@ pub struct Options {
     pub asker: Option<Asker>,
     /// Who follows calls.
     pub taps: Arc<Taps>,
+    /// How the trunks stand.
+    pub trunks: Arc<TrunkTable>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -71,6 +75,7 @@ impl Default for Options {
             udp: settings::Udp::default(),
             connections: Limits::default(),
             sources: Arc::new(Sources::new(Key::new(0, 0), 0)),
+            health: Arc::new(Health::new(Key::new(0, 0))),
             tls: None,
             mail: 1 << 20,
             timer_grid_ms: 10,
@@ -81,6 +86,7 @@ impl Default for Options {
             recording: None,
             asker: None,
             taps: Arc::default(),
+            trunks: Arc::default(),
         }
     }
 }
@@ -179,6 +185,7 @@ impl Bound {
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
         let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
+        let (health, trunks) = (self.options.health.clone(), self.options.trunks.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
@@ -187,6 +194,8 @@ impl Bound {
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
             endpoint.share_calls(calls.clone());
+            endpoint.share_health(health.clone());
+            endpoint.share_trunks(trunks.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })
@@ -281,20 +290,9 @@ pub struct Stats {
     /// CPU cores, by worker.
     pub cores: Vec<usize>,
     /// The sums over the workers.
-    pub counters: Counters,
-    pub occupancy: Occupancy,
+    pub numbers: Numbers,
     /// By listener.
     pub listeners: Vec<(Transport, SocketAddr, ListenerCounters)>,
-    pub streams: StreamCounters,
-    pub delay: Histogram,
-    pub mail: MailCounters,
-    pub held: HeldCounters,
-    /// Requests that were not read, because their source sends too many.
-    pub shut_out: u64,
-    /// Requests that were not read, because their source is banned.
-    pub banned: u64,
-    /// Sources that are banned.
-    pub banned_sources: usize,
 }
 
 /// How long [`Crew::stats`] waits for its workers. A turn takes milliseconds at most.
@@ -425,27 +423,10 @@ impl Stats {
             ..Stats::default()
         };
         for report in &workers {
-            stats.counters.add(&report.counters);
-            stats.delay.add(&report.delay);
-            stats.mail.add(&report.mail);
-            stats.held.add(&report.held);
-            stats.shut_out += report.shut_out;
-            stats.banned += report.banned;
-            stats.banned_sources += report.banned_sources;
-            stats.streams.add(&report.streams);
+            stats.numbers.add(&report.numbers);
             for ((_, _, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
                 sum.add(own);
             }
-            let (sum, own) = (&mut stats.occupancy, &report.occupancy);
-            sum.server_transactions += own.server_transactions;
-            sum.client_transactions += own.client_transactions;
-            sum.pending += own.pending;
-            sum.timers += own.timers;
-            sum.blobs += own.blobs;
-            sum.blob_bytes += own.blob_bytes;
-            sum.parked += own.parked;
-            sum.names += own.names;
-            sum.calls += own.calls;
         }
         stats.workers = workers;
         stats

@@ -1,5 +1,7 @@
 //! The histogram of what a turn of the loop takes (`strowger_loop_delay_seconds`): from the poll's return to the turn's end.
 
+use crate::base::counters;
+
 /// Upper bounds of the buckets, in nanoseconds. What is longer than the last falls into one more.
 pub const BOUNDS_NS: [u64; 14] = [
     10_000,
@@ -18,12 +20,14 @@ pub const BOUNDS_NS: [u64; 14] = [
     1_000_000_000,
 ];
 
-/// A fixed number of buckets; recording is an addition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// Not cumulative; the last one has no bound.
-    pub buckets: [u64; BOUNDS_NS.len() + 1],
-    pub sum_ns: u64,
+counters! {
+    /// A fixed number of buckets; recording is an addition.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Histogram {
+        /// Not cumulative; the last one has no bound.
+        pub buckets: [u64; BOUNDS_NS.len() + 1],
+        pub sum_ns: u64,
+    }
 }
 
 impl Histogram {
@@ -38,19 +42,12 @@ impl Histogram {
     pub(super) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
-
-    /// Adds another core's numbers.
-    pub fn add(&mut self, other: &Histogram) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine += theirs;
-        }
-        self.sum_ns += other.sum_ns;
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Counted;
 
     #[test]
     fn a_bound_belongs_to_its_own_bucket() {

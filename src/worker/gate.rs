@@ -11,17 +11,11 @@ pub struct Gate {
     sources: Arc<Sources>,
     /// Requests that were not read, because their source had sent too many.
     refused: u64,
-    /// Of these, those that no line has told of.
-    untold: u64,
-    /// When the last line was written.
-    said: Option<Instant>,
     /// Requests that were not read, because their source was banned.
     banned: u64,
+    drops: LogBudget,
     bans: LogBudget,
 }
-
-/// A line so often at most, milliseconds.
-const LINE_EVERY_MS: u64 = 1000;
 
 /// What becomes of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,9 +45,8 @@ impl Gate {
         Gate {
             sources,
             refused: 0,
-            untold: 0,
-            said: None,
             banned: 0,
+            drops: LogBudget::of_limit("requests that were dropped"),
             bans: LogBudget::new("banned sources"),
         }
     }
@@ -103,7 +96,7 @@ impl Gate {
             return;
         }
         self.refused += 1;
-        self.untold += 1;
+        self.drops.renew(now);
         self.bans.renew(now);
         if let Hearing::BanBegins(sure) = hearing
             && self.bans.may_say()
@@ -113,19 +106,10 @@ impl Gate {
                 Sure::Yes => "",
                 Sure::No => " over UDP, but for places there that have proved to be its own",
             };
-            log::warn!(
-                "{ip} is not heard for {lasts}{but}: more than {limit} requests a second ([limits] requests_per_source, ban)"
-            );
+            log::warn!("{ip} is banned for {lasts}{but}: more than {limit} requests a second ([limits] requests_per_source, ban)");
         }
-        if self.said.is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS) {
-            return;
+        if self.drops.may_say() {
+            log::warn!("requests from {ip} are dropped: more than {limit} a second ([limits] requests_per_source)");
         }
-        log::warn!(
-            "requests from {ip} are dropped: more than {limit} a second ([limits] requests_per_source); {} dropped on this core since the \
-             last such line",
-            self.untold
-        );
-        self.untold = 0;
-        self.said = Some(now);
     }
 }

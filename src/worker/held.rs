@@ -1,7 +1,7 @@
 //! Answers that wait for the disk: kept in the order in which they came until the journal's round that they wait for is written,
 //! or until it is clear that it will not be in time. Their memory is used again.
 
-use crate::base::{Flow, Instant};
+use crate::base::{Flow, Instant, counters};
 use crate::stack::location::Progress;
 use std::collections::VecDeque;
 
@@ -25,25 +25,18 @@ struct Entry {
     until: Instant,
 }
 
-/// What one core counts about held answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeldCounters {
-    /// Held now.
-    pub waiting: u64,
-    /// Held once, and sent when the disk was so far.
-    pub kept: u64,
-    /// Turned into a refusal, because the disk did not take what they promise, or not in time.
-    pub refused: u64,
-    /// The same because too many waited: the limit was hit.
-    pub full: u64,
-}
-
-impl HeldCounters {
-    pub fn add(&mut self, other: &HeldCounters) {
-        self.waiting += other.waiting;
-        self.kept += other.kept;
-        self.refused += other.refused;
-        self.full += other.full;
+counters! {
+    /// What one core counts about held answers.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct HeldCounters {
+        /// Held now.
+        pub waiting: u64,
+        /// Held once, and sent when the disk was so far.
+        pub kept: u64,
+        /// Turned into a refusal, because the disk did not take what they promise, or not in time.
+        pub refused: u64,
+        /// The same because too many waited: the limit was hit.
+        pub full: u64,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::base::dns::Answer;
-use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
+use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span, counters};
 use crate::net::Limits;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -42,7 +42,7 @@ pub struct Letters {
 
 impl Letters {
     pub fn get(&self, span: Span) -> &[u8] {
-        self.bytes.get(span.range()).unwrap_or(&[])
+        span.in_text(&self.bytes)
     }
 
     pub fn clear(&mut self) {
@@ -55,9 +55,7 @@ impl Letters {
         if self.weight() + bytes.len() + size_of::<Letter>() > limit {
             return false;
         }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        let span = Span::new(start, self.bytes.len());
+        let span = Span::append(bytes, &mut self.bytes);
         self.list.push(Letter { matter, span });
         true
     }
@@ -177,30 +175,22 @@ pub struct Mailbox {
     outgoing: Vec<Letters>,
     counters: MailCounters,
     log: LogBudget,
-    /// Letters dropped that a line has told of.
-    told: u64,
+    /// Dropped letters that the log has reported.
+    reported: u64,
 }
 
-/// What one core counts about mail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MailCounters {
-    pub sent: u64,
-    pub received: u64,
-    /// The recipient's pigeonhole was full.
-    pub dropped_full: u64,
-    /// There is no such core.
-    pub dropped_unknown: u64,
-    /// Locks taken: at most one for each recipient and turn.
-    pub deliveries: u64,
-}
-
-impl MailCounters {
-    pub fn add(&mut self, other: &MailCounters) {
-        self.sent += other.sent;
-        self.received += other.received;
-        self.dropped_full += other.dropped_full;
-        self.dropped_unknown += other.dropped_unknown;
-        self.deliveries += other.deliveries;
+counters! {
+    /// What one core counts about mail.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct MailCounters {
+        pub sent: u64,
+        pub received: u64,
+        /// The recipient's pigeonhole was full.
+        pub dropped_full: u64,
+        /// There is no such core.
+        pub dropped_unknown: u64,
+        /// Locks taken: at most one for each recipient and turn.
+        pub deliveries: u64,
     }
 }
 
@@ -212,24 +202,24 @@ impl Mailbox {
             core,
             counters: MailCounters::default(),
             log: LogBudget::of_limit("full mailboxes"),
-            told: 0,
+            reported: 0,
         }
     }
 
     /// A line, now and then, when letters were dropped because a recipient does not keep up.
     pub fn tell_losses(&mut self, now: Instant) {
         let dropped = self.counters.dropped_full;
-        if dropped == self.told {
+        if dropped == self.reported {
             return;
         }
         self.log.renew(now);
         if self.log.may_say() {
             log::warn!(
-                "{} letters from worker {} to others were dropped: more wait already than may",
-                dropped - self.told,
+                "{} letters from worker {} to others were dropped: too many are waiting already",
+                dropped - self.reported,
                 self.core
             );
-            self.told = dropped;
+            self.reported = dropped;
         }
     }
 
@@ -239,7 +229,7 @@ impl Mailbox {
 
     /// Announces that the owner is about to sleep. False when there is mail, and it must not.
     pub fn may_sleep(&self) -> bool {
-        let Some(seat) = self.office.seats.get(self.core) else {
+        let Some(seat) = self.seat() else {
             return true;
         };
         // First the announcement, then the look; a sender first leaves its mail and then looks for the announcement. In one
@@ -254,14 +244,14 @@ impl Mailbox {
 
     /// The owner is up: nobody has to wake it.
     pub fn woke_up(&self) {
-        if let Some(seat) = self.office.seats.get(self.core) {
+        if let Some(seat) = self.seat() {
             seat.asleep.store(false, Ordering::Relaxed);
         }
     }
 
     /// Takes the commands that wait.
     pub fn take_commands(&self) -> Vec<Command> {
-        match self.office.seats.get(self.core) {
+        match self.seat() {
             Some(seat) if seat.commanded.swap(false, Ordering::AcqRel) => std::mem::take(&mut *lock(&seat.commands)),
             _ => Vec::new(),
         }
@@ -270,9 +260,8 @@ impl Mailbox {
     /// Takes what core `from` has left since the last call into `letters`, whose own contents are thrown away. False when there
     /// is nothing.
     pub fn collect(&mut self, from: usize, letters: &mut Letters) -> bool {
-        let seat = self.office.seats.get(self.core);
-        let Some(hole) = seat.and_then(|seat| seat.holes.get(from)) else {
-            debug_assert!(false, "there is such a core");
+        let Some(hole) = self.seat().and_then(|seat| seat.holes.get(from)) else {
+            debug_assert!(false, "there is no core {from}");
             return false;
         };
         if !hole.filled.load(Ordering::Relaxed) || !hole.filled.swap(false, Ordering::AcqRel) {
@@ -282,6 +271,12 @@ impl Mailbox {
         std::mem::swap(letters, &mut *lock(&hole.letters));
         self.counters.received += letters.list.len() as u64;
         true
+    }
+
+    fn seat(&self) -> Option<&Seat> {
+        let seat = self.office.seats.get(self.core);
+        debug_assert!(seat.is_some(), "worker {} has no seat", self.core);
+        seat
     }
 
     /// Whose mailbox this is.
@@ -342,6 +337,7 @@ impl Mailbox {
                 continue;
             }
             let Some(hole) = seat.holes.get(self.core) else {
+                debug_assert!(false, "worker {} has no pigeonhole", self.core);
                 continue;
             };
             {

@@ -20,7 +20,7 @@ pub use mailbox::Change;
 pub use pulse::Pulse;
 
 use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Channel, Flow, Id, Instant, Outbox};
+use crate::base::{Channel, Flow, Id, Instant, Outbox, counters};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
 use crate::resolver::Asker;
 use crate::stack::registrar::unstored;
@@ -96,25 +96,33 @@ pub type WakeHandle = Arc<dyn Fn() + Send + Sync>;
 /// Called by a worker with the records of calls that are over, whole lines. It must return at once.
 pub type RecordSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
-/// Numbers of one worker, as it sends them to whoever asked.
+counters! {
+    /// What each worker counts, or the sums over all of them.
+    #[derive(Clone, Debug, Default)]
+    pub struct Numbers {
+        pub counters: Counters,
+        pub occupancy: Occupancy,
+        pub streams: StreamCounters,
+        pub delay: Histogram,
+        pub mail: MailCounters,
+        pub held: HeldCounters,
+        /// Requests that were not read, because their source sends too many.
+        pub shut_out: u64,
+        /// Requests that were not read, because their source is banned.
+        pub banned: u64,
+        /// Sources that are banned, on all cores; said by the first one.
+        pub banned_sources: usize,
+    }
+}
+
+/// What one worker sends to whoever asks for its numbers.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Number among the workers, from 0.
     pub core: usize,
-    pub counters: Counters,
-    pub occupancy: Occupancy,
+    pub numbers: Numbers,
     /// By listener.
     pub listeners: Vec<ListenerCounters>,
-    pub streams: StreamCounters,
-    pub delay: Histogram,
-    pub mail: MailCounters,
-    pub held: HeldCounters,
-    /// Requests that were not read, because their source sends too many.
-    pub shut_out: u64,
-    /// Requests that were not read, because their source is banned.
-    pub banned: u64,
-    /// Sources that are banned, on all cores; said by the first one.
-    pub banned_sources: usize,
     pub cpu_ns: u64,
     pub turns: u64,
     pub long_turns: LongTurns,
@@ -503,19 +511,21 @@ impl<E: Element> Worker<E> {
     pub fn report(&mut self) -> Report {
         Report {
             core: self.core,
-            counters: self.element.counters(),
-            occupancy: self.element.occupancy(),
-            listeners: self.wires.counters(),
-            streams: self.wires.stream_counters(),
-            delay: self.delay,
-            mail: self.mailbox.counters(),
-            held: self.held.counters(),
-            shut_out: self.gate.refused(),
-            banned: self.gate.banned(),
-            banned_sources: match self.core {
-                0 => self.gate.banned_sources(self.clock.now()),
-                _ => 0,
+            numbers: Numbers {
+                counters: self.element.counters(),
+                occupancy: self.element.occupancy(),
+                streams: self.wires.stream_counters(),
+                delay: self.delay,
+                mail: self.mailbox.counters(),
+                held: self.held.counters(),
+                shut_out: self.gate.refused(),
+                banned: self.gate.banned(),
+                banned_sources: match self.core {
+                    0 => self.gate.banned_sources(self.clock.now()),
+                    _ => 0,
+                },
             },
+            listeners: self.wires.counters(),
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
             long_turns: self.long.counters(),

@@ -9,6 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A message came; what was decided at the gate stands behind it.
 pub fn received(taps: &Taps, core: usize, flow: &Flow, own: Option<SocketAddr>, bytes: &[u8], passage: Passage) {
+    if is_ping(bytes) {
+        return;
+    }
     let (core, is_heard) = (core as u8, passage == Passage::Open);
     taps.message(core, Kind::Received, way(flow, own), bytes, is_heard);
     if let Some(why) = passage.why() {
@@ -18,7 +21,14 @@ pub fn received(taps: &Taps, core: usize, flow: &Flow, own: Option<SocketAddr>, 
 
 /// A message was handed to the wires.
 pub fn sent(taps: &Taps, core: usize, flow: &Flow, own: Option<SocketAddr>, bytes: &[u8]) {
-    taps.message(core as u8, Kind::Sent, way(flow, own), bytes, true);
+    if !is_ping(bytes) {
+        taps.message(core as u8, Kind::Sent, way(flow, own), bytes, true);
+    }
+}
+
+/// Between messages there are pings and pongs: they are no messages, and belong to no call.
+fn is_ping(bytes: &[u8]) -> bool {
+    bytes.trim_ascii().is_empty()
 }
 
 /// All messages of a turn. What goes by a connection of another core is shown there.

@@ -2,6 +2,7 @@
 
 mod pulse;
 mod streams;
+mod tapping;
 
 use super::metrics::ProcessStats;
 use super::*;
@@ -52,6 +53,7 @@ fn dialled(flow: Flow, text: &[u8]) -> Flow {
 
 impl Element for Echo {
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
+        outbox.note(b"1@a", format_args!("it is {}", "echoed"));
         if bytes.starts_with(b"mail") {
             let other = (self.core + 1) % self.cores;
             outbox.mail(other, Errand::Orphan { tried: 1 }, flow, bytes);
@@ -231,7 +233,7 @@ fn batches_of_all_sizes_over_both_families() {
     assert_eq!(sum(|counters| counters.received.messages[0]), sent);
     assert_eq!(sum(|counters| counters.sent.messages[0]), sent);
     assert!(sum(|counters| counters.received.batches) <= sent);
-    assert!(stats.delay.count() > 0 && stats.workers[0].cpu_ns > 0);
+    assert!(stats.numbers.delay.count() > 0 && stats.workers[0].cpu_ns > 0);
 }
 
 #[test]
@@ -267,9 +269,9 @@ fn mail_crosses_between_two_workers_and_the_kernel_spreads_the_peers() {
     }
     assert!(seen[0] > 0 && seen[1] > 0, "both cores took part: {seen:?}");
     let stats = crew.stats();
-    assert_eq!((stats.mail.sent, stats.mail.received), (640, 640));
-    assert!(stats.mail.deliveries <= 640);
-    assert_eq!((stats.mail.dropped_full, stats.mail.dropped_unknown), (0, 0));
+    assert_eq!((stats.numbers.mail.sent, stats.numbers.mail.received), (640, 640));
+    assert!(stats.numbers.mail.deliveries <= 640);
+    assert_eq!((stats.numbers.mail.dropped_full, stats.numbers.mail.dropped_unknown), (0, 0));
     assert_eq!(stats.workers.len(), 2);
     for worker in &stats.workers {
         assert!(worker.listeners[0].received.bytes > 0);
@@ -435,6 +437,7 @@ fn metrics_have_their_names_once_and_in_order() {
             lost: 2,
             unrecorded: 1,
         }),
+        trunks: vec![("carrier".to_owned(), true)],
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);

@@ -251,15 +251,33 @@ fn a_reload_changes_the_collector_and_the_share() {
         let call_id = call(&server, &caller, &phone);
         assert_eq!((copies(&first, &call_id), copies(&second, &call_id)), expected);
     }
-    // A call is copied whole or not at all.
-    conf(&place, &address(&first)).set("trace", "share", "0.5").write(&place);
-    assert_eq!(server.command(&place, &["reload"]).code, Some(0));
-    let counts: Vec<i32> = (0..12)
-        .map(|_| {
-            let call_id = call(&server, &caller, &phone);
-            first.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
-            copies(&first, &call_id)
-        })
-        .collect();
+    // What waits is sent before the end.
+    let call_id = call(&server, &caller, &phone);
+    server.signal("INT");
+    assert_eq!(server.finish(Duration::from_secs(10)).code, Some(0));
+    assert_eq!(copies(&first, &call_id), 4);
+}
+
+#[test]
+fn a_call_is_copied_whole_or_not_at_all() {
+    let place = Place::new("hep-share");
+    let collector = bind(place.at_port(COLLECTOR, PORT));
+    collector
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .expect("a time-out");
+    let address = place.at_port(COLLECTOR, PORT).to_string();
+    let server = conf(&place, &address).set("trace", "share", "0.5").start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    server.bind(&place, "bob", phone.address);
+    let caller = Agent::new(place.at_port(CALLER, 0), server.address);
+    let call_ids: Vec<String> = (0..24).map(|_| call(&server, &caller, &phone)).collect();
+    let mut counts = vec![0; call_ids.len()];
+    let mut buffer = [0; 4096];
+    while let Ok((length, _)) = collector.recv_from(&mut buffer) {
+        let of = |call_id: &String| find(&buffer[..length], format!("{call_id}\r\n").as_bytes()).is_some();
+        counts[call_ids.iter().position(of).expect("a copy of one of them")] += 1;
+    }
     assert!(counts.iter().all(|count| [0, 4].contains(count)), "{counts:?}");
+    // That all or none of 24 are picked is less likely than one in a million.
+    assert!(counts.contains(&0) && counts.contains(&4), "{counts:?}");
 }

@@ -16,11 +16,11 @@ use crate::{UAC, UAS};
 
 const CALLS: u32 = 20;
 /// Kamailio's host within the place.
-const NEIGHBOUR: u8 = 5;
+pub const NEIGHBOUR: u8 = 5;
 const NEIGHBOUR_NAME: &str = "kamailio.example.net";
 const OWN_NAME: &str = "sip.example.test";
 
-struct Kamailio {
+pub struct Kamailio {
     process: Option<Process>,
 }
 
@@ -49,7 +49,12 @@ impl Kamailio {
              record_route();\n$du = \"{next}\";\nif (!t_relay()) sl_reply_error();\n}}\n",
             tls.display()
         );
-        let script = place.write("kamailio.cfg", &script);
+        Kamailio::run(place, &script, secure)
+    }
+
+    /// With a script of the test's own; it is ready when it listens on TCP there.
+    pub fn run(place: &Place, script: &str, listens_at: SocketAddr) -> Kamailio {
+        let script = place.write("kamailio.cfg", script);
         let folder = place.path("kamailio");
         fs::create_dir_all(&folder).expect("Kamailio's folder");
         let folder = folder.display().to_string();
@@ -74,7 +79,7 @@ impl Kamailio {
             .unwrap_or("kamailio");
         let mut process = Process::start(place, "kamailio", Path::new(program), &arguments, &[]);
         let ready = wait_for(Duration::from_secs(15), || {
-            (listening(secure) || process.exited().is_some()).then(|| listening(secure))
+            (listening(listens_at) || process.exited().is_some()).then(|| listening(listens_at))
         });
         assert_eq!(ready, Some(true), "Kamailio: {}", process.stderr());
         Kamailio { process: Some(process) }

@@ -1,7 +1,6 @@
 //! Next hops by name (RFC 3263), with a name server on loopback: over UDP, TCP and TLS, past servers that are dead, and while the
 //! name server itself is slow, dead, or knows nothing.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
@@ -176,36 +175,57 @@ fn a_tls_server_must_prove_the_name_of_the_uri_and_not_that_of_its_srv_record() 
     server.expect_log(&["the certificate is for", "gate.hoster.test"]);
 }
 
+/// A name with two servers, the first of which is at the callee's address, and the second, the carrier, at the second callee's.
+fn two_servers(place: &Place) -> (NameServer, Server, Agent, Agent) {
+    let (first, second) = (place.ip(CALLEE), place.at(SECOND_CALLEE));
+    let names = name_server(
+        place,
+        &format!(
+            "_sip._udp.carrier.test SRV 1 0 5060 first.carrier.test.
+             _sip._udp.carrier.test SRV 2 0 5060 second.carrier.test.
+             first.carrier.test A {first}
+             second.carrier.test A {}",
+            second.ip()
+        ),
+    );
+    let server = conf(place, &names).start(place);
+    let (caller, carrier) = (caller(place, &server), Agent::new(second, server.address));
+    (names, server, caller, carrier)
+}
+
 #[test]
 fn a_dead_server_is_followed_by_the_next_of_its_name() {
     let place = Place::new("by-name-failover");
-    let (dead, alive) = (place.ip(CALLEE), place.at(SECOND_CALLEE));
-    let names = name_server(
-        &place,
-        &format!(
-            "_sip._udp.carrier.test SRV 1 0 5060 dead.carrier.test.
-             _sip._udp.carrier.test SRV 2 0 5060 alive.carrier.test.
-             dead.carrier.test A {dead}
-             alive.carrier.test A {}",
-            alive.ip()
-        ),
-    );
-    let server = conf(&place, &names).start(&place);
-    let (caller, carrier) = (caller(&place, &server), Agent::new(alive, server.address));
-    // Nobody listens at the first address: ICMP says so at once.
+    let (_names, server, caller, carrier) = two_servers(&place);
+    // Nobody listens at the first address: ICMP says so at once, and the next calls pass over it.
     let start = Instant::now();
     for _ in 0..3 {
         call(&caller, &carrier);
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    // One that answers 503 is passed over, too.
-    let busy = Agent::new(SocketAddr::new(dead, 5060), server.address);
+    let targets = server.command(&place, &["targets"]).stdout;
+    let others = targets.split_once("Other next hops").expect("one has failed").1;
+    let dead = place.at(CALLEE).to_string();
+    assert!(
+        others.lines().any(|line| line.starts_with("target") && line.contains(&dead)),
+        "{targets}"
+    );
+}
+
+#[test]
+fn a_server_that_answers_503_is_followed_by_the_next_of_its_name() {
+    let place = Place::new("by-name-503");
+    let (_names, server, caller, carrier) = two_servers(&place);
+    let busy = Agent::new(place.at(CALLEE), server.address);
     let invite = caller.request("INVITE", "sip:+49301@carrier.test");
     caller.send(&invite);
     let arrived = busy.expect("INVITE", |message| message.is("INVITE"));
     busy.respond(&arrived, 503, &[]);
     busy.expect("ACK", |message| message.is("ACK"));
     finish_call(&caller, &carrier, &invite);
+    // The next calls pass over it.
+    call(&caller, &carrier);
+    assert!(busy.collect(Duration::from_millis(100)).is_empty());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::process;
 use crate::server::{Conf, Server, binary};
 
 const READ: &str = "certificates and keys have changed, and were read again";
-const KEPT: &str = "certificates and keys stay what they were";
+const KEPT: &str = "certificates and keys are unchanged";
 
 /// The subject of the certificate that a new connection is shown.
 fn shown(place: &Place, server: &Server) -> String {

@@ -108,7 +108,7 @@ fn guesses_end_with_a_ban_and_a_line_while_the_user_calls_on() {
     let ip = attacker.address.ip().to_string();
     let line = server.expect_log(&[&format!("guesses from {ip} over UDP: 10 wrong passwords")]);
     assert!(line.ends_with("user \"victim\" of \"strowger.test\""), "{line}");
-    server.expect_log(&[&format!("{ip} is not heard for 30 seconds: too many wrong")]);
+    server.expect_log(&[&format!("{ip} is banned for 30 seconds: too many wrong")]);
     assert_eq!(server.stat(&place, "strowger_banned_sources"), 1.0);
     let banned = server.stat(&place, "strowger_dropped_total{reason=\"banned\"}");
     assert_eq!(banned, 290.0);
@@ -177,7 +177,7 @@ fn a_forged_flood_takes_nothing_from_whoever_is_there() {
 
     let ip = victim.address.ip().to_string();
     server.expect_log(&[
-        &format!("{ip} is not heard for 1 minute over UDP, but for places there that have proved"),
+        &format!("{ip} is banned for 1 minute over UDP, but for places there that have proved"),
         "more than 20 requests a second ([limits] requests_per_source, ban)",
     ]);
     assert_eq!(server.stat(&place, "strowger_banned_sources"), 1.0);
@@ -222,7 +222,7 @@ fn a_flood_by_a_connection_closes_it_and_those_to_come() {
     assert_eq!(answered, 20, "what was taken is answered");
     assert!(stream.end(Duration::from_secs(2)).is_some());
     let ip = place.ip(ATTACKER);
-    server.expect_log(&[&format!("{ip} is not heard for 2 seconds: more than 20")]);
+    server.expect_log(&[&format!("{ip} is banned for 2 seconds: more than 20")]);
     let again = Agent::tcp(ip, server.address);
     assert!(again.end(Duration::from_secs(1)).is_some());
     let served = wait_for(Duration::from_secs(10), || {

@@ -275,6 +275,38 @@ fn text_in_a_pipe_and_one_line_each() {
     assert!(lines[2].contains(&format!("sent     udp {here} -> {there} 200 ")), "{brief}");
 }
 
+#[test]
+fn a_ladder_on_a_terminal() {
+    let place = Place::new("trace-ladder");
+    let server = Conf::new(&place).start(&place);
+    let agent = Agent::new(place.at(CALLER), server.address);
+    let control = place.path("control.sock").display().to_string();
+    let trace = |name: &str, before: &str| {
+        let program = crate::server::binary().display();
+        let command = format!("stty rows 24 cols 80; {before} exec '{program}' --control '{control}' trace --count 2");
+        let arguments = ["-q", "-e", "-f", "-c", &command, "/dev/null"].map(str::to_owned);
+        Process::start(&place, name, Path::new("script"), &arguments, &[])
+    };
+    let (coloured, plain) = (trace("coloured", ""), trace("plain", "NO_COLOR=1"));
+    await_traces(&place, &server, 2);
+    agent.ask(&agent.request("OPTIONS", &format!("sip:{}", server.address)));
+    let [coloured, plain] = [coloured, plain].map(|process| process.finish(PATIENCE).stdout);
+    assert!(coloured.contains("\u{1b}[36m OPTIONS 1 \u{1b}[0m"), "{coloured}");
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    let lines: Vec<&str> = plain.lines().map(str::trim_end).collect();
+    let head = format!("udp {}", agent.address);
+    assert!(lines[1].contains(&head) && lines[1].ends_with("strowger"), "{plain}");
+    assert!(
+        lines[2].contains("│──") && lines[2].contains("─ OPTIONS 1 ─") && lines[2].ends_with("─▶│"),
+        "{plain}"
+    );
+    assert!(
+        lines[3].contains("│◀──") && lines[3].contains(" 200 OK (1 OPTIONS) "),
+        "{plain}"
+    );
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{plain}");
+}
+
 /// A source that is turned away unread is seen, and why.
 #[test]
 fn what_is_not_read_is_shown_with_the_reason() {
@@ -441,7 +473,10 @@ fn a_reader_that_does_not_read_holds_up_nobody() {
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(server.stat(&place, "strowger_trace_lost_total") > 0.0);
-    let let_go = wait_for(PATIENCE, || (server.stat(&place, "strowger_traces") == 0.0).then_some(()));
+    // Ten seconds for a write that brought a part away, and ten for the next, which brought nothing.
+    let let_go = wait_for(Duration::from_secs(45), || {
+        (server.stat(&place, "strowger_traces") == 0.0).then_some(())
+    });
     assert!(let_go.is_some(), "the server still waits for it");
     trace.signal("CONT");
     let outcome = trace.finish(PATIENCE);

@@ -183,7 +183,7 @@ fn the_life_of_a_user() {
 
     desk.refused(
         &["user", "add", "alice@EXAMPLE.test", "--password", "x"],
-        &["alice@example.test is there already", "passwd"],
+        &["alice@example.test exists already", "passwd"],
     );
     desk.refused(&["user", "passwd", "bob", "--password", "x"], &["no bob@example.test"]);
     desk.refused(&["user", "rm", "bob@example.test"], &["no bob@example.test"]);
@@ -331,7 +331,7 @@ fn a_running_server_sees_every_change_of_its_database() {
 
     // The table goes: those of before stay.
     sqlite3(&place, "strowger.db", "ALTER TABLE subscriber RENAME TO gone");
-    server.expect_log(&["ERROR", "users stay what they were", "strowger.db", "subscriber"]);
+    server.expect_log(&["ERROR", "users are unchanged", "strowger.db", "subscriber"]);
     assert!(may_register(&place, &server, "alice", "open sesame"));
     assert_eq!(server.stat(&place, "strowger_users_unreadable"), 1.0);
     let said = server.log().len();
@@ -340,7 +340,7 @@ fn a_running_server_sees_every_change_of_its_database() {
     assert!(!more.contains("users stay"), "once is enough: {more}");
     let refused = server.command(&place, &["reload"]);
     assert!(
-        refused.code == Some(1) && refused.stderr.contains("users stay what they were"),
+        refused.code == Some(1) && refused.stderr.contains("users are unchanged"),
         "{refused:?}"
     );
     sqlite3(&place, "strowger.db", "ALTER TABLE gone RENAME TO subscriber");
@@ -375,7 +375,7 @@ fn a_text_file_of_users() {
     fs::rename(place.path("draft"), place.path("users.txt")).expect("another file");
     until("bob is known", || may_register(&place, &server, "bob", "b"));
     place.write("users.txt", "alice:example.test\n");
-    server.expect_log(&["users stay what they were", "users.txt:1: a line must be"]);
+    server.expect_log(&["users are unchanged", "users.txt:1: a line must be"]);
     assert!(may_register(&place, &server, "bob", "b"));
     fs::remove_file(place.path("users.txt")).expect("the file goes");
     assert!(may_register(&place, &server, "bob", "b"));

@@ -8,6 +8,7 @@ use strowger::base::dns::{Answer, Question};
 use strowger::base::{Channel, Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
+use strowger::stack::health::Health;
 use strowger::stack::location::Durability;
 use strowger::stack::settings::Listener;
 use strowger::stack::{Element, Endpoint, Location, Settings};
@@ -53,6 +54,8 @@ pub struct Bench {
     pub location: Arc<Location>,
     pub now: u64,
     pub live: Arc<LiveConnections>,
+    /// What all cores know of next hops.
+    pub health: Arc<Health>,
     /// Flows whose call is over, in order.
     pub released: Vec<Flow>,
     /// Questions for the resolver that nobody has answered, in order.
@@ -90,12 +93,18 @@ impl Bench {
         let location = Arc::new(location);
         let settings = Arc::new(settings);
         let live = Arc::new(LiveConnections::new(settings.cores.into(), 64));
-        let core = |core| Endpoint::new(settings.clone(), location.clone(), live.clone(), core, secret);
+        let health = Arc::new(Health::new(secret));
+        let core = |core| {
+            let mut endpoint = Endpoint::new(settings.clone(), location.clone(), live.clone(), core, secret);
+            endpoint.share_health(health.clone());
+            endpoint
+        };
         Bench {
             cores: (0..settings.cores).map(core).collect(),
             location,
             now: 0,
             live,
+            health: health.clone(),
             released: Vec::new(),
             asked: Vec::new(),
             held: Vec::new(),

@@ -289,8 +289,8 @@ fn in_sequence_the_next_is_rung_when_the_one_before_has_ended() {
     assert_eq!(the(&sent, &phone(1)).method(), "ACK");
     assert_eq!(rung(&sent), [0]);
     let second = the(&sent, &phone(0)).clone();
-    // Says nothing at all: timer B, and the next.
-    let sent = b.tick(32_000);
+    // Says nothing at all for as long as patience lasts: the next.
+    let sent = b.tick(4000);
     assert!(sent.iter().filter(|s| s.to == phone(0)).all(|s| s.bytes == second.bytes));
     assert_eq!(rung(&sent).last(), Some(&2));
     let third = to(&sent, &phone(2))[0].clone();
@@ -412,9 +412,9 @@ fn the_share_of_a_silent_or_dead_branch_comes_back_too() {
     assert_eq!(rung(&sent), [0]);
     let sent = b.undelivered(&the(&sent, &phone(0)).bytes);
     assert_eq!((rung(&sent), breadths(&sent)), (vec![1], vec![1]));
-    let sent = b.tick(32_000);
+    let sent = b.tick(4000);
     let last = *to(&sent, &phone(2)).first().unwrap();
-    assert_eq!((last.at, last.header("Max-Breadth")), (32_000, Some("1")));
+    assert_eq!((last.at, last.header("Max-Breadth")), (4000, Some("1")));
     let sent = b.send(&phone(2), last.answer(200));
     assert_eq!(statuses(&sent), [200]);
     b.assert_quiet();

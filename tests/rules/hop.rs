@@ -83,11 +83,11 @@ fn credentials_that_were_proved_leave_on_no_branch_of_a_serial_fork() {
 
 #[test]
 fn nor_to_the_next_target_after_503() {
-    let mut b = Bench::with(|settings| {
-        asks(settings);
-        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE), failover::hop(SPARE)]))].into();
-    });
     for method in ["INVITE", "MESSAGE"] {
+        let mut b = Bench::with(|settings| {
+            asks(settings);
+            settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE), failover::hop(SPARE)]))].into();
+        });
         let sent = b.send(ALICE, armed(method, "sip:1@carrier.example"));
         assert_disarmed(the(&sent, GATE));
         let sent = b.send(GATE, the(&sent, GATE).answer(503));

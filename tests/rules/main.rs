@@ -2,6 +2,7 @@
 //! Each test is named by what must be true.
 
 mod addresses;
+mod asserted;
 mod auth;
 mod bench;
 mod bindings;
@@ -12,10 +13,12 @@ mod cores;
 mod dialog;
 mod drain;
 mod durability;
+mod edits;
 mod failover;
 mod flows;
 mod forking;
 mod guard;
+mod health;
 mod hop;
 mod hostile;
 mod identity;
@@ -39,4 +42,6 @@ mod streams;
 mod timers;
 mod tokens;
 mod torture;
+mod trunks;
 mod unproved;
+mod weights;

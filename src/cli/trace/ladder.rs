@@ -1,7 +1,7 @@
 //! A trace as a ladder on a terminal: a column for each peer, the server among them, an arrow for each message, words for each decision.
 
+use super::show::{Show, delta, visible};
 use super::summary::Summary;
-use super::{Show, delta, visible};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use strowger::base::calendar::civil;

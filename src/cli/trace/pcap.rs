@@ -3,7 +3,7 @@
 //!
 //! The format is that of libpcap with link type 252 (exported PDUs): tags of 16 bits each for type and length, big-endian, then the message.
 
-use super::Show;
+use super::show::Show;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};

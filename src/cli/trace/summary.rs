@@ -1,6 +1,6 @@
 //! What one line says of a message: its start line, and its method and CSeq.
 
-use super::visible;
+use super::show::visible;
 
 /// A message in a few words.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A trace as text, for a pipe or a file: a line of head for each event, and behind it the message.
 
+use super::show::{Show, delta, visible};
 use super::summary::Summary;
-use super::{Show, delta, visible};
 use std::io::{self, Write};
 use strowger::base::calendar::civil;
 use strowger::control::TraceEvent;

@@ -6,25 +6,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::values::{Parsed, found, integer};
+use super::wrong::{Parsed, Value, Wrong, found, integer};
 use crate::config::machine::Machine;
 use crate::config::units;
-
-/// A fault at a byte of the text.
-#[derive(Debug)]
-pub(super) struct Wrong {
-    pub(super) at: usize,
-    pub(super) message: String,
-}
-
-impl Wrong {
-    pub(super) fn new(at: usize, message: impl Into<String>) -> Wrong {
-        Wrong {
-            at,
-            message: message.into(),
-        }
-    }
-}
 
 /// The text as TOML read it, what was asked of it, and what was wrong with it.
 pub(super) struct Document<'d> {
@@ -35,7 +19,7 @@ pub(super) struct Document<'d> {
     pub(super) wrongs: Vec<Wrong>,
     /// Where the transport of each `[[listen]]` stands, or else its section.
     pub(super) listen_places: Vec<usize>,
-    /// Something is wrong with a `[[listen]]`: what depends on them is not told as well.
+    /// Something is wrong with a `[[listen]]`: what depends on them is not reported as well.
     pub(super) listeners_are_wrong: bool,
     /// Where each target of each relaying `[[route]]` stands.
     pub(super) target_places: Vec<usize>,
@@ -43,8 +27,6 @@ pub(super) struct Document<'d> {
     pub(super) challenge_bye_at: usize,
     pub(super) auth_certificate_at: usize,
 }
-
-pub(super) type Value<'d> = Spanned<DeValue<'d>>;
 
 /// One table of the document.
 pub(super) struct Section<'s, 'd> {
@@ -54,6 +36,13 @@ pub(super) struct Section<'s, 'd> {
     pub(super) table: Option<&'d DeTable<'d>>,
     /// Where the table begins.
     pub(super) at: usize,
+}
+
+/// A section that is read key by key.
+pub(super) trait Plain: Default {
+    const NAME: &'static str;
+
+    fn read(section: &mut Section<'_, '_>) -> Self;
 }
 
 impl<'d> Document<'d> {
@@ -88,7 +77,7 @@ impl<'d> Document<'d> {
             match value.get_ref() {
                 DeValue::Table(found) => table = Some(found),
                 DeValue::Array(_) => {
-                    let message = format!("[{name}] stands once only: write it with single brackets, [{name}]");
+                    let message = format!("[{name}] may appear only once: write it with single brackets, [{name}]");
                     self.wrongs.push(Wrong::new(at, message));
                 }
                 other => {
@@ -112,7 +101,7 @@ impl<'d> Document<'d> {
         let value = self.find(name)?;
         let at = value.span().start;
         let DeValue::Array(array) = value.get_ref() else {
-            let message = format!("{name} may stand several times: write it with double brackets, [[{name}]]");
+            let message = format!("{name} may appear several times: write it with double brackets, [[{name}]]");
             self.wrongs.push(Wrong::new(at, message));
             return None;
         };
@@ -176,7 +165,7 @@ impl<'d> Document<'d> {
             _ => self.home(word),
         };
         if let Some(home) = home {
-            return format!("{word:?} stands outside of its section: move it below {}", brackets(home));
+            return format!("{word:?} is outside of its section: move it below {}", brackets(home));
         }
         let names: Vec<&str> = self.known.keys().copied().collect();
         match nearest(word, &names) {
@@ -206,13 +195,13 @@ impl<'d> Document<'d> {
 /// The section's name as the file has it.
 pub(super) fn brackets(section: &str) -> String {
     match section {
-        "listen" | "route" | "tls.identity" => format!("[[{section}]]"),
+        "listen" | "route" | "trunk" | "tls.identity" => format!("[[{section}]]"),
         _ => format!("[{section}]"),
     }
 }
 
 impl<'d> Section<'_, 'd> {
-    /// The value of `key` as `parse` understands it; `None` where it is absent, or wrong and told so.
+    /// The value of `key` as `parse` understands it; `None` if it is absent, or wrong and reported.
     pub(super) fn read<T>(&mut self, key: &'static str, parse: impl FnOnce(&Value<'d>) -> Parsed<T>) -> Option<T> {
         let known = self.document.known.entry(self.name).or_default();
         if !known.contains(&key) {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::{Section, Value};
+use super::document::Section;
 use super::values::*;
+use super::wrong::*;
 use crate::settings::Millis;
 use crate::stack::route::{Edits, Statuses};
 
@@ -71,7 +72,7 @@ impl Section<'_, '_> {
     pub(super) fn failover(&mut self, targets: usize) -> Statuses {
         let statuses = self.read("failover", filled(list(STATUSES, statuses)));
         if statuses.is_some() && targets < 2 && self.sound(["target", "action"]) {
-            let message = "failover says nothing here: there is no second target to try; remove it, or add one";
+            let message = "failover has no effect here: there is no second target to try; remove it, or add one";
             self.wrong(self.place("failover"), message);
         }
         statuses.map(Statuses::new).unwrap_or_default()
@@ -80,7 +81,7 @@ impl Section<'_, '_> {
     pub(super) fn probe(&mut self, targets: usize) -> Option<Millis> {
         let probe = self.read("probe", millis(Duration::from_secs(1), Duration::from_secs(3600)));
         if probe.is_some() && targets == 0 && self.sound(["target", "action"]) {
-            let message = "probe says nothing here: there is no target to ask; remove it, or add one";
+            let message = "probe has no effect here: there is no target to ask; remove it, or add one";
             self.wrong(self.place("probe"), message);
         }
         probe

@@ -1,8 +1,9 @@
 //! `[[listen]]`, and whether there is one for each next hop.
 
-use super::document::{Document, Wrong};
+use super::document::Document;
 use super::uri::host_port;
 use super::values::{listen_address, word};
+use super::wrong::Wrong;
 use crate::base::Transport;
 use crate::config::model::{Conf, Listen, Listeners, default_address};
 use crate::settings::Words;
@@ -30,7 +31,7 @@ impl Document<'_> {
             if section.sound(["transport", "address", "advertise"]) {
                 if listen.address.ip().is_unspecified() && listen.advertise.is_none() {
                     let message = format!(
-                        "address {} is none that a peer can answer to: add advertise = \"HOST:{}\", by which peers reach this server",
+                        "address {} is not one that a peer can answer to: add advertise = \"HOST:{}\", by which peers reach this server",
                         listen.address.ip(),
                         listen.address.port()
                     );

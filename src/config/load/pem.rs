@@ -1,4 +1,4 @@
-//! What can be told of a PEM file (RFC 7468) before its certificates and keys are read: that it is there, whole, and of the right kind. The
+//! What can be said of a PEM file (RFC 7468) before its certificates and keys are read: that it is there, whole, and of the right kind. The
 //! library says of a file only that it is not good; here is said why.
 
 use std::fs::File;
@@ -87,9 +87,9 @@ fn check_bytes(bytes: &[u8], kind: Kind) -> Result<(), String> {
         Some(Kind::PrivateKey) => format!("holds a private key, but no {wanted}"),
         Some(Kind::Certificate) => format!("holds a certificate, but no {wanted}"),
         None if bytes.first() == Some(&SEQUENCE) => {
-            "is no PEM file; it looks like DER: convert it with openssl x509 (or pkey) -inform der -in FILE -out NEW".to_owned()
+            "is not a PEM file; it looks like DER: convert it with openssl x509 (or pkey) -inform der -in FILE -out NEW".to_owned()
         }
-        None => format!("is no PEM file of a {wanted}: it has no line -----BEGIN {label}-----"),
+        None => format!("is not a PEM file of a {wanted}: it has no line -----BEGIN {label}-----"),
     })
 }
 

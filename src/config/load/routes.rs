@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::document::{Document, Section, Value};
+use super::document::{Document, Section};
 use super::tls::Alone;
 use super::uri::*;
 use super::values::*;
+use super::wrong::*;
 use crate::base::{Key, Transport};
 use crate::net::tls::Pair;
-use crate::settings::Callers;
+use crate::settings::{Callers, Mode};
 use crate::sip::{Host, Scheme};
 use crate::stack::route::{Action, NextHop, Route, Routes};
+use crate::stack::trunk::Trunk;
 
 /// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
 pub const DEFAULT_REJECTION: u16 = 403;
@@ -63,11 +66,12 @@ const TAKEN: &[(&str, &[Kind], &str)] = &[
     ("set_host", &[Kind::Relay], "\"relay\""),
     ("add_header", &[Kind::Relay], "\"relay\""),
     ("remove_header", &[Kind::Relay], "\"relay\""),
+    ("trunk", &[Kind::Relay], "\"relay\""),
 ];
 
 impl Document<'_> {
     /// The routes, and by number the certificates that their next hops are shown.
-    pub(super) fn routes(&mut self) -> (Routes, Vec<(u64, Vec<Pair>)>) {
+    pub(super) fn routes(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Routes, Vec<(u64, Vec<Pair>)>) {
         let mut routes = Vec::new();
         let mut certificates = BTreeMap::new();
         let mut all_taken_at = None;
@@ -80,7 +84,7 @@ impl Document<'_> {
                 );
                 section.wrong(at, message);
             }
-            let (route, pairs) = section.route();
+            let (route, pairs) = section.route(trunks, mode);
             if !pairs.is_empty() {
                 certificates.insert(number_of(&pairs), pairs);
             }
@@ -109,7 +113,7 @@ fn number_of(pairs: &[Pair]) -> u64 {
 
 impl Section<'_, '_> {
     /// A route, and the certificates that it shows.
-    fn route(&mut self) -> (Route, Vec<Pair>) {
+    fn route(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Route, Vec<Pair>) {
         let methods = list("a list of methods such as [\"INVITE\"]", method);
         let methods = self.read("methods", filled(methods));
         let from_source = self.read("from_source", filled(list(NETWORKS, network)));
@@ -132,7 +136,8 @@ impl Section<'_, '_> {
             failover: self.failover(targets),
             patience: self.read("patience", millis(Duration::from_millis(100), Duration::from_secs(120))),
             probe: self.probe(targets),
-            edits: self.edits(),
+            edits: self.edits().into(),
+            trunk: self.trunk(trunks, targets, mode),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host).map(|host| host.into_bytes().into()),
@@ -157,7 +162,7 @@ impl Section<'_, '_> {
             }
         }
         if !certificate.is_empty() && !is_shown && self.sound(["action", "target"]) {
-            let message = "certificate says nothing here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
+            let message = "certificate has no effect here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
                            remove it, or add one";
             self.wrong(self.place("certificate"), message);
         }
@@ -205,7 +210,7 @@ impl Section<'_, '_> {
         for (key, takers, meaning) in TAKEN {
             if self.given(key) && !takers.contains(&kind) {
                 let message =
-                    format!("{key} says nothing here: only the actions {meaning} take it; remove it or change the action");
+                    format!("{key} has no effect here: only the actions {meaning} take it; remove it or change the action");
                 self.wrong(self.place(key), message);
             }
         }
@@ -222,13 +227,13 @@ fn agent(value: &Value<'_>) -> Parsed<Vec<u8>> {
 }
 
 /// The SIP URI of a next hop: with an address as its host or beside it, or with a name that is looked up (RFC 3263).
-fn target(value: &Value<'_>) -> Parsed<NextHop> {
+pub(super) fn target(value: &Value<'_>) -> Parsed<NextHop> {
     let what = "SIP URIs such as \"sip:192.0.2.10:5060\" or \"sip:sip.example.net\"";
     let text = string(value, what)?;
     let has = |phrase: String| wrong(value, format!("has {text:?}, but {phrase}"));
     let uri = read_uri(text).ok_or_else(|| must_be(value, what))?;
     if let Some(name) = repeated_param(&uri) {
-        return Err(has(format!("{name} stands there twice: remove one")));
+        return Err(has(format!("{name} appears twice: remove one")));
     }
     let secure = uri.scheme == Scheme::Sips;
     let param = |name: &[u8]| uri.param(name).map(Option::unwrap_or_default);
@@ -250,7 +255,7 @@ fn target(value: &Value<'_>) -> Parsed<NextHop> {
     };
     let address = match (uri.host.ip(), param(b"maddr")) {
         (Some(_), Some(_)) => {
-            let phrase = "maddr stands beside a host name only: write the address as the host";
+            let phrase = "maddr is allowed beside a host name only: write the address as the host";
             return Err(has(phrase.to_owned()));
         }
         (None, Some(maddr)) => match Host::of(maddr).ip() {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::document::{Document, Section, Wrong};
+use super::document::{Document, Plain, Section};
 use super::pem::Kind;
 use super::tls::*;
 use super::trace::*;
 use super::uri::host;
 use super::values::*;
+use super::wrong::Wrong;
 use crate::config::model::Conf;
 use crate::settings::table::table;
 use crate::settings::*;
@@ -18,13 +19,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 // RFC 3261 §10.3 lets no registrar call an interval too brief that is an hour or more. RFC 8446 §4.6.1 lets no ticket live longer than
 // seven days.
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// A section that is read key by key.
-pub(super) trait Plain: Default {
-    const NAME: &'static str;
-
-    fn read(section: &mut Section<'_, '_>) -> Self;
-}
 
 macro_rules! readers {
     ($($(#[doc = $about:literal])* [$section:ident] $name:ident {
@@ -72,7 +66,7 @@ impl Document<'_> {
             }
         }
         if server.group.is_some() && server.user.is_none() {
-            let message = "group says nothing here, because there is no user: add user = \"…\"";
+            let message = "group has no effect here, because there is no user: add user = \"…\"";
             section.wrong(section.place("group"), message);
         }
         server
@@ -128,7 +122,7 @@ impl Document<'_> {
     pub(super) fn refuse_idle_certificate(&mut self, conf: &Conf) {
         let is_idle = conf.tls.verify_client == VerifyClient::No;
         if conf.auth.certificate != Certificate::Off && is_idle {
-            let message = "certificate says nothing here, because no client is asked for one: \
+            let message = "certificate has no effect here, because no client is asked for one: \
                            add verify_client = \"optional\" or \"required\" in [tls]";
             let wrong = Wrong::new(self.auth_certificate_at, message);
             self.wrongs.push(wrong);
@@ -138,7 +132,7 @@ impl Document<'_> {
     /// A BYE is only challenged where other requests are.
     pub(super) fn refuse_idle_challenge(&mut self, conf: &Conf) {
         if conf.auth.challenge_bye && !conf.challenges_calls() {
-            let message = "challenge_bye says nothing here, because no calls are challenged: \
+            let message = "challenge_bye has no effect here, because no calls are challenged: \
                            add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]";
             self.wrongs.push(Wrong::new(self.challenge_bye_at, message));
         }

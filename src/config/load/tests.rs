@@ -97,6 +97,7 @@ fn put_in(conf: &str) -> String {
 /// The reference with every key that is left out put in, and the folder of the files that it names.
 fn reference_in_full() -> (Certs, String) {
     let certs = Certs::new(&["ecdsa", "rsa", "example.org-ecdsa", "example.org-rsa", "carrier"]);
+    certs.write("carrier.password", "secret\n");
     let full = certs.settle(&put_in(REFERENCE));
     (certs, full)
 }
@@ -687,7 +688,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
         ),
         (
             "max_contacts = 5\n",
-            "t:1:1: \"max_contacts\" stands outside of its section: move it below [registrar]",
+            "t:1:1: \"max_contacts\" is outside of its section: move it below [registrar]",
         ),
         (
             "[control]\nzzzz = 1\n",
@@ -729,7 +730,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, next_hop, proxy, records, registrar, route, server, timers, tls, tls.identity, trace, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, next_hop, proxy, records, registrar, route, server, timers, tls, tls.identity, trace, trunk, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
@@ -895,8 +896,8 @@ fn each_route_that_is_wrong_is_refused() {
             "action = \"ignore\"",
             "one of \"relay\", \"location\", \"redirect\", \"reject\", \"drop\"",
         ),
-        ("action = \"drop\"\nchallenge = true", "challenge says nothing here"),
-        ("action = \"drop\"\nstatus = 403", "status says nothing here"),
+        ("action = \"drop\"\nchallenge = true", "challenge has no effect here"),
+        ("action = \"drop\"\nstatus = 403", "status has no effect here"),
         ("user_agent = [\"\"]\naction = \"drop\"", "parts of User-Agents"),
         ("action = \"relay\"\ntarget = \"sip:192.0.2.1\"", "a list of SIP URIs"),
         ("action = \"relay\"\ntarget = []", "empty list"),
@@ -924,7 +925,7 @@ fn each_route_that_is_wrong_is_refused() {
         ),
         (
             "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp;Transport=udp\"]",
-            "Transport stands there twice",
+            "Transport appears twice",
         ),
         (
             "action = \"relay\"\ntarget = [\"sip:192.0.2.1;maddr=192.0.2.2\"]",
@@ -959,7 +960,7 @@ fn each_route_that_is_wrong_is_refused() {
         ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
         (
             "action = \"reject\"\nfrom = \"users\"",
-            "from says nothing here: only the actions \"relay\", \"location\" and \"redirect\" take it",
+            "from has no effect here: only the actions \"relay\", \"location\" and \"redirect\" take it",
         ),
         (
             "action = \"relay\"\nfrom = \"users\"\nchallenge = false",
@@ -998,7 +999,7 @@ fn what_a_route_says_of_its_targets_and_requests_is_read_or_refused() {
         add_header: b"X-Account: 42\r\nP-Asserted-Identity: <sip:+1@h>\r\n".to_vec(),
         remove_header: vec![b"x-internal".to_vec()],
     };
-    assert_eq!(route.edits, edits);
+    assert_eq!(*route.edits, edits);
     let plain = &good(relay).routes[0];
     assert!(plain.failover.have(503) && !plain.failover.have(500) && plain.edits.keep_uri());
     for (setting, says) in [
@@ -1072,7 +1073,7 @@ fn what_contradicts_itself_is_refused() {
     let bye = "[auth]\nchallenge_bye = true\n";
     assert_eq!(
         fault_of(bye),
-        "t:2:17: challenge_bye says nothing here, because no calls are challenged: \
+        "t:2:17: challenge_bye has no effect here, because no calls are challenged: \
          add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]"
     );
     good(&format!("{bye}challenge_proxy = true\n"));
@@ -1080,7 +1081,7 @@ fn what_contradicts_itself_is_refused() {
     let certificate = "[auth]\ncertificate = \"identity\"\n";
     assert_eq!(
         fault_of(certificate),
-        "t:2:15: certificate says nothing here, because no client is asked for one: \
+        "t:2:15: certificate has no effect here, because no client is asked for one: \
          add verify_client = \"optional\" or \"required\" in [tls]"
     );
     assert_eq!(
@@ -1189,7 +1190,7 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
         (
             "client_certificate = \"certs/a.pem\"\nclient_private_key = \"certs/a.key\"\nshow_client_certificate = false",
             2,
-            "show_client_certificate = false has none shown",
+            "show_client_certificate = false shows none",
         ),
         (
             "[[route]]\naction = \"reject\"\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"",
@@ -1394,5 +1395,95 @@ proptest::proptest! {
     fn any_text_is_taken_or_refused(text in "([a-z_]{1,12}|\\[\\[?[a-z]{1,9}\\]?\\]|[=\"'\n,{}\\[\\]#. 0-9:/-]|ü){0,60}") {
         let first = parse("t", &text, &machine());
         assert_eq!(first, parse("t", &text, &machine()));
+    }
+}
+
+#[test]
+fn trunks_are_read_and_routes_go_by_them() {
+    let certs = Certs::new(&[]);
+    certs.write("carrier.password", "open sesame\r\n");
+    let conf = good(&certs.settle(
+        r#"
+        [[trunk]]
+        name = "carrier"
+        registrar = "sip:carrier.example;transport=tcp"
+        user = "4930"
+        password_file = "certs/carrier.password"
+        [[trunk]]
+        name = "other"
+        registrar = "sip:192.0.2.1:5080"
+        user = "u"
+        auth_user = "login"
+        realm = "Realm"
+        password_file = "certs/carrier.password"
+        register = false
+        [[route]]
+        to_user_prefix = "0"
+        action = "relay"
+        target = ["sip:192.0.2.1:5080"]
+        trunk = "other"
+        "#,
+    ));
+    let [carrier, other] = &conf.trunks[..] else {
+        panic!("{:?}", conf.trunks);
+    };
+    assert_eq!(
+        (carrier.user.as_slice(), carrier.auth_user.as_slice()),
+        (&b"4930"[..], &b"4930"[..])
+    );
+    assert_eq!((carrier.register, carrier.expires, carrier.realm.clone()), (true, 600, None));
+    assert_eq!(carrier.password.reveal(), b"open sesame");
+    assert_eq!(
+        (carrier.registrar.address, carrier.registrar.transport),
+        (None, Transport::Tcp)
+    );
+    assert_eq!((other.register, other.realm.as_deref()), (false, Some(&b"Realm"[..])));
+    assert_eq!(other.auth_user, b"login");
+    assert_eq!(conf.routes[0].trunk.as_ref(), Some(other));
+    assert_eq!(conf.password_files.len(), 2);
+    // Nothing that is printed of a conf has the password.
+    assert!(!format!("{conf:?}").contains("sesame"));
+}
+
+#[test]
+fn trunks_that_cannot_work_are_told() {
+    let certs = Certs::new(&[]);
+    certs.write("good", "pw");
+    certs.write("empty", "\n");
+    certs.write("lines", "a\nb\n");
+    certs.write("long", "x".repeat(1025));
+    let trunk = |more: &str| format!("[[trunk]]\nname = \"a\"\nregistrar = \"sip:c.example\"\nuser = \"u\"\n{more}\n");
+    let with = |file: &str| trunk(&format!("password_file = \"certs/{file}\""));
+    let route = |more: &str| format!("[[route]]\naction = \"relay\"\ntarget = [\"sip:192.0.2.1\"]\n{more}\n");
+    for (text, wanted) in [
+        ("[[trunk]]\nname = \"a\"\n".to_owned(), "this [[trunk]] has no registrar"),
+        (trunk(""), "this [[trunk]] has no password_file"),
+        (with("missing"), "cannot be read"),
+        (with("empty"), "is empty"),
+        (with("lines"), "more than one line"),
+        (with("long"), "longer than 1024 bytes"),
+        (with("good") + &with("good"), "name is \"a\", as another [[trunk]] has it"),
+        (
+            with("good") + "register = false\nexpires = \"1h\"\n",
+            "expires has no effect here",
+        ),
+        (with("good") + "auth_user = \"a\\\"b\"\n", "auth_user must be"),
+        (with("good") + &route("trunk = \"b\""), "there is no such [[trunk]]"),
+        (route("trunk = \"b\""), "there is no [[trunk]]: add one"),
+        (
+            with("good") + "[[route]]\naction = \"relay\"\ntrunk = \"a\"\n",
+            "trunk needs targets",
+        ),
+        (
+            with("good") + "[[route]]\naction = \"location\"\ntrunk = \"a\"\n",
+            "trunk has no effect here",
+        ),
+        (
+            "[proxy]\nmode = \"stateless\"\n".to_owned() + &with("good") + &route("trunk = \"a\""),
+            "mode = \"stateful\"",
+        ),
+    ] {
+        let told = faults(&certs.settle(&text)).join("\n");
+        assert!(told.contains(wanted), "{text}\n{told}");
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::document::{Document, Section, Value, Wrong};
+use super::document::{Document, Plain, Section};
 use super::pem::{self, Kind};
-use super::sections::Plain;
 use super::uri::dns_name;
 use super::values::*;
+use super::wrong::*;
 use crate::base::Transport;
 use crate::config::model::Listeners;
 use crate::net::tls::{Certificates, Identity, Pair};
@@ -173,7 +173,8 @@ impl Section<'_, '_> {
     /// Refuses a client's certificate that is not to be shown, and purposes beside one that stands for all.
     fn refuse_unshown(&mut self, tls: &Tls, client: &[Pair]) {
         if !tls.show_client_certificate && !client.is_empty() {
-            let message = "client_certificate says nothing here, because show_client_certificate = false has none shown; remove one of the two";
+            let message =
+                "client_certificate has no effect here, because show_client_certificate = false shows none; remove one of the two";
             let place = self.place("client_certificate");
             self.wrong(place, message);
         }
@@ -215,7 +216,7 @@ impl Section<'_, '_> {
             ),
         ] {
             if unspoken && !suites.is_empty() {
-                let message = format!("{key} says nothing here: {hint}; remove it");
+                let message = format!("{key} has no effect here: {hint}; remove it");
                 let place = self.place(key);
                 self.wrong(place, message);
             }
@@ -223,7 +224,7 @@ impl Section<'_, '_> {
     }
 }
 
-/// The path of a PEM file that holds the kind, as far as can be told before it is read.
+/// The path of a PEM file that holds the kind, as far as can be seen before it is read.
 pub(super) fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     move |value| {
         let path = path(value)?;

@@ -2,8 +2,8 @@
 
 use toml::de::DeValue;
 
-use super::document::Value;
-use super::values::{Parsed, must_be, string};
+use super::values::string;
+use super::wrong::{Parsed, Value, must_be};
 use crate::settings::Collector;
 
 /// `udp:HOST:PORT`; an IPv6 address stands in brackets.

@@ -1,8 +1,8 @@
 //! Hosts and SIP URIs as a conf writes them (RFC 3261 §19.1, §25.1): those that [`crate::sip`] reads, with names as the domain name system
 //! takes them.
 
-use super::document::Value;
-use super::values::{Parsed, must_be, string};
+use super::values::string;
+use super::wrong::{Parsed, Value, must_be};
 use crate::sip::{Host, Scheme, Uri};
 
 /// A host that stands alone. A bare IPv6 address is taken too.

@@ -6,34 +6,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::{Value, Wrong};
+use super::wrong::{Parsed, Value, found, integer, must_be, wrong};
 use crate::base::Network;
 use crate::config::units;
 use crate::settings::{Capacity, Millis, RecordsTo, Seconds, Words};
-
-/// A value, or the faults found in it: phrases that follow the key's name.
-pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
-
-pub(super) fn wrong(value: &Value<'_>, phrase: impl Into<String>) -> Vec<Wrong> {
-    vec![Wrong::new(value.span().start, phrase)]
-}
-
-pub(super) fn must_be(value: &Value<'_>, what: &str) -> Vec<Wrong> {
-    wrong(value, format!("must be {what}, not {}", found(value.get_ref())))
-}
-
-/// What stands there, as an error names it.
-pub(super) fn found(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => format!("the string {text:?}"),
-        DeValue::Integer(integer) => format!("the integer {integer}"),
-        DeValue::Float(float) => format!("the number {float}"),
-        DeValue::Boolean(boolean) => format!("the boolean {boolean}"),
-        DeValue::Datetime(datetime) => format!("the date {datetime}"),
-        DeValue::Array(_) => "a list".to_owned(),
-        DeValue::Table(_) => "a table".to_owned(),
-    }
-}
 
 pub(super) fn string<'v>(value: &'v Value<'_>, what: &str) -> Parsed<&'v str> {
     match value.get_ref() {
@@ -46,13 +22,6 @@ pub(super) fn boolean(value: &Value<'_>) -> Parsed<bool> {
     match value.get_ref() {
         DeValue::Boolean(boolean) => Ok(*boolean),
         _ => Err(must_be(value, "true or false")),
-    }
-}
-
-pub(super) fn integer(value: &Value<'_>) -> Option<u64> {
-    match value.get_ref() {
-        DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
-        _ => None,
     }
 }
 
@@ -130,7 +99,7 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usiz
     }
 }
 
-/// A list of networks, as a wrong value is told.
+/// A list of networks, as faults describe it.
 pub(super) const NETWORKS: &str = "a list of networks such as [\"192.0.2.0/24\"]";
 
 /// An address, with or without a port; 53 is the default.
@@ -168,7 +137,7 @@ pub(super) fn path(value: &Value<'_>) -> Parsed<PathBuf> {
     }
 }
 
-/// A list whose entries differ. The faults of all its entries are told together.
+/// A list whose entries differ. The faults of all its entries are reported together.
 pub(super) fn list<'d, T: PartialEq>(what: &str, parse: impl Fn(&Value<'d>) -> Parsed<T>) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
     move |value| {
         let DeValue::Array(array) = value.get_ref() else {

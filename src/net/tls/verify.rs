@@ -162,7 +162,7 @@ fn check_name(store: &mut X509StoreContextRef) -> bool {
         let proved = names::identities(certificate);
         // There is one check for each handshake.
         let _ = notes.refusal.set(if proved.is_empty() {
-            format!("the certificate names nobody, not {name}")
+            format!("the certificate names no host, not {name}")
         } else {
             format!("the certificate is for {}, not {name}", proved.join(", "))
         });

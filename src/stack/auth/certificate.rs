@@ -3,6 +3,7 @@
 
 use crate::settings::Certificate;
 use crate::sip::{Host, Uri};
+use crate::stack::auth::assert::write_identity;
 use crate::stack::auth::claim::{Claim, NAME_SHOWN};
 use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::counters::AuthOutcome;
@@ -45,6 +46,11 @@ impl Turn<'_> {
         }
         let is_enough = rule == Certificate::Identity;
         if is_enough {
+            if let Some(whose) = claim.whose
+                && self.core.settings.asserts_identities()
+            {
+                write_identity(whose, &mut self.core.proved_user);
+            }
             self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
             let what = format_args!("the certificate of the connection proves who sends it");
             self.outbox.note(call_id(&request.message), what);

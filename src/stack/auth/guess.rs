@@ -78,7 +78,7 @@ impl Turn<'_> {
         let is_of_one = matches!(bound, Bound::Pair | Bound::Source);
         if is_of_one && self.core.sources.ban(self.now, flow.peer) && self.core.guess_log.may_say() {
             let lasts = Lasting(self.core.sources.ban_ms());
-            log::warn!("{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)");
+            log::warn!("{ip} is banned for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A request that is challenged leaves nothing behind: the nonce needs no memory, and the answer no transaction.
 
+pub mod answering;
+mod assert;
 mod authenticate;
 pub mod certificate;
 mod claim;

@@ -6,11 +6,10 @@
 //! that its sender hears what is sent there ([`Nonces::is_from`]); from elsewhere it is as good, for a phone's address may change. A nonce of an earlier run is stale, because what had come by it was forgotten with that
 //! run. Time is counted from the start of the run: no step of the machine's clock makes an old nonce young.
 
-use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use crate::base::proved::words;
+use crate::base::{BuildPrehashed, Key};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 
@@ -198,7 +197,8 @@ struct Shard {
     forgotten_ms: Option<u64>,
 }
 
-type Windows = HashMap<u64, Window, BuildHasherDefault<Number>>;
+/// A nonce's number is ours: its check has been verified before.
+type Windows = HashMap<u64, Window, BuildPrehashed>;
 
 impl Shard {
     fn new(room: usize) -> Shard {
@@ -299,26 +299,6 @@ impl Window {
         self.last[usize::from(self.next)] = this;
         self.next = (self.next + 1) % REMEMBERED as u8;
         Use::First
-    }
-}
-
-/// A nonce's number is checked by a key that nobody else has: it needs no hashing against collisions, only spreading.
-#[derive(Default)]
-struct Number(u64);
-
-impl Hasher for Number {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -104,7 +104,12 @@ impl Turn<'_> {
         limited.map_err(Failure::Limited)?;
         let is_itself = |whose: Whose| whose.is_login(name) || self.is_called_within(request, name, whose.domain());
         match claim.whose.is_none_or(is_itself) {
-            true => Ok(nonce),
+            true => {
+                if settings.asserts_identities() {
+                    settings.identity_of_login(name, claim.whose, realm, &mut self.core.proved_user);
+                }
+                Ok(nonce)
+            }
             false => Err(Failure::OtherUser),
         }
     }

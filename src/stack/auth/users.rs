@@ -2,9 +2,8 @@
 //! one hash lookup, however many users there are. Who has no hash can prove nothing, and is no user.
 
 use super::digest::{Algorithm, Hash};
-use crate::base::Key;
+use crate::base::{BuildPrehashed, Key};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// What is known of one user in one realm. What is `None` is not known.
 #[derive(Clone, Copy, Default)]
@@ -24,14 +23,14 @@ pub struct Entry<'a> {
 #[derive(Default)]
 pub struct Users {
     key: Option<Key>,
-    rows: HashMap<u128, u32, BuildHasherDefault<Spread>>,
+    rows: HashMap<u128, u32, BuildPrehashed>,
     md5: Column<16>,
     md5_whole: Column<16>,
     sha256: Column<32>,
     sha512_256: Column<32>,
     len: u32,
     /// For each realm, how many users have exactly which hashes ([`Users::has`]).
-    realms: HashMap<u128, [u32; 1 << Algorithm::ALL.len()], BuildHasherDefault<Spread>>,
+    realms: HashMap<u128, [u32; 1 << Algorithm::ALL.len()], BuildPrehashed>,
 }
 
 /// One hash for each user, none at all where no user has it.
@@ -99,7 +98,7 @@ impl Users {
     pub fn new(key: Key, expected: usize) -> Users {
         Users {
             key: Some(key),
-            rows: HashMap::with_capacity_and_hasher(expected, BuildHasherDefault::default()),
+            rows: HashMap::with_capacity_and_hasher(expected, BuildPrehashed::default()),
             ..Users::default()
         }
     }
@@ -186,26 +185,6 @@ impl Users {
 fn bits(holds: impl Fn(Algorithm) -> bool) -> usize {
     let algorithms = Algorithm::ALL.into_iter().enumerate();
     algorithms.fold(0, |bits, (place, algorithm)| bits | usize::from(holds(algorithm)) << place)
-}
-
-/// The places are hashes already.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u128(&mut self, number: u128) {
-        self.0 = number as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -9,83 +9,14 @@
 //! begun when it was made, so its round is known to the worker without any further lock: the mark of its shard is set *before*
 //! the number is read, and the number is raised before the marks are.
 
-use super::record::Counted;
-use super::{Location, Reached, Record, SHARDS};
-use crate::base::{Flow, Instant, ShareHolder, Span};
+use super::Location;
+use super::record::{Counted, Record};
+use super::rounds::{Progress, Round, SHARDS};
+use super::row::Row;
+use crate::base::{ShareHolder, Span};
 use crate::settings::Durability;
 use crate::stack::location::BindingText;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// How far the disk is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Progress {
-    /// All rounds up to this one are on disk.
-    pub durable: u64,
-    /// The disk takes nothing at present.
-    pub is_failing: bool,
-}
-
-#[derive(Default)]
-pub(super) struct Rounds {
-    /// `None`: there is no disk, and nothing is noted.
-    pub(super) durability: Option<Durability>,
-    /// The round that began last.
-    started: AtomicU64,
-    durable: AtomicU64,
-    is_failing: AtomicBool,
-    /// One bit for each shard that has something on its list, unless the round under way is to take it.
-    marks: Marks,
-}
-
-struct Marks([AtomicU64; SHARDS / 64]);
-
-impl Default for Marks {
-    fn default() -> Marks {
-        Marks([const { AtomicU64::new(0) }; SHARDS / 64])
-    }
-}
-
-/// A round that has begun, and the shards that are still to be taken.
-pub struct Round {
-    pub number: u64,
-    marks: [u64; SHARDS / 64],
-}
-
-impl Round {
-    /// The next shard to be taken.
-    pub fn next_shard(&mut self) -> Option<usize> {
-        let place = self.marks.iter().position(|marks| *marks != 0)?;
-        let bit = self.marks[place].trailing_zeros() as usize;
-        self.marks[place] &= self.marks[place] - 1;
-        Some(place * 64 + bit)
-    }
-}
-
-impl Rounds {
-    /// Puts a record that has changed on its shard's list.
-    pub(super) fn note(&self, shard: usize, name: u64, record: &mut Record, changed: &mut Vec<u64>) {
-        let is_changed = std::mem::take(&mut record.is_changed);
-        let counts = is_changed && !record.is_listed && record.concerns_disk();
-        if !counts || self.durability.is_none() {
-            return;
-        }
-        record.is_listed = true;
-        changed.push(name);
-        // Where something was on the list already, the mark is set or a round is about to take the shard.
-        if changed.len() == 1 {
-            self.marks.0[shard / 64].fetch_or(1 << (shard % 64), Ordering::SeqCst);
-        }
-    }
-
-    /// The round after which what the record holds now is on disk; 0 where nobody waits for that.
-    pub(super) fn round_of(&self, record: &Record) -> u64 {
-        if self.durability != Some(Durability::Acknowledged) {
-            return 0;
-        }
-        // What was taken already was taken in the round that began last, or before.
-        self.started.load(Ordering::SeqCst) + u64::from(record.is_listed)
-    }
-}
+use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Location {
     /// The same with a journal: it notes what changes.
@@ -220,20 +151,6 @@ impl Record {
     }
 }
 
-/// A binding as it goes to the disk and comes from there.
-#[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
-    pub text: BindingText<'a>,
-    pub source: Option<Flow>,
-    pub expires: Instant,
-    pub reg_id: u32,
-    pub cseq: u32,
-    /// Thousandths, 0 to 1000.
-    pub q: u16,
-    pub removed: bool,
-    pub reached: Reached,
-}
-
 /// Copies of records that have changed. Its memory is used again.
 #[derive(Default)]
 pub struct Taken {
@@ -317,13 +234,11 @@ impl Taken {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        Span::new(start, self.bytes.len())
+        Span::append(bytes, &mut self.bytes)
     }
 
     fn get(&self, span: Span) -> &[u8] {
-        self.bytes.get(span.range()).unwrap_or(&[])
+        span.in_text(&self.bytes)
     }
 
     /// Records in it.
@@ -368,7 +283,8 @@ impl Taken {
 mod tests {
     use super::*;
     use crate::base::Key;
-    use crate::stack::location::{Print, REMOVED_MS};
+    use crate::base::{Flow, Instant};
+    use crate::stack::location::{Print, REMOVED_MS, Reached};
 
     fn at(ms: u64) -> Instant {
         Instant::from_ms(ms)

@@ -5,29 +5,28 @@
 pub mod binding;
 pub mod journal;
 mod record;
+mod rounds;
+mod row;
 mod rules;
 
 pub use crate::settings::Durability;
-use crate::stack::name_hasher::NameHasher;
 use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
-pub use journal::{Progress, Row};
 use record::Counted;
+pub use record::REMOVED_MS;
 pub use record::{Print, Recalled, Record};
+pub use rounds::{Progress, Round, SHARDS};
+pub use row::Row;
 pub use rules::RowRules;
 
-use crate::base::{Flow, Instant, Key, ShareHolder, Shares};
+use crate::base::{BuildPrehashed, Flow, Instant, Key, ShareHolder, Shares};
 use crate::sip::Uri;
 use crate::stack::moved::Moved;
-use journal::Rounds;
+use rounds::Rounds;
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Enough that two cores rarely meet, and that neither the growth nor the sweep of one shard is a pause.
-pub const SHARDS: usize = 4096;
 
 /// All bindings of the server.
 pub struct Location {
@@ -52,7 +51,7 @@ pub struct Location {
 #[derive(Default)]
 struct Shard {
     /// By the name that [`Location::name`] gives their address. A record is large, and the table half empty: a box is not.
-    records: HashMap<u64, Box<Record>, BuildHasherDefault<NameHasher>>,
+    records: HashMap<u64, Box<Record>, BuildPrehashed>,
     /// The names of the records that have changed since the journal last took them, each once.
     changed: Vec<u64>,
 }
@@ -82,12 +81,6 @@ const GONE: usize = 1 << 15;
 /// Shards swept at a time, and so many more for each that was mostly expired.
 const SWEPT: usize = 4;
 const SWEPT_MOST: usize = 64;
-
-/// How long a removed binding is remembered: as long as a datagram or a retransmission may live (64·T1).
-pub const REMOVED_MS: u64 = 32_000;
-
-/// How long a REGISTER that was carried out is remembered: the same.
-const CHANGE_MS: u64 = REMOVED_MS;
 
 /// Names for which a shard's list of changes keeps room.
 const SPARE_CHANGES: usize = 64;

@@ -1,8 +1,14 @@
 //! The bindings of one address-of-record, and which REGISTERs changed them last.
 
 use super::binding::Binding;
-use super::{CHANGE_MS, Row};
+use super::row::Row;
 use crate::base::{Instant, ShareHolder};
+
+/// How long a removed binding is remembered: as long as a datagram or a retransmission may live (64·T1).
+pub const REMOVED_MS: u64 = 32_000;
+
+/// How long a REGISTER that was carried out is remembered: the same.
+const CHANGE_MS: u64 = REMOVED_MS;
 
 /// The bindings of one address-of-record.
 #[derive(Default)]

@@ -47,6 +47,7 @@ impl Proxy {
                     target,
                     breadth: context.breadth / sharers as u32,
                     since: turn.now,
+                    is_late: false,
                 };
                 if self.start_branch(turn, server, context, request, attempt) {
                     started += 1;
@@ -71,14 +72,32 @@ impl Proxy {
             debug_assert!(false, "a branch has a target");
             return false;
         };
-        let branch = self.forward(turn, server, context, request, attempt, &target);
-        match branch {
+        match self.begin_branch(turn, server, context, request, attempt, &target) {
+            Ok(()) => true,
+            // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
+            Err(refusal) => {
+                turn.fail_branch(context, request, attempt.target, &refusal);
+                false
+            }
+        }
+    }
+
+    fn begin_branch(
+        &mut self,
+        turn: &mut Turn,
+        server: Id,
+        context: &mut Context,
+        request: &Request,
+        attempt: Attempt,
+        target: &Target,
+    ) -> Result<(), Refusal> {
+        match self.forward(turn, server, context, request, attempt, target) {
             Ok((id, server_address)) => {
                 context.branches.push(id);
                 context.breadth -= attempt.breadth;
                 context.spend(turn.unproved_of(id));
                 context.note_tried(attempt.number(), server_address);
-                true
+                Ok(())
             }
             Err(Obstacle::Unknown(question)) => {
                 let uri = Shown(context.targets.get(target.uri));
@@ -87,14 +106,49 @@ impl Proxy {
                 let id = self.park_branch(turn, server, attempt, question);
                 context.parked.push(id);
                 context.breadth -= attempt.breadth;
-                true
+                Ok(())
             }
-            // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
-            Err(Obstacle::Refused(refusal)) => {
-                turn.fail_branch(context, request, attempt.target, &refusal);
-                false
-            }
+            Err(Obstacle::Refused(refusal)) => Err(refusal),
         }
+    }
+
+    /// One server of a target says nothing: the copy goes to the next that the target's name leads to, if there is one, in its place.
+    pub fn try_beside(
+        &mut self,
+        turn: &mut Turn,
+        server: Id,
+        context: &mut Context,
+        request: &Request,
+        silent: Id,
+        attempt: Attempt,
+    ) {
+        let Some(target) = context.targets.targets.get(attempt.target).copied() else {
+            debug_assert!(false, "a branch has a target");
+            return;
+        };
+        // Its successor, if there is one, has what it had of Max-Breadth.
+        let before = context.breadth;
+        context.reclaim(attempt.breadth);
+        let breadth = attempt.breadth.min(context.breadth);
+        let attempt = Attempt { breadth, ..attempt };
+        let begun = breadth > 0 && self.begin_branch(turn, server, context, request, attempt, &target).is_ok();
+        if !begun {
+            context.breadth = before;
+            return;
+        }
+        if let Some(client) = turn.transactions.client_mut(silent) {
+            client.breadth = 0;
+        }
+        turn.give_up_replaced(context, attempt.number());
+    }
+
+    /// A branch has waited for its name, and may go on. If it was to take the place of one that has been heard meanwhile, it does not start.
+    pub fn start_parked(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request, attempt: Attempt) {
+        if turn.is_awaited(context, attempt.number()) {
+            return;
+        }
+        self.start_branch(turn, server, context, request, attempt);
+        turn.give_up_replaced(context, attempt.number());
     }
 
     fn park_branch(&mut self, turn: &mut Turn, server: Id, attempt: Attempt, question: u128) -> Id {
@@ -128,6 +182,7 @@ impl Proxy {
             target: usize::from(number),
             breadth: client.breadth.min(context.breadth),
             since: turn.now,
+            is_late: false,
         };
         if attempt.breadth == 0 {
             return context.note_failure(503, &mut turn.transactions.pool);
@@ -146,7 +201,7 @@ impl Proxy {
 
     /// Steps 1 to 10 for one target: the copy is the received bytes with edits, rendered into the outbox. Returns the branch, and
     /// where the next hop's name has led, if it is one.
-    fn forward(
+    pub(super) fn forward(
         &mut self,
         turn: &mut Turn,
         server: Id,
@@ -159,6 +214,7 @@ impl Proxy {
             since: attempt.since,
             target: attempt.number(),
             tried: &context.tried,
+            is_late: attempt.is_late,
         };
         let copy = RequestCopy::new(&context.targets, target, attempt.breadth, search);
         let mut hop = self.next_hop(turn, request, &copy)?;
@@ -207,11 +263,16 @@ impl Proxy {
             client.by_size = by_size;
             client.opening = request.opening;
             client.row = row;
+            client.named_by = target.named_by();
             if let Some(copies) = copies {
                 client.bound_repeats(copies - 1);
                 client.unproved = (copies * span.len()) as u32;
             }
+            let neighbour = client.neighbour();
+            turn.core.health.note_attempt(turn.now, &neighbour);
         }
+        let patience_ms = context.targets.patience.unwrap_or(turn.core.settings.next_hop.patience);
+        turn.transactions.start_patience(turn.now, id, patience_ms);
         Ok((id, hop.server_address))
     }
 }

@@ -43,10 +43,10 @@ impl Proxy {
             turn.cancel_branches(&context);
             self.parking.forget(&mut context);
         }
-        let idle = context.is_idle();
+        let is_over = context.is_over();
         self.contexts.put_back(id, context);
         // All of it waited for names: nothing has left, and nothing will.
-        if idle {
+        if is_over {
             self.finish(turn, server);
         }
     }

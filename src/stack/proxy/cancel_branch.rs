@@ -8,8 +8,8 @@ use crate::stack::turn::Turn;
 impl Turn<'_> {
     /// CANCEL for every branch that is still pending.
     pub fn cancel_branches(&mut self, context: &Context) {
-        for branch in &context.branches {
-            self.cancel_branch(*branch);
+        for branch in context.all_branches() {
+            self.cancel_branch(branch);
         }
     }
 

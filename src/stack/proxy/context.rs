@@ -4,7 +4,7 @@ use crate::base::{Arena, Blob, Flow, Id, Instant, Pool, ShareHolder};
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
 use crate::stack::proxy::locate::{ServerAddress, Tried};
-use crate::stack::proxy::target::TargetSet;
+use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::transaction::Transactions;
 
 /// One request that waits for its final response. Its memory is reused.
@@ -16,8 +16,10 @@ pub struct Context {
     /// Whose share of memory the request takes, and how many bytes.
     pub holder: ShareHolder,
     pub held_bytes: usize,
-    /// Client transactions begun and not yet ended.
+    /// Client transactions begun and not yet ended whose answers are waited for.
     pub branches: Vec<Id>,
+    /// Those that have said nothing for as long as patience lasts: they may answer, but nobody waits for them if there is anything else.
+    pub silent: Vec<Id>,
     /// Branches that wait for a name; the endpoint knows them by these.
     pub parked: Vec<Id>,
     /// Where names have led the branches so far: the cursors of RFC 3263 §4.3.
@@ -51,6 +53,8 @@ pub struct Context {
     pub closed: bool,
     /// The caller has cancelled.
     pub cancelled: bool,
+    /// A carrier has refused the password of the trunk.
+    pub is_trunk_refused: bool,
 }
 
 /// What a final response counts for that is no answer to the request (§21.5.3).
@@ -198,9 +202,27 @@ impl Context {
         }
     }
 
-    /// Nothing is under way and nothing waits: what has come so far is all that comes.
+    /// Nothing is under way and nothing waits, but for branches that say nothing.
     pub fn is_idle(&self) -> bool {
         self.branches.is_empty() && self.parked.is_empty()
+    }
+
+    /// What has come so far is all that is waited for: branches that say nothing count where nobody else has answered of the request itself.
+    pub fn is_over(&self) -> bool {
+        self.is_idle() && (self.silent.is_empty() || !matches!(self.best_status, 0 | 408 | 503))
+    }
+
+    /// Takes a branch out that has ended, or is given up. False: it was taken out before.
+    pub fn take_out(&mut self, id: Id) -> bool {
+        let before = self.branches.len() + self.silent.len();
+        self.branches.retain(|branch| *branch != id);
+        self.silent.retain(|branch| *branch != id);
+        self.branches.len() + self.silent.len() < before
+    }
+
+    /// All branches that may still answer.
+    pub fn all_branches(&self) -> impl Iterator<Item = Id> {
+        self.branches.iter().chain(&self.silent).copied()
     }
 
     pub fn note_tried(&mut self, target: u16, server_address: Option<ServerAddress>) {
@@ -223,6 +245,12 @@ impl Context {
         }
     }
 
+    /// Whether this final response of a target means that the next one is to be tried, if there is one.
+    pub fn is_failure(&self, target: u16, status: u16) -> bool {
+        let is_by_conf = || self.targets.targets.get(usize::from(target)).is_some_and(Target::is_by_conf);
+        self.targets.failover.have(status) && (status == 503 || is_by_conf())
+    }
+
     /// Makes it as new, keeping its memory, but for what only one large message has needed. The blobs must have been released.
     pub fn clear(&mut self) {
         if self.targets.text.capacity() > KEPT_TEXT {
@@ -235,6 +263,7 @@ impl Context {
         self.holder = ShareHolder::NOBODY;
         self.held_bytes = 0;
         self.branches.clear();
+        self.silent.clear();
         self.parked.clear();
         self.tried.clear();
         self.targets.clear();
@@ -251,6 +280,7 @@ impl Context {
         self.challenge_room = 0;
         self.closed = false;
         self.cancelled = false;
+        self.is_trunk_refused = false;
     }
 }
 

@@ -14,6 +14,7 @@ impl Proxy {
         let Some(mut context) = self.contexts.take(server, turn.transactions) else {
             return;
         };
+        turn.give_up_silent(&mut context);
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
         let best = std::mem::take(&mut context.best);
         let (own, reason) = match context.best_status {
@@ -22,6 +23,7 @@ impl Proxy {
             // Nothing was heard after a CANCEL: the caller is told that it worked.
             0 | 408 | 503 if context.cancelled => (487, ""),
             INVALID_RESPONSE if context.cancelled && best.is_empty() => (487, ""),
+            INVALID_RESPONSE if context.is_trunk_refused && best.is_empty() => (INVALID_RESPONSE, "Trunk Password Refused"),
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
             0 | 503 => (500, "No Next Hop Reached"),
             status if best.is_empty() => (status, ""),

@@ -10,6 +10,7 @@ use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::{Hop, RequestCopy, first_value_len};
 use crate::stack::proxy::withhold::has_secrets;
 use crate::stack::request::Request;
+use crate::stack::route::Edits;
 use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
@@ -86,10 +87,21 @@ impl Proxy {
         number_line(rewrite, message, Name::MaxForwards, head, left);
         number_line(rewrite, message, Name::MaxBreadth, head, copy.breadth);
 
+        if let Some(edits) = copy.edits {
+            edit_headers(rewrite, message, edits);
+        }
+
         // Step 9, and what stays here.
         add_length(rewrite, message, hop.flow.transport);
         if has_secrets(message) {
             self.withhold(turn, message, &request.flow, &hop.flow);
+        }
+        if !copy.credentials.is_empty() {
+            self.rewrite
+                .insert(message.headers_end(), |out| out.extend_from_slice(copy.credentials));
+        }
+        if !copy.asserted.is_empty() {
+            self.assert(turn, message, copy.asserted, &request.flow, &hop.flow);
         }
     }
 
@@ -223,6 +235,16 @@ fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_s
     }
 }
 
+/// What the route says of header fields: those that go, and those that come behind all others.
+fn edit_headers(rewrite: &mut Rewrite, message: &Message, edits: &Edits) {
+    if !edits.remove_header.is_empty() {
+        for header in message.headers().filter(|header| edits.removes(header)) {
+            rewrite.remove(header.line.range());
+        }
+    }
+    rewrite.insert(message.headers_end(), |out| out.extend_from_slice(&edits.add_header));
+}
+
 /// Requests that may open a dialog or refresh its target.
 fn opens_dialog(method: Method) -> bool {
     matches!(
@@ -236,7 +258,7 @@ fn after_first_value(list: &[u8]) -> &[u8] {
 }
 
 /// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
-fn without_headers(uri: &[u8]) -> &[u8] {
+pub(super) fn without_headers(uri: &[u8]) -> &[u8] {
     if memchr::memchr(b'?', uri).is_none() {
         return uri;
     }

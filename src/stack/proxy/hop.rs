@@ -5,6 +5,7 @@ use crate::sip::NameAddr;
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
+use crate::stack::route::Edits;
 
 /// One copy that is to leave for a target of its context.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,8 @@ pub struct Attempt {
     pub breadth: u32,
     /// Since when it wants to leave: answers about its name that have come later are good for it.
     pub since: Instant,
+    /// It has waited for its name for as long as it may.
+    pub is_late: bool,
 }
 
 impl Attempt {
@@ -36,6 +39,12 @@ pub struct RequestCopy<'a> {
     /// Its share of Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     pub search: Search<'a>,
+    /// What its route changes in the header fields.
+    pub edits: Option<&'a Edits>,
+    /// The URI of the user that the request has proved to be, for those who are trusted; empty: of nobody.
+    pub asserted: &'a [u8],
+    /// The header line that answers the next hop's challenge for one of our trunks; empty without.
+    pub credentials: &'a [u8],
 }
 
 impl<'a> RequestCopy<'a> {
@@ -48,6 +57,9 @@ impl<'a> RequestCopy<'a> {
             hop_uri: target.hop_uri.map(|uri| targets.get(uri)),
             breadth,
             search,
+            edits: targets.edits.as_deref(),
+            asserted: targets.asserted(),
+            credentials: &targets.credentials,
         }
     }
 

@@ -1,13 +1,16 @@
 //! Where a name leads (RFC 3263 §4): NAPTR, SRV and addresses as far as they are known, in the order in which they are to be tried.
 
-use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records, Srv};
+use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records};
 use crate::base::{Instant, Rng, ShareHolder, Transport};
 use crate::stack::counters::Limit;
+use crate::stack::health::{NamedBy, Neighbour, Standing};
 use crate::stack::hop_uri::HopQuery;
 use crate::stack::names::{Look, MOST_RECORDS, Names, NoRoom};
+use crate::stack::proxy::proceed::TOO_LATE;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::settings::Settings;
 use crate::stack::turn::Turn;
+use crate::stack::weights::by_weight;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -16,6 +19,16 @@ use std::ops::ControlFlow::{self, Break, Continue};
 pub struct ServerAddress {
     pub address: SocketAddr,
     pub transport: Transport,
+}
+
+impl ServerAddress {
+    pub fn named_by(self, named_by: NamedBy) -> Neighbour {
+        Neighbour {
+            named_by,
+            transport: self.transport,
+            address: self.address,
+        }
+    }
 }
 
 /// A place that a target of this request has been sent to.
@@ -35,16 +48,19 @@ pub struct Search<'a> {
     pub target: u16,
     /// The places that have been tried already.
     pub tried: &'a [Tried],
+    /// There is no time to wait for answers.
+    pub is_late: bool,
 }
 
 impl Search<'_> {
-    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it;
-    /// whether that one answers is not known.
+    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it,
+    /// as long as it has not failed; whether it answers this one is not known.
     pub fn without_memory(since: Instant) -> Search<'static> {
         Search {
             since,
             target: 0,
             tried: &[],
+            is_late: false,
         }
     }
 
@@ -160,12 +176,14 @@ struct Walk<'n, 'c> {
 }
 
 impl Turn<'_> {
-    /// The first place in the order of §4 that has not been tried. What is not known yet is asked for, because of `asked_by`, or of the conf.
+    /// The first place in the order of §4 that has not been tried, and has not failed; if all have failed, the one whose failure is longest ago.
+    /// What is not known yet is asked for, because of `asked_by`, or of the conf.
     pub fn find_server_address(
         &mut self,
         query: &HopQuery,
         call_id: &[u8],
         search: Search,
+        named_by: NamedBy,
         asked_by: Option<IpAddr>,
     ) -> Result<ServerAddress, Obstacle> {
         let names = &self.core.names;
@@ -178,11 +196,29 @@ impl Turn<'_> {
                 false => Nowhere::NoAddress,
             },
         };
-        let mut is_new = |server_address| search.is_new(server_address);
-        match self.walk(query, &lookup, &mut is_new) {
+        let health = (!self.core.health.is_all_well()).then(|| self.core.health.clone());
+        let now = self.now;
+        let mut failed: Option<(Instant, ServerAddress)> = None;
+        let mut choose = |server_address: ServerAddress| {
+            let is_new = search.is_new(server_address);
+            let Some(health) = health.as_ref().filter(|_| is_new) else {
+                return is_new;
+            };
+            let standing = health.standing(now, &server_address.named_by(named_by));
+            if let Standing::Failed(last) = standing
+                && failed.is_none_or(|(earliest, _)| last < earliest)
+            {
+                failed = Some((last, server_address));
+            }
+            standing == Standing::Good
+        };
+        let (walked, why) = self.walk(query, &lookup, &mut choose);
+        match (walked, failed) {
             (Break(End::Chosen(server_address)), _) => Ok(server_address),
-            (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
-            (Continue(()), why) => Err(nowhere(why)),
+            (Break(End::Unknown(question)), _) if !search.is_late => Err(Obstacle::Unknown(question)),
+            (_, Some((_, server_address))) => Ok(server_address),
+            (Break(End::Unknown(_)), None) => Err(TOO_LATE.into()),
+            (Continue(()), None) => Err(nowhere(why)),
         }
     }
 
@@ -367,11 +403,16 @@ impl<'n> Walk<'n, '_> {
             _ => return Continue(false),
         };
         let mut rng = Rng::new(self.names.seed_for(self.seed, name));
-        let (order, count) = by_weight(list, &mut rng);
-        for position in order.iter().take(count) {
-            let Some(server) = list.get(usize::from(*position)) else {
-                continue;
-            };
+        let mut order = [0u8; MOST_RECORDS];
+        let order = &mut order[..list.len().min(MOST_RECORDS)];
+        for (position, slot) in (0..).zip(order.iter_mut()) {
+            *slot = position;
+        }
+        let server = |position: &u8| list.get(usize::from(*position));
+        by_weight(order, &mut rng, |position| {
+            server(position).map_or((u16::MAX, 0), |one| (one.priority, one.weight))
+        });
+        for server in order.iter().filter_map(server) {
             if server.target.is_empty() {
                 self.why = Nowhere::NoService;
             } else if let Some(ip) = Settings::ip(&server.target) {
@@ -486,92 +527,9 @@ fn transport_of(rule: &Naptr, secure: bool) -> Option<Transport> {
     (terminal && (!secure || transport == Transport::Tls)).then_some(transport)
 }
 
-/// The order of RFC 2782, as indices: by priority, and at random by weight among the same. The records must be sorted.
-fn by_weight(list: &[Srv], rng: &mut Rng) -> ([u8; MOST_RECORDS], usize) {
-    let mut order = [0; MOST_RECORDS];
-    let count = list.len().min(MOST_RECORDS);
-    for (position, slot) in (0..).zip(order.iter_mut()) {
-        *slot = position;
-    }
-    let weight = |position: u8| list.get(usize::from(position)).map_or(0, |one| u64::from(one.weight));
-    let priority = |position: u8| list.get(usize::from(position)).map(|one| one.priority);
-    for next in 0..count {
-        let rest = &mut order[next..count];
-        let Some(first) = rest.first().map(|position| priority(*position)) else {
-            break;
-        };
-        let same = rest.iter().take_while(|position| priority(**position) == first);
-        let sum: u64 = same.clone().map(|position| weight(*position)).sum();
-        let chosen = match sum {
-            // Nothing is said of their shares: they are equal.
-            0 => Some(rng.below(same.count() as u64) as usize),
-            _ => {
-                let drawn = rng.below(sum + 1);
-                let mut running = 0;
-                rest.iter().position(|position| {
-                    running += weight(*position);
-                    running >= drawn
-                })
-            }
-        };
-        // What was passed over moves back by one and keeps its order.
-        if let Some(chosen) = chosen
-            && let Some(passed) = rest.get_mut(..=chosen)
-        {
-            passed.rotate_right(1);
-        }
-    }
-    (order, count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn srv(priority: u16, weight: u16) -> Srv {
-        Srv {
-            priority,
-            weight,
-            port: 5060,
-            target: format!("p{priority}w{weight}.example").into_bytes(),
-        }
-    }
-
-    #[test]
-    fn weights_share_the_load_and_priorities_come_first() {
-        let list = [srv(1, 0), srv(1, 10), srv(1, 30), srv(1, 60), srv(2, 5)];
-        let mut first = [0u32; 5];
-        for seed in 0..100_000 {
-            let (order, count) = by_weight(&list, &mut Rng::new(seed));
-            assert_eq!(count, 5);
-            assert_eq!(order[4], 4, "the worse priority comes last");
-            let mut all = order;
-            all[..count].sort_unstable();
-            assert_eq!(all[..5], [0, 1, 2, 3, 4]);
-            first[usize::from(order[0])] += 1;
-        }
-        // The weight of each in a sum of 100, of which 0 is drawn too.
-        let share = |count: u32| f64::from(count) / 1000.0;
-        for (count, expected) in first.iter().zip([0.99, 9.9, 29.7, 59.4, 0.0]) {
-            let off = (share(*count) - expected).abs();
-            assert!(off < 0.6, "{first:?}: {} for {expected} %", share(*count));
-        }
-    }
-
-    #[test]
-    fn without_weights_all_are_tried_and_one_request_has_one_order() {
-        let list = [srv(1, 0), srv(1, 0), srv(1, 0)];
-        let (order, count) = by_weight(&list, &mut Rng::new(1));
-        let (again, _) = by_weight(&list, &mut Rng::new(1));
-        assert_eq!((order, count), (again, 3));
-        let mut first = [0u32; 3];
-        for seed in 0..30_000 {
-            first[usize::from(by_weight(&list, &mut Rng::new(seed)).0[0])] += 1;
-        }
-        let fair = |count: &u32| (9500..10_500).contains(count);
-        assert!(first.iter().all(fair), "{first:?}");
-        assert_eq!(by_weight(&[], &mut Rng::new(1)).1, 0);
-    }
 
     #[test]
     fn services_that_are_not_ours_are_discarded() {

@@ -9,8 +9,9 @@ pub mod context;
 mod finish;
 mod forward;
 mod guard;
-mod hop;
+pub mod hop;
 pub mod locate;
+mod neighbours;
 mod next_hop;
 mod notices;
 mod parked;
@@ -21,10 +22,13 @@ pub mod redirect;
 mod release;
 pub mod request;
 mod response;
+mod silence;
 mod stateful;
 mod stateless;
-mod target;
+pub mod target;
 pub mod targets;
+mod trunk_answer;
+mod trunks;
 mod unproved;
 pub mod validate;
 mod waits;
@@ -66,7 +70,7 @@ impl Proxy {
     }
 
     /// A branch of what `server` was asked has ended without a final response.
-    pub fn log_branch(&self, turn: &mut Turn, server: Id, flow: Flow, why: &str) {
+    pub fn log_branch(&self, turn: &mut Turn, server: Id, flow: Flow, why: impl std::fmt::Display) {
         let (peer, transport) = (flow.peer, flow.transport.name());
         let what = format_args!("branch to {peer} over {transport} failed: {why}");
         self.log_request(turn, server, what);

@@ -74,6 +74,7 @@ impl Proxy {
         turn.check_guard(request, target, flow.peer, copy.search.since)?;
         if let (Some(uri), true) = (copy.hop_uri, server_address.is_some()) {
             turn.note_guarded_address(uri, flow.peer);
+            turn.core.health.name_servers.note(uri, flow.transport, flow.peer);
         }
         Ok(Hop {
             flow,
@@ -222,7 +223,13 @@ impl Proxy {
             None => {
                 let call_id = request.message.call_id().unwrap_or_default();
                 let asked_by = turn.asked_by(request, target);
-                turn.find_server_address(&hop_query_of(uri, course.secure), call_id, copy.search, asked_by)?
+                turn.find_server_address(
+                    &hop_query_of(uri, course.secure),
+                    call_id,
+                    copy.search,
+                    target.named_by(),
+                    asked_by,
+                )?
             }
         };
         // Where nothing else chooses, the message's size does (§18.1.1).

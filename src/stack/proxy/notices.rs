@@ -2,22 +2,27 @@
 
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::proceed::More;
-use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
+use crate::stack::transaction::{Client, ClientKind, Ends, Hope, Notice};
 use crate::stack::turn::Turn;
 
 impl Proxy {
     pub fn handle_notice(&mut self, turn: &mut Turn, notice: Notice) {
         match notice {
             Notice::ClientTimeout(client) => {
-                if client.kind != ClientKind::Cancel {
+                if client.kind != ClientKind::Cancel && client.hope != Hope::GivenUp {
                     let timer = if client.kind == ClientKind::Invite { "B" } else { "F" };
                     let peer = client.flow.peer;
                     self.note_timer(turn, client.server, format_args!("timer {timer}: nothing final from {peer}"));
                     self.log_branch(turn, client.server, client.flow, "no final response");
+                    turn.note_time_out(&client);
                 }
                 self.branch_ended(turn, &client, 408);
             }
-            Notice::ClientFailure(client) => self.branch_ended(turn, &client, 503),
+            Notice::ClientFailure(client) => {
+                turn.note_undelivered(&client);
+                self.branch_ended(turn, &client, 503);
+            }
+            Notice::Silent(id) => self.branch_is_silent(turn, id),
             Notice::TimerC(id) => {
                 if let Some(client) = turn.transactions.client(id) {
                     let (server, flow) = (client.server, client.flow);
@@ -31,8 +36,8 @@ impl Proxy {
                     debug_assert!(false, "a transaction that waited had a context");
                     return;
                 };
-                for branch in &context.branches {
-                    if let Some(client) = turn.transactions.abandon_client(turn.now, *branch, turn.outbox)
+                for branch in context.all_branches() {
+                    if let Some(client) = turn.transactions.abandon_client(turn.now, branch, turn.outbox)
                         && client.flow.transport.is_reliable()
                         && client.ends != Ends::Nothing
                     {
@@ -58,6 +63,12 @@ impl Proxy {
         if client.kind == ClientKind::Cancel {
             return;
         }
+        if client.hope == Hope::GivenUp {
+            if status != 503 {
+                self.release(turn, client.server, client.flow, client.ends);
+            }
+            return;
+        }
         turn.record_silence(client, status);
         let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context) else {
             return;
@@ -69,6 +80,7 @@ impl Proxy {
         // The record is gone, and with it the name: what no longer lives is no branch.
         let transactions = &turn.transactions;
         context.branches.retain(|branch| transactions.client(*branch).is_some());
+        context.silent.retain(|branch| transactions.client(*branch).is_some());
         context.reclaim(client.breadth);
         if status == 503 {
             context.refund(client.unproved);

@@ -4,12 +4,13 @@ use crate::base::Id;
 use crate::sip::Message;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::trunk_answer::Answer;
 use crate::stack::refusal::Refusal;
 use crate::stack::transaction::Client;
 use crate::stack::turn::Turn;
 
 /// The deadline has passed.
-pub(super) const TOO_LATE: Refusal = Refusal::new(503, "Next Hop Name Not Answered In Time");
+pub const TOO_LATE: Refusal = Refusal::new(503, "Next Hop Name Not Answered In Time");
 
 /// Why the stored request of a context is read again.
 pub(super) enum More<'c> {
@@ -19,6 +20,10 @@ pub(super) enum More<'c> {
     ByUdp(&'c Client),
     /// One server of a target has failed.
     Elsewhere(Attempt),
+    /// A challenge of the next hop is answered for a trunk.
+    ForTrunk(&'c Answer<'c>),
+    /// One server of a target, in this branch, says nothing.
+    Silent { id: Id, attempt: Attempt },
     /// A branch has waited for a name; `in_time`: more is known than before.
     Parked { id: Id, attempt: Attempt, in_time: bool },
 }
@@ -34,9 +39,13 @@ impl Proxy {
             return;
         };
         if !context.closed && context.next_target < context.targets.targets.len() {
+            // What is left is tried in place of those that say nothing, if Max-Breadth has room for it then.
+            if context.is_idle() && (context.breadth > 0 || !context.spiral) {
+                turn.replace_silent(context);
+            }
             self.start_more(turn, server, context_id, More::Targets);
         }
-        if self.contexts.get(context_id).is_some_and(|context| context.is_idle()) {
+        if self.contexts.get(context_id).is_some_and(|context| context.is_over()) {
             self.finish(turn, server);
         }
     }
@@ -54,6 +63,7 @@ impl Proxy {
             target: usize::from(target),
             breadth,
             since: turn.now,
+            is_late: false,
         };
         self.start_more(turn, server, context_id, More::Elsewhere(attempt));
     }
@@ -82,13 +92,23 @@ impl Proxy {
                 More::ByUdp(client) => {
                     self.try_by_udp(turn, client, c, request);
                 }
+                More::ForTrunk(answer) => self.try_with_password(turn, server, c, request, answer),
                 More::Elsewhere(attempt) => {
                     self.try_next_server(turn, server, c, request, attempt);
                 }
+                More::Silent { id, attempt } => self.try_beside(turn, server, c, request, id, attempt),
                 More::Parked {
                     attempt, in_time: true, ..
                 } => {
-                    self.start_branch(turn, server, c, request, attempt);
+                    self.start_parked(turn, server, c, request, attempt);
+                }
+                // A server that has failed, and is known, is better than none.
+                More::Parked { attempt, .. } if !turn.core.health.is_all_well() => {
+                    let attempt = Attempt {
+                        is_late: true,
+                        ..attempt
+                    };
+                    self.start_parked(turn, server, c, request, attempt);
                 }
                 More::Parked { attempt, .. } => {
                     turn.fail_branch(c, request, attempt.target, &TOO_LATE);

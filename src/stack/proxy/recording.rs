@@ -146,6 +146,17 @@ impl Turn<'_> {
         }
     }
 
+    /// Nobody waits for a branch any more that has said nothing.
+    pub fn record_giving_up(&mut self, id: Id) {
+        if let Some(client) = self.transactions.client(id) {
+            let (row, call, flow) = (client.row, client.opening, client.flow);
+            self.core.counters.calls.end(row, TIMED_OUT);
+            if let (ClientKind::Invite, Some(opening), Some(calls)) = (client.kind, call, &self.core.calls) {
+                calls.outcome(opening.call, &flow, Outcome::Failed(Cause::NoResponse));
+            }
+        }
+    }
+
     /// A branch has ended without a final response: `status` says how.
     #[inline]
     pub fn record_silence(&mut self, client: &Client, status: u16) {

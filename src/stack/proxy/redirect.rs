@@ -2,7 +2,6 @@
 
 use crate::sip::{Method, reply};
 use crate::stack::identity::{TAG_LEN, TagKind};
-use crate::stack::peer_flows::reply_flow;
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::request::Request;
 use crate::stack::settings::Mode;
@@ -28,6 +27,7 @@ impl Turn<'_> {
             self.core.lines = lines;
             return;
         }
+        let server = self.open_server(request, true, holders);
         self.core.scratch.clear();
         self.core.scratch.reserve(TAG_LEN);
         self.core
@@ -40,12 +40,6 @@ impl Turn<'_> {
             feedback: Some(self.feedback()),
             ..reply::Reply::default()
         };
-        let upstream = reply_flow(flow, &request.via);
-        let server = self.transactions.open_server(self.now, true, request.key, upstream);
-        self.transactions.hold(server, holders);
-        if let Some(room) = self.room_for_answers(&request.message, &upstream) {
-            self.transactions.bound_answers(server, room);
-        }
         let write = |out: &mut Vec<u8>| {
             reply::write(&request.message, &answer, |out| out.extend_from_slice(&lines), out);
         };

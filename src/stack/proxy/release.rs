@@ -24,9 +24,8 @@ impl Proxy {
         }
         let server = turn.transactions.server(server);
         let context = server.and_then(|server| server.context).and_then(|id| self.contexts.get(id));
-        let branches = context.map_or(&[][..], |context| &context.branches);
-        let uses = |branch: &Id| turn.transactions.client(*branch).is_some_and(|client| client.flow == flow);
-        if flow.transport.is_reliable() && !branches.iter().any(uses) {
+        let uses = |branch: Id| turn.transactions.client(branch).is_some_and(|client| client.flow == flow);
+        if flow.transport.is_reliable() && !context.is_some_and(|context| context.all_branches().any(uses)) {
             turn.outbox.release(flow);
         }
         if let Some(server) = server
@@ -42,8 +41,8 @@ impl Proxy {
 impl Turn<'_> {
     /// The call is held by `flow`: none of the branches that are cancelled now may give it back.
     pub fn keep(&mut self, flow: &Flow, context: &Context) {
-        for branch in &context.branches {
-            if let Some(client) = self.transactions.client_mut(*branch)
+        for branch in context.all_branches() {
+            if let Some(client) = self.transactions.client_mut(branch)
                 && client.flow == *flow
             {
                 client.ends = Ends::Nothing;

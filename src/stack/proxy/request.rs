@@ -20,6 +20,7 @@ impl Proxy {
         }
         // Who is not known learns nothing of who is there.
         request.demand = turn.demand(request);
+        turn.core.proved_user.clear();
         if !matches!(decision, Ok(Decision::Register)) {
             decision = turn.authenticate_calling(request).and(decision);
         }
@@ -37,6 +38,7 @@ impl Proxy {
             turn.mark(request);
             turn.foresee_record(request);
             turn.note_refresh(request);
+            self.targets.assert(&turn.core.proved_user);
         }
         if turn.outbox.is_traced {
             self.note_decision(turn, request, &decision);

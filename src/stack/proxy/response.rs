@@ -1,11 +1,11 @@
 //! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text. The end of a request is [`super::finish`].
 
 use crate::base::{Flow, Id};
-use crate::sip::{Message, Method, Name};
+use crate::sip::{Message, Method, Name, status};
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{INVALID_RESPONSE, is_better};
-use crate::stack::transaction::{ClientKind, Ends};
+use crate::stack::transaction::{ClientKind, Ends, Hope};
 use crate::stack::turn::Turn;
 
 impl Proxy {
@@ -15,11 +15,17 @@ impl Proxy {
         let Some(client) = turn.transactions.client(id) else {
             return turn.core.counters.drop(Drop::StrayResponse);
         };
-        let (kind, server, cancel) = (client.kind, client.server, client.cancel);
+        let (kind, server, cancel, hope) = (client.kind, client.server, client.cancel, client.hope);
         turn.answered = client.opening;
         // Only a host that hears what is sent there knows the branch.
-        if client.flow.peer == flow.peer && message.status() >= 200 {
-            turn.core.sources.proved.note(turn.now, flow.peer);
+        if client.flow.peer == flow.peer {
+            let neighbour = client.neighbour();
+            if message.status() >= 200 {
+                turn.core.sources.proved.note(turn.now, flow.peer);
+            }
+            if neighbour.transport == flow.transport {
+                turn.note_response(neighbour, message);
+            }
         }
         match turn.answered_by(id, kind, message) {
             Answered::Request => {}
@@ -48,12 +54,17 @@ impl Proxy {
             turn.tell_dropped(Some(message), flow, Drop::BadResponse, "its only Via is ours");
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
-        if is_first && message.status() >= 200 {
+        if is_first && message.status() >= 200 && hope != Hope::GivenUp {
             turn.count_end(id, message.status());
         }
         turn.record_response(id, message);
+        if message.status() < 200 && hope == Hope::Silent {
+            self.hear(turn, id);
+        }
         match message.status() {
             100 => turn.cancel_if_wanted(id),
+            // Another next hop is tried in its place.
+            ..200 if hope == Hope::GivenUp => turn.cancel_if_wanted(id),
             // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
             ..200 if kind == ClientKind::NonInvite => turn.core.counters.drop(Drop::Absorbed),
             ..200 => {
@@ -96,12 +107,12 @@ impl Proxy {
             return;
         };
         // A 2xx comes again until somebody acknowledges it.
-        if !context.branches.contains(&id) {
+        if !context.all_branches().any(|branch| branch == id) {
             return;
         }
         self.log_branch(turn, server, flow, "the only Via of its final response is ours");
         if let Some(mut context) = self.contexts.lend(context_id) {
-            context.branches.retain(|branch| *branch != id);
+            context.take_out(id);
             context.reclaim(breadth);
             context.note_failure(INVALID_RESPONSE, &mut turn.transactions.pool);
             self.contexts.put_back(context_id, context);
@@ -134,6 +145,13 @@ impl Proxy {
         let alive = turn.transactions.server(server).is_some();
         if alive {
             self.forward_at_once(turn, server, &flow, message);
+        } else if turn
+            .transactions
+            .client(id)
+            .is_some_and(|client| client.hope == Hope::GivenUp)
+        {
+            // The caller has had another answer for long.
+            turn.core.counters.drop(Drop::StrayResponse);
         } else if kind == ClientKind::Invite {
             // The server transaction is over and the branch was not: the Via below ours knows the way (RFC 6026 §8.4).
             self.forward_by_via(turn, &flow, message);
@@ -143,7 +161,7 @@ impl Proxy {
         let Some(mut context) = self.contexts.take(server, turn.transactions) else {
             return;
         };
-        context.branches.retain(|branch| *branch != id);
+        context.take_out(id);
         turn.count_answered(id, context.begun);
         turn.cancel_branches(&context);
         match (used, ends) {
@@ -162,24 +180,32 @@ impl Proxy {
         let status = message.status();
         let branch = turn.transactions.client(id);
         let (breadth, target, unproved) = branch.map_or((0, 0, 0), |branch| (branch.breadth, branch.target, branch.unproved));
+        let is_given_up = branch.is_some_and(|branch| branch.hope == Hope::GivenUp);
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
         let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
-        // A next hop that answers of the request itself has not failed: no spare is asked.
-        if status != 503
-            && let Some(context) = self.contexts.get_mut(context_id)
-        {
+        if matches!(status, 401 | 407) && self.meets_trunk(turn, id, server, context_id, message) {
+            return;
+        }
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
+            return;
+        };
+        let is_failure = context.is_failure(target, status);
+        // A next hop that answers of the request itself has not failed: no spare is asked, unless one is under way in its place.
+        if !is_failure && !is_given_up {
             context.drop_spares();
         }
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
             let only = context.branches == [id]
                 && context.parked.is_empty()
+                && context.silent.is_empty()
                 && context.next_target >= context.targets.targets.len()
                 && context.best_status == 0
                 && context.challenged == 0;
-            if only && status != 503 && (invite || status != 408) {
+            if only && !is_failure && status != 503 && (invite || status != 408) {
                 self.forward_at_once(turn, server, &flow, message);
                 if let Some(context) = self.contexts.take(server, turn.transactions) {
                     self.retire(turn, context, status);
@@ -193,11 +219,11 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
-        context.branches.retain(|branch| *branch != id);
+        context.take_out(id);
         context.reclaim(breadth);
         context.refund(unproved);
-        // 6xx: nobody else is to be asked (§16.7 step 5).
-        if status >= 600 && !context.closed {
+        // 6xx: nobody else is to be asked (§16.7 step 5), unless the conf says otherwise.
+        if status >= 600 && !is_failure && !context.closed {
             context.closed = true;
             if let Some(mut context) = self.contexts.lend(context_id) {
                 turn.cancel_branches(&context);
@@ -205,8 +231,13 @@ impl Proxy {
                 self.contexts.put_back(context_id, context);
             }
         }
-        if status == 503 {
-            self.log_branch(turn, server, flow, "answered 503 Service Unavailable");
+        if is_failure && !is_given_up {
+            self.log_branch(
+                turn,
+                server,
+                flow,
+                format_args!("answered {status} {}", status::reason(status)),
+            );
             self.try_elsewhere(turn, server, context_id, target, breadth);
         }
         self.go_on(turn, server);

@@ -12,6 +12,7 @@ use crate::stack::transaction::Holders;
 use crate::stack::turn::Turn;
 
 impl Proxy {
+    /// §16.6 for the targets at hand. A request for which there is no room, or no breadth, is refused.
     pub fn forward_stateful(&mut self, turn: &mut Turn, request: &Request) -> Result<(), Refusal> {
         let breadth = turn.core.incoming_breadth(&request.message);
         if breadth == 0 {
@@ -50,12 +51,7 @@ impl Proxy {
             let key = turn.core.identity.invite(&request.message);
             turn.transactions.refused.forget(key);
         }
-        let upstream = reply_flow(request.flow, &request.via);
-        let server = turn.transactions.open_server(turn.now, invite, request.key, upstream);
-        turn.transactions.hold(server, holders);
-        if let Some(room) = turn.room_for_answers(&request.message, &upstream) {
-            turn.transactions.bound_answers(server, room);
-        }
+        let server = turn.open_server(request, invite, holders);
         if request.via.offers_control()
             && let Some(server) = turn.transactions.server_mut(server)
         {
@@ -96,6 +92,18 @@ impl Turn<'_> {
                 false => ShareHolder::NOBODY,
             },
         }
+    }
+
+    /// The request gets its server transaction, which takes a share of `holders`, and whose answers are bounded.
+    #[inline]
+    pub fn open_server(&mut self, request: &Request, invite: bool, holders: Holders) -> Id {
+        let upstream = reply_flow(request.flow, &request.via);
+        let server = self.transactions.open_server(self.now, invite, request.key, upstream);
+        self.transactions.hold(server, holders);
+        if let Some(room) = self.room_for_answers(&request.message, &upstream) {
+            self.transactions.bound_answers(server, room);
+        }
+        server
     }
 
     /// §16.2, §17.2.1: 100 at once.

@@ -16,7 +16,9 @@ use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// Sends the request to the best target. An ACK goes to all of them: only the phone that answered takes notice. Like the copies of
+    /// Sends the request to the best target. Of a route with several that is the first that has not failed; a repetition has the same branch wherever
+    /// it goes. A CANCEL, an ACK or a repetition that comes when this has changed goes to another one than its INVITE: that is seldom, since in this mode
+    /// nothing is waited for, so only probes see what has failed. An ACK goes to all of them: only the phone that answered takes notice. Like the copies of
     /// any request they share Max-Breadth, and one that has been here before gets no more of them than that (RFC 5393 §5.3.3): nobody
     /// answers an ACK, so no breadth comes back.
     pub fn forward_stateless(&mut self, turn: &mut Turn, request: &Request) {

@@ -1,10 +1,15 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
-use crate::base::{Flow, Span, Transport};
-use crate::sip::{Scheme, Uri};
+use crate::base::{Flow, Rng, Span, Transport};
+use crate::settings::Millis;
+use crate::sip::{Fault, Scheme, Uri};
+use crate::stack::health::NamedBy;
 use crate::stack::proxy::locate::ServerAddress;
-use crate::stack::route::NextHop;
+use crate::stack::route::{Edits, NextHop, Statuses};
+use crate::stack::trunk::Trunk;
+use crate::stack::weights::by_weight;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// One place to send a request to.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +53,23 @@ pub struct Target {
     pub spare: bool,
     /// Its position among the next hops of its `[[route]]`.
     pub number: u16,
+    /// Its share of the requests, among the next hops of a route that shares them out.
+    pub weight: u16,
 }
 
 impl Target {
     /// Whether the conf says where it leads.
     pub fn is_by_conf(&self) -> bool {
         self.hop.is_some() || self.hop_uri.is_some()
+    }
+
+    /// Who says where it leads.
+    pub fn named_by(&self) -> NamedBy {
+        match (self.is_by_conf(), self.source.is_some() || self.by_operator) {
+            (true, _) => NamedBy::Conf,
+            (false, true) => NamedBy::Contact,
+            (false, false) => NamedBy::Message,
+        }
     }
 }
 
@@ -85,6 +101,18 @@ pub struct TargetSet {
     pub targets: Vec<Target>,
     /// The `[[route]]` that has led to them, by position.
     pub route: Option<u16>,
+    /// What the route changes in the header fields of every copy.
+    pub edits: Option<Arc<Edits>>,
+    /// The URI of the user that the request has proved to be on this pass; empty: of nobody.
+    asserted: Span,
+    /// Whose challenges are answered with which password.
+    pub trunk: Option<Arc<Trunk>>,
+    /// The header line that answers the challenge to the copy at hand; empty: none does.
+    pub credentials: Vec<u8>,
+    /// What the route says of its targets: after which final responses the next one is tried, and how long one may say nothing, milliseconds,
+    /// if not as long as `[next_hop]` says.
+    pub failover: Statuses,
+    pub patience: Option<Millis>,
 }
 
 impl TargetSet {
@@ -92,6 +120,24 @@ impl TargetSet {
         self.text.clear();
         self.targets.clear();
         self.route = None;
+        self.edits = None;
+        self.asserted = Span::default();
+        self.trunk = None;
+        self.credentials.clear();
+        self.failover = Statuses::default();
+        self.patience = None;
+    }
+
+    /// Keeps whom the request has proved to come from, for every copy of it.
+    pub fn assert(&mut self, user: &[u8]) {
+        self.asserted = match user.is_empty() {
+            true => Span::default(),
+            false => self.append(user),
+        };
+    }
+
+    pub fn asserted(&self) -> &[u8] {
+        self.get(self.asserted)
     }
 
     pub fn push(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {
@@ -121,6 +167,7 @@ impl TargetSet {
             flow_only: false,
             spare: false,
             number: 0,
+            weight: 0,
         });
         let last = self.targets.len() - 1;
         &mut self.targets[last]
@@ -184,9 +231,53 @@ impl TargetSet {
         }
     }
 
+    /// Changes the URIs as the route says. An error where nothing to dial is left of one.
+    pub fn edit(&mut self, edits: &Arc<Edits>) -> Result<(), Fault> {
+        if !edits.keep_headers() {
+            self.edits = Some(edits.clone());
+        }
+        if edits.keep_uri() {
+            return Ok(());
+        }
+        let dialling = edits.dialling();
+        for number in 0..self.targets.len() {
+            let mut edited = Vec::new();
+            let target = &self.targets[number];
+            dialling.write(&Uri::parse(self.get(target.uri))?, &mut edited)?;
+            self.targets[number].uri = self.append(&edited);
+        }
+        Ok(())
+    }
+
+    /// The conf names the host of the URIs, and no other next hop: whatever they lead to is by the conf.
+    pub fn lead_where_the_uri_says(&mut self) {
+        for target in &mut self.targets {
+            if !target.is_by_conf() {
+                target.hop_uri = Some(target.uri);
+            }
+        }
+    }
+
+    /// Puts next hops in the order of their weights: those without one behind the others. The first is asked, and the others are its spares.
+    pub fn order_by_weight(&mut self, seed: u64) {
+        self.targets.sort_by_key(|target| target.weight == 0);
+        let group = |target: &Target| (u16::from(target.weight == 0), target.weight);
+        by_weight(&mut self.targets, &mut Rng::new(seed), group);
+        self.mark_spares();
+    }
+
+    /// All but the first are for when the one before has failed.
+    pub fn mark_spares(&mut self) {
+        for (number, target) in self.targets.iter_mut().enumerate() {
+            target.spare = number > 0;
+        }
+    }
+
     /// Makes it this one target of another set, and nothing else.
     pub fn copy_one(&mut self, other: &TargetSet, target: &Target) {
         self.clear();
+        self.edits = other.edits.clone();
+        self.assert(other.asserted());
         let hop_uri = target.hop_uri.map(|uri| self.append(other.get(uri)));
         let copy = Target { hop_uri, ..*target };
         let own = self.push(other.get(target.uri), other.get(target.path), target.q);

@@ -28,6 +28,9 @@ pub(in crate::stack) enum Decision {
     Drop,
 }
 
+/// A route takes more from the Request-URI than there is.
+const TOO_SHORT: Refusal = Refusal::new(484, "Too Short For The Route's Edits");
+
 /// What the location service says, beside the targets.
 #[derive(Default)]
 struct Located {
@@ -60,6 +63,8 @@ impl Turn<'_> {
         let mut routes = settings.routes.iter().zip(0..);
         if let Some((route, number)) = routes.find(|(route, _)| matches(route, request)) {
             targets.route = Some(number);
+            targets.failover = route.failover.clone();
+            targets.patience = route.patience;
             let decision = self.follow_route(route, request, targets);
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
             targets.set_per_call(outgoing == Outgoing::PerCall);
@@ -90,7 +95,19 @@ impl Turn<'_> {
                 for (number, hop) in (0..).zip(hops) {
                     let target = self.push_request_uri(request, targets);
                     (target.spare, target.number) = (number > 0, number);
+                    target.weight = route.weights.get(usize::from(number)).copied().unwrap_or_default();
                     targets.lead_to(hop);
+                }
+                if !route.weights.is_empty() {
+                    // All requests of a call have the same order, on whatever core.
+                    let call_id = request.message.call_id().unwrap_or_default();
+                    targets.order_by_weight(self.core.names.seed(call_id));
+                }
+                self.order_by_health(hops, targets);
+                targets.trunk = route.trunk.clone();
+                targets.edit(&route.edits).map_err(|_| TOO_SHORT)?;
+                if route.edits.set_host.is_some() && request.next_route.is_none() && request.parsed.maddr().is_none() {
+                    targets.lead_where_the_uri_says();
                 }
                 Ok(Decision::Forward)
             }
@@ -202,7 +219,7 @@ impl Turn<'_> {
     }
     /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
     /// those three are no more than our own address, and go (§16.4).
-    fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
+    pub fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
         let uri = &request.parsed;
         let strip = uri.maddr().is_some_and(|maddr| self.is_own_maddr(maddr, request));
         match strip {

@@ -59,8 +59,14 @@ impl Proxy {
             && let Some(target) = held.target.targets.first()
         {
             (request.key, request.mark) = (held.key, held.mark);
-            let copy = RequestCopy::new(&held.target, target, held.breadth, Search::without_memory(held.since));
-            let sent = match in_time {
+            // A server that has failed, and is known, is better than none.
+            let is_late = !in_time && !turn.core.health.is_all_well();
+            let search = Search {
+                is_late,
+                ..Search::without_memory(held.since)
+            };
+            let copy = RequestCopy::new(&held.target, target, held.breadth, search);
+            let sent = match in_time || is_late {
                 false => Err(TOO_LATE),
                 true => self.forward_or_hold(turn, &request, &held.target, &copy, held.number),
             };

@@ -57,6 +57,25 @@ impl Proxy {
         }
     }
 
+    /// Tells a next hop that is trusted who has proved to send the request (RFC 3325 §5), unless somebody whom we trust has said so already.
+    #[cold]
+    pub fn assert(&mut self, turn: &mut Turn, message: &Message, user: &[u8], source: &Flow, receiver: &Flow) {
+        let settings = &turn.core.settings;
+        let is_trusted = |flow: &Flow| settings.is_trusted(flow.peer.ip());
+        if !is_trusted(receiver) || is_trusted(source) && message.has(Name::PAssertedIdentity) {
+            return;
+        }
+        // Which name the user prefers is of no use behind the proxy that has asked for one.
+        if is_trusted(source) {
+            self.remove_all(turn, message, Name::PPreferredIdentity);
+        }
+        self.rewrite.insert(message.headers_end(), |out| {
+            out.extend_from_slice(b"P-Asserted-Identity: <");
+            out.extend_from_slice(user);
+            out.extend_from_slice(b">\r\n");
+        });
+    }
+
     fn remove_all(&mut self, _turn: &mut Turn, message: &Message, name: Name) {
         for header in message.all(name) {
             self.rewrite.remove(header.line.range());
@@ -65,7 +84,7 @@ impl Proxy {
 }
 
 impl Settings {
-    fn is_for_us(&self, method: Method, header: &Header) -> bool {
+    pub(super) fn is_for_us(&self, method: Method, header: &Header) -> bool {
         // If we challenge no REGISTER, somebody else is the registrar, in a realm that may have our name.
         let ours = header.name != Name::Authorization || method != Method::Register || self.auth.challenge_register;
         ours && Credentials::name_realm(header.value, |realm| self.is_our_realm(realm))

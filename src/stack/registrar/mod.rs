@@ -10,54 +10,25 @@
 mod contact;
 mod seating;
 pub mod sound;
+mod terms;
 pub mod unstored;
 mod update;
 
+use crate::base::ShareHolder;
 use crate::base::hash::write_decimal;
-use crate::base::{Flow, Instant, ShareHolder};
-use crate::settings;
 use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::counters::Registration;
 use crate::stack::hop_uri::is_sips;
 use crate::stack::location::{Binding, Location, Print, Reached, Recalled, Record};
 use crate::stack::log_event::Subject;
-use crate::stack::peer_flows::PeerFlows;
 use crate::stack::proxy::redirect;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, unsupported};
-use crate::stack::turn::SourceProof;
-use crate::stack::turn::Turn;
+use crate::stack::turn::{SourceProof, Turn};
 use contact::{Contacts, Plan, too_long};
 use seating::Seating;
+use terms::{Registering, Terms};
 use update::{OUT_OF_ORDER, remove_all, update};
-
-/// What a REGISTER says about all of its contacts.
-struct Registering<'a> {
-    now: Instant,
-    call_id: &'a [u8],
-    cseq: u32,
-    path: &'a [u8],
-    source: Flow,
-    /// It has come from the phone itself, through no proxy.
-    direct: bool,
-    /// Whether the phone hears what is sent to `source` is not known, though it was asked.
-    is_unsure: bool,
-    print: Print,
-    /// Bytes of Contact lines that its answer has room for.
-    room: usize,
-}
-
-/// What must be known beside the REGISTER.
-struct Terms<'a> {
-    limits: &'a settings::Registrar,
-    peer_flows: &'a PeerFlows,
-    seating: &'a mut Seating,
-    /// How much more may be bound.
-    room: usize,
-    /// Whose share it takes, and whether that is used up.
-    holder: ShareHolder,
-    is_share_full: bool,
-}
 
 /// Bytes that a datagram carries.
 const DATAGRAM: usize = 65_507;

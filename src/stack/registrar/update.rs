@@ -1,9 +1,8 @@
 //! What a REGISTER makes of the bindings of its address-of-record (RFC 3261 §10.3 step 7), whole or not at all.
 
 use super::contact::{Contact, Contacts, too_long};
-use super::seating::Seat;
-use super::seating::Seating;
-use super::{Registering, Terms};
+use super::seating::{Seat, Seating};
+use super::terms::{Registering, Terms};
 use crate::base::{Channel, Instant};
 use crate::settings;
 use crate::stack::counters::{Limit, Registration};

@@ -1,10 +1,10 @@
-//! The timers of one transaction (RFC 3261 §17, table 4): at most one that repeats and one that ends it.
+//! The timers of one transaction (RFC 3261 §17, table 4): at most one that repeats and one that ends it, and patience.
 
 use super::timer::Timer;
 use crate::base::{Flow, Instant, TimerId, Wheel};
 use crate::settings::Timers;
 
-/// One repeating and one ending timer; the wheel holds the nearer one.
+/// One repeating and one ending timer, and patience; the wheel holds the nearest one.
 pub(super) struct Clock {
     pub(super) node: TimerId,
     pub(super) repeat_at: Instant,
@@ -12,6 +12,7 @@ pub(super) struct Clock {
     pub(super) repeat: Timer,
     pub(super) end: Timer,
     pub(super) end_at: Instant,
+    pub(super) patience_at: Instant,
 }
 
 impl Clock {
@@ -23,6 +24,7 @@ impl Clock {
             repeat: Timer::A,
             end: Timer::B,
             end_at: Instant::NEVER,
+            patience_at: Instant::NEVER,
         }
     }
 
@@ -50,7 +52,9 @@ impl Clock {
     }
 
     pub(super) fn stop(&mut self, timer: Timer) {
-        if timer.repeats() {
+        if timer == Timer::Patience {
+            self.patience_at = Instant::NEVER;
+        } else if timer.repeats() {
             self.repeat_at = Instant::NEVER;
             self.repeat_ms = 0;
         } else if self.end == timer {
@@ -58,18 +62,33 @@ impl Clock {
         }
     }
 
+    /// Patience is over at `at`, unless the transaction is over before.
+    pub(super) fn start_patience(&mut self, at: Instant, wheel: &mut Wheel) {
+        if at >= self.end_at {
+            return;
+        }
+        self.patience_at = at;
+        // Over UDP the first repetition comes before, and the wheel stays as it is.
+        if at < self.repeat_at {
+            wheel.arm(&self.node, at);
+        }
+    }
+
     pub(super) fn arm(&self, wheel: &mut Wheel) {
-        match self.repeat_at.min(self.end_at) {
+        match self.repeat_at.min(self.end_at).min(self.patience_at) {
             Instant::NEVER => wheel.cancel(&self.node),
             deadline => wheel.arm(&self.node, deadline),
         }
     }
 
-    /// Which timer is due; a repeating one yields to the ending one.
+    /// Which timer is due; a repeating one yields to patience, and both to the ending one.
     pub(super) fn due(&mut self, now: Instant) -> Option<Timer> {
         if self.end_at <= now {
             self.end_at = Instant::NEVER;
             Some(self.end)
+        } else if self.patience_at <= now {
+            self.patience_at = Instant::NEVER;
+            Some(Timer::Patience)
         } else if self.repeat_at <= now {
             self.repeat_at = Instant::NEVER;
             Some(self.repeat)

@@ -1,6 +1,6 @@
 //! The INVITE client transaction (RFC 3261 §17.1.1, figure 5, as RFC 6026 §8.4 replaces it).
 
-use super::timer::Timer::{A, B, C, D, M};
+use super::timer::Timer::{A, B, C, D, M, Patience};
 use super::{Action, Action::*, ClientEvent as Event, ClientEvent::*};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,14 +17,16 @@ use State::*;
 /// What happens in `state` on `event`. Pairs that the figure does not draw change nothing.
 pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
-        // The request has left; timers A, B and C run.
+        // The request has left; timers A, B and C run, and patience.
         (Calling, Fired(A)) => (Calling, &[Resend, Start(A)]),
         (Calling, Fired(B)) => (Terminated, &[ReportTimeout]),
         (Calling, Fired(C)) => (Terminated, &[ReportTimeout]),
         (Calling, TransportError) => (Terminated, &[ReportFailure]),
-        (Calling, Provisional) => (Proceeding, &[Stop(A), Stop(B), Start(C), Deliver]),
-        (Calling, Success) => (Accepted, &[Stop(A), Stop(B), Forget, Start(M), Deliver]),
-        (Calling, Failure) => (Completed, &[Stop(A), Stop(B), SendAck, Start(D), Deliver]),
+        (Calling, Provisional) => (Proceeding, &[Stop(A), Stop(B), Stop(Patience), Start(C), Deliver]),
+        (Calling, Success) => (Accepted, &[Stop(A), Stop(B), Stop(Patience), Forget, Start(M), Deliver]),
+        (Calling, Failure) => (Completed, &[Stop(A), Stop(B), Stop(Patience), SendAck, Start(D), Deliver]),
+        // Another next hop may be tried, but this one is not given up by the transaction.
+        (Calling, Fired(Patience)) => (Calling, &[ReportSilence]),
 
         // Timer C belongs to the proxy (§16.6 step 11); it is kept here because it replaces timer B.
         (Proceeding, Fired(C)) => (Proceeding, &[ReportTimerC]),
@@ -60,9 +62,10 @@ mod tests {
             Event::all(),
             step,
             "
-            Calling    Provisional    -> Proceeding Stop(A) Stop(B) Start(C) Deliver
-            Calling    Success        -> Accepted Stop(A) Stop(B) Forget Start(M) Deliver
-            Calling    Failure        -> Completed Stop(A) Stop(B) SendAck Start(D) Deliver
+            Calling    Provisional    -> Proceeding Stop(A) Stop(B) Stop(Patience) Start(C) Deliver
+            Calling    Success        -> Accepted Stop(A) Stop(B) Stop(Patience) Forget Start(M) Deliver
+            Calling    Failure        -> Completed Stop(A) Stop(B) Stop(Patience) SendAck Start(D) Deliver
+            Calling    Fired(Patience) -> Calling ReportSilence
             Calling    Fired(A)       -> Calling Resend Start(A)
             Calling    Fired(B)       -> Terminated ReportTimeout
             Calling    Fired(C)       -> Terminated ReportTimeout

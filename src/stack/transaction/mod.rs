@@ -15,7 +15,7 @@ mod refused;
 pub mod table;
 pub mod timer;
 
-pub use table::{Client, ClientKind, Ends, Holders, Notice, Server, Transactions};
+pub use table::{Client, ClientKind, Ends, Holders, Hope, Notice, Server, Transactions};
 pub use timer::Timer;
 
 /// What can happen to a client transaction.
@@ -67,6 +67,7 @@ pub enum Action {
     StartAtT2(Timer),
     Stop(Timer),
     ReportTimeout,
+    ReportSilence,
     ReportTimerC,
     ReportFailure,
     ReportLate,

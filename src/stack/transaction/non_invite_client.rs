@@ -1,6 +1,6 @@
 //! The non-INVITE client transaction (RFC 3261 §17.1.2, figure 6).
 
-use super::timer::Timer::{E, F, K};
+use super::timer::Timer::{E, F, K, Patience};
 use super::{Action, Action::*, ClientEvent as Event, ClientEvent::*};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,8 +19,10 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Trying, Fired(E)) => (Trying, &[Resend, Start(E)]),
         (Trying, Fired(F)) => (Terminated, &[ReportTimeout]),
         (Trying, TransportError) => (Terminated, &[ReportFailure]),
-        (Trying, Provisional) => (Proceeding, &[Deliver]),
-        (Trying, Success | Failure) => (Completed, &[Stop(E), Stop(F), Forget, Start(K), Deliver]),
+        (Trying, Provisional) => (Proceeding, &[Stop(Patience), Deliver]),
+        (Trying, Success | Failure) => (Completed, &[Stop(E), Stop(F), Stop(Patience), Forget, Start(K), Deliver]),
+        // Another next hop may be tried, but this one is not given up by the transaction.
+        (Trying, Fired(Patience)) => (Trying, &[ReportSilence]),
 
         // Timer E goes on, at T2 (§17.1.2.2).
         (Proceeding, Fired(E)) => (Proceeding, &[Resend, StartAtT2(E)]),
@@ -50,9 +52,10 @@ mod tests {
             Event::all(),
             step,
             "
-            Trying     Provisional    -> Proceeding Deliver
-            Trying     Success        -> Completed Stop(E) Stop(F) Forget Start(K) Deliver
-            Trying     Failure        -> Completed Stop(E) Stop(F) Forget Start(K) Deliver
+            Trying     Provisional    -> Proceeding Stop(Patience) Deliver
+            Trying     Success        -> Completed Stop(E) Stop(F) Stop(Patience) Forget Start(K) Deliver
+            Trying     Failure        -> Completed Stop(E) Stop(F) Stop(Patience) Forget Start(K) Deliver
+            Trying     Fired(Patience) -> Trying ReportSilence
             Trying     Fired(E)       -> Trying Resend Start(E)
             Trying     Fired(F)       -> Terminated ReportTimeout
             Trying     TransportError -> Terminated ReportFailure

@@ -12,17 +12,18 @@ use super::clock::Clock;
 use super::directory::{Directory, Link};
 use super::refused::Refused;
 use super::{invite_client, invite_server, non_invite_client, non_invite_server};
-use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, ShareHolder, Shares, Sources, Wheel};
+use crate::base::{
+    Arena, Blob, BuildPrehashed, Channel, Flow, Id, Instant, Key, Outbox, Pool, ShareHolder, Shares, Sources, Wheel,
+};
 use crate::settings::Timers;
 use crate::sip::Index;
 use crate::stack::counters::Limit;
+use crate::stack::health::{NamedBy, Neighbour};
 use crate::stack::identity::Dialog;
-use crate::stack::name_hasher::NameHasher;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::route_counters::RowId;
 use crate::stack::settings::PerCore;
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 const UNBOUNDED: u32 = u32::MAX;
@@ -85,8 +86,15 @@ pub struct Client {
     pub by_size: bool,
     /// What the request is known by as one of whoever opens a dialog, where that was worked out: its responses have it in common.
     pub opening: Option<Dialog>,
+    /// Challenges of the next hop that were answered with a trunk's password on the way to this branch.
+    pub answered: u8,
     /// What is over with this branch.
     pub ends: Ends,
+    /// Who has named its next hop, and when the request left for it.
+    pub named_by: NamedBy,
+    pub sent_at: Instant,
+    /// Whether its request's context waits for it.
+    pub hope: Hope,
     /// True while it stands in the list of those that wait on a connection and have heard nothing.
     listed: bool,
     /// Its neighbours in that list, by slot.
@@ -119,12 +127,25 @@ pub enum Ends {
     Call,
 }
 
+/// What is expected of a branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hope {
+    /// Its answer is waited for.
+    Awaited,
+    /// It has said nothing for as long as patience lasts: it may answer, but others are not kept waiting for it.
+    Silent,
+    /// Another next hop is tried in its place.
+    GivenUp,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientKind {
     Invite,
     NonInvite,
     /// Our own CANCEL of another branch; nobody waits for its outcome.
     Cancel,
+    /// A request of our own, which is no INVITE: no server transaction stands behind it.
+    Own,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +162,8 @@ pub enum Notice {
     ClientFailure(Client),
     /// Timer C fired with a provisional response seen (§16.8): cancel the branch.
     TimerC(Id),
+    /// Nothing has been heard of this branch for as long as its patience lasts.
+    Silent(Id),
     /// A non-INVITE has waited as long as RFC 4320 allows without a 100.
     Late(Id),
     /// A non-INVITE was never answered, and its client has given up; this is its response context.
@@ -163,7 +186,7 @@ pub struct Transactions {
     /// Calls that were answered by a 2xx of late, by Call-ID and the caller's tag: what their ACK is known by where it shows no route.
     pub accepted: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
-    unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
+    unanswered: HashMap<u128, u32, BuildPrehashed>,
     peer_flows: PeerFlows,
     /// Who holds how many, and how many bytes of requests.
     pub shares: Shares,
@@ -246,6 +269,17 @@ impl Transactions {
 
     pub fn next_timeout(&self) -> Option<Instant> {
         self.wheel.next_timeout()
+    }
+}
+
+impl Client {
+    /// Where the request went, as health knows it.
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour {
+            named_by: self.named_by,
+            transport: self.flow.transport,
+            address: self.flow.peer,
+        }
     }
 }
 

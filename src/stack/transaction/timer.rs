@@ -1,4 +1,4 @@
-//! The timers of RFC 3261 §17 (table 4), with L and M of RFC 6026, C of §16.6, and the 100 of RFC 4320.
+//! The timers of RFC 3261 §17 (table 4), with L and M of RFC 6026, C of §16.6, and the 100 of RFC 4320; and one of our own, patience.
 
 use crate::base::Transport;
 use crate::settings::Timers;
@@ -33,6 +33,8 @@ pub enum Timer {
     M,
     /// RFC 4320 §4.1: when the client's timer E reaches T2.
     Late,
+    /// For how long a next hop may say nothing at all before another one is tried. Each branch has its own.
+    Patience,
 }
 
 impl Timer {
@@ -51,6 +53,7 @@ impl Timer {
         Timer::L,
         Timer::M,
         Timer::Late,
+        Timer::Patience,
     ];
 
     /// True for the timers that repeat a message (or a duty) while another one limits the whole.
@@ -70,6 +73,7 @@ impl Timer {
             // L and M do not depend on the transport (RFC 6026 §8.7).
             Timer::L | Timer::M => Some(timers.linger),
             Timer::Late => Some(late_ms(timers)),
+            Timer::Patience => None,
         }
     }
 }

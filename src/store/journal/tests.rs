@@ -1,10 +1,20 @@
 //! The journal at work, with files that are well and ill.
 
+use super::file::beside;
+use super::writer::{BITE, INTERVAL};
 use super::*;
-use crate::base::Key;
-use crate::stack::location::Print;
+use crate::base::{Instant, Key};
+use crate::stack::location::journal::Taken;
+use crate::stack::location::{Durability, Print, RowRules};
+use crate::store::bindings::Table;
+use crate::store::clock;
+use crate::store::round_log as binding_log;
+use crate::store::stored::Terms;
 use rusqlite::Connection;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -43,7 +43,7 @@ fn rest(phone: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
 }
 
 fn open(crew: &Crew, state: State) -> u64 {
-    crew.stats().streams.open(Transport::Tcp, state)
+    crew.stats().numbers.streams.open(Transport::Tcp, state)
 }
 
 use crate::net::State;
@@ -99,7 +99,7 @@ fn what_cannot_be_framed_is_answered_and_closed() {
     let one = message("INFO a", "");
     good.write_all(&one).unwrap();
     expect(&mut good, &one);
-    assert_eq!(crew.stats().streams.garbage, 1);
+    assert_eq!(crew.stats().numbers.streams.garbage, 1);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
     let mut idle: Vec<TcpStream> = (0..IDLE).map(|_| phone(&crew)).collect();
     let mut busy = phone(&crew);
     until("all are open", || open(&crew, State::Open) == IDLE + 1);
-    let before = crew.stats().streams.sweep_visited;
+    let before = crew.stats().numbers.streams.sweep_visited;
     let started = time::Instant::now();
     let one = message("ACK a", "");
     while started.elapsed() < Duration::from_millis(700) {
@@ -161,10 +161,10 @@ fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let stats = crew.stats();
-    let visited = stats.streams.sweep_visited - before;
+    let visited = stats.numbers.streams.sweep_visited - before;
     let ticks = started.elapsed().as_millis() as u64 / 100;
     assert!((1..=ticks + 2).contains(&visited), "{visited} visited in {ticks} ticks");
-    assert_eq!(stats.streams.open(Transport::Tcp, State::Open), IDLE + 1);
+    assert_eq!(stats.numbers.streams.open(Transport::Tcp, State::Open), IDLE + 1);
     let used = time::Instant::now();
     while used.elapsed() < Duration::from_millis(5000) {
         busy.write_all(&one).unwrap();
@@ -172,7 +172,7 @@ fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(open(&crew, State::Open), 1, "the one that was used");
-    assert_eq!(crew.stats().streams.idle_closed, IDLE);
+    assert_eq!(crew.stats().numbers.streams.idle_closed, IDLE);
     assert_eq!(rest(&mut idle[7]), Ok(Vec::new()));
 }
 
@@ -200,7 +200,7 @@ fn connections_are_reused_or_belong_to_one_call() {
     assert_eq!(rest(&mut second), Ok(Vec::new()));
     caller.write_all(&dial(0, "d")).unwrap();
     expect(&mut first, &dial(0, "d"));
-    assert_eq!(crew.stats().streams.connecting, 2);
+    assert_eq!(crew.stats().numbers.streams.connecting, 2);
     until("the rules are told of both names", || notes.ended.lock().unwrap().len() == 2);
     let asked = notes.ended.lock().unwrap()[0].1;
     assert_eq!(asked.channel, Channel::Peer { name: 0, call: 7 });
@@ -215,7 +215,7 @@ fn who_does_not_answer_is_reported_once_for_each_name() {
     until("the rules are told", || !notes.ended.lock().unwrap().is_empty());
     let asked = notes.ended.lock().unwrap()[0].1;
     assert_eq!(asked.channel, Channel::Peer { name: 0, call: 0 });
-    assert_eq!(crew.stats().streams.failed, 1);
+    assert_eq!(crew.stats().numbers.streams.failed, 1);
     assert_eq!(open(&crew, State::Open), 1, "the caller's");
 }
 
@@ -278,12 +278,12 @@ fn no_more_connections_than_the_limit() {
     let phones: Vec<TcpStream> = (0..3).map(|_| phone(&crew)).collect();
     until("three are open", || open(&crew, State::Open) == 3);
     let mut fourth = phone(&crew);
-    assert!(matches!(rest(&mut fourth), Ok(bytes) if bytes.is_empty()) || crew.stats().streams.refused == 1);
+    assert!(matches!(rest(&mut fourth), Ok(bytes) if bytes.is_empty()) || crew.stats().numbers.streams.refused == 1);
     drop(phones);
     until("there is room again", || open(&crew, State::Open) == 0);
     let mut fifth = phone(&crew);
     let one = message("INFO a", "");
     fifth.write_all(&one).unwrap();
     expect(&mut fifth, &one);
-    assert_eq!(crew.stats().streams.refused, 1);
+    assert_eq!(crew.stats().numbers.streams.refused, 1);
 }

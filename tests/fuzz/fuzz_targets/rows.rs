@@ -13,8 +13,9 @@ use rusqlite::types::Value;
 use strowger::base::{Instant, Key, Transport};
 use strowger::stack::location::{Location, RowRules};
 use strowger::stack::{Settings, settings};
-use strowger::store::bindings::{Table, Terms};
+use strowger::store::bindings::Table;
 use strowger::store::round_log::CHECK;
+use strowger::store::stored::Terms;
 
 const COLUMNS: usize = 16;
 const NOW: u64 = 1_000_000;

@@ -85,7 +85,8 @@ pub enum Rule {
     Credentials,
     /// No message leaves on a stream without Content-Length (§18.3, §20.14).
     Length,
-    /// P-Asserted-Identity leaves only where a trusted source has written it (RFC 3325 §5).
+    /// P-Asserted-Identity leaves only where a trusted source has written it, or towards one that is trusted with the name that the sender has
+    /// proved (RFC 3325 §5).
     AssertedIdentity,
     /// One request that comes makes few that leave, an ACK too.
     Copies,

@@ -308,6 +308,7 @@ impl Scenario {
         settings.timers.t1 = t1_ms;
         settings.timers.t2 = 8 * t1_ms;
         settings.timers.t4 = 10 * t1_ms;
+        settings.next_hop.patience = 8 * t1_ms;
         settings.timers.c = pick(rng, &[180_000, 40_000]);
         settings.timers.linger = pick(rng, &[64 * t1_ms, 64 * t1_ms, 10 * t1_ms, 2 * t1_ms]);
         if rng.one_in(10) {

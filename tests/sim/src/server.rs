@@ -23,6 +23,7 @@ use strowger::stack::auth::digest::Hash;
 use strowger::stack::auth::nonce::Nonces;
 use strowger::stack::auth::users::{Entry, Users};
 use strowger::stack::counters::Drop;
+use strowger::stack::health::Health;
 use strowger::stack::{Element, Endpoint, Location, Occupancy};
 
 pub struct Server {
@@ -67,12 +68,14 @@ fn endpoints_of(plan: &ServerPlan, location: &Arc<Location>, live: &Arc<LiveConn
     let users = users_of(plan);
     let nonces = Arc::new(Nonces::new(plan.key, run, 4096));
     let sources = Arc::new(Sources::new(plan.key, 0));
+    let health = Arc::new(Health::new(plan.key));
     let each = |core| {
         let settings = Arc::clone(&plan.settings);
         let (location, live) = (Arc::clone(location), Arc::clone(live));
         let mut endpoint = Endpoint::new(settings, location, live, core, plan.key);
         endpoint.share_nonces(Arc::clone(&nonces));
         endpoint.share_sources(Arc::clone(&sources));
+        endpoint.share_health(Arc::clone(&health));
         endpoint.handle_users(Arc::clone(&users));
         endpoint
     };

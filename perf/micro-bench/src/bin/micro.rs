@@ -5,6 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use strowger::base::Flow;
 use strowger::sip::{Index, Message, Name, Rewrite, fill_received};
+use strowger::stack::Element;
 use strowger_micro::traffic::{Agents, Batch, Calls, Kind, Server, register_all};
 
 const USERS: u32 = 10_000;

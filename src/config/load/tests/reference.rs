@@ -84,6 +84,31 @@ fn reference() -> String {
 /// Set for a test, this has the reference written anew.
 const WRITE: &str = "STROWGER_WRITE_REFERENCE";
 
+/// The fuzzer's dictionary has every key; what else it has is kept.
+#[test]
+fn the_reference_is_what_the_fuzzer_knows() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/conf.dict");
+    let there = std::fs::read_to_string(path).unwrap();
+    let keys = crate::config::load::known_keys()
+        .into_values()
+        .flatten()
+        .map(|key| format!("\"{key} = \""));
+    let known = |key: &String| there.lines().any(|line| line == key);
+    let missing: Vec<String> = keys.filter(|key| !known(key)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    assert!(
+        std::env::var_os(WRITE).is_some(),
+        "tests/fuzz/conf.dict lacks {missing:?}: run with {WRITE}=1"
+    );
+    let (about, entries): (Vec<&str>, Vec<&str>) = there.lines().partition(|line| line.starts_with('#'));
+    let mut lines: Vec<&str> = entries.into_iter().chain(missing.iter().map(String::as_str)).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    std::fs::write(path, [about, lines].concat().join("\n") + "\n").unwrap();
+}
+
 #[test]
 fn the_reference_is_what_the_table_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/strowger.toml");
@@ -214,6 +239,8 @@ const ROUTE: &str = r##"# Where requests go, before the location service is aske
 # Header lines that are added, and header fields that are removed, all of that name. Those by which requests find their way are this server's.
 #add_header = ["X-Account: 42"]
 #remove_header = ["X-Internal"]
+# For "relay": the account of a [[trunk]]. The targets' 401 and 407 are answered with its password, and the caller knows nothing of it.
+#trunk = "carrier"
 # Scanners look for what answers: these say who they are. Such a route stands best before all others.
 #[[route]]
 #user_agent = ["friendly-scanner", "sipvicious", "sipcli", "sip-scan", "sipsak", "sundayddr", "iwar", "pplsip"]
@@ -222,4 +249,22 @@ const ROUTE: &str = r##"# Where requests go, before the location service is aske
 #action = "reject"
 # 400 to 699. Default: 403.
 #status = 403
+
+# Accounts with carriers (docs/trunks.md). "strowger trunks" shows how their registrations stand.
+#[[trunk]]
+#name = "carrier"
+# Where it registers: a SIP URI as a target of a [[route]] is.
+#registrar = "sip:carrier.example.net"
+# As the carrier knows it: who registers, and the user of our Contact. Calls that come in have it in their Request-URI.
+#user = "4930123"
+# Who answers challenges. Default: the user.
+#auth_user = "4930123"
+# A file with the password on its only line, which nobody else may read (chmod 600).
+#password_file = "certs/carrier.password"
+# Only challenges in this realm are answered. Default: those in any.
+#realm = "carrier.example.net"
+# false: the carrier knows us by our address; the password is for calls alone.
+#register = true                 # default: true
+# For how long the registration is asked for, "30s" to "7d"; it is refreshed between the half and three quarters of what is granted.
+#expires = "10m"                 # default: "10m"
 "##;

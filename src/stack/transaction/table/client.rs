@@ -5,10 +5,11 @@ use super::super::timer::Timer;
 use super::super::{Action, ClientEvent, ack, invite_client, non_invite_client};
 use super::UNBOUNDED_REPEATS;
 use super::unanswered::NONE;
-use super::{CLIENT_TOKEN, Client, ClientKind, ClientState, Ends, Notice, Transactions};
+use super::{CLIENT_TOKEN, Client, ClientKind, ClientState, Ends, Hope, Notice, Transactions};
 use crate::base::{Blob, Flow, Id, Instant, Outbox, Span, TimerId};
 use crate::settings::Timers;
 use crate::sip::{Index, Message};
+use crate::stack::health::NamedBy;
 use crate::stack::route_counters::RowId;
 
 /// What the actions of one step came to.
@@ -17,6 +18,7 @@ struct Done {
     deliver: bool,
     failed: bool,
     timer_c: bool,
+    silent: bool,
     /// A timer was started or stopped.
     timed: bool,
 }
@@ -93,7 +95,11 @@ impl Transactions {
             row: RowId::NONE,
             by_size: false,
             opening: None,
+            answered: 0,
             ends: Ends::Nothing,
+            named_by: NamedBy::Message,
+            sent_at: now,
+            hope: Hope::Awaited,
             listed: false,
             before: NONE,
             after: NONE,
@@ -113,6 +119,28 @@ impl Transactions {
             self.list(id, &flow);
         }
         id
+    }
+
+    /// From now on nothing may be heard of the branch for so long, milliseconds; then there is a [`Notice::Silent`].
+    pub fn start_patience(&mut self, now: Instant, id: Id, patience_ms: u64) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.clock.start_patience(now.after_ms(patience_ms), &mut self.wheel);
+        }
+    }
+
+    /// Another next hop is tried in its place: its request is not repeated any more, but an answer to it may still come. Brings the breadth that
+    /// it had, and the bytes for a place that had proved nothing are no longer counted.
+    pub fn give_up(&mut self, id: Id) -> u32 {
+        let Some(client) = self.clients.get_mut(id) else {
+            return 0;
+        };
+        client.hope = Hope::GivenUp;
+        client.unproved = 0;
+        if client.state.is_unanswered() {
+            client.clock.stop(client.clock.repeat);
+            client.clock.arm(&mut self.wheel);
+        }
+        std::mem::take(&mut client.breadth)
     }
 
     /// The request as it was sent, while it is kept.
@@ -227,6 +255,7 @@ impl Transactions {
                     done.timed = true;
                 }
                 Action::ReportTimerC => done.timer_c = true,
+                Action::ReportSilence => done.silent = true,
                 Action::ReportFailure => done.failed = true,
                 Action::ReportTimeout | Action::ReportLate | Action::Transmit | Action::Remember => {}
             }
@@ -246,8 +275,14 @@ impl Transactions {
         if heard {
             self.unlist(id);
         }
-        (done.deliver, done.timer_c.then_some(Notice::TimerC(id)))
+        let notice = match (done.timer_c, done.silent) {
+            (true, _) => Some(Notice::TimerC(id)),
+            (false, true) => Some(Notice::Silent(id)),
+            (false, false) => None,
+        };
+        (done.deliver, notice)
     }
+
     pub(super) fn remove_client(&mut self, id: Id) -> Option<Client> {
         self.unlist(id);
         let mut client = self.clients.remove(id)?;

@@ -158,7 +158,7 @@ impl Transactions {
                 // A lost ACK or an unreachable caller changes nothing for the branches: they end by themselves.
                 Action::ReportFailure => {}
                 Action::ReportTimeout => self.refused.note(server.key),
-                Action::SendAck | Action::ResendAck | Action::StartAtT2(_) | Action::ReportTimerC => {}
+                Action::SendAck | Action::ResendAck | Action::StartAtT2(_) | Action::ReportTimerC | Action::ReportSilence => {}
             }
         }
         if over {

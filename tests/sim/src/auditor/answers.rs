@@ -581,7 +581,8 @@ impl Hop {
         if tx.class != Class::Invite || tx.intent != Intent::Honest || tx.final_at.is_some() {
             return Ok(());
         }
-        let waiting = tx.branches.iter().find(|b| self.is_pending(**b, now));
+        let is_waited_for = |branch: usize| self.is_pending(branch, now) && !self.is_silent(branch, now);
+        let waiting = tx.branches.iter().find(|branch| is_waited_for(**branch));
         match waiting {
             Some(branch) => Err((
                 Rule::BestResponse,

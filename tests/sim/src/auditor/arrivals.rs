@@ -75,6 +75,11 @@ impl Auditor {
         let tx = &hop.transactions[number];
         let soon = now.after_ms(hop.soon_ms);
         let stateful = !hop.is_stateless();
+        if stateful && matches!(tx.class, Class::Invite | Class::Other(_)) {
+            let patience_ms = hop.settings.next_hop.patience + hop.slack_ms();
+            self.debts
+                .push(now.after_ms(patience_ms), server, Debt::NextTarget { tx: number });
+        }
         match tx.class {
             Class::Ack => {
                 // With the INVITE's branch it is for a refusal.
@@ -117,15 +122,17 @@ impl Auditor {
         };
         let branch = &mut hop.branches[number];
         hop.heard.insert(branch.to.ip());
+        branch.heard_at.get_or_insert(now);
         branch.tainted |= branch.request.key != message.key || intent != Intent::Honest;
         let alive = hop.is_alive(&hop.branches[number], now);
+        let came_late = hop.came_late(&hop.branches[number]);
         let branch = &mut hop.branches[number];
         if branch.responses.iter().all(|(r, _)| r.digest != message.digest) {
             branch.responses.push((Rc::clone(message), intent));
         }
         // Too late: the server has forgotten the branch, or may have.
         branch.lost |= branch.outcome.is_none() && !alive;
-        let is_owed = alive && hop.transactions[branch.tx].intent == Intent::Honest && intent == Intent::Honest;
+        let is_owed = alive && !came_late && hop.transactions[branch.tx].intent == Intent::Honest && intent == Intent::Honest;
         let came = Came {
             server,
             branch: number,

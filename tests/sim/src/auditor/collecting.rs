@@ -4,6 +4,7 @@ use super::Auditor;
 use super::debts::{Debt, Entry};
 use super::hop::{Class, Hop};
 use crate::address::{Address, same_uri};
+use crate::addresses::dead;
 use crate::air::Air;
 use crate::bindings::Bound;
 use crate::hashing::digest;
@@ -15,6 +16,7 @@ use crate::rule::Rule;
 use crate::text::address_spec;
 use std::rc::Rc;
 use strowger::base::Instant;
+use strowger::stack::route::Route;
 use strowger::stack::settings::Fork;
 
 /// What was not paid: the rule, what is missing, and the transaction.
@@ -51,6 +53,7 @@ impl Auditor {
                 Some(missing)
             }
             Debt::Settled { tx } => hop.outcome_missing(tx, at),
+            Debt::NextTarget { tx } => hop.next_target_missing(tx),
             Debt::Copy {
                 tx,
                 response,
@@ -94,6 +97,32 @@ impl Hop {
         }
         let what = format!("no final response for {}", t.request.title());
         Some((Rule::FinalInTime, what, tx))
+    }
+
+    /// Nobody is at the first target: when patience is over, or before, the next one is asked.
+    fn next_target_missing(&self, tx: usize) -> Option<Missing> {
+        let t = &self.transactions[tx];
+        let is_dead = |branch: &usize| {
+            let branch = &self.branches[*branch];
+            branch.to == dead(branch.to.is_ipv6()) && branch.outcome.is_none() && !branch.tainted
+        };
+        let is_stuck = !t.branches.is_empty() && t.branches.iter().all(is_dead);
+        let is_over = t.final_at.is_some() || t.cancel_asked.is_some() || t.reopen || t.intent != Intent::Honest;
+        if !is_stuck || is_over || !self.has_second_gateway(t.request.uri()) {
+            return None;
+        }
+        let what = format!("no other target was tried in place of a silent one for {}", t.request.title());
+        Some((Rule::FinalInTime, what, tx))
+    }
+
+    /// Whether a request for this URI goes to a dead gateway, and to another one if that fails, both by address.
+    fn has_second_gateway(&self, uri: &[u8]) -> bool {
+        let is_gateway = Address::of(uri).is_some_and(|uri| uri.user.starts_with(GATEWAY_PREFIX));
+        let is_spare = |route: &Route| {
+            let targets: Vec<_> = route.hops().iter().map(|hop| hop.address).collect();
+            matches!(targets[..], [Some(first), Some(_)] if first == dead(first.is_ipv6()))
+        };
+        is_gateway && self.settings.routes.iter().any(is_spare)
     }
 
     fn outcome_missing(&self, tx: usize, at: Instant) -> Option<Missing> {

@@ -28,10 +28,11 @@ pub fn forwarded(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Readi
         return Err((Rule::BitForBit, difference(came, left)));
     }
     content_length(came, left)?;
-    taken_away(came, left, |line| match line.field {
+    let may_go = |line: &Line| match line.field {
         Field::AssertedIdentity => !sources.iter().all(|source| hop.trusts(*source)),
         _ => hop.guard.may_be_for_us(came.get(&line.value)),
-    })
+    };
+    taken_away(came, left, may_go, |line| hop.asserts_rightly(came, left, line))
 }
 
 /// A length that came leaves as it is; where none came there may be the right one (§20.14).
@@ -48,20 +49,25 @@ fn content_length(came: &Reading, left: &Reading) -> Verdict {
     Err((Rule::BitForBit, format!("{} Content-Length came, {} left", a.len(), b.len())))
 }
 
-/// Credentials and asserted identities: what leaves has come, in its order, and only what `may_go` does not leave.
-fn taken_away(came: &Reading, left: &Reading, may_go: impl Fn(&Line) -> bool) -> Verdict {
+/// Credentials and asserted identities: what leaves has come, in its order, but for what `may_come`, and only what `may_go`
+/// does not leave.
+fn taken_away(came: &Reading, left: &Reading, may_go: impl Fn(&Line) -> bool, may_come: impl Fn(&Line) -> bool) -> Verdict {
     let own = |line: &&Line| line.field.is_for_a_hop() && line.field != Field::ContentLength;
-    let mut leaves = left.lines.iter().filter(own).peekable();
+    let mut leaves = left.lines.iter().filter(own);
     for line in came.lines.iter().filter(own) {
-        let same = leaves.peek().is_some_and(|l| left.get(&l.whole) == came.get(&line.whole));
-        if same {
-            leaves.next();
+        // What may come stands anywhere between.
+        let same = |leaving: &&Line| left.get(&leaving.whole) == came.get(&line.whole);
+        let next = leaves.clone().position(|leaving| same(&leaving) || !may_come(leaving));
+        if let Some(place) = next
+            && leaves.clone().nth(place).is_some_and(|leaving| same(&leaving))
+        {
+            leaves.nth(place);
         } else if !may_go(line) {
             let what = format!("{:?} came and did not leave", text(came.get(&line.whole)));
             return Err((Rule::BitForBit, what));
         }
     }
-    match leaves.next() {
+    match leaves.find(|line| !may_come(line)) {
         None => Ok(()),
         Some(line) => Err((
             Rule::BitForBit,
@@ -288,7 +294,7 @@ pub fn is_copy(came: &Reading, left: &Reading) -> bool {
     let same_status = came.status() == left.status() || (came.status() == 503 && left.status() == 500);
     came.trunk == left.trunk
         && content_length(came, left).is_ok()
-        && taken_away(came, left, |line| line.field == Field::AssertedIdentity).is_ok()
+        && taken_away(came, left, |line| line.field == Field::AssertedIdentity, |_| false).is_ok()
         && same_status
         && came.vias.len() == left.vias.len() + 1
         && (0..left.vias.len()).all(|n| came.via(n + 1) == left.via(n))

@@ -25,6 +25,10 @@ pub enum Debt {
     Settled {
         tx: usize,
     },
+    /// The first target of a route is dead: the next one was tried.
+    NextTarget {
+        tx: usize,
+    },
     /// A response is passed on.
     Copy {
         tx: usize,

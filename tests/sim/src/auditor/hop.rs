@@ -85,6 +85,8 @@ pub(super) struct Branch {
     pub(super) request: Rc<Reading>,
     pub(super) to: SocketAddr,
     pub(super) sent: Instant,
+    /// When the first response of all came.
+    pub(super) heard_at: Option<Instant>,
     pub(super) provisional: Option<Instant>,
     /// When the 101–199 of honest agents came, in order; before them, when it was sent. Only what the next rules ask for is kept:
     /// those of a moment ago, which may still be in the mail between the cores, and the last one before them.
@@ -112,6 +114,7 @@ impl Branch {
             request: Rc::clone(message),
             to,
             sent: now,
+            heard_at: None,
             provisional: None,
             signs: vec![now],
             outcome: None,
@@ -341,6 +344,20 @@ impl Hop {
     pub(super) fn is_pending(&self, branch: usize, now: Instant) -> bool {
         let branch = &self.branches[branch];
         branch.outcome.is_none() && self.is_alive(branch, now)
+    }
+
+    /// True if nothing has been heard of the branch for as long as `[next_hop] patience`: nobody need wait for it.
+    pub(super) fn is_silent(&self, branch: usize, now: Instant) -> bool {
+        let branch = &self.branches[branch];
+        let waited_ms = now.ms_since(branch.sent) + self.slack_ms();
+        branch.outcome.is_none() && branch.provisional.is_none() && waited_ms >= self.settings.next_hop.patience
+    }
+
+    /// True if the first that was heard of the branch came when patience was over: another target may have been tried in its place, or the answer
+    /// of another may have left.
+    pub(super) fn came_late(&self, branch: &Branch) -> bool {
+        let waited_ms = branch.heard_at.map_or(0, |at| at.ms_since(branch.sent)) + self.slack_ms();
+        waited_ms >= self.settings.next_hop.patience
     }
 
     pub(super) fn add(

@@ -79,7 +79,7 @@ impl Hop {
     }
 
     /// What must not leave with any message, whoever sent it.
-    pub(super) fn nothing_leaks(&self, message: &Reading, intent: Intent) -> Verdict {
+    pub(super) fn nothing_leaks(&self, to: SocketAddr, message: &Reading, intent: Intent) -> Verdict {
         let ours = |line: &&Line| {
             matches!(line.field, Field::Authorization | Field::ProxyAuthorization) && self.guard.is_for_us(message.get(&line.value))
         };
@@ -97,7 +97,7 @@ impl Hop {
         let mut all = self.generations(newest).map(|tx| &self.transactions[tx]);
         let trusts = |source: &SocketAddr| self.trusts(*source);
         let believed = match message.is_request() {
-            true => all.any(|tx| tx.sources.iter().any(trusts)),
+            true => all.any(|tx| tx.sources.iter().any(trusts) || self.trusts(to) && self.asserts_only_proved(tx, message)),
             false => !self.settings.limits.trusted_sources.is_empty(),
         };
         if believed {
@@ -105,6 +105,21 @@ impl Hop {
         }
         let what = format!("{} left with what a stranger asserts", message.title());
         Err((Rule::AssertedIdentity, what))
+    }
+
+    /// Whether this line names the user that the request has proved to come from, as the server writes it (RFC 3325 §5).
+    pub(super) fn asserts_rightly(&self, came: &Reading, left: &Reading, line: &Line) -> bool {
+        let is_ours = left.get(&line.whole).starts_with(b"P-Asserted-Identity: <sip:");
+        let name = Name::of(left.get(&line.value));
+        line.field == Field::AssertedIdentity && is_ours && name.is_some_and(|name| self.guard.has_proved(came, &name))
+    }
+
+    fn asserts_only_proved(&self, tx: &Tx, message: &Reading) -> bool {
+        let mut lines = message.lines.iter().filter(|line| line.field == Field::AssertedIdentity);
+        lines.all(|line| {
+            let mut came = std::iter::once(&tx.request).chain(&tx.variants);
+            came.any(|came| self.asserts_rightly(came, message, line))
+        })
     }
 
     pub(super) fn trusts(&self, source: SocketAddr) -> bool {

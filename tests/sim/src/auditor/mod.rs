@@ -177,7 +177,7 @@ impl Auditor {
             return self.response_out(air, server, to, message, location);
         }
         let intent = self.request_out(air, server, to, message);
-        if let Err((rule, detail)) = self.hops[server].nothing_leaks(message, intent) {
+        if let Err((rule, detail)) = self.hops[server].nothing_leaks(to, message, intent) {
             self.complain(rule, server, detail, Some(message));
         }
         intent

@@ -382,7 +382,8 @@ impl Hop {
         }
         for other in &tx.branches {
             let branch = &self.branches[*other];
-            let waiting = branch.q.is_some_and(|other| other > q) && self.is_pending(*other, now) && branch.cancel.is_none();
+            let is_waited_for = self.is_pending(*other, now) && !self.is_silent(*other, now);
+            let waiting = branch.q.is_some_and(|other| other > q) && is_waited_for && branch.cancel.is_none();
             if waiting {
                 return Err((Rule::TargetSet, format!("q={q} began while {:?} is pending", branch.q)));
             }

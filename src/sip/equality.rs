@@ -1,8 +1,14 @@
-//! Which URIs can be equal (RFC 3261 §19.1.4), at a cost that grows with their length alone: what all equal ones have in common, so that a
-//! table finds them by it, and the comparison of parameters and header fields that come in any order.
+//! Which URIs are equal (RFC 3261 §19.1.4), at a cost that grows with their length alone; and what all equal ones have in common, so that
+//! a table finds them by it.
 
+use super::cursor;
 use super::params::Params;
-use super::uri::{MAX_COMPARED, MAX_COMPARED_LEN, Scheme, Uri, characters, fold, same_folded};
+use super::uri::{Host, Scheme, Uri};
+
+/// With more parameters or headers than this, or a longer text, two URIs are equal only as text: what comparing all with all costs must not
+/// be a peer's choice.
+const MAX_COMPARED: usize = 32;
+const MAX_COMPARED_LEN: usize = 2048;
 
 /// Parameters that may not stand in one of two equal URIs alone.
 const TELLING: [&[u8]; 5] = [b"user", b"ttl", b"method", b"maddr", b"transport"];
@@ -11,6 +17,44 @@ const TELLING: [&[u8]; 5] = [b"user", b"ttl", b"method", b"maddr", b"transport"]
 const SHORT: usize = 48;
 
 impl Uri<'_> {
+    /// Comparison of §19.1.4: reflexive and symmetric, and, as the RFC notes, not transitive.
+    pub fn equals(&self, other: &Uri) -> bool {
+        if self.text == other.text {
+            return true;
+        }
+        if self.scheme != other.scheme || self.text.len().max(other.text.len()) > MAX_COMPARED_LEN {
+            return false;
+        }
+        match self.scheme {
+            Scheme::Sip | Scheme::Sips => self.equals_sip(other),
+            Scheme::Tel => self.equals_tel(other),
+            Scheme::Other => {
+                // Of an unknown scheme only the scheme's own case is known not to matter.
+                let colon = |text: &[u8]| memchr::memchr(b':', text).unwrap_or(text.len());
+                let (a, b) = (self.text.split_at(colon(self.text)), other.text.split_at(colon(other.text)));
+                a.0.eq_ignore_ascii_case(b.0) && a.1 == b.1
+            }
+        }
+    }
+
+    fn equals_sip(&self, other: &Uri) -> bool {
+        let same_host = match (self.host, other.host) {
+            (Host::Name(a), Host::Name(b)) => a.eq_ignore_ascii_case(b),
+            (a, b) => a == b,
+        };
+        same_host
+            && self.port == other.port
+            && same_optional(self.user, other.user, same_exactly)
+            && same_optional(self.password, other.password, same_exactly)
+            && same_params(self.params, other.params, Rule::Sip)
+            && same_headers(self.headers, other.headers)
+    }
+
+    /// RFC 3966 §4 and §5: visual separators do not count, parameters do in any order.
+    fn equals_tel(&self, other: &Uri) -> bool {
+        self.digits().eq(other.digits()) && same_params(self.params, other.params, Rule::Tel)
+    }
+
     /// Appends what every URI that equals this one has in common with it; the SIP and the SIPS version of one place have it too. URIs that
     /// have it in common need not be equal.
     pub fn write_common(&self, out: &mut Vec<u8>) {
@@ -31,7 +75,7 @@ impl Uri<'_> {
             write_characters(part, false, out);
         }
         match self.host.ip() {
-            Some(ip) => super::cursor::write_ip(ip, out),
+            Some(ip) => cursor::write_ip(ip, out),
             None => out.extend(self.host_text.iter().map(u8::to_ascii_lowercase)),
         }
         if let Some(port) = self.port {
@@ -141,7 +185,7 @@ impl<'a> Numbered<'a> {
 
 /// What is asked of a parameter that one of two URIs has alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
+enum Rule {
     /// It does not count, if it is none of [`TELLING`].
     Sip,
     /// It makes them differ (RFC 3966 §5).
@@ -160,7 +204,7 @@ fn fits(value: Option<&[u8]>, found: Option<Option<&[u8]>>, name: &[u8], rule: R
 }
 
 /// Whether each parameter of one fits to those of the other.
-pub(super) fn same_params(a: Params, b: Params, rule: Rule) -> bool {
+fn same_params(a: Params, b: Params, rule: Rule) -> bool {
     if a.text() == b.text() {
         return a.into_iter().nth(MAX_COMPARED).is_none();
     }
@@ -180,7 +224,7 @@ pub(super) fn same_params(a: Params, b: Params, rule: Rule) -> bool {
 }
 
 /// Header components are never ignored and come in any order.
-pub(super) fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
+fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => match (sorted(a), sorted(b)) {
@@ -218,18 +262,62 @@ fn sorted(headers: &[u8]) -> Option<([(u64, Field<'_>); MAX_COMPARED], usize)> {
     Some((list, count))
 }
 
+/// The bytes of a URI component as they compare: an escape of a character outside of the reserved set is that character, one inside
+/// of it is something else than the character.
+fn characters(text: &[u8]) -> impl Iterator<Item = u16> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let byte = *text.get(at)?;
+        let escaped = if byte == b'%' { cursor::unescape(text, at) } else { None };
+        at += if escaped.is_some() { 3 } else { 1 };
+        Some(match escaped {
+            Some(byte) if b";/?:@&=+$,".contains(&byte) => 0x100 | u16::from(byte),
+            Some(byte) => u16::from(byte),
+            None => u16::from(byte),
+        })
+    })
+}
+
+fn same_exactly(a: &[u8], b: &[u8]) -> bool {
+    characters(a).eq(characters(b))
+}
+
+/// A character as it compares without case.
+fn fold(character: u16) -> u16 {
+    match character {
+        0..0x80 => u16::from((character as u8).to_ascii_lowercase()),
+        _ => character,
+    }
+}
+
+fn same_folded(a: &[u8], b: &[u8]) -> bool {
+    characters(a).map(fold).eq(characters(b).map(fold))
+}
+
+fn same_optional(a: Option<&[u8]>, b: Option<&[u8]>, same: fn(&[u8], &[u8]) -> bool) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn common(uri: &str) -> Vec<u8> {
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::parse(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault:?}"))
+    }
+
+    fn common(text: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        Uri::parse(uri.as_bytes()).unwrap().write_common(&mut out);
+        uri(text).write_common(&mut out);
         out
     }
 
     fn equal(a: &str, b: &str) -> bool {
-        let (a, b) = (Uri::parse(a.as_bytes()).unwrap(), Uri::parse(b.as_bytes()).unwrap());
+        let (a, b) = (uri(a), uri(b));
         assert_eq!(a.equals(&b), b.equals(&a));
         a.equals(&b)
     }
@@ -284,5 +372,87 @@ mod tests {
         };
         assert!(equal(&headers("x"), &headers("X")));
         assert!(!equal(&headers("x"), &headers("y")));
+    }
+
+    #[test]
+    fn equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            ("sip:carol@chicago.com;newparam=5", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=off"),
+            // Others.
+            ("sip:a@[2001:db8::1]", "SIP:a@[2001:DB8:0::1]"),
+            ("sip:a@192.0.2.4", "sip:a@192.0.2.004"),
+            ("sip:a@b;l%72", "sip:a@b;lr"),
+            ("sip:a@b;x=%41", "sip:a@b;x=a"),
+            ("sip:a@b?Subject=x", "sip:a@b?subject=%78"),
+            ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
+            ("tel:+1-201-555-0123", "tel:+1(201)5550123"),
+            (
+                "tel:7042;phone-context=Example.com;a=b",
+                "tel:7042;A=b;phone-context=example.com",
+            ),
+            ("HTTP://x.example/a", "http://x.example/a"),
+        ] {
+            assert!(uri(a).equals(&uri(b)), "{a} = {b}");
+            assert!(uri(b).equals(&uri(a)), "{b} = {a}");
+        }
+    }
+
+    #[test]
+    fn not_equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;security=off"),
+            // Others.
+            ("sip:a@b", "sips:a@b"),
+            ("sip:a@b", "sip:b"),
+            ("sip:a@b", "sip:a:pw@b"),
+            ("sip:a:pw@b", "sip:a:PW@b"),
+            ("sip:a@b;user=phone", "sip:a@b"),
+            ("sip:a@b;ttl=1", "sip:a@b"),
+            ("sip:a@b;method=INVITE", "sip:a@b"),
+            ("sip:a@b;maddr=192.0.2.1", "sip:a@b"),
+            ("sip:a@b;m%61ddr=192.0.2.1", "sip:a@b"),
+            ("sip:a%3Bb@c", "sip:a;b@c"),
+            ("sip:a%2541@b", "sip:a%41@b"),
+            ("sip:a@b?x=1&x=1&x=2", "sip:a@b?x=1&x=2&x=2"),
+            ("sip:a@b;lr", "sip:a@b;lr=on"),
+            ("sip:%00@b", "sip:%00%00@b"),
+            ("tel:+12015550123", "tel:12015550123"),
+            ("tel:7042;phone-context=a", "tel:7042"),
+            ("http://x.example/a", "http://x.example/A"),
+            ("tel:+1", "sip:+1@x"),
+        ] {
+            assert!(!uri(a).equals(&uri(b)), "{a} != {b}");
+            assert!(!uri(b).equals(&uri(a)), "{b} != {a}");
+        }
+    }
+
+    #[test]
+    fn many_parameters_compare_as_text_only() {
+        let many: String = (0..MAX_COMPARED + 1).map(|i| format!(";p{i}")).collect();
+        let (a, b) = (format!("sip:a@b{many}"), format!("sip:a@B{many}"));
+        assert!(uri(&a).equals(&uri(&a)));
+        assert!(!uri(&a).equals(&uri(&b)));
+        let long = "x".repeat(MAX_COMPARED_LEN);
+        assert!(!uri(&format!("sip:a@b;{long}")).equals(&uri(&format!("sip:a@B;{long}"))));
     }
 }

@@ -1,0 +1,48 @@
+//! What all ways to show a call have in common.
+
+use std::io;
+use strowger::control::TraceEvent;
+
+/// One way to show what happens.
+pub trait Show {
+    /// It is seen when this returns.
+    fn show(&mut self, event: &TraceEvent) -> io::Result<()>;
+}
+
+/// What peers sent, without what would speak to a terminal.
+pub fn visible(text: &str) -> String {
+    let visible = |c: char| match c {
+        '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(visible).collect()
+}
+
+/// Seconds since another event, with their sign and to the millisecond.
+pub fn delta(before_us: Option<u64>, now_us: u64) -> String {
+    let ms = before_us.map_or(0, |before| (now_us as i64 - before as i64) / 1000);
+    format!("{}{}.{:03}", if ms < 0 { '-' } else { '+' }, ms.abs() / 1000, ms.abs() % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_between() {
+        assert_eq!(delta(None, 5), "+0.000");
+        assert_eq!(delta(Some(1_000_000), 1_012_999), "+0.012");
+        assert_eq!(delta(Some(1_000_000), 62_500_000), "+61.500");
+        assert_eq!(
+            delta(Some(1_012_000), 1_000_000),
+            "-0.012",
+            "another core's, or the clock was set"
+        );
+    }
+
+    #[test]
+    fn nothing_speaks_to_the_terminal() {
+        assert_eq!(visible("a\u{1b}[31m\tb\u{85}é"), "a\u{fffd}[31m b\u{fffd}é");
+    }
+}

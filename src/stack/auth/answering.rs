@@ -1,0 +1,165 @@
+//! How this server answers the challenges of others (RFC 3261 §22.2, §22.3; RFC 7616): with the password of a trunk.
+
+use crate::base::Key;
+use crate::base::hash::write_hex;
+use crate::sip::{Challenge, Credentials, Message, Name};
+use crate::stack::auth::digest::{self, Algorithm};
+use crate::stack::trunk::Trunk;
+use std::collections::VecDeque;
+
+/// Nonces whose counts are remembered: who asks with one nonce for several requests wants each count once.
+const NONCES: usize = 64;
+
+/// A challenge that can be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    pub challenge: Challenge<'a>,
+    /// As the header field has it, to be kept.
+    pub value: &'a [u8],
+    /// It is a 407's.
+    pub is_proxys: bool,
+    algorithm: Algorithm,
+    session: bool,
+    /// `auth`, `auth-int`, or none.
+    qop: Option<&'static [u8]>,
+}
+
+impl<'a> Chosen<'a> {
+    /// The topmost challenge that we know how to answer (RFC 8760 §2.4), in the trunk's realm if it names one.
+    pub fn of(message: &Message<'a>, trunk: &Trunk) -> Option<Chosen<'a>> {
+        let name = match message.status() {
+            407 => Name::ProxyAuthenticate,
+            _ => Name::WwwAuthenticate,
+        };
+        let mut all = message.all(name);
+        all.find_map(|header| Chosen::read(header.value, name == Name::ProxyAuthenticate, trunk))
+    }
+
+    pub fn read(value: &'a [u8], is_proxys: bool, trunk: &Trunk) -> Option<Chosen<'a>> {
+        let challenge = Challenge::parse(value).ok()??;
+        let (algorithm, session) = match challenge.algorithm {
+            None => (Algorithm::Md5, false),
+            Some(text) => Algorithm::parse(text)?,
+        };
+        let offers = |qop: &[u8]| {
+            let mut offered = challenge.qop.unwrap_or_default().split(|byte| *byte == b',');
+            offered.any(|one| one.trim_ascii().eq_ignore_ascii_case(qop))
+        };
+        let qop = match challenge.qop {
+            None => None,
+            Some(_) => Some([&b"auth"[..], b"auth-int"].into_iter().find(|qop| offers(qop))?),
+        };
+        let fits = trunk.realm.as_ref().is_none_or(|realm| realm == challenge.realm);
+        fits.then_some(Chosen {
+            challenge,
+            value,
+            is_proxys,
+            algorithm,
+            session,
+            qop,
+        })
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub method: &'a [u8],
+    pub uri: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// Writes answers. One core has one.
+pub struct Answering {
+    key: Key,
+    answers: u64,
+    /// The youngest last, each with the count that it was used with last.
+    nonces: VecDeque<(u64, u32)>,
+}
+
+impl Answering {
+    pub fn new(secret: Key) -> Answering {
+        Answering {
+            key: secret.derive("answers to challenges"),
+            answers: 0,
+            nonces: VecDeque::new(),
+        }
+    }
+
+    /// The header line that answers a challenge.
+    pub fn write(&mut self, trunk: &Trunk, chosen: &Chosen, asked: Asked, out: &mut Vec<u8>) {
+        let challenge = &chosen.challenge;
+        self.answers += 1;
+        let count = format!("{:08x}", self.count(trunk, challenge.nonce));
+        let mut cnonce = Vec::new();
+        let number = self.answers.to_le_bytes();
+        write_hex(self.key.hash(&[b"cnonce", challenge.nonce, &number, asked.uri]), &mut cnonce);
+        let has_cnonce = chosen.session || chosen.qop.is_some();
+        let credentials = Credentials {
+            username: &trunk.auth_user,
+            realm: challenge.realm,
+            nonce: challenge.nonce,
+            uri: asked.uri,
+            response: b"",
+            algorithm: challenge.algorithm,
+            cnonce: has_cnonce.then_some(&cnonce),
+            qop: chosen.qop,
+            nc: chosen.qop.map(|_| count.as_bytes()),
+        };
+        let ha1 = digest::ha1(chosen.algorithm, &trunk.auth_user, challenge.realm, trunk.password.reveal());
+        let response = digest::response(chosen.algorithm, chosen.session, &ha1, &credentials, asked.method, asked.body);
+        let Some(response) = response else {
+            debug_assert!(false, "what is needed is there");
+            return;
+        };
+        out.extend_from_slice(match chosen.is_proxys {
+            true => b"Proxy-Authorization: Digest ",
+            false => b"Authorization: Digest ",
+        });
+        let mut quoted = |name: &str, value: &[u8]| {
+            for part in [name.as_bytes(), b"=\"", value, b"\", "] {
+                out.extend_from_slice(part);
+            }
+        };
+        quoted("username", credentials.username);
+        quoted("realm", credentials.realm);
+        quoted("nonce", credentials.nonce);
+        quoted("uri", credentials.uri);
+        if let Some(opaque) = challenge.opaque {
+            quoted("opaque", opaque);
+        }
+        if let Some(cnonce) = credentials.cnonce {
+            quoted("cnonce", cnonce);
+        }
+        let mut plain = |name: &str, value: &[u8]| {
+            for part in [name.as_bytes(), b"=", value, b", "] {
+                out.extend_from_slice(part);
+            }
+        };
+        if let (Some(qop), Some(nc)) = (credentials.qop, credentials.nc) {
+            plain("qop", qop);
+            plain("nc", nc);
+        }
+        if let Some(algorithm) = challenge.algorithm {
+            plain("algorithm", algorithm);
+        }
+        out.extend_from_slice(b"response=\"");
+        out.extend_from_slice(response.hex().bytes());
+        out.extend_from_slice(b"\"\r\n");
+    }
+
+    /// How often this nonce has been used, with this use.
+    fn count(&mut self, trunk: &Trunk, nonce: &[u8]) -> u32 {
+        let name = self.key.hash(&[trunk.name.as_bytes(), b"\0", nonce]);
+        let known = self.nonces.iter().position(|(known, _)| *known == name);
+        let count = known
+            .and_then(|place| self.nonces.remove(place))
+            .map_or(0, |(_, count)| count);
+        let count = count.saturating_add(1);
+        if self.nonces.len() >= NONCES {
+            self.nonces.pop_front();
+        }
+        self.nonces.push_back((name, count));
+        count
+    }
+}

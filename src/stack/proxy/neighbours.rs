@@ -1,0 +1,173 @@
+//! What the proxy learns of the health of next hops, and what it makes of it: in which order the targets of a route are tried.
+
+use crate::base::{Instant, Transport};
+use crate::sip::{Message, Name, Scheme};
+use crate::stack::health::{Cause, Failure, NamedBy, Neighbour, Standing};
+use crate::stack::hop_uri::hop_query_of;
+use crate::stack::proxy::locate::ServerAddress;
+use crate::stack::proxy::target::TargetSet;
+use crate::stack::route::NextHop;
+use crate::stack::transaction::{Client, ClientKind, Hope};
+use crate::stack::turn::Turn;
+use std::fmt;
+
+impl Turn<'_> {
+    /// A response has come from where its request went.
+    #[inline]
+    pub fn note_response(&mut self, neighbour: Neighbour, message: &Message) {
+        if message.status() == 503 {
+            let asked_s = message.number(Name::RetryAfter).ok().flatten();
+            return self.note_failure(neighbour, Cause::Unavailable, asked_s.map(|s| u64::from(s) * 1000));
+        }
+        self.note_alive(neighbour);
+    }
+
+    /// A next hop is there.
+    #[inline]
+    pub fn note_alive(&mut self, neighbour: Neighbour) {
+        if let Some(failure) = self.core.health.note_answer(self.now, &neighbour) {
+            self.log_recovery(&neighbour, &failure);
+        }
+    }
+
+    /// The network says that the request has not arrived, or that there is no connection for it.
+    pub fn note_undelivered(&mut self, client: &Client) {
+        if client.kind == ClientKind::Cancel {
+            return;
+        }
+        let cause = match client.flow.transport {
+            Transport::Udp => Cause::Unreachable,
+            Transport::Tcp | Transport::Tls => Cause::NoConnection,
+        };
+        self.note_failure(client.neighbour(), cause, None);
+    }
+
+    /// A next hop has failed; `asked_ms` is for how long it wants to be left alone, if it says so.
+    pub fn note_failure(&mut self, neighbour: Neighbour, cause: Cause, asked_ms: Option<u64>) {
+        let retry_ms = self.core.settings.next_hop.retry;
+        let health = &self.core.health;
+        if let Some(for_ms) = health.note_failure(self.now, neighbour, cause, retry_ms, asked_ms) {
+            self.log_failure(&neighbour, format_args!("{}", cause.words()), for_ms);
+        }
+    }
+
+    /// A branch has timed out (§16.8). If patience has not ended before, nothing may have been heard of its next hop at all.
+    pub fn note_time_out(&mut self, client: &Client) {
+        let neighbour = client.neighbour();
+        let is_cancelled = client.cancel.is_some();
+        if client.hope == Hope::Awaited && !is_cancelled && !self.core.health.has_answered_since(client.sent_at, &neighbour) {
+            self.note_silence(neighbour, client.sent_at);
+        }
+    }
+
+    /// Nothing has come from a next hop since `sent_at`, when a request left for it.
+    pub fn note_silence(&mut self, neighbour: Neighbour, sent_at: Instant) {
+        let retry_ms = self.core.settings.next_hop.retry;
+        let (health, cause) = (&self.core.health, Cause::NoResponse);
+        if let Some(for_ms) = health.note_failure(self.now, neighbour, cause, retry_ms, None) {
+            let waited = Seconds(self.now.ms_since(sent_at));
+            self.log_failure(&neighbour, format_args!("{} in {waited}", cause.words()), for_ms);
+        }
+    }
+
+    fn log_failure(&mut self, neighbour: &Neighbour, why: fmt::Arguments<'_>, for_ms: u64) {
+        if self.core.health_log.may_say() {
+            let hop = self.describe(neighbour);
+            // A phone that is switched off is nothing to be warned of.
+            let level = match neighbour.named_by {
+                NamedBy::Conf => log::Level::Warn,
+                NamedBy::Contact | NamedBy::Message => log::Level::Info,
+            };
+            log::log!(level, "{hop} has failed: {why}; passed over for {}", Seconds(for_ms));
+        }
+    }
+
+    fn log_recovery(&mut self, neighbour: &Neighbour, failure: &Failure) {
+        if self.core.health_log.may_say() {
+            let after_ms = self.now.ms_since(failure.since);
+            log::info!("{} answers again after {}", self.describe(neighbour), Seconds(after_ms));
+        }
+    }
+
+    /// `next hop 192.0.2.1:5060 over UDP (target of [[route]] 2)`.
+    fn describe(&self, neighbour: &Neighbour) -> String {
+        let (address, transport) = (neighbour.address, neighbour.transport.name());
+        let whose = match neighbour.named_by {
+            NamedBy::Conf => {
+                let leads_there = |hop: &NextHop| self.leads_to_neighbour(hop, neighbour);
+                let mut routes = self.core.settings.routes.iter();
+                match routes.position(|route| route.hops().iter().any(leads_there)) {
+                    Some(number) => format!("target of [[route]] {}", number + 1),
+                    None => "target of a [[route]]".to_owned(),
+                }
+            }
+            NamedBy::Contact => "contact of a registration".to_owned(),
+            NamedBy::Message => "named by a request".to_owned(),
+        };
+        format!("next hop {address} over {transport} ({whose})")
+    }
+
+    fn leads_to_neighbour(&self, hop: &NextHop, neighbour: &Neighbour) -> bool {
+        match hop.address {
+            Some(address) => address == neighbour.address,
+            None => self.any_server(hop, |server| server.address == neighbour.address),
+        }
+    }
+
+    /// Whether `is` holds of one of the servers that the name of a next hop leads to, as far as they are known.
+    fn any_server(&self, hop: &NextHop, is: impl FnMut(ServerAddress) -> bool) -> bool {
+        let uri = hop.uri.uri();
+        self.leads_to(&hop_query_of(&uri, uri.scheme == Scheme::Sips), is)
+    }
+
+    /// Whether a next hop of the conf should be asked before others. One that is named by a domain has failed if all of its servers have.
+    fn standing_of(&self, hop: &NextHop) -> Standing {
+        let (health, now) = (&self.core.health, self.now);
+        let standing = |server: ServerAddress| health.standing(now, &server.named_by(NamedBy::Conf));
+        if let Some(address) = hop.address {
+            let transport = hop.transport;
+            return standing(ServerAddress { address, transport });
+        }
+        let mut longest_ago = None;
+        let is_well = |server| match standing(server) {
+            Standing::Good => true,
+            Standing::Failed(last) => {
+                longest_ago = longest_ago.into_iter().chain([last]).min();
+                false
+            }
+        };
+        match (self.any_server(hop, is_well), longest_ago) {
+            (false, Some(last)) => Standing::Failed(last),
+            _ => Standing::Good,
+        }
+    }
+
+    /// Puts the targets of a route, which are its next hops, in the order in which they are tried: those that are well as they are, then those that
+    /// have failed, the least recently failed first. Each stays a target, whatever its health.
+    pub fn order_by_health(&self, hops: &[NextHop], targets: &mut TargetSet) {
+        if self.core.health.is_all_well() {
+            return;
+        }
+        // Another core may change what is known meanwhile, so it is asked for once.
+        targets
+            .targets
+            .sort_by_cached_key(|target| match hops.get(usize::from(target.number)) {
+                Some(hop) => self.standing_of(hop),
+                None => Standing::Good,
+            });
+        targets.mark_spares();
+    }
+}
+
+/// `4 s`, `0.5 s`.
+pub struct Seconds(pub u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Seconds(ms) = self;
+        match ms {
+            0..10_000 => write!(f, "{} s", (ms / 100) as f64 / 10.0),
+            _ => write!(f, "{} s", ms / 1000),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Branches that say nothing: another next hop is tried in place of one, if there is another, and nobody who has answered is kept waiting for it.
+
+use crate::base::{Flow, Id, Instant};
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::context::Context;
+use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::neighbours::Seconds;
+use crate::stack::proxy::proceed::More;
+use crate::stack::transaction::{ClientKind, Hope};
+use crate::stack::turn::Turn;
+
+impl Proxy {
+    /// Nothing has been heard of a branch for as long as patience lasts. Its transaction goes on.
+    pub fn branch_is_silent(&mut self, turn: &mut Turn, id: Id) {
+        let Some(client) = turn.transactions.client_mut(id) else {
+            debug_assert!(false, "a branch that is silent is there");
+            return;
+        };
+        // A CANCEL has been asked for, or the caller has its answer: nobody waits.
+        if client.hope != Hope::Awaited {
+            return;
+        }
+        let (server, target, breadth) = (client.server, client.target, client.breadth);
+        let (neighbour, sent_at, flow) = (client.neighbour(), client.sent_at, client.flow);
+        // One request without an answer shows nothing while the next hop answers others.
+        if !turn.core.health.has_answered_since(sent_at, &neighbour) {
+            turn.note_silence(neighbour, sent_at);
+        }
+        let Some(context_id) = turn.transactions.server(server).and_then(|server| server.context) else {
+            return;
+        };
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
+            return;
+        };
+        if !context.take_out(id) {
+            debug_assert!(false, "a branch that is awaited stands in its context");
+            return;
+        }
+        context.silent.push(id);
+        if let Some(client) = turn.transactions.client_mut(id) {
+            client.hope = Hope::Silent;
+        }
+        let is_by_name = !context.closed && context.last_tried(target).is_some();
+        self.log_silence(turn, server, flow, sent_at);
+        if is_by_name {
+            let attempt = Attempt {
+                target: usize::from(target),
+                breadth,
+                since: turn.now,
+                is_late: false,
+            };
+            self.start_more(turn, server, context_id, More::Silent { id, attempt });
+        }
+        self.go_on(turn, server);
+    }
+
+    fn log_silence(&self, turn: &mut Turn, server: Id, flow: Flow, sent_at: Instant) {
+        let (peer, transport, waited) = (flow.peer, flow.transport.name(), Seconds(turn.now.ms_since(sent_at)));
+        self.log_request(
+            turn,
+            server,
+            format_args!("branch to {peer} over {transport}: no response in {waited}"),
+        );
+    }
+
+    /// A provisional response has come of a branch that had said nothing: it is waited for again, if no other is tried in its place.
+    pub fn hear(&mut self, turn: &mut Turn, id: Id) {
+        let Some(client) = turn.transactions.client_mut(id) else {
+            return;
+        };
+        if client.hope != Hope::Silent {
+            return;
+        }
+        client.hope = Hope::Awaited;
+        let server = client.server;
+        let context = turn.transactions.server(server).and_then(|server| server.context);
+        if let Some(context) = context.and_then(|context| self.contexts.get_mut(context)) {
+            context.silent.retain(|branch| *branch != id);
+            context.branches.push(id);
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Nobody waits for the branches that say nothing: the answer of another leaves.
+    pub fn give_up_silent(&mut self, context: &mut Context) {
+        while let Some(id) = context.silent.last().copied() {
+            self.give_up_branch(context, id);
+        }
+    }
+
+    /// The targets that are left are tried in place of the branches that say nothing.
+    pub fn replace_silent(&mut self, context: &mut Context) {
+        while let Some(id) = context.silent.last().copied() {
+            self.count_time_out(context, id);
+            self.give_up_branch(context, id);
+        }
+    }
+
+    /// For the best response the branch counts as one that has timed out (§16.8). To a request other than INVITE nobody is told of that (RFC
+    /// 4320), so there it must not stand before what others say.
+    fn count_time_out(&mut self, context: &mut Context, id: Id) {
+        let kind = self.transactions.client(id).map(|client| client.kind);
+        if kind == Some(ClientKind::Invite) {
+            context.note_failure(408, &mut self.transactions.pool);
+        }
+    }
+
+    /// Whether a branch to this target is under way whose answer is waited for.
+    pub fn is_awaited(&self, context: &Context, target: u16) -> bool {
+        context.branches.iter().any(|branch| self.is_branch_to(*branch, target))
+    }
+
+    /// A branch that says nothing is given up when another one to the same target has left, and not while that waits for a name.
+    pub fn give_up_replaced(&mut self, context: &mut Context, target: u16) {
+        if !self.is_awaited(context, target) {
+            return;
+        }
+        while let Some(id) = context.silent.iter().copied().find(|id| self.is_branch_to(*id, target)) {
+            self.count_time_out(context, id);
+            self.give_up_branch(context, id);
+        }
+    }
+
+    fn is_branch_to(&self, branch: Id, target: u16) -> bool {
+        self.transactions.client(branch).is_some_and(|client| client.target == target)
+    }
+
+    /// Its request is not repeated any more, and cancelled as soon as a provisional response comes (§9.1). If a 2xx comes, the caller gets it, unless
+    /// it has another answer by then.
+    fn give_up_branch(&mut self, context: &mut Context, id: Id) {
+        context.take_out(id);
+        self.record_giving_up(id);
+        let breadth = self.transactions.give_up(id);
+        context.reclaim(breadth);
+        self.cancel_branch(id);
+    }
+}

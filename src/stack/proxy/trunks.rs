@@ -1,0 +1,108 @@
+//! Challenges of a carrier to what goes by a trunk: they are answered here with the trunk's password, and the caller knows nothing of it.
+
+use crate::base::Id;
+use crate::sip::{Credentials, Message, Name};
+use crate::stack::auth::answering::Chosen;
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::context::{Context, INVALID_RESPONSE};
+use crate::stack::proxy::proceed::More;
+use crate::stack::proxy::trunk_answer::Answer;
+use crate::stack::trunk::Trunk;
+use crate::stack::turn::Turn;
+
+/// What is done about a challenge.
+enum Verdict<'m> {
+    /// It is answered.
+    Answered(Chosen<'m>),
+    /// It is the caller's own business.
+    Callers,
+    /// The carrier does not take what it is given, or asks for what nobody here can give.
+    Refused(&'static str),
+    /// The caller waits for no answer any more.
+    TooLate,
+}
+
+impl Proxy {
+    /// A 401 or 407 has come for a branch of this context. True: it was meant for a trunk, and is dealt with.
+    pub(super) fn meets_trunk(&mut self, turn: &mut Turn, id: Id, server: Id, context_id: Id, message: &Message) -> bool {
+        let context = self.contexts.get(context_id);
+        let Some((context, trunk)) = context.and_then(|context| Some((context, context.targets.trunk.clone()?))) else {
+            return false;
+        };
+        let Some(client) = turn.transactions.client(id) else {
+            return false;
+        };
+        let (target, breadth, unproved, peer) = (client.target, client.breadth, client.unproved, client.flow.peer);
+        let (before, is_cancelled) = (client.answered, client.cancel.is_some() || client.cancel_wanted);
+        let verdict = match is_cancelled || context.closed {
+            true => Verdict::TooLate,
+            false => judge(turn, context, &trunk, message, before),
+        };
+        if matches!(verdict, Verdict::Callers) {
+            return false;
+        }
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
+            return false;
+        };
+        context.branches.retain(|branch| *branch != id);
+        // The same branch goes on, with what it was given.
+        context.breadth += breadth;
+        context.refund(unproved);
+        match &verdict {
+            Verdict::Answered(chosen) => {
+                let answer = Answer {
+                    trunk: &trunk,
+                    chosen,
+                    target,
+                    breadth,
+                    answered: before + 1,
+                };
+                self.start_more(turn, server, context_id, More::ForTrunk(&answer));
+            }
+            Verdict::Refused(why) => {
+                context.note_failure(INVALID_RESPONSE, &mut turn.transactions.pool);
+                context.is_trunk_refused = true;
+                context.drop_spares();
+                self.log_request(turn, server, format_args!("trunk {:?}: {peer} {why}", trunk.name));
+            }
+            Verdict::TooLate | Verdict::Callers => context.note_failure(503, &mut turn.transactions.pool),
+        }
+        self.go_on(turn, server);
+        self.release_branch(turn, server, id);
+        true
+    }
+}
+
+fn judge<'m>(turn: &mut Turn, context: &Context, trunk: &Trunk, message: &Message<'m>, before: u8) -> Verdict<'m> {
+    let Some(chosen) = Chosen::of(message, trunk) else {
+        return match trunk.realm {
+            // Somebody behind the carrier may ask the caller.
+            Some(_) => Verdict::Callers,
+            None => Verdict::Refused("asks for no Digest that is known here"),
+        };
+    };
+    if bears_its_own(turn, context, chosen.challenge.realm) {
+        return Verdict::Callers;
+    }
+    match before {
+        0 => Verdict::Answered(chosen),
+        1 if chosen.challenge.stale => Verdict::Answered(chosen),
+        _ => Verdict::Refused("refuses its password"),
+    }
+}
+
+/// Whether the caller has sent credentials for this realm, which are not for us.
+fn bears_its_own(turn: &mut Turn, context: &Context, realm: &[u8]) -> bool {
+    let bytes = turn.transactions.pool.get(&context.request);
+    let Ok(request) = Message::parse(bytes, &mut turn.core.second_index) else {
+        return false;
+    };
+    let settings = &turn.core.settings;
+    [Name::Authorization, Name::ProxyAuthorization].into_iter().any(|name| {
+        let is_its = |header: &crate::sip::Header| {
+            Credentials::name_realm(header.value, |named| named == realm) && !settings.is_for_us(request.method(), header)
+        };
+        request.all(name).any(|header| is_its(&header))
+    })
+}

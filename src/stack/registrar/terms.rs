@@ -1,0 +1,35 @@
+//! What a change of bindings goes by: the REGISTER, and what must be known beside it.
+
+use super::seating::Seating;
+use crate::base::{Flow, Instant, ShareHolder};
+use crate::settings;
+use crate::stack::location::Print;
+use crate::stack::peer_flows::PeerFlows;
+
+/// What a REGISTER says about all of its contacts.
+pub(super) struct Registering<'a> {
+    pub now: Instant,
+    pub call_id: &'a [u8],
+    pub cseq: u32,
+    pub path: &'a [u8],
+    pub source: Flow,
+    /// It has come from the phone itself, through no proxy.
+    pub direct: bool,
+    /// Whether the phone hears what is sent to `source` is not known, though it was asked.
+    pub is_unsure: bool,
+    pub print: Print,
+    /// Bytes of Contact lines that its answer has room for.
+    pub room: usize,
+}
+
+/// What must be known beside the REGISTER.
+pub(super) struct Terms<'a> {
+    pub limits: &'a settings::Registrar,
+    pub peer_flows: &'a PeerFlows,
+    pub seating: &'a mut Seating,
+    /// How much more may be bound.
+    pub room: usize,
+    /// Whose share it takes, and whether that is used up.
+    pub holder: ShareHolder,
+    pub is_share_full: bool,
+}

@@ -1,0 +1,46 @@
+//! A `[[trunk]]`: an account with a carrier. This server registers for it, and answers the carrier's challenges with its password.
+
+use crate::settings::Seconds;
+use crate::stack::hop_of_conf::NextHop;
+use std::fmt;
+
+/// One `[[trunk]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trunk {
+    pub name: String,
+    /// Where it registers.
+    pub registrar: NextHop,
+    /// As the carrier's address-of-record and our Contact have it, without escapes.
+    pub user: Vec<u8>,
+    /// As challenges are answered with.
+    pub auth_user: Vec<u8>,
+    /// Only challenges in this realm are answered; `None`: in any.
+    pub realm: Option<Vec<u8>>,
+    pub password: Password,
+    /// False: it is for calls alone.
+    pub register: bool,
+    /// For how long it asks to be registered.
+    pub expires: Seconds,
+}
+
+/// A password in the clear, which no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Vec<u8>);
+
+impl From<Vec<u8>> for Password {
+    fn from(text: Vec<u8>) -> Password {
+        Password(text)
+    }
+}
+
+impl Password {
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}

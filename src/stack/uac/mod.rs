@@ -1,0 +1,518 @@
+//! Requests of our own (RFC 3261 §8.1): OPTIONS to the targets of routes that want to be probed, REGISTER to carriers. One core does it for all.
+
+mod duty;
+mod registration;
+
+use crate::base::{Channel, Flow, Id, Instant, Key, Transport};
+use crate::sip::{Index, Message};
+use crate::stack::branch::Mark;
+use crate::stack::counters::Drop;
+use crate::stack::health::{Cause, NamedBy, Neighbour};
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::hop::{Hop, RequestCopy};
+use crate::stack::proxy::locate::{Search, Tried};
+use crate::stack::proxy::target::TargetSet;
+use crate::stack::refusal::Obstacle;
+use crate::stack::request::Request;
+use crate::stack::settings::Settings;
+use crate::stack::transaction::{Client, ClientKind};
+use crate::stack::trunk::Trunk;
+use crate::stack::trunk_table::State;
+use crate::stack::turn::Turn;
+use duty::{Duty, UnderWay, What, write_domain};
+use registration::{Next, Registration};
+use std::sync::Arc;
+
+/// The first requests leave so soon after the start at the latest, milliseconds.
+const FIRST_MS: u64 = 1000;
+
+/// Of what no server transaction stands behind.
+const NO_SERVER: Id = Id {
+    slot: u32::MAX,
+    generation: u32::MAX,
+};
+
+/// What one core asks of others.
+pub(in crate::stack) struct Uac {
+    duties: Vec<Duty>,
+    key: Key,
+    /// Counts what must differ.
+    number: u64,
+    /// The conf has changed since the duties were made from it.
+    is_outdated: bool,
+    /// The server is about to stop: what is registered is given back.
+    is_leaving: bool,
+    /// Used again for each request.
+    text: Vec<u8>,
+    index: Index,
+    targets: TargetSet,
+}
+
+impl Uac {
+    pub fn new(secret: Key, is_first: bool, settings: &Settings) -> Uac {
+        Uac {
+            duties: Vec::new(),
+            key: secret.derive("requests of our own"),
+            number: 0,
+            is_outdated: is_first && has_duties(settings),
+            is_leaving: false,
+            text: Vec::new(),
+            index: Index::default(),
+            targets: TargetSet::default(),
+        }
+    }
+
+    /// Other settings are in force.
+    pub fn configure(&mut self, is_first: bool, settings: &Settings) {
+        self.is_outdated |= is_first && (has_duties(settings) || !self.duties.is_empty());
+    }
+
+    pub fn drain(&mut self) {
+        self.is_outdated |= !self.duties.is_empty();
+        self.is_leaving = true;
+    }
+
+    /// Registrations that are being given back: the server waits for them.
+    pub fn pending(&self) -> usize {
+        self.duties.iter().filter(|duty| duty.is_leaving()).count()
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        match self.is_outdated {
+            true => Some(Instant::default()),
+            false => self
+                .duties
+                .iter()
+                .map(|duty| duty.due)
+                .min()
+                .filter(|due| *due != Instant::NEVER),
+        }
+    }
+
+    /// Does what is due.
+    pub fn run(&mut self, turn: &mut Turn, proxy: &mut Proxy) {
+        if std::mem::take(&mut self.is_outdated) {
+            self.set_up(turn);
+        }
+        for place in 0..self.duties.len() {
+            if self.duties[place].due <= turn.now {
+                self.act(turn, proxy, place);
+            }
+        }
+        self.duties
+            .retain(|duty| !(duty.is_leaving() && duty.due == Instant::NEVER && duty.under_way.is_none() && !duty.is_parked));
+    }
+
+    /// An answer about names has come: what waits for one looks again.
+    pub fn look_again(&mut self, turn: &mut Turn, proxy: &mut Proxy) {
+        for place in 0..self.duties.len() {
+            if self.duties[place].is_parked {
+                self.send(turn, proxy, place);
+            }
+        }
+    }
+
+    /// A response to the request of this client transaction.
+    pub fn process_response(&mut self, turn: &mut Turn, proxy: &mut Proxy, client: Id, flow: Flow, message: &Message) {
+        let place = self.place_of(client);
+        let is_fitting = place.is_some_and(|place| message.method_name().eq_ignore_ascii_case(self.duties[place].method()));
+        if place.is_some() && !is_fitting {
+            return turn.core.counters.drop(Drop::BadResponse);
+        }
+        if !turn.transactions.client_response(turn.now, client, message, turn.outbox) {
+            return turn.core.counters.drop(Drop::Absorbed);
+        }
+        let (Some(place), 200..) = (place, message.status()) else {
+            return;
+        };
+        let Some(under_way) = self.duties[place].under_way.take() else {
+            debug_assert!(false, "who is found by its request has one");
+            return;
+        };
+        if under_way.flow.peer == flow.peer {
+            turn.core.sources.proved.note(turn.now, flow.peer);
+        }
+        let chance = self.chance();
+        let duty = &mut self.duties[place];
+        let mut uri = Vec::new();
+        write_domain(&duty.hop().uri.uri(), &mut uri);
+        let next = match &mut duty.what {
+            What::Probe { .. } => {
+                turn.note_alive(neighbour(under_way.flow));
+                return self.probe_next(turn, proxy, place);
+            }
+            What::Registration(registration) => registration.answered(turn.now, message, &mut turn.core.answering, &uri, chance),
+        };
+        self.go_on(turn, proxy, place, next);
+    }
+
+    /// A request has no answer, or could not be delivered, and its transaction is gone.
+    pub fn handle_gone(&mut self, turn: &mut Turn, proxy: &mut Proxy, client: &Client, cause: Cause) {
+        let transactions = &turn.transactions;
+        let is_its = |duty: &Duty| {
+            duty.under_way
+                .is_some_and(|one| one.flow == client.flow && transactions.client(one.client).is_none())
+        };
+        if let Some(place) = self.duties.iter().position(is_its) {
+            self.fail(turn, proxy, place, cause);
+        }
+    }
+
+    fn place_of(&self, client: Id) -> Option<usize> {
+        let is_its = |duty: &Duty| duty.under_way.is_some_and(|one| one.client == client);
+        self.duties.iter().position(is_its)
+    }
+
+    fn chance(&mut self) -> u64 {
+        self.number += 1;
+        self.key.hash_numbers(self.number, 0, 1)
+    }
+
+    /// The duties of the conf as it is now. What goes on being one goes on as it is.
+    fn set_up(&mut self, turn: &mut Turn) {
+        let settings = turn.core.settings.clone();
+        turn.core.trunks.keep(settings.trunks.iter().map(|trunk| &**trunk));
+        let mut before = std::mem::take(&mut self.duties);
+        let wanted = match self.is_leaving {
+            true => Vec::new(),
+            false => wanted(&settings),
+        };
+        for what in wanted {
+            let known = before.iter().position(|duty| duty.what.is(&what) && !duty.is_leaving());
+            let duty = match known {
+                Some(place) => before.swap_remove(place),
+                None => {
+                    let due = turn.now.after_ms(self.chance() % FIRST_MS);
+                    Duty::new(what, self.number, &self.key, due)
+                }
+            };
+            self.duties.push(duty);
+        }
+        for mut duty in before {
+            let names_another = |trunk: &Registration| {
+                let same = |other: &Duty| matches!(&other.what, What::Registration(other) if other.address() == trunk.address());
+                self.duties.iter().any(same)
+            };
+            match &mut duty.what {
+                What::Registration(registration) if registration.is_leaving => self.duties.push(duty),
+                What::Registration(registration) if registration.until > turn.now && !names_another(registration) => {
+                    registration.is_leaving = true;
+                    (duty.due, duty.under_way, duty.is_parked) = (turn.now, None, false);
+                    duty.tried.clear();
+                    self.duties.push(duty);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The time of this duty has come.
+    fn act(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
+        let duty = &mut self.duties[place];
+        if let Some(under_way) = duty.under_way {
+            // It has waited for its answer long enough.
+            turn.transactions.abandon_client(turn.now, under_way.client, turn.outbox);
+            return self.fail(turn, proxy, place, Cause::NoResponse);
+        }
+        if !duty.is_parked {
+            duty.since = turn.now;
+            return self.send(turn, proxy, place);
+        }
+        duty.is_parked = false;
+        self.fail_to_start(turn, place, "its name is not answered by DNS in time");
+    }
+
+    /// Sends the request to the next place of its next hop, or has it wait for the name.
+    fn send(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
+        let mut targets = std::mem::take(&mut self.targets);
+        let mut text = std::mem::take(&mut self.text);
+        let duty = &mut self.duties[place];
+        duty.cseq += 1;
+        duty.is_parked = false;
+        let mut uri = Vec::new();
+        write_domain(&duty.hop().uri.uri(), &mut uri);
+        if let What::Registration(registration) = &mut duty.what {
+            registration.prepare(&mut turn.core.answering, &uri);
+        }
+        targets.clear();
+        targets.push(&uri, b"", 1000);
+        targets.lead_to(duty.hop());
+        // What decides the way is the same whatever the Via says.
+        text.clear();
+        duty.write(b"SIP/2.0/UDP invalid;branch=z9hG4bK", b"invalid", b"", &mut text);
+        let found = find_way(turn, proxy, &text, &mut self.index, &targets, duty);
+        match found {
+            Ok(hop) => {
+                proxy.introduce(turn, &hop);
+                self.leave(turn, place, &hop);
+            }
+            Err(Obstacle::Unknown(_)) => {
+                duty.is_parked = true;
+                duty.due = duty.since.after_ms(turn.core.settings.dns.timeout);
+            }
+            Err(Obstacle::Refused(_)) if !duty.tried.is_empty() => self.end_round(turn, place),
+            Err(Obstacle::Refused(refusal)) => self.fail_to_start(turn, place, refusal.reason),
+        }
+        (self.targets, self.text) = (targets, text);
+    }
+
+    fn leave(&mut self, turn: &mut Turn, place: usize, hop: &Hop) {
+        let duty = &mut self.duties[place];
+        let flow = hop.flow;
+        let settings = turn.core.settings.clone();
+        let listener = settings.listeners.get(usize::from(flow.listener));
+        let advertised = listener.map_or(&[][..], |listener| &listener.advertise);
+        let client = turn.transactions.next_client_id();
+        let mut via = format!("SIP/2.0/{} ", flow.transport.name()).into_bytes();
+        via.extend_from_slice(advertised);
+        via.extend_from_slice(b";branch=");
+        turn.core
+            .signer
+            .write_stateful(turn.core.number, client, Mark::default(), &mut via);
+        via.extend_from_slice(b";rport");
+        let transport: &[u8] = match flow.transport {
+            Transport::Udp => b"",
+            Transport::Tcp => b";transport=tcp",
+            Transport::Tls => b";transport=tls",
+        };
+        let span = turn.outbox.send(flow, |out| duty.write(&via, advertised, transport, out));
+        let client = turn
+            .transactions
+            .open_client(turn.now, ClientKind::Own, NO_SERVER, flow, span, turn.outbox);
+        let patience = turn.core.settings.next_hop.patience;
+        duty.due = match &duty.what {
+            What::Probe { .. } => {
+                turn.core.health.note_attempt(turn.now, &neighbour(flow));
+                turn.now.after_ms(patience)
+            }
+            // A server that stops does not wait long for a carrier that is not there.
+            What::Registration(registration) if registration.is_leaving => turn.now.after_ms(patience),
+            What::Registration(_) => Instant::NEVER,
+        };
+        duty.under_way = Some(UnderWay { client, flow });
+        if let Some(server_address) = hop.server_address {
+            duty.tried.push(Tried {
+                target: 0,
+                server_address,
+            });
+        }
+    }
+
+    /// The request that was under way has failed.
+    fn fail(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, cause: Cause) {
+        let chance = self.chance();
+        let duty = &mut self.duties[place];
+        let Some(under_way) = duty.under_way.take() else {
+            return;
+        };
+        match &mut duty.what {
+            What::Probe { .. } => {
+                turn.note_failure(neighbour(under_way.flow), cause, None);
+                self.probe_next(turn, proxy, place);
+            }
+            What::Registration(registration) if !duty.tried.is_empty() && !registration.is_leaving => {
+                // RFC 3263 §4.3: the next server of the name, if there is one.
+                duty.since = turn.now;
+                self.send(turn, proxy, place);
+            }
+            What::Registration(registration) => {
+                let peer = under_way.flow.peer;
+                let next = registration.fail(format!("{} from {peer}", cause.words()), None, chance);
+                self.go_on(turn, proxy, place, next);
+            }
+        }
+    }
+
+    /// No request could leave.
+    fn fail_to_start(&mut self, turn: &mut Turn, place: usize, why: &str) {
+        let chance = self.chance();
+        let duty = &mut self.duties[place];
+        match &mut duty.what {
+            What::Probe { hop, .. } => {
+                if turn.core.log.may_say() {
+                    log::warn!("target {} is not probed: {why}", String::from_utf8_lossy(hop.uri.text()));
+                }
+                self.end_round(turn, place);
+            }
+            What::Registration(registration) => {
+                let next = registration.fail(why.to_owned(), None, chance);
+                self.settle(turn, place, next);
+            }
+        }
+    }
+
+    /// One place of a target has been probed: the next that its name leads to, or the end of this round.
+    fn probe_next(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
+        if self.duties[place].tried.is_empty() {
+            return self.end_round(turn, place);
+        }
+        self.duties[place].since = turn.now;
+        self.send(turn, proxy, place);
+    }
+
+    /// All places of the next hop have been asked.
+    fn end_round(&mut self, turn: &mut Turn, place: usize) {
+        let chance = self.chance();
+        let duty = &mut self.duties[place];
+        duty.tried.clear();
+        match &mut duty.what {
+            What::Probe { every, .. } => {
+                // A tenth more or less, so that not all targets are asked at once.
+                duty.due = turn.now.after_ms(*every * (900 + chance % 201) / 1000);
+            }
+            What::Registration(registration) => {
+                let next = registration.fail("no server of the registrar's name has answered".to_owned(), None, chance);
+                self.settle(turn, place, next);
+            }
+        }
+    }
+
+    fn go_on(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, next: Next) {
+        if next != Next::Again {
+            return self.settle(turn, place, next);
+        }
+        let duty = &mut self.duties[place];
+        duty.since = turn.now;
+        // To the same server: the last that was tried is no failed one.
+        duty.tried.pop();
+        self.send(turn, proxy, place);
+    }
+
+    /// The answer to a registration is known: the log, the table and the timer.
+    fn settle(&mut self, turn: &mut Turn, place: usize, next: Next) {
+        let duty = &mut self.duties[place];
+        let What::Registration(registration) = &mut duty.what else {
+            debug_assert!(false, "only registrations are settled");
+            return;
+        };
+        duty.tried.clear();
+        let name = &registration.trunk.name;
+        let address = registration.address();
+        let address = String::from_utf8_lossy(&address);
+        let was = turn.core.trunks.state(name);
+        let (state, due) = match next {
+            Next::Granted(wait) => {
+                if was != Some(State::Registered) {
+                    let seconds = registration.until.ms_since(turn.now) / 1000;
+                    log::info!("trunk {name:?}: registered as {address} for {seconds} s");
+                }
+                (State::Registered, turn.now.after_ms(wait))
+            }
+            Next::Failed(wait, why) => {
+                let state = State::Failed(why);
+                if let (State::Failed(why), true) = (&state, was.as_ref() != Some(&state)) {
+                    log::warn!(
+                        "trunk {name:?}: {address} is not registered: {why}; next try in {} s",
+                        wait / 1000
+                    );
+                }
+                (state, turn.now.after_ms(wait))
+            }
+            Next::Gone { is_answered: true } => {
+                log::info!("trunk {name:?}: the registration of {address} is given back");
+                registration.until = Instant::default();
+                (State::Unused, Instant::NEVER)
+            }
+            Next::Gone { is_answered: false } | Next::Again => {
+                log::warn!("trunk {name:?}: {address} stays registered until it expires: nobody has taken that back");
+                registration.until = Instant::default();
+                (State::Unused, Instant::NEVER)
+            }
+        };
+        duty.due = due;
+        turn.core.trunks.note(name, state, registration.until, due);
+    }
+}
+
+impl Duty {
+    fn is_leaving(&self) -> bool {
+        matches!(&self.what, What::Registration(registration) if registration.is_leaving)
+    }
+}
+
+impl What {
+    /// Whether it is the same duty.
+    fn is(&self, other: &What) -> bool {
+        match (self, other) {
+            (
+                What::Probe { hop, every },
+                What::Probe {
+                    hop: other,
+                    every: others,
+                },
+            ) => hop == other && every == others,
+            (What::Registration(one), What::Registration(other)) => one.trunk == other.trunk,
+            _ => false,
+        }
+    }
+}
+
+fn has_duties(settings: &Settings) -> bool {
+    !settings.trunks.is_empty() || settings.routes.iter().any(|route| route.probe.is_some())
+}
+
+/// What the conf wants: a target that several routes name is asked as often as the most eager wants.
+fn wanted(settings: &Settings) -> Vec<What> {
+    let mut list: Vec<What> = Vec::new();
+    for (route, wish) in settings.routes.iter().filter_map(|route| Some((route, route.probe?))) {
+        for hop in route.hops() {
+            let known = list.iter_mut().find_map(|what| match what {
+                What::Probe { hop: known, every } if known == hop => Some(every),
+                _ => None,
+            });
+            match known {
+                Some(every) => *every = wish.min(*every),
+                None => list.push(What::Probe {
+                    hop: hop.clone(),
+                    every: wish,
+                }),
+            }
+        }
+    }
+    let registering = settings.trunks.iter().filter(|trunk| trunk.register);
+    let registration = |trunk: &Arc<Trunk>| What::Registration(Box::new(Registration::new(trunk.clone())));
+    list.extend(registering.map(registration));
+    list
+}
+
+/// Where the request goes, as any request to a next hop of the conf.
+fn find_way(
+    turn: &mut Turn,
+    proxy: &mut Proxy,
+    text: &[u8],
+    index: &mut Index,
+    targets: &TargetSet,
+    duty: &Duty,
+) -> Result<Hop, Obstacle> {
+    let settings = turn.core.settings.clone();
+    let own = settings
+        .listeners
+        .first()
+        .map_or(([0, 0, 0, 0], 0).into(), |listener| listener.address);
+    let message = Message::parse(text, index);
+    let request = message.as_ref().ok().and_then(|message| {
+        let (via, uri) = (message.top_via().ok()?, message.uri().ok()?);
+        Some(Request::new(Flow::datagram(0, own), *message, via, uri))
+    });
+    let (Some(request), Some(target)) = (request, targets.targets.first()) else {
+        debug_assert!(false, "a request of our own can be read");
+        return Err(crate::stack::refusal::Refusal::new(500, "a request that cannot be read").into());
+    };
+    let search = Search {
+        since: duty.since,
+        target: 0,
+        tried: &duty.tried,
+        is_late: false,
+    };
+    let copy = RequestCopy::new(targets, target, 1, search);
+    proxy.next_hop(turn, &request, &copy)
+}
+
+fn neighbour(flow: Flow) -> Neighbour {
+    debug_assert!(!matches!(flow.channel, Channel::Back));
+    Neighbour {
+        named_by: NamedBy::Conf,
+        transport: flow.transport,
+        address: flow.peer,
+    }
+}

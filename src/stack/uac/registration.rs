@@ -1,0 +1,188 @@
+//! A registration with a carrier (RFC 3261 §10.2): what an answer means, and when it is asked anew.
+
+use crate::base::Instant;
+use crate::settings::Seconds;
+use crate::sip::{Message, Name, NameAddr, Uri, write_escaped};
+use crate::stack::auth::answering::{Answering, Asked, Chosen};
+use crate::stack::trunk::Trunk;
+use std::sync::Arc;
+
+/// The first wait after a failure, milliseconds; each failure in a row doubles it, up to the longest.
+const FIRST_WAIT_MS: u64 = 30_000;
+const LONGEST_WAIT_MS: u64 = 600_000;
+
+/// No carrier keeps us away for longer by its Retry-After, milliseconds.
+const LONGEST_RETRY_AFTER_MS: u64 = 3_600_000;
+
+/// A registration is never asked for anew sooner, milliseconds, however little is granted.
+const SOONEST_MS: u64 = 1000;
+
+/// How a registration goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The same is asked again at once, with what the answer wanted.
+    Again,
+    /// The carrier has granted it; it is refreshed after so many milliseconds.
+    Granted(u64),
+    /// It has failed, and is tried again after so many milliseconds.
+    Failed(u64, String),
+    /// It has been given back, or nobody has answered that.
+    Gone { is_answered: bool },
+}
+
+/// One trunk's registration.
+pub struct Registration {
+    pub trunk: Arc<Trunk>,
+    /// Until when it is granted.
+    pub until: Instant,
+    /// The header line that answers the carrier's challenge; empty without.
+    pub authorization: Vec<u8>,
+    /// It is to be given back, and then forgotten.
+    pub is_leaving: bool,
+    /// The carrier wants it for at least so long.
+    least: Seconds,
+    /// The challenge that was answered last, for the next request, and whether it was a proxy's.
+    kept: Option<(Vec<u8>, bool)>,
+    /// Challenges answered since the last other answer.
+    answered: u8,
+    is_raised: bool,
+    failures: u32,
+}
+
+impl Registration {
+    pub fn new(trunk: Arc<Trunk>) -> Registration {
+        Registration {
+            trunk,
+            until: Instant::default(),
+            authorization: Vec::new(),
+            is_leaving: false,
+            least: 0,
+            kept: None,
+            answered: 0,
+            is_raised: false,
+            failures: 0,
+        }
+    }
+
+    /// The address-of-record at the carrier.
+    pub fn address(&self) -> Vec<u8> {
+        let mut address = b"sip:".to_vec();
+        write_escaped(self.trunk.user.iter().copied(), &mut address);
+        address.push(b'@');
+        address.extend_from_slice(self.trunk.registrar.uri.uri().host_text);
+        address
+    }
+
+    /// For how long it is asked for, seconds.
+    pub fn wanted(&self) -> Seconds {
+        match self.is_leaving {
+            true => 0,
+            false => self.trunk.expires.max(self.least),
+        }
+    }
+
+    /// A request is to leave: a challenge that was answered before is answered again, with its next count.
+    pub fn prepare(&mut self, answering: &mut Answering, uri: &[u8]) {
+        if self.answered > 0 {
+            return;
+        }
+        self.authorization.clear();
+        if let Some((value, is_proxys)) = &self.kept
+            && let Some(chosen) = Chosen::read(value, *is_proxys, &self.trunk)
+        {
+            answering.write(&self.trunk, &chosen, asked(uri), &mut self.authorization);
+        }
+    }
+
+    /// A final response to a REGISTER for `uri`. `chance` is a random number.
+    pub fn answered(&mut self, now: Instant, message: &Message, answering: &mut Answering, uri: &[u8], chance: u64) -> Next {
+        match message.status() {
+            200..300 if self.is_leaving => return Next::Gone { is_answered: true },
+            200..300 => {
+                (self.failures, self.answered, self.is_raised) = (0, 0, false);
+                let granted_ms = u64::from(self.granted(message)) * 1000;
+                self.until = now.after_ms(granted_ms);
+                // Between the half and three quarters, so that not all trunks of all servers come at once.
+                return Next::Granted((granted_ms * (50 + chance % 26) / 100).max(SOONEST_MS));
+            }
+            401 | 407 => return self.challenged(message, answering, uri, chance),
+            423 if !self.is_raised && !self.is_leaving => {
+                if let Ok(Some(least)) = message.number(Name::MinExpires)
+                    && least > self.wanted()
+                {
+                    (self.least, self.is_raised) = (least, true);
+                    return Next::Again;
+                }
+            }
+            _ => {}
+        }
+        let reason = String::from_utf8_lossy(message.reason_phrase());
+        let shown: String = reason.chars().filter(|c| !c.is_control()).take(60).collect();
+        self.fail(format!("{} {shown}", message.status()), retry_after(message), chance)
+    }
+
+    /// No answer has come, or none that ends it.
+    pub fn fail(&mut self, why: String, asked_ms: Option<u64>, chance: u64) -> Next {
+        if self.is_leaving {
+            return Next::Gone { is_answered: false };
+        }
+        (self.answered, self.is_raised) = (0, false);
+        let plain = FIRST_WAIT_MS << self.failures.min(8);
+        self.failures += 1;
+        let wait = match asked_ms {
+            Some(asked) => asked.clamp(SOONEST_MS, LONGEST_RETRY_AFTER_MS),
+            None => plain.min(LONGEST_WAIT_MS) / 1000 * (900 + chance % 101),
+        };
+        Next::Failed(wait, why)
+    }
+
+    fn challenged(&mut self, message: &Message, answering: &mut Answering, uri: &[u8], chance: u64) -> Next {
+        let Some(chosen) = Chosen::of(message, &self.trunk) else {
+            self.kept = None;
+            let why = "the registrar asks for no Digest that is known here, or in another realm".to_owned();
+            return self.fail(why, None, chance);
+        };
+        if self.answered > 0 && !(self.answered == 1 && chosen.challenge.stale) {
+            self.kept = None;
+            return self.fail("the password is refused".to_owned(), retry_after(message), chance);
+        }
+        self.answered += 1;
+        self.kept = Some((chosen.value.to_vec(), chosen.is_proxys));
+        self.authorization.clear();
+        answering.write(&self.trunk, &chosen, asked(uri), &mut self.authorization);
+        Next::Again
+    }
+
+    /// What our Contact was granted, seconds: what stands beside it, or in Expires, or what was asked for.
+    fn granted(&self, message: &Message) -> Seconds {
+        let is_ours = |address: &NameAddr| {
+            let uri = Uri::parse(address.uri);
+            uri.is_ok_and(|uri| {
+                uri.user
+                    .is_some_and(|user| crate::sip::unescaped(user).eq(self.trunk.user.iter().copied()))
+            })
+        };
+        let mut contacts = message
+            .values(Name::Contact)
+            .filter_map(|value| NameAddr::parse(value.text).ok());
+        let ours = contacts.find(is_ours).and_then(|contact| contact.expires().ok()?);
+        let general = || message.number(Name::Expires).ok().flatten();
+        ours.or_else(general).unwrap_or(self.wanted())
+    }
+}
+
+fn asked(uri: &[u8]) -> Asked<'_> {
+    Asked {
+        method: b"REGISTER",
+        uri,
+        body: b"",
+    }
+}
+
+/// Retry-After, milliseconds.
+fn retry_after(message: &Message) -> Option<u64> {
+    let value = message.header(Name::RetryAfter)?.value;
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let seconds: u64 = std::str::from_utf8(&value[..digits]).ok()?.parse().ok()?;
+    Some(seconds.saturating_mul(1000))
+}

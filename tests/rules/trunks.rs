@@ -1,0 +1,597 @@
+//! Trunks: registrations with carriers, and their challenges to what goes there, answered here. And probes, which are requests of our own as well.
+
+use std::sync::Arc;
+
+use strowger::base::{Instant, Key, Transport};
+use strowger::sip::Credentials;
+use strowger::stack::Element;
+use strowger::stack::Settings;
+use strowger::stack::auth::digest::{Algorithm, ha1, response};
+use strowger::stack::health::{Health, NamedBy, Neighbour, Standing};
+use strowger::stack::route::{Action, NextHop, Route};
+use strowger::stack::settings::Mode;
+use strowger::stack::trunk::Trunk;
+use strowger::stack::trunk_table::{State, TrunkTable};
+
+use crate::bench::*;
+use crate::failover::hop;
+use crate::message::{Answer, Request, Text};
+use crate::names::{Zone, by_name};
+use crate::proxy::route;
+
+const CARRIER: &str = "10.0.7.1:5080";
+const SPARE: &str = "10.0.7.2:5080";
+const PASSWORD: &str = "open sesame";
+
+pub fn trunk(registrar: NextHop) -> Trunk {
+    Trunk {
+        name: "carrier".into(),
+        registrar,
+        user: b"4930".to_vec(),
+        auth_user: b"login".to_vec(),
+        realm: None,
+        password: PASSWORD.as_bytes().to_vec().into(),
+        register: true,
+        expires: 600,
+    }
+}
+
+struct Line {
+    b: Bench,
+    table: Arc<TrunkTable>,
+}
+
+impl Line {
+    fn new(trunk: Trunk, change: impl FnOnce(&mut Settings)) -> Line {
+        let mut b = Bench::with(|settings| {
+            settings.trunks = vec![Arc::new(trunk)];
+            change(settings);
+        });
+        let table = Arc::new(TrunkTable::default());
+        table.keep(std::iter::empty());
+        b.cores[0].share_trunks(table.clone());
+        Line { b, table }
+    }
+
+    /// Up to the first REGISTER.
+    #[track_caller]
+    fn asked() -> (Line, Sent) {
+        let mut line = Line::new(trunk(hop(CARRIER)), |_| ());
+        let first = next(&mut line.b);
+        assert_eq!((first.to.as_str(), first.method()), (CARRIER, "REGISTER"), "{first}");
+        (line, first)
+    }
+
+    fn state(&self) -> State {
+        self.table.all()[0].1.state.clone()
+    }
+
+    fn until(&self) -> u64 {
+        self.table.all()[0].1.until.as_ms()
+    }
+
+    #[track_caller]
+    fn answer(&mut self, answer: Answer) -> Vec<Sent> {
+        self.b.send(CARRIER, answer)
+    }
+}
+
+/// The next message, as soon as it leaves.
+#[track_caller]
+fn next(b: &mut Bench) -> Sent {
+    for _ in 0..1000 {
+        let due = b.cores.iter().filter_map(Element::next_timeout).min();
+        let wait = due.map_or(1, |due| due.as_ms().saturating_sub(b.now));
+        let mut sent = b.tick(wait.max(1));
+        if !sent.is_empty() {
+            return sent.remove(0);
+        }
+    }
+    panic!("nothing has left");
+}
+
+/// Those that are no repetitions.
+fn fresh(sent: Vec<Sent>) -> Vec<Sent> {
+    let mut seen = std::collections::HashSet::new();
+    sent.into_iter()
+        .filter(|sent| seen.insert(sent.branch().to_owned()))
+        .collect()
+}
+
+fn challenge(status: u16, more: &str) -> String {
+    let name = if status == 401 { "WWW" } else { "Proxy" };
+    format!("{name}-Authenticate: Digest realm=\"carrier.example\", {more}")
+}
+
+fn said<'a>(credentials: &'a str, name: &str) -> Option<&'a str> {
+    let rest = credentials.strip_prefix("Digest ")?;
+    rest.split(", ")
+        .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+        .map(|value| value.trim_matches('"'))
+}
+
+/// Whether the credentials of a request are what the password makes of a challenge; their nonce and their count.
+#[track_caller]
+fn check_credentials(request: &Text, name: &str, algorithm: &str, body: &str) -> (String, String) {
+    let line = request.header(name).unwrap_or_else(|| panic!("no {name}: {request}"));
+    assert_eq!(said(line, "username"), Some("login"));
+    assert_eq!(said(line, "uri"), Some(request.uri()), "{line}");
+    let (function, session) = Algorithm::parse(algorithm.as_bytes()).unwrap();
+    let get = |name| said(line, name).map(str::as_bytes);
+    let credentials = Credentials {
+        username: b"login",
+        realm: get("realm").unwrap(),
+        nonce: get("nonce").unwrap(),
+        uri: get("uri").unwrap(),
+        response: b"",
+        algorithm: get("algorithm"),
+        cnonce: get("cnonce"),
+        qop: get("qop"),
+        nc: get("nc"),
+    };
+    let secret = ha1(function, b"login", credentials.realm, PASSWORD.as_bytes());
+    let right = response(
+        function,
+        session,
+        &secret,
+        &credentials,
+        request.method().as_bytes(),
+        body.as_bytes(),
+    );
+    let right = String::from_utf8(right.unwrap().hex().bytes().to_vec()).unwrap();
+    assert_eq!(said(line, "response"), Some(right.as_str()), "{line}");
+    assert!(!request.to_string().contains(PASSWORD));
+    let own = |name| said(line, name).unwrap_or_default().to_owned();
+    (own("nonce"), own("nc"))
+}
+
+// ---- the registration ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_trunk_registers_answers_the_challenge_and_refreshes() {
+    for (algorithm, more) in [
+        ("MD5", "nonce=\"n\""),
+        ("MD5", "nonce=\"n\", algorithm=MD5, qop=\"auth\", opaque=\"o\""),
+        ("SHA-256", "nonce=\"n\", algorithm=SHA-256, qop=\"auth,auth-int\""),
+        ("SHA-256-sess", "nonce=\"n\", algorithm=SHA-256-sess, qop=\"auth-int\""),
+    ] {
+        let (mut line, first) = Line::asked();
+        assert_eq!(first.uri(), "sip:10.0.7.1:5080");
+        assert_eq!(first.header("To"), Some("<sip:4930@10.0.7.1>"));
+        assert_eq!(first.header("Contact"), Some("<sip:4930@10.0.0.1:5060>"));
+        assert_eq!(first.header("Expires"), Some("600"));
+        assert!(first.all("Authorization").is_empty());
+        assert_eq!(line.state(), State::Trying);
+        let second = only(line.answer(first.answer(401).add(&challenge(401, more))));
+        let (_, count) = check_credentials(&second, "Authorization", algorithm, "");
+        assert_eq!(
+            (second.header("Call-ID"), count.as_str()),
+            (first.header("Call-ID"), if more.contains("qop") { "00000001" } else { "" })
+        );
+        assert_ne!(second.header("CSeq"), first.header("CSeq"));
+        assert_ne!(second.branch(), first.branch());
+        assert_eq!(
+            more.contains("opaque"),
+            second.header("Authorization").unwrap().contains("opaque=\"o\"")
+        );
+        let now = line.b.now;
+        let granted = second.answer(200).add("Contact: <sip:4930@10.0.0.1:5060>;expires=100");
+        assert!(line.answer(granted).is_empty());
+        assert_eq!((line.state(), line.until()), (State::Registered, now + 100_000));
+        // Between the half and three quarters of what was granted, with the same nonce and its next count.
+        assert!(line.b.tick(49_999).is_empty());
+        let third = next(&mut line.b);
+        assert!(third.at <= now + 75_000, "{}", third.at);
+        let (nonce, count) = check_credentials(&third, "Authorization", algorithm, "");
+        assert_eq!(
+            (nonce.as_str(), count.as_str()),
+            ("n", if more.contains("qop") { "00000002" } else { "" })
+        );
+        // A nonce that has become too old is followed by the new one, the password is still right.
+        let stale = challenge(401, &more.replace("nonce=\"n\"", "nonce=\"m\", stale=true"));
+        let fourth = only(line.answer(third.answer(401).add(&stale)));
+        assert_eq!(check_credentials(&fourth, "Authorization", algorithm, "").0, "m");
+        line.answer(fourth.answer(200).add("Expires: 600"));
+        assert_eq!(line.until(), line.b.now + 600_000);
+    }
+}
+
+#[test]
+fn a_refused_password_is_told_and_tried_again_later() {
+    let (mut line, first) = Line::asked();
+    let again = only(line.answer(first.answer(407).add(&challenge(407, "nonce=\"n\""))));
+    check_credentials(&again, "Proxy-Authorization", "MD5", "");
+    let refused = line.answer(again.answer(407).add(&challenge(407, "nonce=\"m\"")));
+    assert!(refused.is_empty(), "one answer for each round: {}", show(&refused));
+    assert_eq!(line.state(), State::Failed("the password is refused".into()));
+    let next = next(&mut line.b);
+    assert!(
+        next.all("Proxy-Authorization").is_empty(),
+        "a new round begins without an answer"
+    );
+}
+
+#[test]
+fn the_waits_grow_with_each_failure() {
+    let (mut line, mut sent) = Line::asked();
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        assert!(line.answer(sent.answer(500)).is_empty());
+        let before = line.b.now;
+        sent = next(&mut line.b);
+        waits.push(sent.at - before);
+    }
+    let expected = [30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000];
+    for (wait, expected) in waits.iter().zip(expected) {
+        assert!((expected * 9 / 10..=expected).contains(wait), "{waits:?}");
+    }
+    // A success begins it anew.
+    line.answer(sent.answer(200).add("Expires: 60"));
+    sent = next(&mut line.b);
+    line.answer(sent.answer(500));
+    let before = line.b.now;
+    assert!(next(&mut line.b).at - before <= 30_000);
+}
+
+#[test]
+fn what_the_registrar_asks_for_is_done() {
+    // 423: for longer.
+    let (mut line, first) = Line::asked();
+    let longer = only(line.answer(first.answer(423).add("Min-Expires: 3600")));
+    assert_eq!(longer.header("Expires"), Some("3600"));
+    assert!(line.answer(longer.answer(423).add("Min-Expires: 7200")).is_empty(), "once");
+    // Retry-After: not sooner.
+    let (mut line, first) = Line::asked();
+    line.answer(first.answer(503).add("Retry-After: 90 (busy)"));
+    assert_eq!(line.state(), State::Failed("503 Whatever".into()));
+    assert!(line.b.tick(89_999).is_empty());
+    assert_eq!(line.b.tick(1).len(), 1);
+    // Silence and a closed port are failures.
+    let (mut line, _) = Line::asked();
+    line.b.tick(32_000);
+    assert_eq!(line.state(), State::Failed(format!("no response from {CARRIER}")));
+    let (mut line, first) = Line::asked();
+    line.b.undelivered(&first.bytes);
+    assert_eq!(line.state(), State::Failed(format!("port unreachable from {CARRIER}")));
+    // What cannot be answered is not.
+    let (mut line, first) = Line::asked();
+    let unknown = challenge(401, "nonce=\"n\", algorithm=SHA3");
+    assert!(line.answer(first.answer(401).add(&unknown)).is_empty());
+    assert!(matches!(line.state(), State::Failed(_)));
+}
+
+#[test]
+fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
+    let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
+    assert!(line.b.tick(1000).is_empty());
+    let mut zone = Zone::new("carrier.example A 10.0.7.1\ncarrier.example A 10.0.7.2");
+    let first = only(zone.serve(&mut line.b));
+    assert_eq!(first.uri(), "sip:carrier.example:5080");
+    assert_eq!(first.header("To"), Some("<sip:4930@carrier.example>"));
+    let later = line.b.tick(32_000);
+    let second = later
+        .iter()
+        .find(|sent| sent.to != first.to)
+        .expect("the other server")
+        .clone();
+    line.b.send(&second.to, second.answer(200));
+    assert_eq!(line.state(), State::Registered);
+    // No name, no registration; and it is tried again.
+    let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
+    line.b.tick(1000);
+    Zone::new("").serve(&mut line.b);
+    assert!(matches!(line.state(), State::Failed(_)), "{:?}", line.state());
+}
+
+#[test]
+fn a_registrar_over_tcp_is_reached_by_a_connection_and_told_of_it() {
+    let by_tcp = NextHop {
+        transport: Transport::Tcp,
+        uri: format!("sip:{CARRIER};transport=tcp").parse().unwrap(),
+        ..hop(CARRIER)
+    };
+    let mut line = Line::new(trunk(by_tcp), |settings| settings.listeners = listeners());
+    let first = next(&mut line.b);
+    assert_eq!(first.flow.transport, Transport::Tcp);
+    assert!(
+        first.header("Via").unwrap().starts_with("SIP/2.0/TCP 10.0.0.1:5060;"),
+        "{first}"
+    );
+    assert_eq!(first.header("Contact"), Some("<sip:4930@10.0.0.1:5060;transport=tcp>"));
+    line.b.lose(first.flow);
+    assert_eq!(line.state(), State::Failed(format!("no connection from {CARRIER}")));
+    let second = next(&mut line.b);
+    line.b.send_on(0, second.flow, second.answer(200));
+    assert_eq!(line.state(), State::Registered);
+    // A connection that ends later says nothing of the registration.
+    line.b.lose(second.flow);
+    assert_eq!(line.state(), State::Registered);
+}
+
+#[test]
+fn a_server_that_stops_gives_its_registration_back() {
+    let (mut line, first) = Line::asked();
+    line.answer(first.answer(200));
+    line.b.cores[0].handle_drain();
+    let last = only(line.b.tick(0));
+    assert_eq!((last.method(), last.header("Expires")), ("REGISTER", Some("0")));
+    assert_eq!(line.b.cores[0].occupancy().pending, 1, "the server waits for it");
+    line.answer(last.answer(200));
+    line.b.tick(0);
+    assert_eq!(line.b.cores[0].occupancy().pending, 0);
+    line.b.assert_quiet();
+    // A carrier that is not there keeps nobody.
+    let (mut line, first) = Line::asked();
+    line.answer(first.answer(200));
+    line.b.cores[0].handle_drain();
+    line.b.tick(4000);
+    assert_eq!(line.b.cores[0].occupancy().pending, 0);
+    // What was never granted need not be given back.
+    let (mut line, _) = Line::asked();
+    line.b.cores[0].handle_drain();
+    let sent = line.b.tick(0);
+    assert!(sent.iter().all(|sent| sent.header("Expires") != Some("0")), "{}", show(&sent));
+}
+
+#[test]
+fn a_reload_keeps_what_has_not_changed_and_gives_back_what_is_gone() {
+    let (mut line, first) = Line::asked();
+    line.answer(first.answer(200));
+    let with = |trunks: Vec<Trunk>| {
+        let mut settings = Settings {
+            domains: vec![b"example.com".to_vec()],
+            listeners: vec![listener(PROXY)],
+            ..Settings::default()
+        };
+        settings.trunks = trunks.into_iter().map(Arc::new).collect();
+        Arc::new(settings)
+    };
+    line.b.cores[0].handle_config(with(vec![trunk(hop(CARRIER))]));
+    assert!(line.b.tick(1000).is_empty(), "it is registered");
+    assert_eq!(line.state(), State::Registered);
+    // Another password is tried at once.
+    let other = Trunk {
+        password: b"other".to_vec().into(),
+        ..trunk(hop(CARRIER))
+    };
+    line.b.cores[0].handle_config(with(vec![other]));
+    let again = next(&mut line.b);
+    assert_eq!(again.header("Expires"), Some("600"));
+    line.answer(again.answer(200));
+    line.b.cores[0].handle_config(with(Vec::new()));
+    let last = next(&mut line.b);
+    assert_eq!(last.header("Expires"), Some("0"));
+    line.answer(last.answer(200));
+    assert!(line.table.all().is_empty());
+    line.b.assert_quiet();
+}
+
+#[test]
+fn only_the_first_core_registers() {
+    let mut b = Bench::with(|settings| {
+        settings.cores = 3;
+        settings.trunks = vec![Arc::new(trunk(hop(CARRIER)))];
+    });
+    assert_eq!(fresh(b.tick(30_000)).len(), 1);
+}
+
+// ---- calls ---------------------------------------------------------------------------------------------------------------
+
+fn calling(change: impl FnOnce(&mut Trunk)) -> Bench {
+    let mut account = trunk(hop(CARRIER));
+    account.register = false;
+    change(&mut account);
+    let route = Route {
+        trunk: Some(Arc::new(account)),
+        ..route(Action::Relay(vec![hop(CARRIER), hop(SPARE)]))
+    };
+    Bench::with(|settings| settings.routes = vec![route].into())
+}
+
+fn invite() -> Request {
+    Request::new("INVITE", "sip:030123@carrier.example").body("v=0\r\n")
+}
+
+#[test]
+fn a_challenge_to_a_call_is_answered_without_the_callers_knowing() {
+    for (status, name) in [(401, "Authorization"), (407, "Proxy-Authorization")] {
+        for (algorithm, more) in [
+            ("MD5", "nonce=\"n\""),
+            ("SHA-256", "nonce=\"n\", algorithm=SHA-256, qop=\"auth\""),
+            ("MD5", "nonce=\"n\", algorithm=MD5, qop=\"auth-int\""),
+        ] {
+            let mut b = calling(|_| ());
+            let sent = b.send(ALICE, invite());
+            let first = the(&sent, CARRIER).clone();
+            let sent = b.send(CARRIER, first.answer(status).add(&challenge(status, more)));
+            let at_carrier = to(&sent, CARRIER);
+            assert!(to(&sent, ALICE).is_empty(), "{}", show(&sent));
+            assert_eq!(
+                at_carrier.iter().map(|sent| sent.method()).collect::<Vec<_>>(),
+                ["ACK", "INVITE"]
+            );
+            assert_eq!(at_carrier[0].branch(), first.branch());
+            let second = at_carrier[1].clone();
+            check_credentials(&second, name, algorithm, "v=0\r\n");
+            assert_ne!(second.branch(), first.branch());
+            for same in ["From", "To", "Call-ID", "CSeq", "Max-Forwards"] {
+                assert_eq!(second.header(same), first.header(same));
+            }
+            assert_eq!(second.body, first.body);
+            let ringing = b.send_for_one(CARRIER, second.answer(180));
+            assert_eq!((ringing.status(), ringing.to.as_str()), (180, ALICE));
+            let ok = b.send_for_one(CARRIER, second.answer(200));
+            assert_eq!((ok.status(), ok.to.as_str()), (200, ALICE));
+            b.assert_quiet();
+        }
+    }
+}
+
+#[test]
+fn a_stale_nonce_is_followed_once_and_a_refused_password_is_no_business_of_the_caller() {
+    let mut b = calling(|_| ());
+    let request = invite();
+    let sent = b.send(ALICE, &request);
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER)[1].clone();
+    let sent = b.send(CARRIER, second.answer(407).add(&challenge(407, "nonce=\"m\", stale=true")));
+    let third = to(&sent, CARRIER)[1].clone();
+    assert_eq!(check_credentials(&third, "Proxy-Authorization", "MD5", "").0, "m");
+    let sent = b.send(CARRIER, third.answer(407).add(&challenge(407, "nonce=\"o\", stale=true")));
+    let answer = the(&sent, ALICE);
+    assert_eq!((answer.status(), answer.reason()), (502, "Trunk Password Refused"));
+    assert!(answer.all("Proxy-Authenticate").is_empty());
+    assert!(to(&sent, SPARE).is_empty(), "the account is the same there");
+    b.send(ALICE, request.ack(answer));
+    b.assert_quiet();
+}
+
+#[test]
+fn a_spare_is_asked_as_ever_and_its_challenge_is_answered_too() {
+    let mut b = calling(|_| ());
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER)[1].clone();
+    let sent = b.send(CARRIER, second.answer(503));
+    let at_spare = the(&sent, SPARE).clone();
+    assert!(at_spare.all("Proxy-Authorization").is_empty());
+    let sent = b.send(SPARE, at_spare.answer(407).add(&challenge(407, "nonce=\"s\"")));
+    assert_eq!(
+        check_credentials(to(&sent, SPARE)[1], "Proxy-Authorization", "MD5", "").0,
+        "s"
+    );
+}
+
+#[test]
+fn what_is_the_callers_own_is_left_alone() {
+    let own = "Proxy-Authorization: Digest username=\"a\", realm=\"carrier.example\", nonce=\"x\", uri=\"sip:x\", response=\"0\"";
+    let mut b = calling(|_| ());
+    let sent = b.send(ALICE, invite().add(own));
+    let first = the(&sent, CARRIER).clone();
+    assert_eq!(first.all("Proxy-Authorization").len(), 1);
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    assert_eq!(the(&sent, ALICE).status(), 407);
+    // A challenge in another realm than the trunk's is somebody's behind it.
+    let mut b = calling(|trunk| trunk.realm = Some(b"other.example".to_vec()));
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    assert_eq!(the(&sent, ALICE).status(), 407);
+}
+
+#[test]
+fn a_call_that_is_cancelled_is_not_tried_again() {
+    let mut b = calling(|_| ());
+    let request = invite();
+    let sent = b.send(ALICE, &request);
+    let first = the(&sent, CARRIER).clone();
+    b.send(ALICE, request.cancel());
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    assert_eq!(
+        to(&sent, CARRIER).iter().map(|sent| sent.method()).collect::<Vec<_>>(),
+        ["ACK"]
+    );
+    let answer = the(&sent, ALICE);
+    assert_eq!(answer.status(), 487);
+    b.send(ALICE, request.ack(answer));
+    b.assert_quiet();
+}
+
+#[test]
+fn one_nonce_for_several_requests_is_counted() {
+    let mut b = calling(|_| ());
+    for count in ["00000001", "00000002", "00000003"] {
+        let sent = b.send(ALICE, Request::new("MESSAGE", "sip:030@carrier.example"));
+        let first = the(&sent, CARRIER).clone();
+        let more = "nonce=\"n\", qop=\"auth\"";
+        let second = only(b.send(CARRIER, first.answer(401).add(&challenge(401, more))));
+        assert_eq!(check_credentials(&second, "Authorization", "MD5", "").1, count);
+    }
+}
+
+// ---- probes --------------------------------------------------------------------------------------------------------------
+
+fn probing(hops: Vec<NextHop>) -> (Bench, Arc<Health>) {
+    let route = Route {
+        probe: Some(10_000),
+        ..route(Action::Relay(hops))
+    };
+    let mut b = Bench::with(|settings| {
+        settings.proxy.mode = Mode::Stateful;
+        settings.cores = 2;
+        settings.routes = vec![route.clone(), route].into();
+    });
+    let health = Arc::new(Health::new(Key::new(1, 2)));
+    for core in &mut b.cores {
+        core.share_health(health.clone());
+    }
+    (b, health)
+}
+
+#[test]
+fn each_target_is_asked_so_often_and_any_answer_makes_it_well() {
+    let (mut b, health) = probing(vec![hop(CARRIER), hop(SPARE)]);
+    let sent = fresh(b.tick(1000));
+    assert_eq!(sent.len(), 2, "one for each target, by one core: {}", show(&sent));
+    let probe = the(&sent, CARRIER).clone();
+    assert_eq!((probe.method(), probe.uri()), ("OPTIONS", "sip:10.0.7.1:5080"));
+    assert!(b.send(CARRIER, probe.answer(405)).is_empty());
+    // Nothing comes from the other within [next_hop] patience.
+    b.tick(4000);
+    let failed: Vec<_> = health.list().iter().map(|(who, _)| who.address.to_string()).collect();
+    assert_eq!(failed, [SPARE]);
+    let answered_at = probe.at;
+    let later = fresh(b.tick(9000));
+    let next = to(&later, CARRIER)[0].clone();
+    // From its answer, which came a moment after it.
+    assert!((9000..=12_000).contains(&(next.at - answered_at)), "{}", next.at);
+    // The failed one goes on being asked, and is well as soon as it answers.
+    let asked = to(&later, SPARE)
+        .into_iter()
+        .find(|sent| sent.at > 6000)
+        .expect("it is asked again")
+        .clone();
+    b.send(SPARE, asked.answer(200));
+    let failed: Vec<_> = health.list().iter().map(|(who, _)| who.address.to_string()).collect();
+    assert!(!failed.contains(&SPARE.to_owned()), "{failed:?}");
+    assert_eq!(health.standing(Instant::from_ms(b.now), &health_of(SPARE)), Standing::Good);
+}
+
+fn health_of(at: &str) -> Neighbour {
+    Neighbour {
+        named_by: NamedBy::Conf,
+        transport: Transport::Udp,
+        address: address(at),
+    }
+}
+
+#[test]
+fn a_closed_port_shows_at_once_and_all_servers_of_a_name_are_asked() {
+    let (mut b, health) = probing(vec![by_name("sip:gate.example:5080")]);
+    assert!(b.tick(1000).is_empty());
+    let mut zone = Zone::new("gate.example A 10.0.7.1\ngate.example A 10.0.7.2");
+    let first = only(zone.serve(&mut b));
+    let second = only(b.undelivered(&first.bytes));
+    assert_ne!(first.to, second.to);
+    assert!(b.send(&second.to, second.answer(200)).is_empty());
+    let failed: Vec<_> = health.list().iter().map(|(who, _)| who.address.to_string()).collect();
+    assert_eq!(failed, std::slice::from_ref(&first.to));
+    let again = b.tick(12_000);
+    assert!(!again.is_empty(), "and all over again");
+}
+
+#[test]
+fn answers_that_are_not_to_our_request_are_dropped() {
+    let (mut b, health) = probing(vec![hop(CARRIER)]);
+    let probe = next(&mut b);
+    let other = String::from_utf8(probe.answer(200).bytes())
+        .unwrap()
+        .replace("OPTIONS", "REGISTER");
+    assert!(b.send(CARRIER, other.as_bytes()).is_empty());
+    b.tick(4500);
+    assert_eq!(health.list().len(), 1, "it has not answered");
+    // A late answer finds nothing, and harms nothing.
+    assert!(b.send(CARRIER, probe.answer(200)).is_empty());
+}
