@@ -61,6 +61,11 @@ fn ends(event: &Value) -> String {
     )
 }
 
+/// The messages among the events, without what was decided.
+fn messages_of(events: &[Value]) -> Vec<&Value> {
+    events.iter().filter(|event| event["kind"] != "decision").collect()
+}
+
 /// Sends a request to bob, who answers 200.
 fn say(caller: &Agent, phone: &Agent, request: &Request) {
     caller.send(request);
@@ -129,16 +134,24 @@ fn calls_over_every_transport_by_every_filter() {
         ]
     };
     let [all, by_peer, by_user, by_call] = traces.map(events);
+    let messages = messages_of(&all);
     assert_eq!(
-        all.iter().map(ends).collect::<Vec<_>>(),
+        messages.iter().map(|event| ends(event)).collect::<Vec<_>>(),
         [expected(0), expected(1), expected(2)].concat()
     );
     assert!(
-        all[8]["message"].as_str().unwrap().contains("not for everyone"),
+        messages[8]["message"].as_str().unwrap().contains("not for everyone"),
         "TLS in the clear"
     );
+    // What was decided stands between what came and what left.
+    let words: Vec<&str> = all[1..3].iter().filter_map(|event| event["text"].as_str()).collect();
+    let branch = format!("branch to sip:bob@{0}: sent to {0} over UDP", phone.address);
+    assert_eq!(
+        words,
+        [format!("{}: no [[route]]: forwarded, targets: 1", server.uri("bob")), branch]
+    );
     for (events, number) in [(by_call, 0), (by_peer, 1), (by_user, 2)] {
-        let messages: Vec<&Value> = events.iter().filter(|event| event["kind"] != "decision").collect();
+        let messages = messages_of(&events);
         assert_eq!(messages.iter().map(|event| ends(event)).collect::<Vec<_>>(), expected(number));
         assert!(events.iter().all(|event| event["call_id"] == *requests[number].call_id));
     }
@@ -252,10 +265,14 @@ fn text_in_a_pipe_and_one_line_each() {
     );
     let brief = brief.finish(PATIENCE).stdout;
     let lines: Vec<&str> = brief.lines().collect();
-    assert_eq!(lines.len(), 2, "{brief}");
+    assert_eq!(lines.len(), 3, "{brief}");
     let request = format!("received udp {there} -> {here} OPTIONS {} [{call_id}]", request.cseq);
     assert!(lines[0].ends_with(&request), "{brief}");
-    assert!(lines[1].contains(&format!("sent     udp {here} -> {there} 200 ")), "{brief}");
+    assert!(
+        lines[1].contains("decision ") && lines[1].contains("for this server itself"),
+        "{brief}"
+    );
+    assert!(lines[2].contains(&format!("sent     udp {here} -> {there} 200 ")), "{brief}");
 }
 
 #[test]
@@ -350,7 +367,7 @@ fn it_ends_by_time_and_by_count() {
     for _ in 0..5 {
         agent.ask(&agent.request("OPTIONS", &format!("sip:{}", server.address)));
     }
-    assert_eq!(events(trace).len(), 3);
+    assert_eq!(messages_of(&events(trace)).len(), 3);
     for wrong in [
         ["--seconds", "0"],
         ["--seconds", "3601"],
@@ -423,12 +440,12 @@ fn the_control_socket_s_own_words() {
     await_traces(&place, &server, 1);
     std::thread::sleep(Duration::from_millis(500));
     agent.ask(&agent.request("OPTIONS", &format!("sip:{}", server.address)));
-    for kind in ["received", "sent"] {
+    for kind in ["received", "decision", "sent"] {
         let event = script.line();
         assert_eq!((&event["method"], &event["params"]["kind"]), (&json!("trace"), &json!(kind)));
         assert!(event.get("id").is_none(), "{event}");
     }
-    let result = json!({ "events": 2, "lost": 0, "reason": "count" });
+    let result = json!({ "events": 3, "lost": 0, "reason": "count" });
     assert_eq!(script.line(), json!({ "jsonrpc": "2.0", "id": 7, "result": result }));
     // Whoever follows when the server stops is told.
     let mut script = Script::ask(&server, json!({ "seconds": 3600 }));
