@@ -183,7 +183,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 21);
+        assert_eq!(walk(&Arguments::command()), 22);
     }
 
     #[test]

@@ -191,19 +191,27 @@ fn a_failover_and_an_answer_of_our_own_are_told() {
     let request = Request::new("INVITE", "sip:+4930123@carrier.example").call_id("over@a");
     let sent = b.send(ALICE, &request);
     let at_gate = the(&sent, GATE).clone();
+    // That a next hop has failed is said of it, and of no call.
+    let of_the_call = || {
+        let (mut hops, lines): (Vec<_>, Vec<_>) = lines().into_iter().partition(|line| line.call_id.is_none());
+        let hop = hops.pop().expect("a line about the next hop");
+        assert!(hops.is_empty() && hop.text.contains("has failed: 503 Service Unavailable"), "{hop:?}");
+        assert!(lines.iter().all(|line| line.call_id.as_deref() == Some("over@a")), "{lines:#?}");
+        lines
+    };
     let sent = b.send(GATE, at_gate.answer(503));
-    let (_, call_id, text) = line();
-    assert_eq!(call_id, "over@a");
+    let told = of_the_call();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let text = &told[0].text;
     assert!(
         text.ends_with("branch to 10.0.5.1:5080 over UDP failed: answered 503 Service Unavailable"),
         "{text}"
     );
     let at_spare = the(&sent, SPARE).clone();
     b.send(SPARE, at_spare.answer(503));
-    let lines = lines();
-    assert_eq!(lines.len(), 2, "{lines:#?}");
-    assert_eq!(lines[1].call_id.as_deref(), Some("over@a"));
-    assert!(lines[1].text.ends_with("answered 500 No Next Hop Reached"), "{lines:#?}");
+    let told = of_the_call();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[1].text.ends_with("answered 500 No Next Hop Reached"), "{told:#?}");
 }
 
 /// The texts of the notes since the last call, all of this call.

@@ -6,7 +6,6 @@ use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::Attempt;
 use crate::stack::proxy::locate::TOO_LATE;
 use crate::stack::proxy::trunk_answer::Answer;
-use crate::stack::refusal::Refusal;
 use crate::stack::transaction::Client;
 use crate::stack::turn::Turn;
 
