@@ -148,15 +148,17 @@ impl Turn<'_> {
             log::debug!(target: Subject::Routing.word(), "dropped from {peer} over {transport}: {label}");
             return;
         }
-        if !self.core.log.may_say() {
-            return;
-        }
+        // Beyond the budget they are for those who want to know everything, too.
+        let level = match self.core.log.may_say() {
+            true => log::Level::Info,
+            false => log::Level::Debug,
+        };
         match message {
-            Some(message) => log::info!(
-                target: Subject::Routing.word(), call_id:% = ShownId(call_id(message));
+            Some(message) => log::log!(
+                target: Subject::Routing.word(), level, call_id:% = ShownId(call_id(message));
                 "dropped from {peer} over {transport}: {label}: {why}"
             ),
-            None => log::info!(target: Subject::Routing.word(), "dropped from {peer} over {transport}: {label}: {why}"),
+            None => log::log!(target: Subject::Routing.word(), level, "dropped from {peer} over {transport}: {label}: {why}"),
         }
     }
 

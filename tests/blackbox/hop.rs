@@ -111,8 +111,8 @@ fn nor_a_gateway_whichever_route_leads_there() {
                     let arrived = disarmed(&gateway, method);
                     let text = format!("{arrived:?}").to_lowercase();
                     assert!(!text.contains("realm=\"strowger"), "{text}");
-                    // The next target, where there is memory to try it.
-                    gateway.respond(&arrived, 503, &[]);
+                    // The next target, if there is memory to try it. The next call begins with the gateway again.
+                    gateway.respond(&arrived, 503, &["Retry-After: 0"]);
                     let answered = match mode.contains("stateful") {
                         true => {
                             let arrived = disarmed(&spare, method);

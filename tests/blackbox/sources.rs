@@ -17,14 +17,15 @@ const ATTACKER: u8 = 9;
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// Prints the addresses that the filter finds in a log, one a line: in the lines as they are, without their times, which fail2ban cuts off
-/// before it looks, and as the journal has them. All three must be the same.
+/// before it looks, and as the journal has them in two formats. All must be the same.
 const FILTER: &str = r#"
 import configparser, re, sys
 conf = configparser.RawConfigParser()
 conf.read(sys.argv[1])
 pattern = conf["Definition"]["failregex"].replace("<HOST>", r"(?P<host>[0-9a-fA-F.:]+)")
 for line in open(sys.argv[2]):
-    forms = [line, re.sub(r"^\[[0-9TZ:-]+", "", line), "host strowger[7]: " + line]
+    forms = [line, re.sub(r"^\[[0-9TZ:.-]+", "", line), "host strowger[7]: " + line]
+    forms.append(re.sub(r"^\[\S+ \w+ +(\w+)\] ", r"host strowger[7]: \1: ", line))
     found = {(found := re.search(pattern, form)) and found["host"] for form in forms}
     assert len(found) == 1, (found, line)
     for host in found - {None}:

@@ -203,7 +203,7 @@ fn targets_are_probed() {
         .start(&place);
     let probe = gate.expect("an OPTIONS", |message| message.is("OPTIONS"));
     gate.respond(&probe, 200, &[]);
-    server.expect_log(&[&format!("target {} over UDP has failed", place.at(CALLEE)), "OPTIONS"]);
+    server.expect_log(&[&format!("next hop {} over UDP (target of [[route]] 1) has failed", place.at(CALLEE))]);
     let again = gate.expect("another OPTIONS", |message| {
         message.is("OPTIONS") && message.cseq() > probe.cseq()
     });
@@ -213,5 +213,5 @@ fn targets_are_probed() {
     let back = Agent::new(place.at(CALLEE), server.address);
     let probe = back.expect("an OPTIONS", |message| message.is("OPTIONS"));
     back.respond(&probe, 200, &[]);
-    server.expect_log(&[&format!("target {} over UDP answers again", place.at(CALLEE))]);
+    server.expect_log(&[&format!("next hop {} over UDP (target of [[route]] 1) answers again", place.at(CALLEE))]);
 }
