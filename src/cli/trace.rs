@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use strowger::control::{TraceEvent, TraceQuery, Traced};
 use strowger::trace::Wanted;
+use strowger::trace::visible::write_json;
 
 /// What is followed, and how it is shown.
 #[derive(Args)]
@@ -146,7 +147,7 @@ struct Json<W: Write>(W);
 
 impl<W: Write> Show for Json<W> {
     fn show(&mut self, event: &TraceEvent) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, event)?;
+        write_json(&mut self.0, event)?;
         self.0.write_all(b"\n")?;
         self.0.flush()
     }

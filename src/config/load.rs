@@ -159,6 +159,7 @@ impl Document<'_> {
     fn conf(&mut self) -> Conf {
         let listen = self.listeners();
         let (tls, certificates) = self.tls(&listen);
+        let trace = self.trace(&listen);
         let mut conf = Conf {
             server: self.server(),
             listen,
@@ -176,7 +177,7 @@ impl Document<'_> {
             control: self.plain(),
             metrics: self.plain(),
             records: self.plain(),
-            trace: self.plain(),
+            trace,
             log: self.plain(),
             routes: Routes::default(),
             trunks: Vec::new(),

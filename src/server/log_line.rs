@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use strowger::base::Timestamp;
 use strowger::settings::{LogFormat, Words as _};
+use strowger::trace::visible;
 
 /// The key under which a line has the Call-ID of the message that it is about.
 const CALL_ID: &str = "call_id";
@@ -94,10 +95,10 @@ fn write_json(level: Level, subject: &str, text: fmt::Arguments<'_>, call_id: Op
         out,
         "{{\"time\":\"{Now}\",\"level\":\"{level}\",\"subject\":\"{subject}\",\"message\":"
     );
-    let _ = serde_json::to_writer(&mut *out, &text.to_string());
+    let _ = visible::write_json(&mut *out, &text.to_string());
     if let Some(call_id) = call_id {
         out.extend_from_slice(b",\"call_id\":");
-        let _ = serde_json::to_writer(&mut *out, &call_id.to_string());
+        let _ = visible::write_json(&mut *out, &call_id.to_string());
     }
     out.extend_from_slice(b"}\n");
 }
@@ -122,16 +123,16 @@ impl fmt::Display for Now {
     }
 }
 
-/// What peers sent may stand in a line: a control character in it must not begin another one, nor speak to a terminal.
+/// What peers sent may stand in a line: nothing in it may begin another one, speak to a terminal or look like what it is not.
 struct Visible<'o>(&'o mut Vec<u8>);
 
 impl fmt::Write for Visible<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.find(char::is_control) {
-            let (visible, after) = rest.split_at(at);
+        while let Some(at) = rest.find(visible::is_deceptive) {
+            let (before, after) = rest.split_at(at);
             let mut chars = after.chars();
-            self.0.extend_from_slice(visible.as_bytes());
+            self.0.extend_from_slice(before.as_bytes());
             if let Some(control) = chars.next() {
                 let _ = write!(self.0, "{}", control.escape_default());
             }
@@ -167,16 +168,16 @@ mod tests {
             rest.to_owned()
         };
         assert_eq!(said(format_args!("quiet"), None), "WARN  here] quiet\n");
-        let user = "a\r\n[forged]\u{1b}[31mé\u{85}";
+        let user = "a\r\n[forged]\u{1b}[31mé\u{85}\u{202e}";
         assert_eq!(
             said(format_args!("user {user}: {}", 7), Some("x\r\n@y")),
-            "WARN  here] user a\\r\\n[forged]\\u{1b}[31mé\\u{85}: 7; Call-ID x\\r\\n@y\n"
+            "WARN  here] user a\\r\\n[forged]\\u{1b}[31mé\\u{85}\\u{202e}: 7; Call-ID x\\r\\n@y\n"
         );
     }
 
     #[test]
     fn a_line_for_a_program_says_the_same() {
-        let user = "a\r\n\"é";
+        let user = "a\r\n\"é\u{85}\u{202e}";
         let line = logged(
             LogFormat::Json,
             "strowger::stack::auth::guess",
@@ -186,6 +187,7 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(line.strip_suffix('\n').unwrap()).unwrap();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         assert_eq!(read["message"], format!("user {user}"));
+        assert!(line.contains("é\\u0085\\u202e"), "{line}");
         assert_eq!(
             (&read["level"], &read["subject"], &read["call_id"]),
             (&"warn".into(), &"auth".into(), &"1@h".into())

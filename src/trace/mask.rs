@@ -1,11 +1,14 @@
 //! What no copy of a message may show: credentials, and the keys of media. Each byte of them becomes an asterisk, so that lengths stay true.
 //!
 //! The values of Authorization, Proxy-Authorization, Authentication-Info and Proxy-Authentication-Info are masked whole: with a nonce, a response and
-//! the rest beside each other a password can be guessed at leisure. Bodies are looked through too: a part may be a whole message (message/sip).
+//! the rest beside each other a password can be guessed at leisure. So are those of URIs' headers, and passwords in SIP URIs. Bodies are looked through
+//! too: a part may be a whole message (message/sip).
+//!
+//! It is not for the server to say how others read a line: what one reader or another takes for a secret is masked.
 
-use super::reading::{Lines, field};
 use crate::sip::Name;
 use memchr::memmem::find;
+use memchr::{memchr, memchr_iter, memchr2};
 
 const MASK: u8 = b'*';
 
@@ -14,59 +17,142 @@ const SCHEMES: [&[u8]; 3] = [b"digest", b"basic", b"bearer"];
 
 /// Overwrites what is secret.
 pub fn mask(message: &mut [u8]) {
-    let mut at = 0;
-    while let Some(line) = Lines::of(&message[at..]).next() {
-        let range = at + line.start..at + line.end;
-        at = range.end;
-        mask_line(&mut message[range]);
+    for lines in [Lines::Folded, Lines::FoldedAtReturns, Lines::Bare] {
+        let mut at = 0;
+        while at < message.len() {
+            let end = lines.end_of(message, at);
+            mask_line(&mut message[at..end]);
+            at = end;
+        }
+    }
+    mask_uri_headers(message);
+    mask_passwords(message);
+}
+
+/// What a line is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// It ends at a line feed, unless the next one begins with a blank (RFC 3261 §7.3.1).
+    Folded,
+    /// It also ends at a carriage return that has no line feed behind it.
+    FoldedAtReturns,
+    /// The same, and blanks at the beginning mean nothing.
+    Bare,
+}
+
+impl Lines {
+    fn end_of(self, message: &[u8], start: usize) -> usize {
+        let one = |at: usize| {
+            let rest = &message[at..];
+            let found = match self {
+                Lines::Folded => memchr(b'\n', rest),
+                Lines::FoldedAtReturns | Lines::Bare => memchr2(b'\r', b'\n', rest),
+            };
+            let end = found.map_or(message.len(), |found| at + found + 1);
+            let is_pair = found.is_some() && message[end - 1] == b'\r' && message.get(end) == Some(&b'\n');
+            end + usize::from(is_pair)
+        };
+        let mut end = one(start);
+        let is_empty = message[start..end].trim_ascii().is_empty();
+        while self != Lines::Bare && !is_empty && matches!(message.get(end), Some(b' ' | b'\t')) {
+            end = one(end);
+        }
+        end
     }
 }
 
+/// Also what only some readers skip, such as a vertical tab.
+fn is_blank(byte: &u8) -> bool {
+    *byte <= b' '
+}
+
+/// Where the first byte stands that is no blank.
+fn first(text: &[u8]) -> usize {
+    text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len())
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
+    &text[first(&text[..end])..end]
+}
+
 fn mask_line(line: &mut [u8]) {
-    match line.first() {
-        Some(b'a' | b'A' | b'p' | b'P' | b'k' | b'K') => {}
+    let start = first(line);
+    let line = &mut line[start..];
+    let Some(kind @ (b'a' | b'A' | b'p' | b'P' | b'k' | b'K')) = line.first().copied() else {
         // Nothing secret begins otherwise.
-        _ => return,
-    }
-    if starts_with(line, b"k=") {
-        cover(&mut line[2..]);
-    } else if starts_with(line, b"a=crypto:") {
-        mask_inline_keys(line);
-    } else if starts_with(line, b"a=key-mgmt:") {
-        let value = line.iter().position(|byte| *byte == b' ').unwrap_or(b"a=key-mgmt:".len());
-        cover(&mut line[value..]);
-    } else if is_credentials(line)
-        && let Some(colon) = line.iter().position(|byte| *byte == b':')
+        return;
+    };
+    let equals = 1 + first(&line[1..]);
+    if line.get(equals) == Some(&b'=') {
+        match kind {
+            b'k' | b'K' => cover(&mut line[equals + 1..]),
+            b'a' | b'A' => mask_attribute(&mut line[equals + 1..]),
+            _ => {}
+        }
+    } else if let Some(colon) = memchr(b':', line)
+        && is_credentials(&line[..colon])
     {
         mask_credentials(&mut line[colon + 1..]);
     }
 }
 
-fn starts_with(line: &[u8], word: &[u8]) -> bool {
-    line.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-}
-
-fn is_credentials(line: &[u8]) -> bool {
-    let Some((name, _)) = field(line) else {
-        return false;
-    };
-    // No name of the table is the last one's.
-    let is_proxy_info = || starts_with(line, b"proxy-authentication-info");
+fn is_credentials(name: &[u8]) -> bool {
+    let name = trim(name);
     matches!(
-        name,
+        Name::parse(name),
         Name::Authorization | Name::ProxyAuthorization | Name::AuthenticationInfo
-    ) || is_proxy_info()
+    ) || name.eq_ignore_ascii_case(b"proxy-authentication-info")
 }
 
 fn mask_credentials(value: &mut [u8]) {
-    let start = value
-        .iter()
-        .position(|byte| !byte.is_ascii_whitespace())
-        .unwrap_or(value.len());
-    let scheme = value[start..].split(u8::is_ascii_whitespace).next().unwrap_or(&[]);
+    let start = first(value);
+    let scheme = value[start..].split(is_blank).next().unwrap_or(&[]);
     let is_known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
     let from = if is_known { start + scheme.len() } else { start };
     cover(&mut value[from..]);
+}
+
+/// An attribute of SDP, behind `a=`.
+fn mask_attribute(attribute: &mut [u8]) {
+    let Some(colon) = memchr(b':', attribute) else {
+        return;
+    };
+    let (name, value) = attribute.split_at_mut(colon);
+    let (name, value) = (trim(name).to_ascii_lowercase(), &mut value[1..]);
+    match &name[..] {
+        // RFC 5939 §3.3.2: a number, and another attribute.
+        b"acap" => {
+            let number = value.iter().position(|byte| !is_blank(byte) && !byte.is_ascii_digit());
+            mask_capability(&mut value[number.unwrap_or(0)..]);
+        }
+        _ => mask_value(&name, value),
+    }
+}
+
+/// As an attribute, but not a capability again.
+fn mask_capability(attribute: &mut [u8]) {
+    if let Some(colon) = memchr(b':', attribute) {
+        let (name, value) = attribute.split_at_mut(colon);
+        mask_value(&trim(name).to_ascii_lowercase(), &mut value[1..]);
+    }
+}
+
+fn mask_value(name: &[u8], value: &mut [u8]) {
+    match name {
+        b"crypto" => mask_inline_keys(value),
+        // RFC 4567: the protocol, and its data.
+        b"key-mgmt" => {
+            const MIKEY: &[u8] = b"mikey";
+            let start = first(value);
+            let word = value[start..].split(is_blank).next().unwrap_or(&[]);
+            let kept = if word.eq_ignore_ascii_case(MIKEY) { MIKEY.len() } else { 0 };
+            cover(&mut value[start + kept..]);
+        }
+        b"ice-pwd" => cover(value),
+        _ if name.ends_with(b"psk") => cover(value),
+        _ => {}
+    }
 }
 
 /// RFC 4568 §6.1: `inline:KEY|lifetime|MKI`, and several of them with semicolons.
@@ -74,12 +160,97 @@ fn mask_inline_keys(line: &mut [u8]) {
     const INLINE: &[u8] = b"inline:";
     let (mut at, lower) = (0, line.to_ascii_lowercase());
     while let Some(found) = find(&lower[at..], INLINE) {
-        let start = at + found + INLINE.len();
-        let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'|' | b';');
+        let behind = at + found + INLINE.len();
+        // Where the key should begin some write a blank, or a bar.
+        let is_before = |byte: &u8| is_blank(byte) || *byte == b'|';
+        let skipped = line[behind..].iter().position(|byte| !is_before(byte));
+        let start = skipped.map_or(line.len(), |skipped| behind + skipped);
+        let is_end = |byte: &u8| is_blank(byte) || matches!(byte, b'|' | b';');
         let length = line[start..].iter().position(is_end).unwrap_or(line.len() - start);
         cover(&mut line[start..start + length]);
         at = start + length;
     }
+}
+
+/// Ends a URI, whatever is in it.
+fn is_around_uris(byte: &u8) -> bool {
+    is_blank(byte) || matches!(byte, b'<' | b'>' | b'"')
+}
+
+/// `?Authorization=…` and `&Authorization=…` in a URI (RFC 3261 §19.1.1).
+fn mask_uri_headers(message: &mut [u8]) {
+    // Escaped three bytes each.
+    const LONGEST_NAME: usize = 3 * b"proxy-authentication-info".len();
+    let mut at = 0;
+    while let Some(found) = memchr2(b'?', b'&', &message[at..]) {
+        at += found + 1;
+        let near = &message[at..message.len().min(at + LONGEST_NAME + 1)];
+        let Some(equals) = memchr(b'=', near) else {
+            continue;
+        };
+        if is_credentials(&unescaped(&near[..equals])) {
+            let start = at + equals + 1;
+            // Quotes should be escaped in here; whether they are or not, they end nothing.
+            let is_end = |byte: &u8| is_blank(byte) || matches!(byte, b'<' | b'>' | b'&');
+            let length = message[start..].iter().position(is_end).unwrap_or(message.len() - start);
+            cover(&mut message[start..start + length]);
+            at = start + length;
+        }
+    }
+}
+
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let digit = |place: usize| text.get(place).and_then(|byte| char::from(*byte).to_digit(16));
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                plain.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    plain
+}
+
+/// `sip:user:PASSWORD@host`.
+fn mask_passwords(message: &mut [u8]) {
+    let mut before = 0;
+    let ats: Vec<usize> = memchr_iter(b'@', message).collect();
+    for at in ats {
+        let text = &message[before..at];
+        let start = text.iter().rposition(is_around_uris).map_or(before, |last| before + last + 1);
+        before = at + 1;
+        let Some(user) = behind_last_scheme(&message[start..at]) else {
+            continue;
+        };
+        if let Some(colon) = memchr(b':', &message[start + user..at]) {
+            cover(&mut message[start + user + colon + 1..at]);
+        }
+    }
+}
+
+/// Where the user begins in what stands before an at sign. Several URIs may stand in a row with commas between them.
+fn behind_last_scheme(text: &[u8]) -> Option<usize> {
+    let is_scheme = |colon: &usize| {
+        let before = &text[..*colon];
+        let word = before
+            .iter()
+            .rposition(|byte| !byte.is_ascii_alphanumeric())
+            .map_or(0, |last| last + 1);
+        let is_sip = [&b"sip"[..], b"sips"]
+            .iter()
+            .any(|scheme| before[word..].eq_ignore_ascii_case(scheme));
+        // Behind a colon it is part of a password.
+        is_sip && !before[..word].ends_with(b":")
+    };
+    let colons = memchr_iter(b':', text).rev();
+    colons.into_iter().find(is_scheme).map(|colon| colon + 1)
 }
 
 /// White space stays, so that lines stay lines.
@@ -146,6 +317,79 @@ mod tests {
             "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:abc+/=|2^20|1:4;inline:def UNENCRYPTED_SRTP\r\nk=clear:x y\r\na=key-mgmt:mikey AQA\r\n",
             "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:******|2^20|1:4;inline:*** UNENCRYPTED_SRTP\r\nk=******* *\r\na=key-mgmt:mikey ***\r\n",
         );
+        masked(
+            "a=acap:1 crypto:1 A inline:KEY|2^20\r\na=acap:2 key-mgmt:mikey KEY\r\na=acap: 3  ice-pwd:KEY\r\na=acap:1 rtpmap:0\r\n",
+            "a=acap:1 crypto:1 A inline:***|2^20\r\na=acap:2 key-mgmt:mikey ***\r\na=acap: 3  ice-pwd:***\r\na=acap:1 rtpmap:0\r\n",
+        );
+        masked(
+            "a=ice-ufrag:u\r\na=ice-pwd:PW/+1\r\na=dtls-psk:PW\r\na=DTLS-srtp-PSK: P W\r\na=key-mgmt:KEY\r\n",
+            "a=ice-ufrag:u\r\na=ice-pwd:*****\r\na=dtls-psk:**\r\na=DTLS-srtp-PSK: * *\r\na=key-mgmt:***\r\n",
+        );
+    }
+
+    #[test]
+    fn keys_of_media_however_they_are_written() {
+        for head in [
+            "a= crypto:1 A ",
+            "a =crypto:1 A ",
+            "a=crypto :1 A ",
+            "a\u{b}=\tCRYPTO\u{b}: 1 A ",
+            " a=crypto:1 A ",
+        ] {
+            for (key, stars) in [
+                ("inline:KEY|2^20", "inline:***|2^20"),
+                ("inline: KEY|2^20", "inline: ***|2^20"),
+                ("inline:|KEY|2^20", "inline:|***|2^20"),
+            ] {
+                for end in ["\r\n", "\n", "\r"] {
+                    masked(
+                        &format!("A B{end}{end}v=0{end}{head}{key}{end}b=1{end}"),
+                        &format!("A B{end}{end}v=0{end}{head}{stars}{end}b=1{end}"),
+                    );
+                }
+            }
+        }
+        masked(
+            "v=0\r\nk =clear:x\r\n k= y\r\nm=a\r\n",
+            "v=0\r\nk =*******\r\n ** *\r\nm=a\r\n",
+        );
+    }
+
+    #[test]
+    fn credentials_behind_odd_line_ends_and_blanks() {
+        masked(
+            "A B\rAuthorization: Digest KEY\r KEY\rTo: x\r\r",
+            "A B\rAuthorization: Digest ***\r ***\rTo: x\r\r",
+        );
+        masked(
+            "A B\r\nAuthorization\u{b}: Digest KEY\rKEY\r\n Authorization\u{b} : KEY\r\n",
+            "A B\r\nAuthorization\u{b}: Digest ***\r***\r\n ************** * ***\r\n",
+        );
+        masked(
+            "A B\r\nTo: x\r\n Authorization: Basic KEY\r\n",
+            "A B\r\nTo: x\r\n Authorization: Basic ***\r\n",
+        );
+    }
+
+    #[test]
+    fn passwords_in_uris() {
+        masked(
+            "INVITE sip:alice:SECRET@host:5060;x=a:b@c SIP/2.0\r\nTo: \"x:y\" <SIPS:b:p,&w:d@[2001:db8::1]:5061>;tag=a:b@c\r\nCall-ID: a:b@c\r\n",
+            "INVITE sip:alice:******@host:5060;x=a:b@c SIP/2.0\r\nTo: \"x:y\" <SIPS:b:******@[2001:db8::1]:5061>;tag=a:b@c\r\nCall-ID: a:b@c\r\n",
+        );
+        masked(
+            "A B\r\nRoute: sip:a.example,sip:bob@b,sip:c:PW@d:5,sip:c:sip:PW@d\r\nm:sip:a:@b\r\n",
+            "A B\r\nRoute: sip:a.example,sip:bob@b,sip:c:**@d:5,sip:c:******@d\r\nm:sip:a:@b\r\n",
+        );
+    }
+
+    #[test]
+    fn credentials_in_the_headers_of_uris() {
+        masked(
+            "REFER sip:a@b?Authorization=Digest%20x&Subject=y SIP/2.0\r\nRefer-To: <sip:b@c?a=b&proxy-%41uthorization=Digest%20\"x\",y>;z\r\n",
+            "REFER sip:a@b?Authorization=**********&Subject=y SIP/2.0\r\nRefer-To: <sip:b@c?a=b&proxy-%41uthorization=**************>;z\r\n",
+        );
+        masked("A sip:a@b?X-Authorization=1&b B\r\n", "A sip:a@b?X-Authorization=1&b B\r\n");
     }
 
     /// Of lines that are masked, and of others.
@@ -163,6 +407,16 @@ mod tests {
         b"x|;",
         b"\xff\0",
         b"Call-ID:",
+        b"\r",
+        b"\x0b",
+        b"a=acap:1 ",
+        b"a=crypto:",
+        b"a=ice-pwd:",
+        b"sip:a:b",
+        b"@h",
+        b"?",
+        b"&Authorization=",
+        b"%41uthorization=",
     ];
 
     proptest! {

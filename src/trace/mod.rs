@@ -12,6 +12,7 @@ pub mod queue;
 pub mod reading;
 pub mod session;
 pub mod taps;
+pub mod visible;
 
 pub use event::{Event, Kind, Way};
 pub use filter::Wanted;

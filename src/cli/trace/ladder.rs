@@ -101,7 +101,7 @@ impl<W: Write> Ladder<W> {
                 0 => &names[0],
                 column => &names[column - 1],
             };
-            let name = cut(name, self.column_width() - 1);
+            let name = head(name, self.column_width() - 1);
             let start = self.place(column).saturating_sub(name.chars().count() / 2);
             put(&mut row, start, &name);
         }
@@ -119,7 +119,8 @@ impl<W: Write> Ladder<W> {
             Some(number) => *number,
             None => {
                 self.calls.insert(call_id.to_owned(), next);
-                writeln!(self.out, "call {next}: {}", visible(call_id))?;
+                let line = format!("call {next}: {}", visible(call_id));
+                writeln!(self.out, "{}", cut(&line, self.width))?;
                 next
             }
         };
@@ -219,6 +220,24 @@ fn cut(text: &str, most: usize) -> String {
         true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
         false => text.to_owned(),
     }
+}
+
+/// The name of a column. Peers differ in their ports more often than in anything else, so where there is no room the transport goes first, and then
+/// the middle of the address.
+fn head(peer: &str, most: usize) -> String {
+    let length = |text: &str| text.chars().count();
+    if length(peer) <= most {
+        return peer.to_owned();
+    }
+    let address = peer.rsplit(' ').next().unwrap_or(peer);
+    if length(address) <= most {
+        return address.to_owned();
+    }
+    let port = address.rfind(':').map_or(0, |colon| length(&address[colon..]));
+    let kept = most.saturating_sub(1);
+    let behind = port.max(kept / 2).min(kept);
+    let before = address.chars().take(kept - behind).chain(['…']);
+    before.chain(address.chars().skip(length(address) - behind)).collect()
 }
 
 /// Lines of so many characters at most, broken at blanks where there are some.
@@ -344,6 +363,34 @@ call 1: call
             }
             assert!(text.contains("call 2: call 1") && text.contains('#'), "{text}");
         }
+    }
+
+    #[test]
+    fn a_head_keeps_the_port() {
+        for (most, expected) in [
+            (25, "udp 192.168.100.200:50601"),
+            (24, "192.168.100.200:50601"),
+            (18, "192.168.1…00:50601"),
+            (12, "192.1…:50601"),
+            (5, "…0601"),
+        ] {
+            assert_eq!(head("udp 192.168.100.200:50601", most), expected);
+        }
+        assert_eq!(head("tls [2001:db8::1234:5678:9abc]:5061", 18), "[2001:db8…bc]:5061");
+        let mut ladder = Ladder::new(Vec::new(), 80, false);
+        for port in [50601, 50602] {
+            let mut event = message(0, true, "1", "BYE x SIP/2.0\r\n\r\n");
+            event.from = Some(format!("192.168.100.200:{port}"));
+            event.call_id = "long".repeat(30);
+            ladder.show(&event).unwrap();
+        }
+        let text = String::from_utf8(ladder.out).unwrap();
+        assert!(text.contains("00:50601 ") && text.contains("00:50602"), "{text}");
+        let call = text.lines().next().unwrap();
+        assert!(
+            call.chars().count() == 80 && call.starts_with("call 1: long") && call.ends_with('…'),
+            "{call}"
+        );
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! The format is that of libpcap with link type 252 (exported PDUs): tags of 16 bits each for type and length, big-endian, then the message.
 
 use super::show::Show;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use strowger::control::TraceEvent;
 
 /// `LINKTYPE_WIRESHARK_UPPER_PDU`.
@@ -35,11 +36,53 @@ pub struct Pcap {
     out: Box<dyn Write>,
 }
 
-/// A file that only its owner can read: it shows who calls whom.
+/// A file that only its owner can read: it shows who calls whom. What has that name already is replaced, not written to: others may have it open, or may
+/// read it. A pipe is written to, and so is a device such as /dev/null.
 pub fn create(path: &Path) -> io::Result<Pcap> {
+    let is_stream = |kind: FileType| kind.is_fifo() || kind.is_char_device();
+    match fs::metadata(path) {
+        Ok(found) if is_stream(found.file_type()) => {
+            let stream = OpenOptions::new().write(true).open(path)?;
+            // It may have been exchanged meanwhile.
+            return match is_stream(stream.metadata()?.file_type()) {
+                true => Pcap::new(Box::new(stream)),
+                false => Err(io::Error::other("it has just become another file")),
+            };
+        }
+        Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => return Err(io::Error::other("it is neither a file nor a pipe")),
+        _ => {}
+    }
+    // Whoever made the link decides where it leads.
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return Err(io::Error::other("it is a symbolic link: name the file that it leads to"));
+    }
+    let (draft, file) = draft(path)?;
+    let placed = Pcap::new(Box::new(file)).and_then(|pcap| fs::rename(&draft, path).map(|()| pcap));
+    if placed.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    placed
+}
+
+/// A new file beside the one that it shall become.
+fn draft(path: &Path) -> io::Result<(PathBuf, File)> {
+    const TRIES: u32 = 16;
+    let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    Pcap::new(Box::new(options.open(path)?))
+    // Neither opens what is there nor follows a link.
+    options.write(true).create_new(true).mode(0o600);
+    let mut tried = 0;
+    loop {
+        let mut own = OsString::from(".");
+        own.push(name);
+        own.push(format!(".{}-{tried}", std::process::id()));
+        let draft = path.with_file_name(own);
+        match options.open(&draft) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && tried < TRIES => tried += 1,
+            opened => return opened.map(|file| (draft, file)),
+        }
+    }
 }
 
 impl Pcap {
@@ -139,5 +182,57 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes[..4], [0xd4, 0xc3, 0xb2, 0xa1]);
         assert_eq!(bytes[20..24], [252, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_was_there_is_replaced_and_not_written_to() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.pcap");
+        let other_name = folder.path().join("other");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::hard_link(&path, &other_name).unwrap();
+        create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap().len(), 24);
+        assert_eq!(fs::read(&other_name).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no draft stays");
+    }
+
+    #[test]
+    fn no_link_leads_it_astray() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let refused = || create(&link).err().unwrap().to_string();
+        assert!(refused().contains("symbolic link"), "it leads nowhere yet");
+        assert!(!target.exists());
+        fs::write(&target, "old").unwrap();
+        assert!(refused().contains("symbolic link"));
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        assert_eq!(create(folder.path()).err().unwrap().kind(), ErrorKind::IsADirectory);
+        assert!(create(&folder.path().join("none/t.pcap")).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no draft stays");
+    }
+
+    #[test]
+    fn a_pipe_is_written_to() {
+        use std::io::Read;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let mut bytes = Vec::new();
+                File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+                bytes
+            }
+        });
+        create(&path).unwrap().show(&message(0, true, "1", "x")).unwrap();
+        assert!(reader.join().unwrap().ends_with(b"x"));
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+        create(Path::new("/dev/null")).unwrap();
     }
 }

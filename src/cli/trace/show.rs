@@ -2,6 +2,7 @@
 
 use std::io;
 use strowger::control::TraceEvent;
+use strowger::trace::visible::is_deceptive;
 
 /// One way to show what happens.
 pub trait Show {
@@ -13,7 +14,7 @@ pub trait Show {
 pub fn visible(text: &str) -> String {
     let visible = |c: char| match c {
         '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
+        c if is_deceptive(c) => '\u{fffd}',
         c => c,
     };
     text.chars().map(visible).collect()
@@ -43,6 +44,9 @@ mod tests {
 
     #[test]
     fn nothing_speaks_to_the_terminal() {
-        assert_eq!(visible("a\u{1b}[31m\tb\u{85}é"), "a\u{fffd}[31m b\u{fffd}é");
+        assert_eq!(
+            visible("a\u{1b}[31m\tb\u{85}é\u{202e}\u{200b}\u{2028}\u{feff}\u{7f}."),
+            "a\u{fffd}[31m b\u{fffd}é\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}."
+        );
     }
 }

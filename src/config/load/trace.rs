@@ -2,9 +2,53 @@
 
 use toml::de::DeValue;
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::document::{Document, Plain};
 use super::values::string;
 use super::wrong::{Parsed, Value, must_be};
-use crate::settings::Collector;
+use crate::base::Transport;
+use crate::config::model::Listen;
+use crate::settings::{Collector, Trace};
+
+impl Document<'_> {
+    pub(super) fn trace(&mut self, listen: &[Listen]) -> Trace {
+        let mut section = self.section(Trace::NAME);
+        let trace = Trace::read(&mut section);
+        if let Some(why) = trace.hep.as_ref().and_then(|collector| unfit(collector, listen)) {
+            section.wrong(section.place("hep"), why);
+        }
+        trace
+    }
+}
+
+/// Why there can be no collector at this address. Where a name leads is known only later.
+fn unfit(collector: &Collector, listen: &[Listen]) -> Option<String> {
+    let host = match collector.host.strip_suffix('.').unwrap_or(&collector.host) {
+        name if name.eq_ignore_ascii_case("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address => address.parse().ok()?,
+    };
+    let host = host.to_canonical();
+    let kind = match host {
+        _ if host.is_unspecified() => Some("stands for all addresses"),
+        _ if host.is_multicast() => Some("is a multicast address"),
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("is the broadcast address"),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        return Some(format!("hep names {collector}, but {host} {kind}: name one host"));
+    }
+    let is_own = |l: &&Listen| {
+        let own = l.address.ip().to_canonical();
+        let is_all = own.is_unspecified() && own.is_ipv4() == host.is_ipv4();
+        l.transport == Transport::Udp && l.address.port() == collector.port && (own == host || is_all)
+    };
+    let own = listen.iter().find(is_own)?;
+    Some(format!(
+        "hep names {collector}, but a [[listen]] takes SIP by UDP at {}: the copies would come back; name a collector with another port",
+        own.address
+    ))
+}
 
 /// `udp:HOST:PORT`; an IPv6 address stands in brackets.
 pub(super) fn collector(value: &Value<'_>) -> Parsed<Collector> {
@@ -102,6 +146,51 @@ mod tests {
             );
         }
         assert!(trace("hep", "9060").unwrap_err().contains("not the integer 9060"));
+    }
+
+    #[test]
+    fn a_collector_is_one_other_host() {
+        let machine = Machine {
+            cores: vec![0],
+            memory: 1 << 30,
+            files: 1 << 20,
+        };
+        let read = |listen: &str, hep: &str| {
+            let text = format!("[trace]\nhep = {hep:?}\n{listen}");
+            parse("t", &text, &machine).map(|_| ()).map_err(|faults| faults.to_string())
+        };
+        for (hep, why) in [
+            ("udp:0.0.0.0:9060", "0.0.0.0 stands for all addresses"),
+            ("udp:[::]:9060", ":: stands for all addresses"),
+            ("udp:239.1.2.3:9060", "239.1.2.3 is a multicast address"),
+            ("udp:[ff02::1]:9060", "ff02::1 is a multicast address"),
+            ("udp:255.255.255.255:9060", "255.255.255.255 is the broadcast address"),
+        ] {
+            let said = read("", hep).unwrap_err();
+            assert!(said.starts_with("t:2:7: hep names") && said.contains(why), "{said}");
+        }
+        let listen = |transport: &str, address: &str| {
+            format!("[[listen]]\ntransport = {transport:?}\naddress = {address:?}\nadvertise = \"a.example:5070\"\n")
+        };
+        for (address, hep) in [
+            ("192.0.2.1:5070", "udp:192.0.2.1:5070"),
+            ("192.0.2.1:5070", "udp:[::ffff:192.0.2.1]:5070"),
+            ("0.0.0.0:5070", "udp:192.0.2.1:5070"),
+            ("127.0.0.1:5070", "udp:LocalHost:5070"),
+            ("[::]:5070", "udp:[2001:db8::1]:5070"),
+        ] {
+            let said = read(&listen("udp", address), hep).unwrap_err();
+            assert!(said.starts_with("t:2:7: hep names") && said.contains(address), "{said}");
+            assert_eq!(read(&listen("tcp", address), hep), Ok(()), "another transport");
+        }
+        for hep in [
+            "udp:192.0.2.1:5071",
+            "udp:192.0.2.2:5070",
+            "udp:[2001:db8::1]:5070",
+            "udp:a.example:5070",
+        ] {
+            assert_eq!(read(&listen("udp", "192.0.2.1:5070"), hep), Ok(()), "{hep}");
+        }
     }
 
     #[test]
