@@ -211,10 +211,7 @@ mod tests {
             ("strowger log debug", true),
             ("strowger trace", true),
             ("strowger trace --call a@b --seconds 5 --count 10 --json", true),
-            (
-                "strowger trace --user sip:1003@example.com --peer 192.0.2.1:5060 --brief",
-                true,
-            ),
+            ("strowger trace --user sip:1003@example.com --peer 192.0.2.1:5060 --brief", true),
             ("strowger trace --pcap calls.pcap --seconds 3600", true),
             ("strowger trace --seconds 0", false),
             ("strowger trace --seconds 3601", false),

@@ -85,11 +85,7 @@ const CALLEE: usize = 1;
 fn settings(address: SocketAddr, cores: usize, linger_ms: u64) -> Settings {
     let mut settings = Settings {
         domains: vec![b"example.com".to_vec()],
-        listeners: vec![Listener {
-            transport: Transport::Udp,
-            address,
-            advertise: address.to_string().into_bytes(),
-        }],
+        listeners: vec![Listener { transport: Transport::Udp, address, advertise: address.to_string().into_bytes() }],
         cores: cores as u8,
         ..Settings::default()
     };
@@ -124,10 +120,7 @@ fn answer(request: &str, status: &str, contact: SocketAddr) -> String {
     let copied = lines(request, &["Via", "Record-Route", "From", "Call-ID", "CSeq"]);
     let to = lines(request, &["To"]);
     let tag = if to.contains("tag=") { "" } else { ";tag=callee" };
-    format!(
-        "SIP/2.0 {status}\r\n{copied}{}{tag}\r\nContact: <sip:bob@{contact}>\r\nContent-Length: 0\r\n\r\n",
-        to.trim_end(),
-    )
+    format!("SIP/2.0 {status}\r\n{copied}{}{tag}\r\nContact: <sip:bob@{contact}>\r\nContent-Length: 0\r\n\r\n", to.trim_end(),)
 }
 
 /// A request of the caller.
@@ -154,10 +147,7 @@ fn one_each<const N: usize>(messages: Vec<(usize, String)>, phones: [usize; N]) 
     assert_eq!(messages.len(), N, "{messages:#?}");
     phones.map(|phone| {
         let mut mine = messages.iter().filter(|(to, _)| *to == phone);
-        mine.next()
-            .unwrap_or_else(|| panic!("nothing for {phone}: {messages:#?}"))
-            .1
-            .clone()
+        mine.next().unwrap_or_else(|| panic!("nothing for {phone}: {messages:#?}")).1.clone()
     })
 }
 
@@ -316,10 +306,7 @@ impl Rules {
 
     /// The address of the callee, good for the whole test.
     fn answer(&mut self, question: Question) {
-        let outcome = Outcome::Found {
-            records: Records::Addresses(vec![self.phones()[CALLEE].ip()]),
-            ttl_ms: 86_400_000,
-        };
+        let outcome = Outcome::Found { records: Records::Addresses(vec![self.phones()[CALLEE].ip()]), ttl_ms: 86_400_000 };
         let answer = Answer { question, outcome };
         self.endpoint.handle_answer(self.now, answer, &mut self.outbox);
     }
@@ -391,11 +378,7 @@ impl Workers {
     fn turn(&mut self) {
         for (core, worker) in self.workers.iter_mut().enumerate() {
             // A command keeps the worker from sleeping.
-            let command = Command::Configure(Change {
-                settings: self.settings.clone(),
-                connections: Limits::default(),
-                tls: None,
-            });
+            let command = Command::Configure(Change { settings: self.settings.clone(), connections: Limits::default(), tls: None });
             assert!(self.office.command(core, command));
             self.allocated += allocations(|| worker.tick().unwrap());
         }
@@ -508,10 +491,6 @@ fn answers_that_wait_for_the_disk_allocate_nothing() {
 fn mail_between_two_workers_allocates_nothing() {
     let mut server = Workers::start(2);
     demand_nothing(&mut server);
-    let sent: u64 = server
-        .workers
-        .iter_mut()
-        .map(|worker| worker.report().numbers.mail.sent)
-        .sum();
+    let sent: u64 = server.workers.iter_mut().map(|worker| worker.report().numbers.mail.sent).sum();
     assert!(sent >= 1_000 * 3, "180, 200 and 200 of each call crossed: {sent}");
 }

@@ -69,11 +69,7 @@ fn a_binding_costs_400_bytes_at_most() {
     let address: SocketAddr = "10.0.0.1:5060".parse().unwrap();
     let settings = Settings {
         domains: vec![b"example.com".to_vec()],
-        listeners: vec![Listener {
-            transport: Transport::Udp,
-            address,
-            advertise: address.to_string().into_bytes(),
-        }],
+        listeners: vec![Listener { transport: Transport::Udp, address, advertise: address.to_string().into_bytes() }],
         ..Settings::default()
     };
     let key = Key::new(17, 18);

@@ -8,14 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use strowger_sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
 
 /// Seeds beyond the default ones that have found a fault once, in the server or in the auditor. They run beside those.
-const ONCE_FAILED: &[u64] = &[
-    656, 1109, 1354, 1923, 2323, 2865, 3011, 3292, 3552, 3715, 3876, 4042, 4176, 4412, 9271, 12043, 12188,
-];
+const ONCE_FAILED: &[u64] =
+    &[656, 1109, 1354, 1923, 2323, 2865, 3011, 3292, 3552, 3715, 3876, 4042, 4176, 4412, 9271, 12043, 12188];
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
 /// A check that fails says which seed it was.
@@ -92,10 +89,7 @@ fn no_rule_is_broken() {
         println!("{name:>24} {number}");
     }
     for failure in &failures {
-        println!(
-            "FAILED seed {} step {}: {}: {}",
-            failure.seed, failure.step, failure.rule, failure.detail
-        );
+        println!("FAILED seed {} step {}: {}: {}", failure.seed, failure.step, failure.rule, failure.detail);
     }
     if let Some(first) = failures.first() {
         panic!("{} of {count} seeds failed; the first:\n{first}", failures.len());
@@ -182,10 +176,7 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
     let others = sum.calls_placed - sum.asked_calls;
     let free = share(sum.calls_answered - sum.asked_calls_answered, others);
     let asked = share(sum.asked_calls_answered, sum.asked_calls);
-    assert!(
-        asked > 0.75 * free,
-        "{asked:.3} of the calls are answered that are asked, {free:.3} of the others"
-    );
+    assert!(asked > 0.75 * free, "{asked:.3} of the calls are answered that are asked, {free:.3} of the others");
     for (name, happened, per_million) in least {
         let wanted = per_million * steps / 1_000_000;
         assert!(happened >= wanted, "{name}: {happened}, expected at least {wanted}");
@@ -215,10 +206,7 @@ fn every_broken_rule_is_caught() {
         let caught = (0..40).find_map(|seed| run(seed, 1000, Some(*sabotage)).err());
         match caught {
             Some(failure) if sabotage.broken_rules().contains(&failure.rule) => {
-                println!(
-                    "{sabotage:?}: seed {} step {}: {}: {}",
-                    failure.seed, failure.step, failure.rule, failure.detail
-                );
+                println!("{sabotage:?}: seed {} step {}: {}: {}", failure.seed, failure.step, failure.rule, failure.detail);
             }
             Some(failure) => missed.push(format!("{sabotage:?} was reported as {failure}")),
             None => missed.push(format!("{sabotage:?} was not noticed")),

@@ -31,10 +31,7 @@ fn file(name: &str) -> String {
 }
 
 fn pair(name: &str) -> Pair {
-    Pair {
-        certificate: certs().join(format!("{name}.pem")),
-        private_key: certs().join(format!("{name}.key")),
-    }
+    Pair { certificate: certs().join(format!("{name}.pem")), private_key: certs().join(format!("{name}.key")) }
 }
 
 fn server(change: impl FnOnce(&mut Settings)) -> Contexts {

@@ -34,12 +34,7 @@ impl<T> Default for Arena<T> {
 impl<T> Arena<T> {
     /// One whose generations begin at `first`: where names outlive the process, another process must not give them again.
     pub fn counting_from(first: u32) -> Arena<T> {
-        Arena {
-            slots: Chunks::default(),
-            free: END,
-            len: 0,
-            first: first.max(1),
-        }
+        Arena { slots: Chunks::default(), free: END, len: 0, first: first.max(1) }
     }
 
     pub fn len(&self) -> usize {
@@ -58,23 +53,14 @@ impl<T> Arena<T> {
     /// The name that the next [`Arena::insert`] will give.
     pub fn next_id(&self) -> Id {
         match self.slots.get(self.free as usize) {
-            Some(Slot::Free { generation, .. }) => Id {
-                slot: self.free,
-                generation: *generation,
-            },
-            _ => Id {
-                slot: self.slots.len() as u32,
-                generation: self.first,
-            },
+            Some(Slot::Free { generation, .. }) => Id { slot: self.free, generation: *generation },
+            _ => Id { slot: self.slots.len() as u32, generation: self.first },
         }
     }
 
     pub fn insert(&mut self, value: T) -> Id {
         let id = self.next_id();
-        let full = Slot::Full {
-            generation: id.generation,
-            value,
-        };
+        let full = Slot::Full { generation: id.generation, value };
         match self.slots.get_mut(id.slot as usize) {
             Some(slot) => {
                 if let Slot::Free { next, .. } = slot {
@@ -97,10 +83,7 @@ impl<T> Arena<T> {
             Slot::Full { generation, .. } if *generation == id.generation => {}
             _ => return None,
         }
-        let free = Slot::Free {
-            generation: id.generation.wrapping_add(1).max(1),
-            next: self.free,
-        };
+        let free = Slot::Free { generation: id.generation.wrapping_add(1).max(1), next: self.free };
         match std::mem::replace(slot, free) {
             Slot::Full { value, .. } => {
                 self.free = id.slot;
@@ -128,13 +111,7 @@ impl<T> Arena<T> {
     /// The tenant of a slot now, whoever it is: for owners that are told when a tenant leaves.
     pub fn tenant(&self, slot: u32) -> Option<(Id, &T)> {
         match self.slots.get(slot as usize)? {
-            Slot::Full { generation, value } => Some((
-                Id {
-                    slot,
-                    generation: *generation,
-                },
-                value,
-            )),
+            Slot::Full { generation, value } => Some((Id { slot, generation: *generation }, value)),
             Slot::Free { .. } => None,
         }
     }
@@ -142,13 +119,7 @@ impl<T> Arena<T> {
     /// The same, to be changed.
     pub fn tenant_mut(&mut self, slot: u32) -> Option<(Id, &mut T)> {
         match self.slots.get_mut(slot as usize)? {
-            Slot::Full { generation, value } => Some((
-                Id {
-                    slot,
-                    generation: *generation,
-                },
-                value,
-            )),
+            Slot::Full { generation, value } => Some((Id { slot, generation: *generation }, value)),
             Slot::Free { .. } => None,
         }
     }

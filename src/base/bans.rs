@@ -35,12 +35,7 @@ pub struct Bans {
 impl Default for Bans {
     fn default() -> Bans {
         let table = || (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect();
-        Bans {
-            lasts_ms: AtomicU64::new(0),
-            last_ms: AtomicU64::new(0),
-            sure: table(),
-            unsure: table(),
-        }
+        Bans { lasts_ms: AtomicU64::new(0), last_ms: AtomicU64::new(0), sure: table(), unsure: table() }
     }
 }
 

@@ -62,15 +62,9 @@ mod tests {
 
     #[test]
     fn every_field_is_added() {
-        let mut sum = Outer {
-            many: [[1, 2], [3, 4]],
-            inner: [Inner { one: 5 }, Inner { one: 6 }],
-        };
+        let mut sum = Outer { many: [[1, 2], [3, 4]], inner: [Inner { one: 5 }, Inner { one: 6 }] };
         sum.add(&sum.clone());
-        let twice = Outer {
-            many: [[2, 4], [6, 8]],
-            inner: [Inner { one: 10 }, Inner { one: 12 }],
-        };
+        let twice = Outer { many: [[2, 4], [6, 8]], inner: [Inner { one: 10 }, Inner { one: 12 }] };
         assert_eq!(sum, twice);
     }
 }

@@ -39,10 +39,7 @@ impl DomainName {
     pub fn new(prefix: &[u8], text: &[u8]) -> Option<DomainName> {
         let text = text.strip_suffix(b".").unwrap_or(text);
         let len = prefix.len() + text.len();
-        let mut name = DomainName {
-            bytes: [0; LONGEST],
-            len: u8::try_from(len).ok()?,
-        };
+        let mut name = DomainName { bytes: [0; LONGEST], len: u8::try_from(len).ok()? };
         let (first, rest) = name.bytes.get_mut(..len)?.split_at_mut_checked(prefix.len())?;
         first.copy_from_slice(prefix);
         rest.copy_from_slice(text);

@@ -75,24 +75,12 @@ pub enum Channel {
 impl Flow {
     /// The way of a datagram: a listener's socket and a peer.
     pub const fn datagram(listener: u16, peer: SocketAddr) -> Flow {
-        Flow {
-            peer,
-            listener,
-            transport: Transport::Udp,
-            core: 0,
-            channel: Channel::Datagram { local: None },
-        }
+        Flow { peer, listener, transport: Transport::Udp, core: 0, channel: Channel::Datagram { local: None } }
     }
 
     /// The way to a peer by a connection of the transport of `listener`: `core` is our own.
     pub const fn towards(transport: Transport, listener: u16, core: u8, peer: SocketAddr, name: u64, call: u64) -> Flow {
-        Flow {
-            peer,
-            listener,
-            transport,
-            core,
-            channel: Channel::Peer { name, call },
-        }
+        Flow { peer, listener, transport, core, channel: Channel::Peer { name, call } }
     }
 
     /// The address of ours that a datagram has to show as its source, where that is known.

@@ -197,9 +197,7 @@ struct Windows {
 
 impl Default for Windows {
     fn default() -> Windows {
-        Windows {
-            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
-        }
+        Windows { entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
@@ -286,10 +284,7 @@ mod tests {
     }
 
     fn guess(guesses: &Guesses, user: &str, from: &str) -> Guess {
-        Guess {
-            user: guesses.user(user.as_bytes(), b"example.com"),
-            from: (!from.is_empty()).then(|| from.parse().unwrap()),
-        }
+        Guess { user: guesses.user(user.as_bytes(), b"example.com"), from: (!from.is_empty()).then(|| from.parse().unwrap()) }
     }
 
     /// Tries until it is no longer looked at; how often that was, and what was said of it.
@@ -310,11 +305,7 @@ mod tests {
         let guesses = Guesses::new(Key::new(1, 2));
         let from = "192.0.2.1:5060";
         assert_eq!(tries(&guesses, 100, "bob", from), (10, vec![Bound::Pair]));
-        for (user, other) in [
-            ("bob", "192.0.2.1:9"),
-            ("bob", "[::ffff:192.0.2.1]:5060"),
-            ("bob@EXAMPLE.com", from),
-        ] {
+        for (user, other) in [("bob", "192.0.2.1:9"), ("bob", "[::ffff:192.0.2.1]:5060"), ("bob@EXAMPLE.com", from)] {
             assert_eq!(tries(&guesses, 101, user, other).0, 0, "{user} {other}");
         }
         assert_eq!(tries(&guesses, 102, "bob", "192.0.2.2:5060").0, 10);
@@ -379,10 +370,7 @@ mod tests {
         let guesses = Guesses::new(Key::new(1, 2));
         assert_eq!(tries(&guesses, 5, "bob", "192.0.2.1:5060").0, 10);
         for number in 0..300_000u64 {
-            let other = Guess {
-                user: number,
-                from: Some(SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 9))),
-            };
+            let other = Guess { user: number, from: Some(SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 9))) };
             guesses.wrong(at(6), LIMIT, &other);
         }
         assert_eq!(tries(&guesses, 7, "bob", "192.0.2.1:5060").0, 0);

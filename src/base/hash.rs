@@ -286,9 +286,7 @@ mod tests {
         for round in 0..20_000 {
             let key = Key::new(below(9), below(9));
             let longest = [5, 40, 300][round % 3];
-            let parts: Vec<&[u8]> = (0..below(9))
-                .map(|_| &text[below(256) as usize..][..below(longest) as usize])
-                .collect();
+            let parts: Vec<&[u8]> = (0..below(9)).map(|_| &text[below(256) as usize..][..below(longest) as usize]).collect();
             let mut hasher = SipHasher::new_with_keys(key.0, key.1);
             for part in &parts {
                 hasher.write(part);
@@ -315,16 +313,7 @@ mod tests {
     fn a_part_more_makes_no_step() {
         let key = Key::new(1, 2);
         let text = [7; 1000];
-        for sizes in [
-            &[0usize][..],
-            &[252],
-            &[253],
-            &[248, 0],
-            &[249, 0, 1],
-            &[600, 5],
-            &[5, 600, 7],
-            &[100; 9],
-        ] {
+        for sizes in [&[0usize][..], &[252], &[253], &[248, 0], &[249, 0, 1], &[600, 5], &[5, 600, 7], &[100; 9]] {
             let parts: Vec<&[u8]> = sizes.iter().map(|size| &text[..*size]).collect();
             assert_eq!(key.wide(&parts), key.streamed(&parts), "{sizes:?}");
         }

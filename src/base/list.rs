@@ -15,10 +15,7 @@ pub struct Links {
 
 impl Links {
     /// Those of an entry that is in no list.
-    pub const APART: Links = Links {
-        before: APART,
-        after: APART,
-    };
+    pub const APART: Links = Links { before: APART, after: APART };
 }
 
 /// A table whose entries can stand in a list, by their places.

@@ -31,10 +31,7 @@ impl LiveConnections {
     /// For `cores` cores with up to `places` connections each.
     pub fn new(cores: usize, places: usize) -> LiveConnections {
         let core = |_| (0..places).map(|_| AtomicU64::new(0)).collect();
-        LiveConnections {
-            cores: (0..cores).map(core).collect(),
-            names: (0..cores).map(|_| Mutex::default()).collect(),
-        }
+        LiveConnections { cores: (0..cores).map(core).collect(), names: (0..cores).map(|_| Mutex::default()).collect() }
     }
 
     /// How many connections one core can have.
@@ -121,9 +118,7 @@ impl LiveConnections {
             return true;
         };
         let place = self.cores.get(usize::from(flow.core));
-        let value = place
-            .and_then(|core| core.get(slot as usize))
-            .map_or(0, |place| place.load(Ordering::Acquire));
+        let value = place.and_then(|core| core.get(slot as usize)).map_or(0, |place| place.load(Ordering::Acquire));
         generation != 0 && test(value, u64::from(generation))
     }
 }

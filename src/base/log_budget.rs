@@ -33,13 +33,7 @@ impl LogBudget {
     }
 
     const fn with(about: &'static str, lines: u32) -> LogBudget {
-        LogBudget {
-            about,
-            lines,
-            since: None,
-            said: 0,
-            left_out: 0,
-        }
+        LogBudget { about, lines, since: None, said: 0, left_out: 0 }
     }
 
     /// Asked for each line, before it is written.

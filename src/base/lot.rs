@@ -47,10 +47,7 @@ pub struct Shed {
 impl Draw {
     /// `secret`: 64 bits that nobody can guess.
     pub fn new(secret: u64) -> Draw {
-        Draw {
-            start: secret as u32,
-            factor: (secret >> 32) as u32 | 1,
-        }
+        Draw { start: secret as u32, factor: (secret >> 32) as u32 | 1 }
     }
 
     /// The lot of a message; `None` for what is not known to be a new INVITE.

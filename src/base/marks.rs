@@ -24,10 +24,7 @@ pub struct Marks {
 impl Marks {
     /// Room for four times `sets` names.
     pub fn new(sets: usize, holds_s: u64) -> Marks {
-        Marks {
-            entries: (0..sets * WAYS).map(|_| AtomicU64::new(0)).collect(),
-            holds_s,
-        }
+        Marks { entries: (0..sets * WAYS).map(|_| AtomicU64::new(0)).collect(), holds_s }
     }
 
     fn set(&self, name: u64) -> &[AtomicU64] {

@@ -110,12 +110,7 @@ impl Families {
     fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) -> &mut Family {
         let known = self.all.iter().position(|family| family.name == name);
         let place = known.unwrap_or_else(|| {
-            self.all.push(Family {
-                name,
-                help,
-                kind,
-                samples: Vec::new(),
-            });
+            self.all.push(Family { name, help, kind, samples: Vec::new() });
             self.all.len() - 1
         });
         let family = &mut self.all[place];
@@ -199,10 +194,7 @@ mod tests {
         hits.of(&[("limit", &"y"), ("side", &2)], 3u64);
         let all: Vec<&Family> = families.iter().collect();
         assert_eq!(all.len(), 2);
-        assert_eq!(
-            names(all[0]),
-            ["a_hits_total{limit=\"x\"}", "a_hits_total{limit=\"y\",side=\"2\"}"]
-        );
+        assert_eq!(names(all[0]), ["a_hits_total{limit=\"x\"}", "a_hits_total{limit=\"y\",side=\"2\"}"]);
         assert_eq!(families.value("a_things"), Some(7.0));
         assert_eq!(families.value("a_hits_total{limit=\"y\",side=\"2\"}"), Some(3.0));
         assert_eq!(families.value("a_hits_total"), None);
@@ -213,11 +205,7 @@ mod tests {
         let mut families = Families::default();
         let family = families.gauge("a_thing", "A thing.");
         family.of(&[("name", &"a\"b\\c\nd é")], true);
-        assert_eq!(
-            names(family),
-            [r#"a_thing{name="a\"b\\c\nd é"}"#],
-            "as the text format has it"
-        );
+        assert_eq!(names(family), [r#"a_thing{name="a\"b\\c\nd é"}"#], "as the text format has it");
     }
 
     #[test]
@@ -225,11 +213,7 @@ mod tests {
         let mut families = Families::default();
         families.histogram("a_seconds", "Time.", &[0.00001, 0.5], &[3, 0, 2], 1.25);
         let family = families.iter().next().unwrap();
-        let samples: Vec<(&str, f64)> = family
-            .samples
-            .iter()
-            .map(|sample| (sample.name.as_str(), sample.value))
-            .collect();
+        let samples: Vec<(&str, f64)> = family.samples.iter().map(|sample| (sample.name.as_str(), sample.value)).collect();
         assert_eq!(
             samples,
             [

@@ -116,12 +116,7 @@ impl Outbox {
     /// Appends one message for another core.
     pub fn mail(&mut self, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) {
         let span = Span::append(bytes, &mut self.bytes);
-        self.parcels.push(Parcel {
-            core,
-            errand,
-            flow,
-            span,
-        });
+        self.parcels.push(Parcel { core, errand, flow, span });
     }
 
     /// Tells which host `name` stands for, before something is sent to a peer of that name.

@@ -5,9 +5,7 @@ use super::chunks::Chunks;
 use super::time::Instant;
 
 /// Block sizes in bytes. What is longer than the last one does not fit ([`Pool::store`] says so).
-const SIZES: [usize; 14] = [
-    128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768, 65536, 131_072,
-];
+const SIZES: [usize; 14] = [128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768, 65536, 131_072];
 
 /// How long a free block must have been one too many before it is given back. A load that comes and goes within that time finds its blocks
 /// where it left them.
@@ -32,12 +30,7 @@ pub struct Blob {
 
 impl Blob {
     /// No bytes, no block.
-    pub const EMPTY: Blob = Blob {
-        index: 0,
-        len: 0,
-        class: 0,
-        held: false,
-    };
+    pub const EMPTY: Blob = Blob { index: 0, len: 0, class: 0, held: false };
 
     pub fn len(&self) -> usize {
         self.len as usize
@@ -109,12 +102,7 @@ impl Pool {
         class.blocks[index as usize][..bytes.len()].copy_from_slice(bytes);
         self.held += 1;
         self.held_bytes += size;
-        Some(Blob {
-            index,
-            len: bytes.len() as u32,
-            class: number as u8,
-            held: true,
-        })
+        Some(Blob { index, len: bytes.len() as u32, class: number as u8, held: true })
     }
 
     pub fn get(&self, blob: &Blob) -> &[u8] {

@@ -21,10 +21,7 @@ pub struct Proved {
 
 impl Proved {
     pub fn new(key: Key) -> Proved {
-        Proved {
-            key: key.derive("proved places"),
-            marks: Marks::new(SETS, HOLDS_S),
-        }
+        Proved { key: key.derive("proved places"), marks: Marks::new(SETS, HOLDS_S) }
     }
 
     /// `peer` has answered something that was sent to it.
@@ -109,9 +106,7 @@ mod tests {
         }
         let known = (1..=20_000).filter(|n| proved.knows(at(5), from(*n))).count();
         assert!(known > 19_000, "{known} of 20,000");
-        let strangers = (1 << 20..(1 << 20) + 200_000)
-            .filter(|n| proved.knows(at(5), from(*n)))
-            .count();
+        let strangers = (1 << 20..(1 << 20) + 200_000).filter(|n| proved.knows(at(5), from(*n))).count();
         assert!(strangers < 5, "{strangers}");
     }
 }

@@ -28,9 +28,7 @@ pub struct Rates {
 
 impl Default for Rates {
     fn default() -> Rates {
-        Rates {
-            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
-        }
+        Rates { entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 

@@ -18,19 +18,13 @@ impl Rng {
             x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             x ^ (x >> 31)
         };
-        Rng {
-            state: [next(), next(), next(), next()],
-            tape: Vec::new().into_iter(),
-        }
+        Rng { state: [next(), next(), next(), next()], tape: Vec::new().into_iter() }
     }
 
     /// The same, but that the first draws are a tape's: two bytes are the upper ones of a draw, which [`Rng::below`] goes by. So whoever
     /// writes the tape decides.
     pub fn with_tape(seed: u64, tape: &[u8]) -> Rng {
-        Rng {
-            tape: Vec::from(tape).into_iter(),
-            ..Rng::new(seed)
-        }
+        Rng { tape: Vec::from(tape).into_iter(), ..Rng::new(seed) }
     }
 
     pub fn next_u64(&mut self) -> u64 {

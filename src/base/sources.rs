@@ -348,20 +348,13 @@ mod tests {
             let forged = peer("192.0.2.1:5071");
             sources.hear(at(9000), forged, false, registers);
         }
-        for (ms, hearing) in [
-            (9000, Hearing::Heard),
-            (9000, Hearing::Heard),
-            (9100, Hearing::Banned),
-            (9500, Hearing::Heard),
-        ] {
+        for (ms, hearing) in [(9000, Hearing::Heard), (9000, Hearing::Heard), (9100, Hearing::Banned), (9500, Hearing::Heard)] {
             assert_eq!(sources.hear(at(ms), stranger, false, registers), hearing);
         }
         sources.proved.note(at(10_000), stranger);
         assert_eq!(sources.hear(at(10_000), stranger, false, |_| false), Hearing::Heard);
         // A flood from a place that has proved itself, which others may forge, is cut and bans nobody.
-        let flood: Vec<_> = (0..100)
-            .map(|_| sources.hear(at(20_000), stranger, false, |_| false))
-            .collect();
+        let flood: Vec<_> = (0..100).map(|_| sources.hear(at(20_000), stranger, false, |_| false)).collect();
         assert!(flood[20..].iter().all(|one| *one == Hearing::TooMany));
         assert_eq!(sources.banned(at(20_000)), 1);
     }
@@ -398,10 +391,7 @@ mod tests {
     fn who_is_trusted_is_neither_limited_nor_banned() {
         let sources = Sources::new(Key::new(1, 2), 10);
         sources.set_ban_ms(60_000);
-        let network = |address: &str, prefix| Network {
-            address: address.parse().unwrap(),
-            prefix,
-        };
+        let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
         sources.set_trusted(vec![network("192.0.2.0", 24), network("2001:db8::", 32)]);
         for from in ["192.0.2.7:1", "[::ffff:192.0.2.7]:1", "[2001:db8:1::7]:1"] {
             assert_eq!(admitted(&sources, 1000, from, 500), 500, "{from}");

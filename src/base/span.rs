@@ -11,10 +11,7 @@ pub struct Span {
 
 impl Span {
     pub const fn new(start: usize, end: usize) -> Span {
-        Span {
-            start: start as u32,
-            end: end as u32,
-        }
+        Span { start: start as u32, end: end as u32 }
     }
 
     /// Where `part` lies in `whole`, of which it is a slice.

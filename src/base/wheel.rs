@@ -115,15 +115,8 @@ impl Default for Wheel {
             armed: 0,
             elapsed: 0,
             due: NONE,
-            near: Near {
-                heads: vec![NONE; NEAR].into(),
-                words: vec![0; NEAR / 64].into(),
-                summary: [0; NEAR / 64 / 64],
-            },
-            levels: std::array::from_fn(|_| Level {
-                occupied: 0,
-                heads: [NONE; SLOTS],
-            }),
+            near: Near { heads: vec![NONE; NEAR].into(), words: vec![0; NEAR / 64].into(), summary: [0; NEAR / 64 / 64] },
+            levels: std::array::from_fn(|_| Level { occupied: 0, heads: [NONE; SLOTS] }),
         }
     }
 }
@@ -131,13 +124,7 @@ impl Default for Wheel {
 impl Wheel {
     /// A new timer, not armed. `token` comes back when it fires.
     pub fn add(&mut self, token: u32) -> TimerId {
-        let fresh = Node {
-            next: NONE,
-            prev: NONE,
-            deadline: 0,
-            token,
-            bucket: IDLE,
-        };
+        let fresh = Node { next: NONE, prev: NONE, deadline: 0, token, bucket: IDLE };
         self.added += 1;
         match self.nodes.get_mut(self.free as usize) {
             Some(node) => {
@@ -257,10 +244,7 @@ impl Wheel {
             if node.next != NONE {
                 assert_eq!(self.nodes[node.next as usize].prev, index, "behind timer {index}");
             }
-            assert!(
-                node.deadline >= self.elapsed || node.bucket == DUE,
-                "timer {index} was passed over"
-            );
+            assert!(node.deadline >= self.elapsed || node.bucket == DUE, "timer {index} was passed over");
         }
         assert_eq!(armed, self.armed, "timers that are armed");
         let near: u32 = self.near.words.iter().map(|word| word.count_ones()).sum();
@@ -398,20 +382,7 @@ mod tests {
 
     #[test]
     fn fires_at_its_time_and_not_before() {
-        for deadline in [
-            1,
-            63,
-            64,
-            65,
-            4095,
-            4096,
-            32_000,
-            65_535,
-            65_536,
-            180_000,
-            4_194_304,
-            300_000_000,
-        ] {
+        for deadline in [1, 63, 64, 65, 4095, 4096, 32_000, 65_535, 65_536, 180_000, 4_194_304, 300_000_000] {
             let mut wheel = Wheel::default();
             assert_eq!(wheel.poll(at(0)), None);
             let timer = wheel.add(9);

@@ -101,21 +101,12 @@ fn challenges(out: &mut dyn Write, conf: &Conf, source: &Source, loaded: &Loaded
         "" => "the domain of the request".to_owned(),
         realm => format!("{realm:?}"),
     };
-    writeln!(
-        out,
-        "challenged {} by {}, realm {realm}",
-        challenged.join(", "),
-        words(&auth.algorithms)
-    )?;
+    writeln!(out, "challenged {} by {}, realm {realm}", challenged.join(", "), words(&auth.algorithms))?;
     let (path, count) = (source.path().display(), loaded.users.len());
     write!(out, "users      {count} in {path}")?;
     match loaded.unusable.count {
         0 => writeln!(out),
-        bad => writeln!(
-            out,
-            ", {bad} of them cannot be used as they are, the first: {}",
-            loaded.unusable.first
-        ),
+        bad => writeln!(out, ", {bad} of them cannot be used as they are, the first: {}", loaded.unusable.first),
     }
 }
 
@@ -129,12 +120,7 @@ fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
         Some(max) => format!("{max} at most"),
         None => "as many as open files allow".to_owned(),
     };
-    writeln!(
-        out,
-        "streams    outgoing {}, {most}, closed after {} s idle",
-        connections.outgoing,
-        connections.idle_timeout / 1000
-    )?;
+    writeln!(out, "streams    outgoing {}, {most}, closed after {} s idle", connections.outgoing, connections.idle_timeout / 1000)?;
     let tls = &conf.tls;
     for pair in &conf.certificates.default_identity {
         writeln!(out, "identity   {}", pair.certificate.display())?;

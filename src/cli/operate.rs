@@ -81,9 +81,7 @@ pub fn trunks(json: bool, places: &Places) -> Outcome {
             entry.user,
             entry.state,
             format!("{}s", entry.granted_for_s),
-            entry
-                .next_in_s
-                .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
+            entry.next_in_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
             entry.why.unwrap_or_default(),
         ]);
     }

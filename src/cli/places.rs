@@ -28,10 +28,7 @@ impl Places {
 
     /// The same file again, even if another one that would be found first has appeared meanwhile. `None` if there is no file.
     pub fn pinned(&self) -> Option<Places> {
-        load::find(self.conf.as_deref()).map(|path| Places {
-            conf: Some(path),
-            control: self.control.clone(),
-        })
+        load::find(self.conf.as_deref()).map(|path| Places { conf: Some(path), control: self.control.clone() })
     }
 
     /// The conf's file, for people.

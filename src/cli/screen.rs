@@ -160,9 +160,7 @@ impl<'m> View<'m> {
     }
 
     fn messages(&self, lines: &mut Vec<Line>) {
-        lines.push(heading(
-            "messages/s      req. in  req. out  resp. in resp. out  KiB/s in KiB/s out batch",
-        ));
+        lines.push(heading("messages/s      req. in  req. out  resp. in resp. out  KiB/s in KiB/s out batch"));
         for transport in TRANSPORTS {
             let messages = |direction, kind| {
                 let labels = [("transport", transport), ("direction", direction), ("kind", kind)];
@@ -199,10 +197,8 @@ impl<'m> View<'m> {
             line.push_str(&format!("{class} {:>6} ", short(rate)));
         }
         lines.push(plain(line));
-        let mean = match (
-            self.risen("strowger_loop_delay_seconds_sum", &[]),
-            self.risen("strowger_loop_delay_seconds_count", &[]),
-        ) {
+        let mean = match (self.risen("strowger_loop_delay_seconds_sum", &[]), self.risen("strowger_loop_delay_seconds_count", &[]))
+        {
             (Some(sum), Some(count)) if count > 0.0 => {
                 format!("{:.3}", (sum / count * 1000.0).min(99_999.0))
             }
@@ -240,10 +236,8 @@ impl<'m> View<'m> {
         }
         let mut bounds: Vec<(f64, f64)> = Vec::new();
         for name in self.now.values.keys() {
-            let bound = name
-                .strip_prefix(NAME)
-                .and_then(|rest| rest.strip_prefix("{le=\""))
-                .and_then(|rest| rest.strip_suffix("\"}"));
+            let bound =
+                name.strip_prefix(NAME).and_then(|rest| rest.strip_prefix("{le=\"")).and_then(|rest| rest.strip_suffix("\"}"));
             if let Some(text) = bound
                 && let Ok(bound) = text.parse::<f64>()
                 && bound.is_finite()
@@ -269,14 +263,8 @@ impl<'m> View<'m> {
                 short(Some(self.value("strowger_connections", &labels)))
             };
             let ways = match transport {
-                "tcp" => format!(
-                    "  accepted {:>6}/s",
-                    short(self.rate("strowger_connections_accepted_total", &[]))
-                ),
-                _ => format!(
-                    "  opened   {:>6}/s",
-                    short(self.rate("strowger_connections_opened_total", &[]))
-                ),
+                "tcp" => format!("  accepted {:>6}/s", short(self.rate("strowger_connections_accepted_total", &[]))),
+                _ => format!("  opened   {:>6}/s", short(self.rate("strowger_connections_opened_total", &[]))),
             };
             lines.push(plain(format!(
                 "{transport:<11} {:>10} {:>8} {:>11} {:>6} {:>8}{ways}",
@@ -390,10 +378,7 @@ impl<'m> View<'m> {
             .collect();
         risen.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
         let is_usual = risen.iter().all(|(label, _)| usual.contains(label));
-        let words: Vec<String> = risen
-            .iter()
-            .map(|(label, rate)| format!("{label} {}", short(Some(*rate))))
-            .collect();
+        let words: Vec<String> = risen.iter().map(|(label, rate)| format!("{label} {}", short(Some(*rate)))).collect();
         let text = match words.is_empty() {
             true => "none".to_owned(),
             false => words.join("  "),
@@ -463,10 +448,7 @@ mod tests {
             put(&format!("strowger_retransmissions_total{{side=\"{side}\"}}"), value);
             put(&format!("strowger_transactions{{kind=\"{side}\"}}"), value);
             for kind in ["full", "resumed", "mutual", "failed"] {
-                put(
-                    &format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}"),
-                    value,
-                );
+                put(&format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}"), value);
             }
         }
         for transport in TRANSPORTS {
@@ -479,10 +461,7 @@ mod tests {
                 put(&format!("strowger_message_batches_total{{{labels}}}"), value);
             }
             for state in ["connecting", "accepted", "handshaking", "open", "draining"] {
-                put(
-                    &format!("strowger_connections{{transport=\"{transport}\",state=\"{state}\"}}"),
-                    value,
-                );
+                put(&format!("strowger_connections{{transport=\"{transport}\",state=\"{state}\"}}"), value);
             }
         }
         for class in 1..=6 {
@@ -607,10 +586,7 @@ mod tests {
         let lines = render(Some(&before), &now, None, 80, 24);
         assert!(lines.iter().all(|line| line.look != Look::Alarm), "{lines:#?}");
         let all = texts(&lines).join("\n");
-        assert!(
-            all.contains("limits hit/s none") && all.contains("state        serving"),
-            "{all}"
-        );
+        assert!(all.contains("limits hit/s none") && all.contains("state        serving"), "{all}");
         assert!(all.contains("p50 -"), "{all}");
     }
 

@@ -17,16 +17,7 @@ pub fn targets(json: bool, places: &Places) -> Outcome {
 }
 
 fn write(targets: &Targets, out: &mut dyn Write) -> io::Result<()> {
-    let head = [
-        "ROUTE",
-        "TARGET",
-        "ADDRESS",
-        "STATE",
-        "CAUSE",
-        "SINCE",
-        "FAILURES",
-        "PASSED OVER FOR",
-    ];
+    let head = ["ROUTE", "TARGET", "ADDRESS", "STATE", "CAUSE", "SINCE", "FAILURES", "PASSED OVER FOR"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(targets.targets.iter().map(target));
     table(out, &rows)?;
@@ -34,15 +25,7 @@ fn write(targets: &Targets, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "\nOther next hops that have failed")?;
-    let head = [
-        "NAMED BY",
-        "TRANSPORT",
-        "ADDRESS",
-        "CAUSE",
-        "SINCE",
-        "FAILURES",
-        "PASSED OVER FOR",
-    ];
+    let head = ["NAMED BY", "TRANSPORT", "ADDRESS", "CAUSE", "SINCE", "FAILURES", "PASSED OVER FOR"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(targets.others.iter().map(other));
     table(out, &rows)
@@ -68,12 +51,7 @@ fn other(entry: &NextHopEntry) -> [String; 7] {
 fn failure(entry: Option<&FailureEntry>) -> [String; 4] {
     let seconds = |ms: u64| format!("{}s", ms.div_ceil(1000));
     match entry {
-        Some(entry) => [
-            entry.cause.clone(),
-            seconds(entry.since_ms),
-            entry.failures.to_string(),
-            seconds(entry.passed_over_ms),
-        ],
+        Some(entry) => [entry.cause.clone(), seconds(entry.since_ms), entry.failures.to_string(), seconds(entry.passed_over_ms)],
         None => [const { "-" }; 4].map(str::to_owned),
     }
 }
@@ -84,12 +62,7 @@ mod tests {
 
     #[test]
     fn targets_stand_in_columns_and_what_else_has_failed_below() {
-        let failure = FailureEntry {
-            cause: "no response".to_owned(),
-            failures: 2,
-            since_ms: 65_400,
-            passed_over_ms: 58_000,
-        };
+        let failure = FailureEntry { cause: "no response".to_owned(), failures: 2, since_ms: 65_400, passed_over_ms: 58_000 };
         let target = |uri: &str, addresses: &[&str], failure: Option<FailureEntry>| TargetEntry {
             route: 1,
             uri: uri.to_owned(),

@@ -46,11 +46,7 @@ struct Asker {
 
 impl Asker {
     fn new(path: &Path) -> Asker {
-        Asker {
-            path: path.to_owned(),
-            began: Instant::now(),
-            server: None,
-        }
+        Asker { path: path.to_owned(), began: Instant::now(), server: None }
     }
 
     /// A server that has gone is looked for anew each time.
@@ -81,12 +77,7 @@ impl Asker {
                 Number::Real(real) => (sample.name, real),
             })
             .collect();
-        Ok(Moment {
-            at: self.began.elapsed(),
-            wall: wall.unwrap_or_default(),
-            version: version.clone(),
-            values,
-        })
+        Ok(Moment { at: self.began.elapsed(), wall: wall.unwrap_or_default(), version: version.clone(), values })
     }
 }
 
@@ -115,10 +106,7 @@ fn live(path: &Path, interval: Duration) -> Result<(), String> {
     }
     // The server may take its time to answer; the keys must not wait for it.
     let (sender, answers) = mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name("asker".to_owned())
-        .spawn(move || go_on_asking(asker, interval, &sender))
-        .map_err(explain)?;
+    thread::Builder::new().name("asker".to_owned()).spawn(move || go_on_asking(asker, interval, &sender)).map_err(explain)?;
     let terminal = Terminal::enter().map_err(explain)?;
     let outcome = watch(first, &answers, &told_to_end);
     drop(terminal);
@@ -187,13 +175,7 @@ fn draw(before: Option<&Moment>, now: &Moment, note: Option<&str>) -> io::Result
             Look::Heading => queue!(out, SetAttribute(Attribute::Bold))?,
             Look::Alarm => queue!(out, SetAttribute(Attribute::Bold), SetForegroundColor(Color::Red))?,
         }
-        queue!(
-            out,
-            Print(text),
-            SetAttribute(Attribute::Reset),
-            ResetColor,
-            Clear(ClearType::UntilNewLine)
-        )?;
+        queue!(out, Print(text), SetAttribute(Attribute::Reset), ResetColor, Clear(ClearType::UntilNewLine))?;
     }
     queue!(out, Clear(ClearType::FromCursorDown))?;
     out.flush()

@@ -192,10 +192,7 @@ impl Named {
         if domain.len() > 255 {
             return refused("the domain is longer than 255 bytes");
         }
-        Ok(Named {
-            name: name.to_owned(),
-            domain,
-        })
+        Ok(Named { name: name.to_owned(), domain })
     }
 
     /// A user whom no challenge will ever ask is most likely a slip.
@@ -268,11 +265,7 @@ mod tests {
     use strowger::config::load;
 
     fn conf(text: &str) -> Conf {
-        let machine = Machine {
-            cores: vec![0],
-            memory: 0,
-            files: 1 << 10,
-        };
+        let machine = Machine { cores: vec![0], memory: 0, files: 1 << 10 };
         load::parse("t", text, &machine).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
@@ -317,10 +310,7 @@ mod tests {
 
     #[test]
     fn a_password_is_a_line() {
-        let stdin = Password {
-            password_stdin: true,
-            password: None,
-        };
+        let stdin = Password { password_stdin: true, password: None };
         let read = |text: &[u8]| stdin.read(&mut &text[..]);
         for (text, password) in [
             (&b"secret"[..], &b"secret"[..]),
@@ -333,10 +323,7 @@ mod tests {
         }
         assert!(read(b"").is_err() && read(b"\n").is_err());
         assert!(read(&[b'x'; 1024]).is_ok() && read(&[b'x'; 1025]).is_err());
-        let given = Password {
-            password_stdin: false,
-            password: Some("in words\n".to_owned()),
-        };
+        let given = Password { password_stdin: false, password: Some("in words\n".to_owned()) };
         assert_eq!(given.read(&mut &b""[..]), Ok(b"in words\n".to_vec()));
     }
 }

@@ -20,11 +20,7 @@ impl Conf {
                 Some(name) => name.clone(),
                 None => interfaces::advertised(*address, &local).to_string(),
             };
-            Listener {
-                transport: listen.transport,
-                address: *address,
-                advertise: advertise.into_bytes(),
-            }
+            Listener { transport: listen.transport, address: *address, advertise: advertise.into_bytes() }
         });
         let domains = self.server.domains.iter();
         stack::Settings {
@@ -83,9 +79,6 @@ impl Conf {
 
     /// For handshakes.
     pub fn tls_settings(&self) -> tls::Settings {
-        tls::Settings {
-            certificates: self.certificates.clone(),
-            rules: self.tls.clone(),
-        }
+        tls::Settings { certificates: self.certificates.clone(), rules: self.tls.clone() }
     }
 }

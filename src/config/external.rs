@@ -15,9 +15,7 @@ impl Conf {
         let Some(user) = &self.server.user else {
             return Ok(None);
         };
-        Identity::find(user, self.server.group.as_deref())
-            .map(Some)
-            .map_err(|error| format!("[server] user: {error}"))
+        Identity::find(user, self.server.group.as_deref()).map(Some).map_err(|error| format!("[server] user: {error}"))
     }
 
     /// What handshakes are made from: certificates, keys, sessions. `None` if nothing of the conf needs TLS.
@@ -26,9 +24,7 @@ impl Conf {
             return Ok(None);
         }
         let contexts = Contexts::load(&self.tls_settings(), previous);
-        contexts
-            .map(|contexts| Some(Arc::new(contexts)))
-            .map_err(|error| error.to_string())
+        contexts.map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
     }
 
     /// The users as they are now, if the conf has anybody challenged. `file` is shared with the journal, which may write to the same database.
@@ -38,9 +34,7 @@ impl Conf {
             return Ok(None);
         }
         let mut source = Source::new(&self.auth.users, secret.derive("users")).beside(file);
-        let loaded = source
-            .read(&mut || true)
-            .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
+        let loaded = source.read(&mut || true).map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
         Ok(Some((source, loaded)))
     }
 }

@@ -38,12 +38,7 @@ fn read(path: &Path) -> io::Result<Secret> {
 
 /// What is wrong with the mode of a file that holds a secret, and what would be right; `None`: it is private.
 fn exposed(mode: u32) -> Option<String> {
-    (mode & 0o077 != 0).then(|| {
-        format!(
-            "others may read it (mode {:04o}); make it private with chmod 600",
-            mode & 0o7777
-        )
-    })
+    (mode & 0o077 != 0).then(|| format!("others may read it (mode {:04o}); make it private with chmod 600", mode & 0o7777))
 }
 
 /// The files of a conf whose secrets others may read: private keys, passwords of trunks, and the users with what SQLite keeps beside them. A line for each. They are
@@ -102,12 +97,7 @@ fn make(path: &Path) -> io::Result<Secret> {
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()
@@ -152,10 +142,7 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             path
         };
-        let pair = |private_key: PathBuf| Pair {
-            certificate: file("open.pem", 0o644),
-            private_key,
-        };
+        let pair = |private_key: PathBuf| Pair { certificate: file("open.pem", 0o644), private_key };
         let mut conf = Conf::default();
         conf.auth.users = file("users.db", 0o640);
         file("users.db-wal", 0o666);

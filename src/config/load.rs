@@ -75,20 +75,12 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> 
         };
         errors.iter().map(whole).collect()
     };
-    if wrongs.is_empty() {
-        Ok(conf)
-    } else {
-        Err(Faults::locate(file, text, wrongs))
-    }
+    if wrongs.is_empty() { Ok(conf) } else { Err(Faults::locate(file, text, wrongs)) }
 }
 
 /// Every key there is, by section in the order of the alphabet and then in the order of reading.
 pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let machine = Machine {
-        cores: vec![0],
-        memory: 0,
-        files: 0,
-    };
+    let machine = Machine { cores: vec![0], memory: 0, files: 0 };
     // One of each, because the keys of a table that may be repeated are only asked for where one stands.
     let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[trunk]]\n[[tls.identity]]\n").0;
     let mut document = Document::new(root.get_ref(), &machine);
@@ -112,13 +104,7 @@ pub struct Fault {
 
 impl Faults {
     fn unreadable(file: &str, error: &io::Error) -> Faults {
-        Faults {
-            file: file.to_owned(),
-            faults: vec![Fault {
-                place: None,
-                message: format!("cannot be read: {error}"),
-            }],
-        }
+        Faults { file: file.to_owned(), faults: vec![Fault { place: None, message: format!("cannot be read: {error}") }] }
     }
 
     fn locate(file: &str, text: &str, mut wrongs: Vec<Wrong>) -> Faults {
@@ -127,15 +113,9 @@ impl Faults {
             let before = text.get(..wrong.at).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
             let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            Fault {
-                place: Some((line, column)),
-                message: wrong.message,
-            }
+            Fault { place: Some((line, column)), message: wrong.message }
         };
-        Faults {
-            file: file.to_owned(),
-            faults: wrongs.into_iter().map(fault).collect(),
-        }
+        Faults { file: file.to_owned(), faults: wrongs.into_iter().map(fault).collect() }
     }
 }
 

@@ -24,21 +24,14 @@ impl Machine {
             memory = memory.min(bytes / 2);
         }
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let files = [
-            "/sys/fs/cgroup/memory.max".to_owned(),
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
-        ];
+        let files = ["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
         for limit in files.into_iter().chain(group_files(&groups)) {
             if let Ok(text) = fs::read_to_string(limit) {
                 // The word "max" stands for no limit.
                 memory = memory.min(text.trim().parse().unwrap_or(u64::MAX));
             }
         }
-        Machine {
-            cores: allowed_cores(&status).unwrap_or_else(|| vec![0]),
-            memory,
-            files: open_files(&limits).unwrap_or(1024),
-        }
+        Machine { cores: allowed_cores(&status).unwrap_or_else(|| vec![0]), memory, files: open_files(&limits).unwrap_or(1024) }
     }
 }
 
@@ -133,13 +126,7 @@ Max open files            1024                 524288               files
     #[test]
     fn a_control_group_counts_with_those_around_it() {
         let files = group_files("1:name=systemd:/x\n0::/system.slice/strowger.service\n");
-        assert_eq!(
-            files,
-            [
-                "/sys/fs/cgroup/system.slice/strowger.service/memory.max",
-                "/sys/fs/cgroup/system.slice/memory.max"
-            ]
-        );
+        assert_eq!(files, ["/sys/fs/cgroup/system.slice/strowger.service/memory.max", "/sys/fs/cgroup/system.slice/memory.max"]);
         assert!(group_files("0::/\n").is_empty() && group_files("").is_empty());
     }
 

@@ -82,11 +82,7 @@ impl std::ops::Deref for Listeners {
 
 impl Default for Listeners {
     fn default() -> Listeners {
-        let listen = |transport: Transport| Listen {
-            transport,
-            address: default_address(transport),
-            advertise: None,
-        };
+        let listen = |transport: Transport| Listen { transport, address: default_address(transport), advertise: None };
         Listeners(vec![listen(Transport::Udp), listen(Transport::Tcp)])
     }
 }

@@ -71,11 +71,7 @@ mod tests {
     use crate::net::tls::Pair;
 
     fn conf(text: &str) -> Conf {
-        let machine = Machine {
-            cores: vec![0, 1],
-            memory: 1 << 30,
-            files: 1 << 20,
-        };
+        let machine = Machine { cores: vec![0, 1], memory: 1 << 30, files: 1 << 20 };
         load::parse("t", text, &machine).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
@@ -110,10 +106,7 @@ mod tests {
         let mut other = conf("");
         let files = ["a.pem", "a.key"].map(Into::into);
         let [certificate, private_key] = files;
-        other.certificates.client_identity = vec![Pair {
-            certificate,
-            private_key,
-        }];
+        other.certificates.client_identity = vec![Pair { certificate, private_key }];
         let plan = Plan::new(&conf(""), &other);
         assert_eq!(plan.live, ["[tls] certificate"]);
         assert!(plan.fixed.is_empty());

@@ -2,13 +2,7 @@
 
 use std::time::Duration;
 
-const TIMES: [(&str, u64); 5] = [
-    ("us", 1),
-    ("ms", 1000),
-    ("s", 1_000_000),
-    ("m", 60_000_000),
-    ("h", 3_600_000_000),
-];
+const TIMES: [(&str, u64); 5] = [("us", 1), ("ms", 1000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
 const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A time of whole microseconds.
@@ -73,19 +67,7 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for text in [
-            "",
-            "5",
-            "s",
-            "5 s",
-            " 5s",
-            "-5s",
-            "5.5s",
-            "5S",
-            "5sec",
-            "99999999999999999999s",
-            "9999999999999999h",
-        ] {
+        for text in ["", "5", "s", "5 s", " 5s", "-5s", "5.5s", "5S", "5sec", "99999999999999999999s", "9999999999999999h"] {
             assert_eq!(parse_time(text), None, "{text:?}");
         }
         for text in ["", "64", "64K", "64kb", "64 KiB", "KiB", "18446744073709551615GiB"] {

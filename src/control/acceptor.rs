@@ -75,20 +75,10 @@ struct Shared<S: Service> {
 impl<S: Service> Acceptor<S> {
     /// At most `most` clients at a time. For a further one the oldest that idles is closed; if none does, it is turned away.
     pub fn start(listener: S::Listener, service: S, most: usize) -> io::Result<Acceptor<S>> {
-        let shared = Arc::new(Shared {
-            service,
-            listener,
-            clients: Arc::new(Guests::new(most)),
-            closing: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { service, listener, clients: Arc::new(Guests::new(most)), closing: AtomicBool::new(false) });
         let served = Arc::clone(&shared);
-        let accepting = thread::Builder::new()
-            .name(S::THREAD.to_owned())
-            .spawn(move || served.accept())?;
-        Ok(Acceptor {
-            shared,
-            accepting: Some(accepting),
-        })
+        let accepting = thread::Builder::new().name(S::THREAD.to_owned()).spawn(move || served.accept())?;
+        Ok(Acceptor { shared, accepting: Some(accepting) })
     }
 
     pub fn clients(&self) -> &Guests<Stream<S>> {
@@ -151,9 +141,7 @@ impl<S: Service> Shared<S> {
         let Some(place) = self.clients.enter(source, &stream) else {
             SockRef::from(&*stream).set_nonblocking(true)?;
             self.service.turn_away(&stream)?;
-            return Err(io::Error::other(format!(
-                "{most} clients are being served, which is the limit, and none of them idles"
-            )));
+            return Err(io::Error::other(format!("{most} clients are being served, which is the limit, and none of them idles")));
         };
         if place.is_taken_over && log.may_say() {
             log::warn!(

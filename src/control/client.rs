@@ -32,14 +32,11 @@ impl Client {
         });
         let name = path.display();
         match stream {
-            Ok(stream) => Ok(Client {
-                path: path.to_owned(),
-                reader: BufReader::with_capacity(64 * 1024, stream),
-            }),
+            Ok(stream) => Ok(Client { path: path.to_owned(), reader: BufReader::with_capacity(64 * 1024, stream) }),
             Err(error) => match error.kind() {
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused => Err(format!(
-                    "no server answers at {name} ({error}); start it, or name its control socket with --control"
-                )),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                    Err(format!("no server answers at {name} ({error}); start it, or name its control socket with --control"))
+                }
                 _ => Err(format!("control socket {name}: {error}")),
             },
         }
@@ -107,9 +104,8 @@ impl Client {
         let sent = self.ask("trace", json!(query));
         loop {
             let line = self.read_line(&sent, patience)?;
-            let Response::<Traced> {
-                result, error, params, ..
-            } = serde_json::from_slice(&line).map_err(|error| self.explain(&error))?;
+            let Response::<Traced> { result, error, params, .. } =
+                serde_json::from_slice(&line).map_err(|error| self.explain(&error))?;
             match (error, params) {
                 (Some(error), _) => return Err(error.message),
                 (None, Some(event)) => {

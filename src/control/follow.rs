@@ -31,11 +31,7 @@ pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Res
     loop {
         let batch = tap.take(LOOK);
         for event in &batch.events {
-            let line = Notification {
-                jsonrpc: "2.0",
-                method: "trace",
-                params: TraceEvent::of(event),
-            };
+            let line = Notification { jsonrpc: "2.0", method: "trace", params: TraceEvent::of(event) };
             serde_json::to_writer(&mut *out, &line)?;
             out.write_all(b"\n")?;
             events += 1;
@@ -70,12 +66,8 @@ impl Client {
     fn watch(stream: &UnixStream) -> io::Result<Client> {
         let poll = Poll::new()?;
         let fd = stream.as_raw_fd();
-        poll.registry()
-            .register(&mut SourceFd(&fd), Token(0), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Client {
-            poll,
-            events: Events::with_capacity(4),
-        })
+        poll.registry().register(&mut SourceFd(&fd), Token(0), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Client { poll, events: Events::with_capacity(4) })
     }
 
     fn is_gone(&mut self) -> io::Result<bool> {

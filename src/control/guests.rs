@@ -97,25 +97,14 @@ impl<L> Guests<L> {
 impl<L: Line> Guests<L> {
     /// `most` at a time.
     pub fn new(most: usize) -> Guests<L> {
-        Guests {
-            most,
-            table: Mutex::new(Table {
-                list: Vec::new(),
-                next: 0,
-                threads: 0,
-                displaced: 0,
-            }),
-            ended: Condvar::new(),
-        }
+        Guests { most, table: Mutex::new(Table { list: Vec::new(), next: 0, threads: 0, displaced: 0 }), ended: Condvar::new() }
     }
 
     /// A place for a client from `source`. If all are taken, the oldest that idles gives way, of the source that has most of them; not to
     /// a source that has more. `None`: nobody gives way.
     pub fn enter(self: &Arc<Self>, source: u64, line: &Arc<L>) -> Option<Place<L>> {
         // One that was closed ends at once, as soon as the machine lets it.
-        let waited = self
-            .ended
-            .wait_timeout_while(self.table(), PATIENCE, |table| table.threads >= 2 * self.most);
+        let waited = self.ended.wait_timeout_while(self.table(), PATIENCE, |table| table.threads >= 2 * self.most);
         let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let is_full = table.list.len() >= self.most;
         if table.threads >= 2 * self.most || (is_full && !table.displace(source)) {
@@ -124,17 +113,8 @@ impl<L: Line> Guests<L> {
         let number = table.next;
         table.next += 1;
         table.threads += 1;
-        table.list.push(Guest {
-            number,
-            source,
-            line: Arc::clone(line),
-            is_busy: false,
-        });
-        Some(Place {
-            guests: Arc::clone(self),
-            number,
-            is_taken_over: is_full,
-        })
+        table.list.push(Guest { number, source, line: Arc::clone(line), is_busy: false });
+        Some(Place { guests: Arc::clone(self), number, is_taken_over: is_full })
     }
 
     /// How many may be served at a time.
@@ -200,11 +180,7 @@ mod tests {
         let lines: Vec<Arc<Fake>> = (0..9).map(|_| Arc::default()).collect();
         let closed = |at: usize| lines[at].0.load(Ordering::SeqCst);
         let enter = |source, at: usize| guests.enter(source, &lines[at]);
-        let mut places: Vec<_> = [5, 6, 6, 6]
-            .into_iter()
-            .zip(0..)
-            .map(|(source, at)| enter(source, at).unwrap())
-            .collect();
+        let mut places: Vec<_> = [5, 6, 6, 6].into_iter().zip(0..).map(|(source, at)| enter(source, at).unwrap()).collect();
         assert!(places.iter().all(|place| !place.is_taken_over));
         assert!(places[1].set_busy(true));
         let mut enter_instead = |source, at| {

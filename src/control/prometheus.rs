@@ -38,12 +38,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds {
-            clients: 8,
-            head: 8 * 1024,
-            patience: Duration::from_secs(5),
-            unread: Duration::from_secs(5),
-        }
+        Bounds { clients: 8, head: 8 * 1024, patience: Duration::from_secs(5), unread: Duration::from_secs(5) }
     }
 }
 
@@ -65,10 +60,7 @@ impl PrometheusEndpoint {
         let address = listener.local_addr().map_err(explain)?;
         let most = bounds.clients;
         let acceptor = Acceptor::start(listener, Scrapes { api, bounds }, most).map_err(explain)?;
-        Ok(PrometheusEndpoint {
-            _acceptor: acceptor,
-            address,
-        })
+        Ok(PrometheusEndpoint { _acceptor: acceptor, address })
     }
 
     /// Where it listens, with the port that the kernel chose where 0 was asked.
@@ -225,12 +217,7 @@ struct Answer {
 
 impl Answer {
     fn new(status: &'static str, content_type: &'static str, body: String) -> Answer {
-        Answer {
-            status,
-            content_type,
-            extra: "",
-            body,
-        }
+        Answer { status, content_type, extra: "", body }
     }
 
     fn error(status: &'static str, why: &str) -> Answer {
@@ -365,17 +352,13 @@ c_seconds_count 2
         let scrape = started(Bounds::default());
         let (head, body) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        assert!(
-            head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"),
-            "{head}"
-        );
+        assert!(head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{head}");
         let length = format!("\r\nContent-Length: {}\r\n", TEXT.len());
         assert!(head.contains(&length), "{head}");
         assert_eq!(body, TEXT);
-        for request in [
-            "GET /metrics?name[]=x HTTP/1.0\r\n\r\n",
-            "GET http://a:1/metrics HTTP/1.1\r\nhost:a\r\nAccept: */*\r\n\r\n",
-        ] {
+        for request in
+            ["GET /metrics?name[]=x HTTP/1.0\r\n\r\n", "GET http://a:1/metrics HTTP/1.1\r\nhost:a\r\nAccept: */*\r\n\r\n"]
+        {
             let (again, body) = ask(&scrape, request);
             assert_eq!((again, body), (head.clone(), TEXT.to_owned()), "{request}");
         }
@@ -391,10 +374,7 @@ c_seconds_count 2
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             ("GET /metrics/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
-            (
-                "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned(),
-                "405",
-            ),
+            ("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned(), "405"),
             ("GET /metrics HTTP/1.1\r\n\r\n".to_owned(), "400"),
             ("GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
             ("OPTIONS sip:a SIP/2.0\r\n\r\n".to_owned(), "400"),
@@ -411,11 +391,7 @@ c_seconds_count 2
 
     #[test]
     fn who_is_slow_is_closed_and_the_oldest_that_idles_gives_way() {
-        let scrape = started(Bounds {
-            clients: 2,
-            patience: Duration::from_millis(400),
-            ..Bounds::default()
-        });
+        let scrape = started(Bounds { clients: 2, patience: Duration::from_millis(400), ..Bounds::default() });
         let began = Instant::now();
         let connect = || TcpStream::connect(scrape.address()).unwrap();
         let slow: Vec<TcpStream> = (0..2).map(|_| connect()).collect();

@@ -57,15 +57,7 @@ pub fn write_traced(out: &mut impl Write, id: &Value, traced: Traced) -> io::Res
 }
 
 fn write_result(out: &mut impl Write, id: &Value, result: Done) -> io::Result<()> {
-    write_line(
-        out,
-        &Response {
-            jsonrpc: "2.0",
-            id,
-            result: Some(result),
-            error: None,
-        },
-    )
+    write_line(out, &Response { jsonrpc: "2.0", id, result: Some(result), error: None })
 }
 
 /// One line of the log for what was asked in vain. Only the socket's owner can ask, so they need no bound.
@@ -77,15 +69,7 @@ fn tell(error: &Error) {
 
 /// Writes a line that says what is wrong with the request `id` (null where it is not known).
 pub fn write_error(out: &mut impl Write, id: &Value, error: Error) -> io::Result<()> {
-    write_line(
-        out,
-        &Response {
-            jsonrpc: "2.0",
-            id,
-            result: None,
-            error: Some(error),
-        },
-    )
+    write_line(out, &Response { jsonrpc: "2.0", id, result: None, error: Some(error) })
 }
 
 /// An `error` object.
@@ -292,10 +276,7 @@ impl Param {
         let number = self.value.as_u64().and_then(|number| u32::try_from(number).ok());
         match number {
             Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
-            _ => Err(invalid_params(format!(
-                "{} must be a whole number from 1 to {most}, not {}",
-                self.name, self.value
-            ))),
+            _ => Err(invalid_params(format!("{} must be a whole number from 1 to {most}, not {}", self.name, self.value))),
         }
     }
 
@@ -318,32 +299,19 @@ impl Param {
 
 /// The parameters called `names`, whether they come by name or by place, and no others.
 fn params_of<const N: usize>(params: Value, names: [&'static str; N]) -> Result<[Param; N], Error> {
-    let expected = if N == 0 {
-        "this method takes none".to_owned()
-    } else {
-        format!("this method takes {}", names.join(", "))
-    };
+    let expected = if N == 0 { "this method takes none".to_owned() } else { format!("this method takes {}", names.join(", ")) };
     match params {
-        Value::Null => Ok(names.map(|name| Param {
-            name,
-            value: Value::Null,
-        })),
+        Value::Null => Ok(names.map(|name| Param { name, value: Value::Null })),
         Value::Array(list) => {
             if list.len() > N {
                 return Err(invalid_params(format!("too many parameters; {expected}")));
             }
             let mut list = list.into_iter();
-            Ok(names.map(|name| Param {
-                name,
-                value: list.next().unwrap_or(Value::Null),
-            }))
+            Ok(names.map(|name| Param { name, value: list.next().unwrap_or(Value::Null) }))
         }
         Value::Object(object) => {
             let mut object: Map<String, Value> = object;
-            let params = names.map(|name| Param {
-                name,
-                value: object.remove(name).unwrap_or(Value::Null),
-            });
+            let params = names.map(|name| Param { name, value: object.remove(name).unwrap_or(Value::Null) });
             match object.keys().next() {
                 Some(name) => Err(invalid_params(format!("no parameter {name:?}; {expected}"))),
                 None => Ok(params),

@@ -29,12 +29,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds {
-            clients: 16,
-            line: 64 * 1024,
-            idle: Duration::from_secs(60),
-            unread: Duration::from_secs(10),
-        }
+        Bounds { clients: 16, line: 64 * 1024, idle: Duration::from_secs(60), unread: Duration::from_secs(10) }
     }
 }
 
@@ -60,11 +55,7 @@ impl Server {
         let (listener, file) = bind_private(path).map_err(explain)?;
         let most = bounds.clients;
         let acceptor = Acceptor::start(listener, Desk { api, bounds }, most).map_err(explain)?;
-        Ok(Server {
-            acceptor,
-            path: path.to_owned(),
-            file,
-        })
+        Ok(Server { acceptor, path: path.to_owned(), file })
     }
 }
 
@@ -84,17 +75,15 @@ fn clear(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("control socket {name}: {error}")),
-        Ok(file) if !file.file_type().is_socket() => Err(format!(
-            "control socket {name}: there is something that is not a socket; remove it or name another path"
-        )),
+        Ok(file) if !file.file_type().is_socket() => {
+            Err(format!("control socket {name}: there is something that is not a socket; remove it or name another path"))
+        }
         Ok(_) => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(|error| format!("control socket {name}: {error}"))
             }
             Err(error) => Err(format!("control socket {name}: {error}")),
-            Ok(_) => Err(format!(
-                "control socket {name}: a server already answers there; stop it or name another path"
-            )),
+            Ok(_) => Err(format!("control socket {name}: a server already answers there; stop it or name another path")),
         },
     }
 }

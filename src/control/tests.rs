@@ -27,22 +27,15 @@ impl ControlApi for Table {
 
     fn metrics(&self) -> Families {
         let mut families = Families::default();
-        families
-            .gauge("strowger_bindings", "Contacts.")
-            .is(self.entries.lock().unwrap().len());
+        families.gauge("strowger_bindings", "Contacts.").is(self.entries.lock().unwrap().len());
         families.histogram("strowger_loop_delay_seconds", "Turns.", &[0.5], &[1, 0], 0.25);
-        families
-            .counter("strowger_requests_total", "Requests.")
-            .of(&[("method", &"INVITE")], 1u64 << 40);
+        families.counter("strowger_requests_total", "Requests.").of(&[("method", &"INVITE")], 1u64 << 40);
         families
     }
 
     fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
         let deadline = deadline.unwrap_or(Duration::from_secs(30));
-        Ok(Draining {
-            pending: self.entries.lock().unwrap().len(),
-            deadline_ms: deadline.as_millis() as u64,
-        })
+        Ok(Draining { pending: self.entries.lock().unwrap().len(), deadline_ms: deadline.as_millis() as u64 })
     }
 
     fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
@@ -124,10 +117,7 @@ struct Folder {
 
 impl Folder {
     fn new() -> Folder {
-        Folder {
-            folder: tempfile::tempdir().unwrap(),
-            table: Arc::default(),
-        }
+        Folder { folder: tempfile::tempdir().unwrap(), table: Arc::default() }
     }
 
     fn path(&self) -> PathBuf {
@@ -189,10 +179,7 @@ fn a_client_does_what_the_desk_does() {
     assert_eq!(client.ul_show(None), Ok(vec![first.clone(), second]));
     assert_eq!(client.ul_show(Some("sip:1003@a")), Ok(vec![first]));
     assert_eq!(client.ul_show(Some("x")), Err("x is not registered".to_owned()));
-    assert_eq!(
-        client.ul_add("x", "tel:+1", None),
-        Err("\"tel:+1\" is not a SIP URI".to_owned())
-    );
+    assert_eq!(client.ul_add("x", "tel:+1", None), Err("\"tel:+1\" is not a SIP URI".to_owned()));
     assert!(client.ul_rm("sip:1004@a", Some("sip:other")).is_err());
     assert_eq!(client.ul_rm("sip:1004@a", Some("sip:1004@192.0.2.100:5061")), Ok(1));
     assert_eq!(client.ul_rm("sip:1003@a", None), Ok(1));
@@ -200,10 +187,7 @@ fn a_client_does_what_the_desk_does() {
 
     let seen = client.stats("strowger_").unwrap();
     assert_eq!(seen, samples(&place.table.metrics(), "strowger_"));
-    let seen: Vec<(&str, Number, Kind)> = seen
-        .iter()
-        .map(|sample| (sample.name.as_str(), sample.value, sample.kind))
-        .collect();
+    let seen: Vec<(&str, Number, Kind)> = seen.iter().map(|sample| (sample.name.as_str(), sample.value, sample.kind)).collect();
     let delay = |end: &'static str, value| (end, value, Kind::Counter);
     assert_eq!(
         seen,
@@ -232,10 +216,7 @@ fn what_goes_over_the_socket_is_json_rpc() {
     let _server = place.start(Bounds::default()).unwrap();
     let mut script = Script::new(&place.path());
     for (line, answer) in [
-        (
-            r#"{"jsonrpc":"2.0","id":7,"method":"version"}"#,
-            json!({"jsonrpc": "2.0", "id": 7, "result": "1.2.3"}),
-        ),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"version"}"#, json!({"jsonrpc": "2.0", "id": 7, "result": "1.2.3"})),
         (
             r#"{"jsonrpc":"2.0","id":"a","method":"ul.add","params":["sip:b@a","sip:b@192.0.2.1",5]}"#,
             json!({"jsonrpc": "2.0", "id": "a", "result": null}),
@@ -285,63 +266,19 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
         (r#"{"jsonrpc":"2.0","id":{},"method":"version"}"#, json!(null), -32600),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.shout"}"#, json!(1), -32601),
         (r#"{"jsonrpc":"2.0","id":1,"method":"version","params":5}"#, json!(1), -32602),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"version","params":[5]}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"stats","params":{"prefix":5}}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.show","params":{"aro":"x"}}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x"}}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",0]}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1.5]}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",4294967296]}"#,
-            json!(1),
-            -32602,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1,2]}"#,
-            json!(1),
-            -32602,
-        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"version","params":[5]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"stats","params":{"prefix":5}}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.show","params":{"aro":"x"}}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x"}}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",0]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1.5]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",4294967296]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1,2]}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#, json!(1), -32602),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#,
-            json!(1),
-            rpc::NOT_FOUND,
-        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#, json!(1), rpc::NOT_FOUND),
         (r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#, json!(1), -32602),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"log","params":["loud"]}"#,
-            json!(1),
-            rpc::REFUSED,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","y"]}"#,
-            json!(1),
-            rpc::REFUSED,
-        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"log","params":["loud"]}"#, json!(1), rpc::REFUSED),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","y"]}"#, json!(1), rpc::REFUSED),
     ] {
         let answer = script.ask(line);
         assert_eq!(answer["jsonrpc"], "2.0", "{line}: {answer}");
@@ -392,10 +329,7 @@ fn lines_may_come_in_pieces_and_several_at_once() {
 #[test]
 fn a_line_beyond_the_bound_is_answered_and_the_client_closed() {
     let place = Folder::new();
-    let bounds = Bounds {
-        line: 1000,
-        ..Bounds::default()
-    };
+    let bounds = Bounds { line: 1000, ..Bounds::default() };
     let _server = place.start(bounds).unwrap();
     let padded = |length: usize| {
         let line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"version\"}";
@@ -415,10 +349,7 @@ fn a_line_beyond_the_bound_is_answered_and_the_client_closed() {
 #[test]
 fn beyond_the_bound_the_oldest_client_that_idles_gives_way() {
     let place = Folder::new();
-    let bounds = Bounds {
-        clients: 2,
-        ..Bounds::default()
-    };
+    let bounds = Bounds { clients: 2, ..Bounds::default() };
     let _server = place.start(bounds).unwrap();
     let version = r#"{"jsonrpc":"2.0","id":1,"method":"version"}"#;
     let mut first = Script::new(&place.path());
@@ -438,10 +369,7 @@ fn beyond_the_bound_the_oldest_client_that_idles_gives_way() {
 #[test]
 fn a_client_that_says_nothing_whole_is_closed() {
     let place = Folder::new();
-    let bounds = Bounds {
-        idle: Duration::from_millis(200),
-        ..Bounds::default()
-    };
+    let bounds = Bounds { idle: Duration::from_millis(200), ..Bounds::default() };
     let _server = place.start(bounds).unwrap();
     let mut silent = Script::new(&place.path());
     let started = Instant::now();
@@ -460,11 +388,7 @@ fn a_client_that_says_nothing_whole_is_closed() {
 #[test]
 fn an_answer_that_nobody_reads_does_not_hold_a_thread() {
     let place = Folder::new();
-    let bounds = Bounds {
-        clients: 1,
-        unread: Duration::from_millis(200),
-        ..Bounds::default()
-    };
+    let bounds = Bounds { clients: 1, unread: Duration::from_millis(200), ..Bounds::default() };
     let _server = place.start(bounds).unwrap();
     fill(&place.table, 20_000);
     let mut script = Script::new(&place.path());

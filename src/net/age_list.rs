@@ -14,10 +14,7 @@ pub struct Age {
 
 impl Age {
     pub const fn new(since: Instant) -> Age {
-        Age {
-            since,
-            links: Links::APART,
-        }
+        Age { since, links: Links::APART }
     }
 }
 

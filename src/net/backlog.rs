@@ -22,12 +22,7 @@ struct Entry {
 impl Backlog {
     /// `limit`: bytes that may wait.
     pub fn new(limit: usize) -> Backlog {
-        Backlog {
-            bytes: Vec::new(),
-            entries: Vec::new(),
-            next: 0,
-            limit,
-        }
+        Backlog { bytes: Vec::new(), entries: Vec::new(), next: 0, limit }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -54,12 +49,7 @@ impl Backlog {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.entries.push(Entry {
-            peer,
-            local,
-            start,
-            end: self.bytes.len(),
-        });
+        self.entries.push(Entry { peer, local, start, end: self.bytes.len() });
         true
     }
 
@@ -71,11 +61,7 @@ impl Backlog {
     /// One that waits; 0 is the oldest. `number` must be below [`Backlog::len`].
     pub fn get(&self, number: usize) -> Datagram<'_> {
         let entry = &self.entries[self.next + number];
-        Datagram {
-            peer: entry.peer,
-            local: entry.local,
-            bytes: &self.bytes[entry.start..entry.end],
-        }
+        Datagram { peer: entry.peer, local: entry.local, bytes: &self.bytes[entry.start..entry.end] }
     }
 
     /// The oldest `count` datagrams have left.
@@ -121,14 +107,7 @@ mod tests {
                 let waiting: usize = model.iter().map(|(_, _, bytes)| bytes.len()).sum();
                 let fits = waiting + bytes.len() <= 1000;
                 let bytes_of = bytes.as_slice();
-                assert_eq!(
-                    backlog.push(Datagram {
-                        peer,
-                        local,
-                        bytes: bytes_of
-                    }),
-                    fits
-                );
+                assert_eq!(backlog.push(Datagram { peer, local, bytes: bytes_of }), fits);
                 if fits {
                     model.push_back((peer, local, bytes));
                 } else {
@@ -141,16 +120,9 @@ mod tests {
                 emptied += usize::from(model.is_empty());
             }
             assert_eq!(backlog.is_empty(), model.is_empty());
-            assert_eq!(
-                backlog.waiting(),
-                model.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>()
-            );
+            assert_eq!(backlog.waiting(), model.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>());
             let held = (0..backlog.len()).map(|number| backlog.get(number));
-            assert!(held.eq(model.iter().map(|(peer, local, bytes)| Datagram {
-                peer: *peer,
-                local: *local,
-                bytes,
-            })));
+            assert!(held.eq(model.iter().map(|(peer, local, bytes)| Datagram { peer: *peer, local: *local, bytes })));
         }
         assert!(refused > 100 && emptied > 100, "both ends were reached");
         assert!(backlog.bytes.capacity() < 4096 && backlog.entries.capacity() < 1024);

@@ -205,10 +205,7 @@ impl Connection {
     /// How messages that come on it are named.
     pub fn flow(&self, core: u8, id: Id) -> Flow {
         Flow {
-            channel: Channel::Connection {
-                slot: id.slot,
-                generation: id.generation,
-            },
+            channel: Channel::Connection { slot: id.slot, generation: id.generation },
             peer: self.peer,
             listener: self.listener,
             transport: self.transport,
@@ -274,17 +271,8 @@ impl Connection {
     /// Reads once and hands over the messages that are whole. If the client has now proved its names, `prove` gets them before `on` gets what
     /// it says; `on` says of each message whether it will be answered.
     pub fn read(&mut self, with: ReadBuffers<'_>, prove: impl FnOnce(ProvedNames), on: impl FnMut(Arrival<'_>) -> bool) -> Reading {
-        let mut reading = Reading {
-            count: 0,
-            is_news: false,
-            is_established: false,
-            next: Next::End,
-        };
-        let ReadBuffers {
-            scratch,
-            plaintext,
-            buffers,
-        } = with;
+        let mut reading = Reading { count: 0, is_news: false, is_established: false, next: Next::End };
+        let ReadBuffers { scratch, plaintext, buffers } = with;
         match (&self.stream).read(scratch) {
             Ok(0) => {}
             Ok(count) => {

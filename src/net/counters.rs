@@ -212,13 +212,7 @@ mod tests {
     #[test]
     fn traffic_is_counted_by_kind() {
         let mut traffic = Traffic::default();
-        let messages: [&[u8]; 5] = [
-            b"OPTIONS sip:a SIP/2.0\r\n\r\n",
-            b"SIP/2.0 200 OK\r\n\r\n",
-            b"\r\n\r\n",
-            b"\x16\x03\x01",
-            b"",
-        ];
+        let messages: [&[u8]; 5] = [b"OPTIONS sip:a SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n", b"\r\n\r\n", b"\x16\x03\x01", b""];
         for bytes in messages {
             traffic.count(bytes);
         }

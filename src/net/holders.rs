@@ -58,12 +58,7 @@ struct Kin {
 }
 
 impl Kin {
-    const NOBODY: Kin = Kin {
-        holder: NONE,
-        class: Class::Unproved,
-        since: Instant::from_ms(0),
-        links: Links::APART,
-    };
+    const NOBODY: Kin = Kin { holder: NONE, class: Class::Unproved, since: Instant::from_ms(0), links: Links::APART };
 }
 
 impl Linked for Vec<Kin> {
@@ -212,10 +207,7 @@ impl Holders {
 
     /// The connection has come further, or moved where it is. Of no effect for one of ours.
     pub fn step(&mut self, slot: u32, class: Class, now: Instant) {
-        let Some(Kin {
-            holder, class: before, ..
-        }) = self.delist(slot)
-        else {
+        let Some(Kin { holder, class: before, .. }) = self.delist(slot) else {
             return;
         };
         self.enlist(slot, class, now);
@@ -259,9 +251,7 @@ impl Holders {
         let held = |by: By| own.map_or(0, |own| own.counted(by));
         let places = |holder: &Holder| holder.ranks[By::Places as usize].count;
         if let Some(most) = self.most(By::Unproved) {
-            let oldest = [Class::Unproved, Class::Waiting, Class::Shaking]
-                .into_iter()
-                .find_map(|class| self.oldest(most, class));
+            let oldest = [Class::Unproved, Class::Waiting, Class::Shaking].into_iter().find_map(|class| self.oldest(most, class));
             let ahead = most.counted(By::Unproved).saturating_sub(held(By::Unproved));
             if let Some((slot, since)) = oldest
                 && (ahead >= 2 || (ahead == 1 && now.ms_since(since) >= STALL_MS))
@@ -305,10 +295,7 @@ impl Holders {
             };
             self.dequeued(id);
             self.step(slot, Class::Shaking, now);
-            let is_next = self
-                .holders
-                .get(id)
-                .is_some_and(|holder| !holder.is_exempt && holder.has(Class::Waiting));
+            let is_next = self.holders.get(id).is_some_and(|holder| !holder.is_exempt && holder.has(Class::Waiting));
             if is_next {
                 self.queue_up(id.slot, now);
             }
@@ -445,10 +432,7 @@ impl Holders {
 
 impl Holder {
     fn new(source: u64, is_exempt: bool) -> Holder {
-        let rank = Rank {
-            count: 0,
-            links: Links::APART,
-        };
+        let rank = Rank { count: 0, links: Links::APART };
         Holder {
             source,
             is_exempt,

@@ -40,9 +40,6 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         let (connections, limits) = (Connections::default(), settings::Limits::default());
-        Limits {
-            connections: 4096,
-            ..Limits::new(&connections, &limits, 1, 1 << 20)
-        }
+        Limits { connections: 4096, ..Limits::new(&connections, &limits, 1, 1 << 20) }
     }
 }

@@ -28,21 +28,9 @@ impl Listener {
         let mut listeners: Vec<Listener> = Vec::with_capacity(cores);
         let mut bound = address;
         for number in 0..cores.max(1) {
-            let socket = open(bound, number > 0, cores > 1).map_err(|error| BindError {
-                transport,
-                address,
-                error,
-            })?;
-            bound = socket.local_addr().map_err(|error| BindError {
-                transport,
-                address,
-                error,
-            })?;
-            listeners.push(Listener {
-                socket,
-                address: bound,
-                transport,
-            });
+            let socket = open(bound, number > 0, cores > 1).map_err(|error| BindError { transport, address, error })?;
+            bound = socket.local_addr().map_err(|error| BindError { transport, address, error })?;
+            listeners.push(Listener { socket, address: bound, transport });
         }
         Ok(listeners)
     }

@@ -42,20 +42,12 @@ impl Pressure {
         (self.since, self.taken_bytes) = (now, taken_bytes);
         // Only a whole period of work shows how fast work is done.
         if std::mem::replace(&mut self.caught_up, !is_behind) {
-            self.load = Load {
-                is_behind,
-                ..Load::default()
-            };
+            self.load = Load { is_behind, ..Load::default() };
             return self.load;
         }
         let backlog = ask();
         let waiting = backlog.waiting_bytes / KERNEL_MEMORY;
-        self.load = Load {
-            is_behind,
-            waits_ms: waiting * elapsed_ms / taken.max(1),
-            is_losing: backlog.lost > self.lost,
-            shed: 0,
-        };
+        self.load = Load { is_behind, waits_ms: waiting * elapsed_ms / taken.max(1), is_losing: backlog.lost > self.lost, shed: 0 };
         self.lost = backlog.lost;
         self.load
     }

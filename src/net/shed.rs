@@ -288,11 +288,7 @@ mod tests {
         for method in ["ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INVITEX", "invite", "INVIT"] {
             all.push(whole.replacen("INVITE", method, 1).into_bytes());
         }
-        all.push(
-            whole
-                .replacen("INVITE sip:bob@example.com SIP/2.0", "SIP/2.0 200 OK", 1)
-                .into_bytes(),
-        );
+        all.push(whole.replacen("INVITE sip:bob@example.com SIP/2.0", "SIP/2.0 200 OK", 1).into_bytes());
         all.push(format!("\r\n{whole}").into_bytes());
         // Whatever is cut off: nothing that is not whole is dropped for it.
         let tagged = String::from_utf8(invite(1, FROM, "To: <sip:bob@example.com>;tag=1\r\n")).unwrap();
@@ -315,10 +311,7 @@ mod tests {
     }
 
     fn shed(below: u32) -> Shed {
-        Shed {
-            draw: Draw::new(0x1234_5678_9abc_def0),
-            below,
-        }
+        Shed { draw: Draw::new(0x1234_5678_9abc_def0), below }
     }
 
     #[test]
@@ -343,13 +336,9 @@ mod tests {
     /// The kernel draws the same lots as the rules.
     #[test]
     fn as_many_are_dropped_as_have_lots_below() {
-        let mut udp = Udp::bind("127.0.0.1:0".parse().unwrap(), 1, &Buffers::default())
-            .unwrap()
-            .remove(0);
+        let mut udp = Udp::bind("127.0.0.1:0".parse().unwrap(), 1, &Buffers::default()).unwrap().remove(0);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let messages: Vec<Vec<u8>> = (0..2000)
-            .map(|number| invite(number, FROM, "To: <sip:b@example.com>\r\n"))
-            .collect();
+        let messages: Vec<Vec<u8>> = (0..2000).map(|number| invite(number, FROM, "To: <sip:b@example.com>\r\n")).collect();
         for sixteenth in [0, 1, 4, 8, 12, 15] {
             let shed = shed(sixteenth << 28);
             udp.shed(Some(shed)).unwrap();

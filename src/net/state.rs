@@ -22,23 +22,11 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 6] = [
-        State::Connecting,
-        State::Accepted,
-        State::Handshaking,
-        State::Open,
-        State::Receiving,
-        State::Draining,
-    ];
+    pub const ALL: [State; 6] =
+        [State::Connecting, State::Accepted, State::Handshaking, State::Open, State::Receiving, State::Draining];
 
     /// The states as operators see them: whether a message has begun is of no interest to them.
-    pub const SHOWN: [State; 5] = [
-        State::Connecting,
-        State::Accepted,
-        State::Handshaking,
-        State::Open,
-        State::Draining,
-    ];
+    pub const SHOWN: [State; 5] = [State::Connecting, State::Accepted, State::Handshaking, State::Open, State::Draining];
 
     /// The one of [`State::SHOWN`] as which this one is counted.
     pub const fn shown(self) -> State {
@@ -121,14 +109,12 @@ impl std::fmt::Display for Why {
                 "all places for connections are taken, and its source holds {held} of them ([connections] max; [limits] trusted_sources \
                  exempts a network)"
             ),
-            Why::Stalled(most) => write!(
-                f,
-                "its TLS handshake has stalled and others wait: the limit is {most} at a time ([connections] handshakes)"
-            ),
-            Why::Blank(most) => write!(
-                f,
-                "more than {most} bytes of keep-alives and blank lines in a minute ([connections] keep_alive_bytes)"
-            ),
+            Why::Stalled(most) => {
+                write!(f, "its TLS handshake has stalled and others wait: the limit is {most} at a time ([connections] handshakes)")
+            }
+            Why::Blank(most) => {
+                write!(f, "more than {most} bytes of keep-alives and blank lines in a minute ([connections] keep_alive_bytes)")
+            }
             Why::Crowded(most) => write!(
                 f,
                 "incomplete messages hold more than {most} bytes on this core, and the one on this connection is among the oldest \
@@ -228,11 +214,7 @@ mod tests {
     use super::*;
 
     fn read(is_inside: bool, is_news: bool, is_old: bool) -> Event {
-        Event::Read {
-            is_inside,
-            is_news,
-            is_old,
-        }
+        Event::Read { is_inside, is_news, is_old }
     }
 
     fn silent(is_even: bool, is_released: bool) -> Event {
@@ -268,10 +250,7 @@ mod tests {
             (|| silent(false, true), ["C", "A", "H", "O close", "R close", "D"]),
             (|| silent(true, false), ["C", "A", "H", "O", "R", "D close"]),
             (|| Event::Overdue { is_excused: false }, CLOSED),
-            (
-                || Event::Overdue { is_excused: true },
-                ["C close", "A renew", "H close", "O renew", "R close", "D close"],
-            ),
+            (|| Event::Overdue { is_excused: true }, ["C close", "A renew", "H close", "O renew", "R close", "D close"]),
             (|| Event::Abort(Why::Displaced), CLOSED),
         ]
     }

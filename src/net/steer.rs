@@ -86,22 +86,12 @@ fn push_digit(code: &mut Vec<sock_filter>) {
 }
 
 pub(super) fn instruction(code: u32, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
 /// A comparison of the accumulator with `k`, and how many instructions to skip when it holds and when not.
 pub(super) fn branch(comparison: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter {
-        code: (BPF_JMP | comparison | BPF_K) as u16,
-        jt,
-        jf,
-        k,
-    }
+    sock_filter { code: (BPF_JMP | comparison | BPF_K) as u16, jt, jf, k }
 }
 
 #[cfg(test)]
@@ -117,9 +107,7 @@ mod tests {
     fn goes_to(sockets: &mut [Udp], client: &UdpSocket, message: &[u8]) -> usize {
         client.send_to(message, sockets[0].address()).unwrap();
         let mut inbound = Inbound::new(4);
-        let got: Vec<usize> = (0..sockets.len())
-            .filter(|number| matches!(sockets[*number].receive(&mut inbound), Ok(1)))
-            .collect();
+        let got: Vec<usize> = (0..sockets.len()).filter(|number| matches!(sockets[*number].receive(&mut inbound), Ok(1))).collect();
         assert_eq!(got.len(), 1, "exactly one socket gets it");
         got[0]
     }

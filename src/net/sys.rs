@@ -68,18 +68,13 @@ impl Control {
             IpAddr::V4(v4) => {
                 let info = libc::in_pktinfo {
                     ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr {
-                        s_addr: u32::from(v4).to_be(),
-                    },
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from(v4).to_be() },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
                 self.fill(libc::IPPROTO_IP, libc::IP_PKTINFO, info)
             }
             IpAddr::V6(v6) => {
-                let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr { s6_addr: v6.octets() },
-                    ipi6_ifindex: 0,
-                };
+                let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: v6.octets() }, ipi6_ifindex: 0 };
                 self.fill(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
             }
         }
@@ -172,12 +167,8 @@ impl Inbound {
         let mut bytes = vec![0u8; batch * STRIDE];
         let mut names = vec![Name::EMPTY; batch];
         let base = bytes.as_mut_ptr();
-        let mut iovecs: Vec<libc::iovec> = (0..batch)
-            .map(|n| libc::iovec {
-                iov_base: base.wrapping_add(n * STRIDE).cast(),
-                iov_len: DATAGRAM,
-            })
-            .collect();
+        let mut iovecs: Vec<libc::iovec> =
+            (0..batch).map(|n| libc::iovec { iov_base: base.wrapping_add(n * STRIDE).cast(), iov_len: DATAGRAM }).collect();
         let first_name = names.as_mut_ptr();
         let first_iovec = iovecs.as_mut_ptr();
         let headers = (0..batch)
@@ -190,15 +181,7 @@ impl Inbound {
                 header
             })
             .collect();
-        Inbound {
-            bytes,
-            names,
-            iovecs,
-            headers,
-            controls: vec![Control::EMPTY; batch],
-            has_local: false,
-            used: 0,
-        }
+        Inbound { bytes, names, iovecs, headers, controls: vec![Control::EMPTY; batch], has_local: false, used: 0 }
     }
 
     pub fn capacity(&self) -> usize {
@@ -285,10 +268,7 @@ impl Outbound {
     /// Headers for `batch` datagrams (1 to [`MAX_BATCH`]).
     pub fn new(batch: usize) -> Outbound {
         let batch = batch.clamp(1, MAX_BATCH);
-        let nowhere = libc::iovec {
-            iov_base: ptr::null_mut(),
-            iov_len: 0,
-        };
+        let nowhere = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         Outbound {
             names: vec![Name::EMPTY; batch],
             iovecs: vec![nowhere; batch],
@@ -302,12 +282,7 @@ impl Outbound {
     /// the socket from an earlier datagram.
     pub fn send<'a>(&mut self, socket: BorrowedFd<'_>, datagrams: impl Iterator<Item = Datagram<'a>>) -> io::Result<usize> {
         let mut count = 0;
-        let places = self
-            .headers
-            .iter_mut()
-            .zip(&mut self.iovecs)
-            .zip(&mut self.names)
-            .zip(&mut self.controls);
+        let places = self.headers.iter_mut().zip(&mut self.iovecs).zip(&mut self.names).zip(&mut self.controls);
         for ((((header, iovec), name), control), datagram) in places.zip(datagrams) {
             iovec.iov_base = datagram.bytes.as_ptr().cast_mut().cast();
             iovec.iov_len = datagram.bytes.len();
@@ -395,10 +370,7 @@ pub fn take_icmp_error(socket: BorrowedFd<'_>, quote: &mut [u8]) -> io::Result<O
     // of 64-bit words, so that it is aligned as control messages must be.
     let mut control = [0u64; 64];
     let mut name = Name::EMPTY;
-    let mut iovec = libc::iovec {
-        iov_base: quote.as_mut_ptr().cast(),
-        iov_len: quote.len(),
-    };
+    let mut iovec = libc::iovec { iov_base: quote.as_mut_ptr().cast(), iov_len: quote.len() };
     let mut header = empty_header().msg_hdr;
     header.msg_name = ptr::from_mut(&mut name).cast();
     header.msg_namelen = Name::LEN;
@@ -474,20 +446,10 @@ pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<Waiting> {
     let mut values = [0u32; DROPS + 1];
     let mut len = mem::size_of_val(&values) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes into `values`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &mut len,
-        )
-    };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &mut len) };
     check(result)?;
-    Ok(Waiting {
-        bytes: values[HELD],
-        drops: values[DROPS],
-    })
+    Ok(Waiting { bytes: values[HELD], drops: values[DROPS] })
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -515,11 +477,7 @@ mod tests {
     #[test]
     fn an_address_of_link_scope_is_named_only_where_the_interface_is() {
         let source = |local: &str, peer: &str| {
-            let datagram = Datagram {
-                peer: peer.parse().unwrap(),
-                local: Some(local.parse().unwrap()),
-                bytes: b"",
-            };
+            let datagram = Datagram { peer: peer.parse().unwrap(), local: Some(local.parse().unwrap()), bytes: b"" };
             datagram.source() == datagram.local
         };
         assert!(source("fe80::1", "[fe80::2%3]:5060"));

@@ -22,10 +22,7 @@ impl<T> Table<T> {
     /// A table with room for `most` entries, whose generations begin at `first`: if names outlive the process, the next process must not
     /// give them again.
     pub fn new(most: usize, first: u32) -> Table<T> {
-        Table {
-            slots: Slab::with_capacity(most),
-            next_generation: first.max(1),
-        }
+        Table { slots: Slab::with_capacity(most), next_generation: first.max(1) }
     }
 
     pub fn len(&self) -> usize {
@@ -43,10 +40,7 @@ impl<T> Table<T> {
         // 0 is no generation.
         self.next_generation = generation.wrapping_add(1).max(1);
         let slot = self.slots.insert(Entry { generation, value });
-        Id {
-            slot: slot as u32,
-            generation,
-        }
+        Id { slot: slot as u32, generation }
     }
 
     /// Removes the entry; `None` if the name is stale.

@@ -27,11 +27,7 @@ pub struct Buffers {
 
 impl Buffers {
     pub fn new(udp: &settings::Udp) -> Self {
-        Buffers {
-            receive: udp.receive_buffer,
-            send: udp.send_buffer,
-            send_queue: 1 << 20,
-        }
+        Buffers { receive: udp.receive_buffer, send: udp.send_buffer, send_queue: 1 << 20 }
     }
 }
 
@@ -152,10 +148,7 @@ impl Udp {
         socket.connect(&nobody.local_addr()?.into())?;
         // The receiver alone is not one of a group any more: a socket that joins now is refused, and the kernel need not choose.
         receiver.set_reuse_port(is_shared)?;
-        Ok(Some(Sender {
-            socket: UdpSocket::from(socket),
-            _nobody: nobody,
-        }))
+        Ok(Some(Sender { socket: UdpSocket::from(socket), _nobody: nobody }))
     }
 
     fn open(address: SocketAddr, joins: bool, is_shared: bool, buffers: &Buffers) -> io::Result<Udp> {
@@ -288,11 +281,7 @@ impl Udp {
         let mut quote = [0u8; Undelivered::QUOTE];
         for _ in 0..ICMP_BITE {
             match sys::take_icmp_error(self.socket.as_fd(), &mut quote) {
-                Ok(Some(Some(IcmpError {
-                    peer,
-                    is_failure: true,
-                    quoted,
-                }))) => {
+                Ok(Some(Some(IcmpError { peer, is_failure: true, quoted }))) => {
                     log::debug!("udp {}: {peer} is not reachable", self.address);
                     self.counters.icmp_errors += 1;
                     lost.push(quote.get(..quoted).unwrap_or(&quote));
@@ -365,10 +354,7 @@ impl Udp {
     /// What this socket counted; asks the kernel for its drops.
     pub fn counters(&mut self) -> ListenerCounters {
         self.ask_waiting();
-        ListenerCounters {
-            waiting_bytes: self.backlog.waiting() as u64,
-            ..self.counters
-        }
+        ListenerCounters { waiting_bytes: self.backlog.waiting() as u64, ..self.counters }
     }
 }
 
@@ -475,10 +461,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_throws_away_is_counted_for_the_socket_that_lost_it() {
-        let small = Buffers {
-            receive: 4096,
-            ..Buffers::default()
-        };
+        let small = Buffers { receive: 4096, ..Buffers::default() };
         let (mut full, mut other) = (one(&small), one(&Buffers::default()));
         assert!(full.counters().receive_buffer < other.counters().receive_buffer);
         let sender = UdpSocket::bind(loopback()).unwrap();
@@ -518,11 +501,7 @@ mod tests {
     fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
         let (mut counters, mut lost) = (ListenerCounters::default(), Undelivered::default());
         let mut answers = script.iter();
-        let get = |number: usize| Datagram {
-            peer: SocketAddr::from(([192, 0, 2, 1], number as u16)),
-            local: None,
-            bytes: b"x",
-        };
+        let get = |number: usize| Datagram { peer: SocketAddr::from(([192, 0, 2, 1], number as u16)), local: None, bytes: b"x" };
         let send = |at: usize| match answers.next().expect("no more calls than expected") {
             Ok(taken) => Ok((*taken).min(count - at)),
             Err(code) => Err(io::Error::from_raw_os_error(*code)),
@@ -623,11 +602,7 @@ mod tests {
         let (mut outbound, mut lost) = (Outbound::new(8), Undelivered::default());
         let stranger = UdpSocket::bind(loopback()).unwrap();
         // The first datagram's source must not stay in the place that the second one takes.
-        let to = |socket: &UdpSocket, local, bytes| Datagram {
-            peer: socket.local_addr().unwrap(),
-            local,
-            bytes,
-        };
+        let to = |socket: &UdpSocket, local, bytes| Datagram { peer: socket.local_addr().unwrap(), local, bytes };
         let asked = Some([127, 0, 0, 3].into());
         let named = to(&clients[1], asked, b"named");
         let unnamed = to(&stranger, None, b"unnamed");
@@ -649,10 +624,7 @@ mod tests {
 
     #[test]
     fn what_waits_leaves_first_and_the_queue_has_a_limit() {
-        let buffers = Buffers {
-            send_queue: 100,
-            ..Buffers::default()
-        };
+        let buffers = Buffers { send_queue: 100, ..Buffers::default() };
         let mut udp = one(&buffers);
         let receiver = UdpSocket::bind(loopback()).unwrap();
         let patience = std::time::Duration::from_secs(5);
@@ -660,11 +632,7 @@ mod tests {
         let peer = receiver.local_addr().unwrap();
         let (mut outbound, mut lost) = (Outbound::new(4), Undelivered::default());
         // The kernel was full a moment ago: ten bytes wait.
-        let to_peer = |bytes| Datagram {
-            peer,
-            local: None,
-            bytes,
-        };
+        let to_peer = |bytes| Datagram { peer, local: None, bytes };
         assert!(udp.backlog.push(to_peer(b"0123456789")));
         assert!(udp.is_waiting());
         let messages: Vec<Vec<u8>> = (0..12u8).map(|n| vec![n; 10]).collect();
@@ -672,11 +640,7 @@ mod tests {
         udp.send(&mut outbound, messages.len(), get, &mut lost);
         let counters = udp.counters();
         assert_eq!(counters.waiting_bytes, 100);
-        assert_eq!(
-            counters.undelivered[Undeliverable::SendQueueFull as usize],
-            3,
-            "nine of twelve fitted behind the first"
-        );
+        assert_eq!(counters.undelivered[Undeliverable::SendQueueFull as usize], 3, "nine of twelve fitted behind the first");
         assert_eq!(counters.sent.bytes, 0, "nobody overtakes");
         udp.send_waiting(&mut outbound, &mut lost);
         assert!(!udp.is_waiting());

@@ -98,12 +98,7 @@ impl Wires {
                     PortKind::Connections(listener)
                 }
             };
-            ports.push(Port {
-                kind,
-                is_ready: false,
-                is_held: false,
-                counters: ListenerCounters::default(),
-            });
+            ports.push(Port { kind, is_ready: false, is_held: false, counters: ListenerCounters::default() });
         }
         Ok(Wires {
             ports,
@@ -180,10 +175,7 @@ impl Wires {
         let taken_bytes = taken.sum::<u64>() + self.streams.read_bytes();
         let (ports, streams) = (&mut self.ports, &self.streams);
         let load = self.pressure.turn(now, is_behind, taken_bytes, || {
-            let mut backlog = Backlog {
-                waiting_bytes: streams.waiting_bytes(),
-                lost: 0,
-            };
+            let mut backlog = Backlog { waiting_bytes: streams.waiting_bytes(), lost: 0 };
             for port in ports {
                 if let PortKind::Datagrams(wire) = &mut port.kind {
                     let (bytes, lost) = wire.udp.ask_waiting();
@@ -193,10 +185,7 @@ impl Wires {
             }
             backlog
         });
-        Load {
-            shed: self.datagrams().map(|udp| udp.shed_so_far()).sum(),
-            ..load
-        }
+        Load { shed: self.datagrams().map(|udp| udp.shed_so_far()).sum(), ..load }
     }
 
     fn datagrams(&mut self) -> impl Iterator<Item = &mut Udp> {
@@ -281,8 +270,7 @@ impl Wires {
     /// Takes those whose sockets were seen empty off the list.
     pub fn settle(&mut self) {
         let ports = &self.ports;
-        self.ready
-            .retain(|listener| ports.get(*listener as usize).is_some_and(|port| port.is_ready));
+        self.ready.retain(|listener| ports.get(*listener as usize).is_some_and(|port| port.is_ready));
     }
 
     /// The connections that may hold something, taken off their list: established ones first, then some whose handshakes go on.
@@ -337,10 +325,7 @@ impl Wires {
                 continue;
             };
             match self.ports.get_mut(transmit.flow.listener as usize) {
-                Some(Port {
-                    kind: PortKind::Datagrams(wire),
-                    ..
-                }) => wire.outgoing.push(number as u32),
+                Some(Port { kind: PortKind::Datagrams(wire), .. }) => wire.outgoing.push(number as u32),
                 _ => self.misdirected(),
             }
         }
@@ -354,11 +339,7 @@ impl Wires {
             let outgoing = &wire.outgoing;
             let get = |number: usize| {
                 let transmit = &outbox.transmits[outgoing[number] as usize];
-                Datagram {
-                    peer: transmit.flow.peer,
-                    local: transmit.flow.local(),
-                    bytes: outbox.get(transmit.span),
-                }
+                Datagram { peer: transmit.flow.peer, local: transmit.flow.local(), bytes: outbox.get(transmit.span) }
             };
             let (outbound, undelivered) = (&mut self.outbound, &mut self.undelivered);
             wire.udp.send(outbound, outgoing.len(), get, undelivered);

@@ -64,13 +64,8 @@ pub struct Resolver {
 
 impl Resolver {
     pub fn start(dns: Dns, asker: Asker, inbox: Inbox, deliver: Deliver) -> io::Result<Resolver> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()?;
-        thread::Builder::new()
-            .name("resolver".to_owned())
-            .spawn(move || runtime.block_on(serve(dns, inbox.0, deliver)))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        thread::Builder::new().name("resolver".to_owned()).spawn(move || runtime.block_on(serve(dns, inbox.0, deliver)))?;
         Ok(Resolver { orders: asker })
     }
 
@@ -182,13 +177,9 @@ fn library(dns: &Dns) -> Option<TokioResolver> {
         options.edns0 = true;
         options.max_active_requests = dns.questions.max(1);
         let provider = TokioRuntimeProvider::default();
-        TokioResolver::builder_with_config(config, provider)
-            .with_options(options)
-            .build()
+        TokioResolver::builder_with_config(config, provider).with_options(options).build()
     });
-    library
-        .inspect_err(|error| log::warn!("dns: names cannot be resolved: {error}"))
-        .ok()
+    library.inspect_err(|error| log::warn!("dns: names cannot be resolved: {error}")).ok()
 }
 
 fn server(address: &SocketAddr) -> NameServerConfig {

@@ -57,12 +57,7 @@ fn srv(data: &RData) -> Option<Srv> {
     let RData::SRV(srv) = data else {
         return None;
     };
-    Some(Srv {
-        priority: srv.priority,
-        weight: srv.weight,
-        port: srv.port,
-        target: text(&srv.target),
-    })
+    Some(Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target: text(&srv.target) })
 }
 
 fn address(data: &RData) -> Option<IpAddr> {
@@ -97,10 +92,7 @@ mod tests {
 
     #[test]
     fn the_shortest_life_counts_and_aliases_are_left_out() {
-        let answers = [
-            record(60, RData::CNAME(CNAME(name("y.example.")))),
-            record(300, RData::A(A::new(192, 0, 2, 1))),
-        ];
+        let answers = [record(60, RData::CNAME(CNAME(name("y.example.")))), record(300, RData::A(A::new(192, 0, 2, 1)))];
         let records = Records::Addresses(vec!["192.0.2.1".parse().unwrap()]);
         let ttl_ms = 60_000;
         assert_eq!(found(RecordType::A, &answers), Outcome::Found { records, ttl_ms });

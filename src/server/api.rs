@@ -33,10 +33,7 @@ impl ControlApi for RunningServer {
         let entry = |connection: Description| ConnectionEntry {
             transport: connection.transport.word().to_owned(),
             peer: connection.peer.to_string(),
-            listener: addresses
-                .get(usize::from(connection.listener))
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            listener: addresses.get(usize::from(connection.listener)).map(ToString::to_string).unwrap_or_default(),
             outgoing: connection.is_ours,
             state: connection.state.label().to_owned(),
             quiet_ms: connection.quiet_ms,
@@ -90,12 +87,7 @@ impl ControlApi for RunningServer {
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
-            trunks: self
-                .trunks
-                .all()
-                .into_iter()
-                .map(|(name, standing)| (name, standing.until > now))
-                .collect(),
+            trunks: self.trunks.all().into_iter().map(|(name, standing)| (name, standing.until > now)).collect(),
         };
         let mut families = metrics::metrics(&stats, &beside);
         targets::count(&mut families, &self.current().settings, &self.start.health);
@@ -105,9 +97,7 @@ impl ControlApi for RunningServer {
     fn trunks(&self) -> Vec<TrunkEntry> {
         let now = self.crew().clock().now();
         let all = self.trunks.all();
-        all.into_iter()
-            .map(|(name, standing)| trunk_entry(name, standing, now))
-            .collect()
+        all.into_iter().map(|(name, standing)| trunk_entry(name, standing, now)).collect()
     }
 
     fn taps(&self) -> Option<Arc<Taps>> {
@@ -123,10 +113,7 @@ impl ControlApi for RunningServer {
             let contact = contact_entry(&binding, now.as_ms());
             match entries.last_mut().filter(|entry| entry.aor == aor) {
                 Some(entry) => entry.contacts.push(contact),
-                None => entries.push(AorEntry {
-                    aor,
-                    contacts: vec![contact],
-                }),
+                None => entries.push(AorEntry { aor, contacts: vec![contact] }),
             }
         });
         entries.sort_by(|a, b| a.aor.cmp(&b.aor));

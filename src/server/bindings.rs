@@ -43,12 +43,8 @@ impl UnstartedDisk {
         let Some(path) = &conf.registrar.database else {
             return UnstartedDisk::default();
         };
-        let settings = Settings {
-            path: path.clone(),
-            durability: conf.registrar.durability,
-            listeners,
-            rules: RowRules::new(rules),
-        };
+        let settings =
+            Settings { path: path.clone(), durability: conf.registrar.durability, listeners, rules: RowRules::new(rules) };
         let clocks = Clocks {
             now: Box::new(move || clock.now()),
             wall_ms: Box::new(move || clock.wall_ms()),
@@ -57,12 +53,7 @@ impl UnstartedDisk {
         };
         let shared_file: Arc<SharedDatabaseFile> = Arc::default();
         UnstartedDisk {
-            journal: Some(UnstartedJournal::open(
-                location.clone(),
-                settings,
-                clocks,
-                shared_file.clone(),
-            )),
+            journal: Some(UnstartedJournal::open(location.clone(), settings, clocks, shared_file.clone())),
             shared_file,
         }
     }
@@ -81,10 +72,7 @@ impl UnstartedDisk {
     /// Writes from now on; wakes the workers when the disk has got further.
     pub fn start(self, server: Arc<PostOffice>) -> Result<Disk, String> {
         let Some(journal) = self.journal else {
-            return Ok(Disk {
-                shared_file: self.shared_file,
-                ..Disk::default()
-            });
+            return Ok(Disk { shared_file: self.shared_file, ..Disk::default() });
         };
         let prepare = || {
             // A worker that shares its core goes first.
@@ -92,16 +80,10 @@ impl UnstartedDisk {
                 log::warn!("the journal's thread keeps its priority: {error}");
             }
         };
-        let hooks = Hooks {
-            prepare: Box::new(prepare),
-            progress: Box::new(move || server.wake_all()),
-        };
+        let hooks = Hooks { prepare: Box::new(prepare), progress: Box::new(move || server.wake_all()) };
         let journal = journal.start(hooks);
         let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
-        Ok(Disk {
-            shared_file: self.shared_file,
-            journal: Mutex::new(Some(journal)),
-        })
+        Ok(Disk { shared_file: self.shared_file, journal: Mutex::new(Some(journal)) })
     }
 }
 

@@ -53,11 +53,7 @@ impl Drain {
             let mut state = lock(&self.state);
             let deadline = until(state.as_ref().map(|state| state.deadline));
             let since = state.as_ref().map_or_else(Instant::now, |state| state.since);
-            *state = Some(State {
-                since,
-                deadline,
-                quiet_looks: 0,
-            });
+            *state = Some(State { since, deadline, quiet_looks: 0 });
             deadline.saturating_duration_since(Instant::now())
         };
         manager.stopping("draining", left);
@@ -66,10 +62,7 @@ impl Drain {
             "draining, {why}: no new dialogs; {pending} requests wait for their answer, for {:.1} s at most",
             left.as_secs_f64()
         );
-        Draining {
-            pending,
-            deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-        }
+        Draining { pending, deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
     }
 
     /// True when the server drains and has come to its end. To be asked now and then.

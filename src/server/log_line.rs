@@ -91,10 +91,7 @@ fn write(
 
 fn write_json(level: Level, subject: &str, text: fmt::Arguments<'_>, call_id: Option<&dyn fmt::Display>, out: &mut Vec<u8>) {
     let level = level.as_str().to_ascii_lowercase();
-    let _ = write!(
-        out,
-        "{{\"time\":\"{Now}\",\"level\":\"{level}\",\"subject\":\"{subject}\",\"message\":"
-    );
+    let _ = write!(out, "{{\"time\":\"{Now}\",\"level\":\"{level}\",\"subject\":\"{subject}\",\"message\":");
     let _ = visible::write_json(&mut *out, &text.to_string());
     if let Some(call_id) = call_id {
         out.extend_from_slice(b",\"call_id\":");
@@ -161,10 +158,7 @@ mod tests {
         let said = |text: fmt::Arguments<'_>, call_id| {
             let line = logged(LogFormat::Text, "here", text, call_id);
             let (time, rest) = line.split_once(' ').unwrap();
-            assert!(
-                time.starts_with("[20") && time.ends_with('Z') && time.len() == "[2026-11-29T10:00:00.123Z".len(),
-                "{time}"
-            );
+            assert!(time.starts_with("[20") && time.ends_with('Z') && time.len() == "[2026-11-29T10:00:00.123Z".len(), "{time}");
             rest.to_owned()
         };
         assert_eq!(said(format_args!("quiet"), None), "WARN  here] quiet\n");
@@ -178,29 +172,16 @@ mod tests {
     #[test]
     fn a_line_for_a_program_says_the_same() {
         let user = "a\r\n\"é\u{85}\u{202e}";
-        let line = logged(
-            LogFormat::Json,
-            "strowger::stack::auth::guess",
-            format_args!("user {user}"),
-            Some("1@h"),
-        );
+        let line = logged(LogFormat::Json, "strowger::stack::auth::guess", format_args!("user {user}"), Some("1@h"));
         let read: serde_json::Value = serde_json::from_str(line.strip_suffix('\n').unwrap()).unwrap();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         assert_eq!(read["message"], format!("user {user}"));
         assert!(line.contains("é\\u0085\\u202e"), "{line}");
-        assert_eq!(
-            (&read["level"], &read["subject"], &read["call_id"]),
-            (&"warn".into(), &"auth".into(), &"1@h".into())
-        );
+        assert_eq!((&read["level"], &read["subject"], &read["call_id"]), (&"warn".into(), &"auth".into(), &"1@h".into()));
         assert!(read["time"].as_str().unwrap().ends_with('Z'));
         let without = logged(LogFormat::Json, "strowger", format_args!("up"), None);
         assert!(!without.contains("call_id"), "{without}");
-        let journal = logged(
-            LogFormat::Journald,
-            "strowger::net::udp",
-            format_args!("gone\n<0>x"),
-            Some("1"),
-        );
+        let journal = logged(LogFormat::Journald, "strowger::net::udp", format_args!("gone\n<0>x"), Some("1"));
         assert_eq!(journal, "<4>network: gone\\n<0>x; Call-ID 1\n");
     }
 

@@ -125,10 +125,7 @@ impl Queue {
 
     /// The thread: writes what comes, without end.
     pub fn run(&self, out: &mut dyn Write) -> ! {
-        let mut chunk = Chunk {
-            text: Vec::with_capacity(self.most),
-            reported: 0,
-        };
+        let mut chunk = Chunk { text: Vec::with_capacity(self.most), reported: 0 };
         loop {
             self.take(&mut chunk);
             self.write(&mut chunk, out);
@@ -154,10 +151,8 @@ impl Queue {
         if state.unreported > 0 {
             let cause = state.cause.take();
             let why = cause.as_deref().unwrap_or("its reader is too slow");
-            let lost = format_args!(
-                "{} lines of the log are lost here: standard error did not take them ({why})",
-                state.unreported
-            );
+            let lost =
+                format_args!("{} lines of the log are lost here: standard error did not take them ({why})", state.unreported);
             log_line::own_line(log_line::format(), Level::Warn, "log", lost, &mut chunk.text);
             chunk.reported = std::mem::take(&mut state.unreported);
         }
@@ -257,10 +252,7 @@ mod tests {
         let queue = Arc::new(Queue::with(most, most_of_others, retry));
         let (orders, receiver) = mpsc::sync_channel(0);
         let taken = Arc::<Mutex<Vec<u8>>>::default();
-        let mut device = Device {
-            orders: receiver,
-            taken: taken.clone(),
-        };
+        let mut device = Device { orders: receiver, taken: taken.clone() };
         let writer = queue.clone();
         thread::spawn(move || writer.run(&mut device));
         Bench { queue, orders, taken }

@@ -49,11 +49,7 @@ pub fn start(level: LevelFilter, format: LogFormat) -> Result<(), String> {
         (directives, logger)
     });
     let most = directed.as_ref().map_or(level, |(_, logger)| logger.filter());
-    let logger = LOGGER.get_or_init(|| Logger {
-        is_directed: AtomicBool::new(directed.is_some()),
-        directed,
-        queue: Queue::new(),
-    });
+    let logger = LOGGER.get_or_init(|| Logger { is_directed: AtomicBool::new(directed.is_some()), directed, queue: Queue::new() });
     set_format(format);
     let failed = |error: io::Error| format!("the log's thread: {error}");
     // A descriptor of its own: what else writes to standard error does not wait for the thread's lock.
@@ -142,11 +138,9 @@ pub fn set_format(format: LogFormat) {
 /// What is in force, as an operator reads it.
 pub fn level() -> String {
     match LOGGER.get() {
-        Some(Logger {
-            directed: Some((directives, _)),
-            is_directed,
-            ..
-        }) if is_directed.load(Ordering::Relaxed) => format!("{directives} (by {VARIABLE})"),
+        Some(Logger { directed: Some((directives, _)), is_directed, .. }) if is_directed.load(Ordering::Relaxed) => {
+            format!("{directives} (by {VARIABLE})")
+        }
         _ => log::max_level().word().to_owned(),
     }
 }

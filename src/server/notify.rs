@@ -47,13 +47,9 @@ impl Manager {
         let own = std::process::id();
         let interval = watchdog(word("WATCHDOG_USEC"), word("WATCHDOG_PID"), own);
         Manager {
-            heart: interval.filter(|_| line.is_some()).map(|interval| {
-                Mutex::new(Heart {
-                    interval,
-                    next: Instant::now(),
-                    asked: None,
-                })
-            }),
+            heart: interval
+                .filter(|_| line.is_some())
+                .map(|interval| Mutex::new(Heart { interval, next: Instant::now(), asked: None })),
             line,
         }
     }
@@ -157,21 +153,12 @@ mod tests {
         let path = folder.path().join("notify");
         let name = format!("strowger-notify-{}", std::process::id());
         let places = [
-            (
-                SocketAddr::from_pathname(&path).unwrap(),
-                path.as_os_str().as_bytes().to_vec(),
-            ),
-            (
-                SocketAddr::from_abstract_name(&name).unwrap(),
-                format!("@{name}").into_bytes(),
-            ),
+            (SocketAddr::from_pathname(&path).unwrap(), path.as_os_str().as_bytes().to_vec()),
+            (SocketAddr::from_abstract_name(&name).unwrap(), format!("@{name}").into_bytes()),
         ];
         for (address, spelled) in places {
             let manager = UnixDatagram::bind_addr(&address).unwrap();
-            let told = Manager {
-                line: Some(Line::open(&spelled).unwrap()),
-                heart: None,
-            };
+            let told = Manager { line: Some(Line::open(&spelled).unwrap()), heart: None };
             told.ready("serving");
             let mut bytes = [0; 100];
             let length = manager.recv(&mut bytes).unwrap();

@@ -75,10 +75,7 @@ impl Records {
             (Err(error), RecordsTo::File(path)) => return Err(format!("[records] file: {}: {error}", path.display())),
             // Whoever listens there may come later.
             (Err(error), RecordsTo::Socket(path)) => {
-                log::warn!(
-                    "[records] file: nobody listens at {} as yet ({error}): records wait",
-                    path.display()
-                );
+                log::warn!("[records] file: nobody listens at {} as yet ({error}): records wait", path.display());
                 None
             }
         };
@@ -160,10 +157,7 @@ impl Records {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         if !std::mem::replace(&mut is_in_trouble, true) {
-                            log::error!(
-                                "records: {} does not take them: {error}; they wait, up to 4 MiB of them",
-                                self.to
-                            );
+                            log::error!("records: {} does not take them: {error}; they wait, up to 4 MiB of them", self.to);
                         }
                         sink = None;
                         thread::sleep(RETRY);
@@ -199,19 +193,13 @@ impl Recorder {
         let Some(to) = conf.file.clone() else {
             return Ok(None);
         };
-        Ok(Some(Recorder {
-            calls: Arc::new(Calls::new(conf.most)),
-            records: Records::start(to)?,
-        }))
+        Ok(Some(Recorder { calls: Arc::new(Calls::new(conf.most)), records: Records::start(to)? }))
     }
 
     /// What the workers need.
     pub fn recording(&self) -> Recording {
         let records = self.records.clone();
-        Recording {
-            calls: self.calls.clone(),
-            sink: Arc::new(move |lines| records.push(lines)),
-        }
+        Recording { calls: self.calls.clone(), sink: Arc::new(move |lines| records.push(lines)) }
     }
 
     pub fn reopen(&self) {
@@ -220,12 +208,7 @@ impl Recorder {
 
     pub fn numbers(&self) -> RecordNumbers {
         let (written, lost) = self.records.counts();
-        RecordNumbers {
-            dialogs: self.calls.answered(),
-            written,
-            lost,
-            unrecorded: self.calls.unrecorded(),
-        }
+        RecordNumbers { dialogs: self.calls.answered(), written, lost, unrecorded: self.calls.unrecorded() }
     }
 
     /// Writes what is left, when no worker runs any more: the calls that are not over as well.
@@ -331,9 +314,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error_at_the_start() {
-        let error = Records::start(RecordsTo::File("/nonexistent/calls.json".into()))
-            .err()
-            .unwrap();
+        let error = Records::start(RecordsTo::File("/nonexistent/calls.json".into())).err().unwrap();
         assert!(error.contains("/nonexistent/calls.json"), "{error}");
     }
 }

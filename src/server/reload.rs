@@ -39,9 +39,7 @@ impl RunningServer {
             return;
         }
         let server = self.clone();
-        let spawned = thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || server.reload_now());
+        let spawned = thread::Builder::new().name("reload".to_owned()).spawn(move || server.reload_now());
         if let Err(error) = spawned {
             self.reload_wanted.store(false, Ordering::Release);
             log::error!("reload refused, everything stays as it was: {error}");
@@ -91,11 +89,8 @@ impl RunningServer {
         self.switch_people(people)?;
 
         // From here on nothing can fail.
-        let change = Change {
-            settings: settings.clone(),
-            connections: conf.connection_limits(self.start.files),
-            tls: contexts.clone(),
-        };
+        let change =
+            Change { settings: settings.clone(), connections: conf.connection_limits(self.start.files), tls: contexts.clone() };
         self.crew().reload(&change);
         limit_sources(&self.start.sources, &conf);
         // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
@@ -105,9 +100,7 @@ impl RunningServer {
         if let Some(scrape) = new_scrape {
             self.set_scrape(scrape);
         }
-        let changes_trace = ["hep", "hep_id", "share"]
-            .iter()
-            .any(|key| plan.changes(&format!("[trace] {key}")));
+        let changes_trace = ["hep", "hep_id", "share"].iter().any(|key| plan.changes(&format!("[trace] {key}")));
         if changes_trace && let Err(error) = self.taps.configure(&conf.trace) {
             log::error!("[trace]: {error}: copies go where they went: reload again");
         }
@@ -125,11 +118,7 @@ impl RunningServer {
         };
         let is_target = |uri: &[u8]| settings.routes.hops().any(|hop| hop.uri.text() == uri);
         self.start.health.name_servers.keep(is_target);
-        self.set_current(Current {
-            conf,
-            settings,
-            contexts,
-        });
+        self.set_current(Current { conf, settings, contexts });
         log::info!("reloaded, {changed}{certificates}");
         secure::warn_of_exposed(&self.current().conf);
         Ok(())

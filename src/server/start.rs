@@ -86,12 +86,7 @@ impl Ground {
         let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
         let local =
             interfaces::local_addresses().map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
-        Ok(Ground {
-            secret,
-            local,
-            memory: Machine::this().memory,
-            contexts: conf.contexts(None)?,
-        })
+        Ok(Ground { secret, local, memory: Machine::this().memory, contexts: conf.contexts(None)? })
     }
 }
 
@@ -162,22 +157,7 @@ impl Open {
         let connections = options.connections.connections;
         let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
         bound.ring(disk.ring());
-        Ok(Open {
-            clock,
-            location,
-            disk,
-            users,
-            bound,
-            asker,
-            inbox,
-            sources,
-            health,
-            taps,
-            recorder,
-            trunks,
-            files,
-            connections,
-        })
+        Ok(Open { clock, location, disk, users, bound, asker, inbox, sources, health, taps, recorder, trunks, files, connections })
     }
 }
 
@@ -245,11 +225,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
 }
 
 fn current(conf: &Conf, settings: Arc<Settings>, contexts: Option<Arc<Contexts>>) -> Current {
-    Current {
-        conf: conf.clone(),
-        settings,
-        contexts,
-    }
+    Current { conf: conf.clone(), settings, contexts }
 }
 
 /// The users that the workers begin with, and where they were read from, if anybody is challenged.

@@ -81,15 +81,8 @@ fn failure_of<'f>(servers: &[Server], failures: &'f [(Neighbour, Failure)]) -> O
     let failure = |(transport, address): &Server| {
         let named_by = NamedBy::Conf;
         let (transport, address) = (*transport, *address);
-        let neighbour = Neighbour {
-            named_by,
-            transport,
-            address,
-        };
-        failures
-            .iter()
-            .find(|(failed, _)| *failed == neighbour)
-            .map(|(_, failure)| failure)
+        let neighbour = Neighbour { named_by, transport, address };
+        failures.iter().find(|(failed, _)| *failed == neighbour).map(|(_, failure)| failure)
     };
     let all: Option<Vec<&Failure>> = servers.iter().map(failure).collect();
     all?.into_iter().min_by_key(|failure| failure.until)

@@ -56,12 +56,7 @@ impl Files {
     /// To be called before they are read: what changes meanwhile is seen.
     pub(crate) fn look(conf: &Conf) -> Files {
         let stamps = stamps(conf);
-        Files {
-            read: stamps.clone(),
-            seen: stamps,
-            next_look: Instant::now() + INTERVAL,
-            fault: None,
-        }
+        Files { read: stamps.clone(), seen: stamps, next_look: Instant::now() + INTERVAL, fault: None }
     }
 
     /// True when they have changed since they were read, and no more since the last look.
@@ -135,11 +130,7 @@ impl RunningServer {
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
-        self.set_current(Current {
-            conf: current.conf.clone(),
-            settings: current.settings.clone(),
-            contexts,
-        });
+        self.set_current(Current { conf: current.conf.clone(), settings: current.settings.clone(), contexts });
         log::info!("certificates and keys have changed, and were read again");
         secure::warn_of_exposed(&current.conf);
     }

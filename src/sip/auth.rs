@@ -70,11 +70,7 @@ impl<'a> Challenge<'a> {
         let (Some(realm), Some(nonce), true) = (realm, nonce, is_digest) else {
             return if is_digest { Err(Fault::Credentials) } else { Ok(None) };
         };
-        Ok(Some(Challenge {
-            realm,
-            nonce,
-            ..challenge
-        }))
+        Ok(Some(Challenge { realm, nonce, ..challenge }))
     }
 }
 
@@ -199,17 +195,7 @@ fn without_escapes<'a>(written: &'a [u8], room: &'a mut [u8; LONGEST_REALM]) -> 
 #[derive(Default)]
 struct Found<'a>([Option<&'a [u8]>; NAMES.len()]);
 
-const NAMES: [&[u8]; 9] = [
-    b"username",
-    b"realm",
-    b"nonce",
-    b"uri",
-    b"response",
-    b"algorithm",
-    b"cnonce",
-    b"qop",
-    b"nc",
-];
+const NAMES: [&[u8]; 9] = [b"username", b"realm", b"nonce", b"uri", b"response", b"algorithm", b"cnonce", b"qop", b"nc"];
 
 impl<'a> Found<'a> {
     fn keep(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
@@ -227,17 +213,7 @@ impl<'a> Found<'a> {
         let (Some(username), Some(realm), Some(nonce), Some(uri), Some(response)) = (username, realm, nonce, uri, response) else {
             return Err(Fault::Credentials);
         };
-        Ok(Credentials {
-            username,
-            realm,
-            nonce,
-            uri,
-            response,
-            algorithm,
-            cnonce,
-            qop,
-            nc,
-        })
+        Ok(Credentials { username, realm, nonce, uri, response, algorithm, cnonce, qop, nc })
     }
 }
 
@@ -301,13 +277,7 @@ mod tests {
         };
         assert_eq!(challenge, expected);
         assert_eq!(Challenge::parse(b"Basic realm=\"a\""), Ok(None));
-        for bad in [
-            "",
-            "Digest",
-            "Digest realm=\"a\"",
-            "Digest nonce=\"n\"",
-            "Digest realm=\"a\", nonce=1, nonce=2",
-        ] {
+        for bad in ["", "Digest", "Digest realm=\"a\"", "Digest nonce=\"n\"", "Digest realm=\"a\", nonce=1, nonce=2"] {
             assert_eq!(Challenge::parse(bad.as_bytes()), Err(Fault::Credentials), "{bad}");
         }
     }

@@ -154,10 +154,7 @@ struct Numbered<'a> {
 impl<'a> Numbered<'a> {
     /// `None` when there are more than are compared.
     fn new(params: Params<'a>) -> Option<Numbered<'a>> {
-        let mut numbered = Numbered {
-            list: [(0, (b"", None)); MAX_COMPARED],
-            count: 0,
-        };
+        let mut numbered = Numbered { list: [(0, (b"", None)); MAX_COMPARED], count: 0 };
         for param in params {
             *numbered.list.get_mut(numbered.count)? = (number_of(param.0), param);
             numbered.count += 1;
@@ -172,14 +169,11 @@ impl<'a> Numbered<'a> {
     /// The first parameter whose name compares equal.
     fn get(&self, number: u64, name: &[u8]) -> Option<Option<&'a [u8]>> {
         let mut all = self.all().iter();
-        all.find(|(own, (n, _))| *own == number && same_folded(n, name))
-            .map(|(_, (_, value))| *value)
+        all.find(|(own, (n, _))| *own == number && same_folded(n, name)).map(|(_, (_, value))| *value)
     }
 
     fn fits(&self, other: &Numbered, rule: Rule) -> bool {
-        self.all()
-            .iter()
-            .all(|(number, (name, value))| fits(*value, other.get(*number, name), name, rule))
+        self.all().iter().all(|(number, (name, value))| fits(*value, other.get(*number, name), name, rule))
     }
 }
 
@@ -399,10 +393,7 @@ mod tests {
             ("sip:a@b?Subject=x", "sip:a@b?subject=%78"),
             ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
             ("tel:+1-201-555-0123", "tel:+1(201)5550123"),
-            (
-                "tel:7042;phone-context=Example.com;a=b",
-                "tel:7042;A=b;phone-context=example.com",
-            ),
+            ("tel:7042;phone-context=Example.com;a=b", "tel:7042;A=b;phone-context=example.com"),
             ("HTTP://x.example/a", "http://x.example/a"),
         ] {
             assert!(uri(a).equals(&uri(b)), "{a} = {b}");

@@ -279,10 +279,7 @@ mod tests {
             let stream = format!("BYE sip:a SIP/2.0\r\n{headers}\r\n");
             assert_eq!(first(stream.as_bytes(), 999), Some(Frame::Bad(fault)), "{headers:?}");
         }
-        assert_eq!(
-            first(b"BYE sip:a SIP/2.0\r\nl: 1\r\n\n", 999),
-            Some(Frame::Bad(Fault::BareLf))
-        );
+        assert_eq!(first(b"BYE sip:a SIP/2.0\r\nl: 1\r\n\n", 999), Some(Frame::Bad(Fault::BareLf)));
         assert_eq!(first(&[b'x'; 99], 99), Some(Frame::Bad(Fault::TooLarge)));
         assert_eq!(first(&[b'x'; 98], 99), None);
         let exact = [b"BYE sip:a SIP/2.0\r\nl: 970\r\n\r\n".as_slice(), &[b'x'; 970]].concat();
@@ -300,17 +297,7 @@ mod tests {
     #[test]
     fn noise_before_a_message_is_passed_over_however_it_is_cut() {
         let request = b"OPTIONS sip:a SIP/2.0\r\nl: 2\r\n\r\nxy";
-        for noise in [
-            &b"\r\r\n"[..],
-            b"\r",
-            b"\n",
-            b"\n\n",
-            b"\n\r",
-            b"\r\r\r",
-            b"\0",
-            b"\0\0\0\0\r\n\0",
-            b"\r\0\n\r\n\r\n\r",
-        ] {
+        for noise in [&b"\r\r\n"[..], b"\r", b"\n", b"\n\n", b"\n\r", b"\r\r\r", b"\0", b"\0\0\0\0\r\n\0", b"\r\0\n\r\n\r\n\r"] {
             let stream = [noise, request, noise, request].concat();
             let expected = (Frame::Message(request.len()), request.to_vec());
             for a in 0..=stream.len() {

@@ -117,11 +117,7 @@ impl Name {
                 // Word by word: a comparison of the whole would wait until the words are in memory.
                 let [a, b, c] = words(token);
                 let differs = (a ^ slot.words[0]) | (b ^ slot.words[1]) | (c ^ slot.words[2]);
-                if slot.len as usize == token.len() && differs == 0 {
-                    slot.name
-                } else {
-                    Name::Other
-                }
+                if slot.len as usize == token.len() && differs == 0 { slot.name } else { Name::Other }
             }
             _ => Name::Other,
         }
@@ -198,13 +194,7 @@ const fn hash(token: &[u8]) -> usize {
 const FACTORS: [usize; 4] = [245, 143, 233, 131];
 
 const fn table() -> [Slot; SLOTS] {
-    let mut table = [const {
-        Slot {
-            words: [0; 3],
-            len: 0,
-            name: Name::Other,
-        }
-    }; SLOTS];
+    let mut table = [const { Slot { words: [0; 3], len: 0, name: Name::Other } }; SLOTS];
     let mut i = 0;
     while i < ALL.len() {
         let (name, canonical) = ALL[i];
@@ -212,11 +202,7 @@ const fn table() -> [Slot; SLOTS] {
         assert!(token.len() >= 2 && token.len() <= MAX_LEN);
         let place = hash(token);
         assert!(table[place].len == 0, "two header names in one slot");
-        table[place] = Slot {
-            words: words(token),
-            len: token.len() as u8,
-            name,
-        };
+        table[place] = Slot { words: words(token), len: token.len() as u8, name };
         i += 1;
     }
     table
@@ -265,11 +251,7 @@ mod tests {
     fn every_name_is_found_in_any_case_and_no_near_miss_is() {
         for &(name, canonical) in ALL {
             assert_eq!(name.canonical(), canonical);
-            for spelling in [
-                canonical.to_string(),
-                canonical.to_ascii_lowercase(),
-                canonical.to_ascii_uppercase(),
-            ] {
+            for spelling in [canonical.to_string(), canonical.to_ascii_lowercase(), canonical.to_ascii_uppercase()] {
                 assert_eq!(Name::parse(spelling.as_bytes()), name, "{spelling}");
                 for i in 0..spelling.len() {
                     let mut changed = spelling.clone().into_bytes();

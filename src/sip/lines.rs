@@ -33,11 +33,7 @@ pub(super) struct Line {
 
 impl Default for Lines {
     fn default() -> Lines {
-        Lines {
-            list: Vec::new(),
-            first: [NONE; Name::COUNT],
-            last: [NONE; Name::COUNT],
-        }
+        Lines { list: Vec::new(), first: [NONE; Name::COUNT], last: [NONE; Name::COUNT] }
     }
 }
 
@@ -111,26 +107,17 @@ impl Line {
 
     #[inline]
     fn value_span(&self) -> Span {
-        Span {
-            start: self.value_start,
-            end: self.value_end,
-        }
+        Span { start: self.value_start, end: self.value_end }
     }
 
     #[inline]
     pub(super) fn header<'a>(&self, bytes: &'a [u8]) -> Header<'a> {
-        let raw_name = Span {
-            start: self.start,
-            end: self.start + u32::from(self.name_len),
-        };
+        let raw_name = Span { start: self.start, end: self.start + u32::from(self.name_len) };
         Header {
             name: self.name,
             raw_name: raw_name.in_text(bytes),
             value: self.value(bytes),
-            line: Span {
-                start: self.start,
-                end: self.end,
-            },
+            line: Span { start: self.start, end: self.end },
             value_span: self.value_span(),
         }
     }

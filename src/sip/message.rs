@@ -237,14 +237,7 @@ impl<'a> Message<'a> {
             true => header.value.len(),
             false => cursor::skip_space(header.value, end + 1),
         };
-        Value {
-            text,
-            span: Span::new(start, start + text.len()),
-            header,
-            first: true,
-            last,
-            next: (start + next) as u32,
-        }
+        Value { text, span: Span::new(start, start + text.len()), header, first: true, last, next: (start + next) as u32 }
     }
 
     /// The branch of the topmost Via; `None` also when that cannot be read.
@@ -299,9 +292,7 @@ impl<'a> Message<'a> {
         let line = self.only(Name::CallId, Fault::CallIdMissing, Fault::CallIdRepeated)?;
         let id = line.value(self.bytes);
         // `word [ "@" word ]`: visible ASCII. Without a branch so that the loop becomes vector code.
-        let other = id
-            .iter()
-            .fold(0, |other, &b| other | u8::from(b.wrapping_sub(0x21) > 0x7e - 0x21));
+        let other = id.iter().fold(0, |other, &b| other | u8::from(b.wrapping_sub(0x21) > 0x7e - 0x21));
         if id.is_empty() || other != 0 {
             return Err(Fault::CallId);
         }
@@ -323,10 +314,7 @@ impl<'a> Message<'a> {
         if !line.is_last() {
             return Err(Fault::MaxForwardsRepeated);
         }
-        cursor::number(line.value(self.bytes))
-            .and_then(|hops| u8::try_from(hops).ok())
-            .map(Some)
-            .ok_or(Fault::MaxForwards)
+        cursor::number(line.value(self.bytes)).and_then(|hops| u8::try_from(hops).ok()).map(Some).ok_or(Fault::MaxForwards)
     }
 
     /// The first header field of a name that holds a count or delta-seconds; more than 32 bits saturates (RFC 3261 §20.19). Behind the number
@@ -430,13 +418,7 @@ mod tests {
         assert_eq!(message.from().unwrap().tag(), Some(&b"1928301774"[..]));
         assert_eq!(message.to().unwrap().tag(), None);
         assert_eq!(message.call_id(), Ok(&b"a84b4c76e66710@pc33.atlanta.example.com"[..]));
-        assert_eq!(
-            message.cseq(),
-            Ok(CSeq {
-                number: 314159,
-                method: b"INVITE"
-            })
-        );
+        assert_eq!(message.cseq(), Ok(CSeq { number: 314159, method: b"INVITE" }));
         assert_eq!(message.max_forwards(), Ok(Some(70)));
         assert_eq!(message.number(Name::Expires), Ok(None));
         assert_eq!(message.header(Name::Subject).unwrap().value, b"");
@@ -473,9 +455,7 @@ mod tests {
         fill_received(&via, "192.0.2.9:4444".parse().unwrap(), &mut rewrite);
         let routes: Vec<_> = message.values(Name::Route).collect();
         rewrite.remove_value(&routes[0]);
-        rewrite.insert(message.headers_start(), |out| {
-            out.extend_from_slice(b"Via: SIP/2.0/UDP us\r\n")
-        });
+        rewrite.insert(message.headers_start(), |out| out.extend_from_slice(b"Via: SIP/2.0/UDP us\r\n"));
         rewrite.replace(message.request_uri_range(), |out| out.extend_from_slice(b"sip:x@y"));
         let mut out = Vec::new();
         rewrite.render(&INVITE[..message.end()], &mut out);
@@ -493,12 +473,8 @@ mod tests {
         let mut index = Index::default();
         let message = Message::parse(INVITE, &mut index).unwrap();
         let mut out = Vec::new();
-        let reply = reply::Reply {
-            status: 404,
-            to_tag: b"xyz",
-            received: Some("192.0.2.9:4444".parse().unwrap()),
-            ..Default::default()
-        };
+        let reply =
+            reply::Reply { status: 404, to_tag: b"xyz", received: Some("192.0.2.9:4444".parse().unwrap()), ..Default::default() };
         reply::write(&message, &reply, |out| out.extend_from_slice(b"Server: s\r\n"), &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
@@ -581,15 +557,7 @@ mod tests {
         ] {
             assert_eq!(found, Err(fault));
         }
-        for line in [
-            "Max-Forwards: 255",
-            "l: 0",
-            "l:\r\n 0",
-            "Max-Forwards: 000",
-            "X:",
-            "X:\r\n y",
-            "Max-Forwards:\t7\t",
-        ] {
+        for line in ["Max-Forwards: 255", "l: 0", "l:\r\n 0", "Max-Forwards: 000", "X:", "X:\r\n y", "Max-Forwards:\t7\t"] {
             assert_eq!(added(line), Ok(()), "{line}");
         }
         assert_eq!(changed("1 OPTIONS", "4294967295\r\n\tOPTIONS"), Ok(()));
@@ -598,12 +566,9 @@ mod tests {
     #[test]
     fn start_lines() {
         let verdict = |line: &str| verdict(format!("{line}\r\n{GOOD}\r\n").as_bytes());
-        for line in [
-            "OPTIONS sip:a@b SIP/2.0",
-            "OPTIONS sip:a@b sip/2.0",
-            "OPTIONS sip:a@b SIP/02.00",
-            "\r\n\r\nOPTIONS tel:+1 SIP/2.0",
-        ] {
+        for line in
+            ["OPTIONS sip:a@b SIP/2.0", "OPTIONS sip:a@b sip/2.0", "OPTIONS sip:a@b SIP/02.00", "\r\n\r\nOPTIONS tel:+1 SIP/2.0"]
+        {
             assert_eq!(verdict(line), Ok(()), "{line}");
         }
         for line in ["SIP/2.0 200 OK", "SIP/2.0 699 ", "SIP/2.0 100", "sip/2.0 200 a b c"] {
@@ -655,10 +620,7 @@ mod tests {
         let bytes = with(GOOD);
         for end in 0..bytes.len() {
             let found = verdict(&bytes[..end]);
-            assert!(
-                matches!(found, Err(Fault::Truncated | Fault::NotSip | Fault::BareCr)),
-                "{end}: {found:?}"
-            );
+            assert!(matches!(found, Err(Fault::Truncated | Fault::NotSip | Fault::BareCr)), "{end}: {found:?}");
         }
     }
 
@@ -745,10 +707,7 @@ mod tests {
         }
         let bytes = with("Retry-After: 120 (busy);duration=60\r\n");
         let mut index = Index::default();
-        assert_eq!(
-            Message::parse(&bytes, &mut index).unwrap().number(Name::RetryAfter),
-            Ok(Some(120))
-        );
+        assert_eq!(Message::parse(&bytes, &mut index).unwrap().number(Name::RetryAfter), Ok(Some(120)));
     }
 
     #[test]

@@ -104,14 +104,7 @@ impl AddressParts {
             known.tag = Found::Value(Span::new(start, end));
             params = Span::new(address.uri_end + 1, text.len());
         }
-        AddressParts {
-            display: None,
-            uri: Span::new(1, address.uri_end),
-            params,
-            bracketed: true,
-            known,
-            has_plain_uri: true,
-        }
+        AddressParts { display: None, uri: Span::new(1, address.uri_end), params, bracketed: true, known, has_plain_uri: true }
     }
 
     pub(super) fn parse_fully(text: &[u8]) -> Result<AddressParts, Fault> {
@@ -251,9 +244,7 @@ impl<'a> NameAddr<'a> {
     pub fn expires(&self) -> Result<Option<u32>, Fault> {
         match self.known.expires.in_text(self.text) {
             None => Ok(None),
-            Some(value) => cursor::number_saturating(value.unwrap_or_default())
-                .map(Some)
-                .ok_or(Fault::Expires),
+            Some(value) => cursor::number_saturating(value.unwrap_or_default()).map(Some).ok_or(Fault::Expires),
         }
     }
 }
@@ -303,34 +294,10 @@ mod tests {
             (b"<sip:a@b>;tag=1", None, b"sip:a@b", b";tag=1", true),
             (b"sip:a@b;tag=1", None, b"sip:a@b", b";tag=1", false),
             (b"sip:a@b", None, b"sip:a@b", b"", false),
-            (
-                b"\"A \\\" <x>, B\" <sip:a@b;lr>",
-                Some(b"\"A \\\" <x>, B\""),
-                b"sip:a@b;lr",
-                b"",
-                true,
-            ),
-            (
-                b"caller<sip:caller@example.com>;tag=323",
-                Some(b"caller"),
-                b"sip:caller@example.com",
-                b";tag=323",
-                true,
-            ),
-            (
-                b"A. Bell  <sip:a@b>\r\n ;\r\n tag = x",
-                Some(b"A. Bell"),
-                b"sip:a@b",
-                b";\r\n tag = x",
-                true,
-            ),
-            (
-                "J\u{fc}rgen <sip:a@b>".as_bytes(),
-                Some("J\u{fc}rgen".as_bytes()),
-                b"sip:a@b",
-                b"",
-                true,
-            ),
+            (b"\"A \\\" <x>, B\" <sip:a@b;lr>", Some(b"\"A \\\" <x>, B\""), b"sip:a@b;lr", b"", true),
+            (b"caller<sip:caller@example.com>;tag=323", Some(b"caller"), b"sip:caller@example.com", b";tag=323", true),
+            (b"A. Bell  <sip:a@b>\r\n ;\r\n tag = x", Some(b"A. Bell"), b"sip:a@b", b";\r\n tag = x", true),
+            ("J\u{fc}rgen <sip:a@b>".as_bytes(), Some("J\u{fc}rgen".as_bytes()), b"sip:a@b", b"", true),
             (b"tel:+1-2;tag=9", None, b"tel:+1-2", b";tag=9", false),
             (b"sip:a@b ;tag=9", None, b"sip:a@b", b";tag=9", false),
         ];
@@ -342,10 +309,7 @@ mod tests {
             assert_eq!(found.params.text(), params);
             assert_eq!(found.bracketed, bracketed);
         }
-        assert_eq!(
-            NameAddr::parse(b"A <sip:a@b>\r\n ;\r\n tag = x").unwrap().tag(),
-            Some(&b"x"[..])
-        );
+        assert_eq!(NameAddr::parse(b"A <sip:a@b>\r\n ;\r\n tag = x").unwrap().tag(), Some(&b"x"[..]));
     }
 
     #[test]

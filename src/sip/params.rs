@@ -25,9 +25,7 @@ impl<'a> Params<'a> {
 
     /// The first parameter named `name` in any case; Some(None) when it has no value.
     pub fn get(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
-        self.into_iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The first offset behind the parameters that begin at `at` in `text`, and whether they follow the grammar:
@@ -46,11 +44,7 @@ impl<'a> Params<'a> {
             if name_end == name_start {
                 return Err(Fault::Parameter);
             }
-            let mut scanned = Scanned {
-                semicolon: at,
-                name: (name_start, name_end),
-                value: None,
-            };
+            let mut scanned = Scanned { semicolon: at, name: (name_start, name_end), value: None };
             at = name_end;
             if at < text.len() && is_space_or_equals(text[at]) {
                 let equals = cursor::skip_space(text, at);
@@ -107,10 +101,7 @@ impl<'a> Iterator for Params<'a> {
             }
             return Some(match memchr::memchr(b'=', param) {
                 None => (param, None),
-                Some(equals) => (
-                    cursor::trim_end(&param[..equals]),
-                    Some(cursor::trim_start(&param[equals + 1..])),
-                ),
+                Some(equals) => (cursor::trim_end(&param[..equals]), Some(cursor::trim_start(&param[equals + 1..]))),
             });
         }
     }
@@ -142,18 +133,9 @@ mod tests {
 
     #[test]
     fn names_and_values_with_space_quotes_and_holes() {
-        assert_eq!(
-            all(b";lr;transport=UDP"),
-            [(&b"lr"[..], None), (b"transport", Some(&b"UDP"[..]))]
-        );
-        assert_eq!(
-            all(b"; tag\r\n = 98asjd8 ;\r\n q = 0.33"),
-            [(&b"tag"[..], Some(&b"98asjd8"[..])), (b"q", Some(b"0.33"))]
-        );
-        assert_eq!(
-            all(b";;a=\"x;\\\"y\";;b=;"),
-            [(&b"a"[..], Some(&b"\"x;\\\"y\""[..])), (b"b", Some(b""))]
-        );
+        assert_eq!(all(b";lr;transport=UDP"), [(&b"lr"[..], None), (b"transport", Some(&b"UDP"[..]))]);
+        assert_eq!(all(b"; tag\r\n = 98asjd8 ;\r\n q = 0.33"), [(&b"tag"[..], Some(&b"98asjd8"[..])), (b"q", Some(b"0.33"))]);
+        assert_eq!(all(b";;a=\"x;\\\"y\";;b=;"), [(&b"a"[..], Some(&b"\"x;\\\"y\""[..])), (b"b", Some(b""))]);
         assert_eq!(all(b""), []);
         assert_eq!(all(b";a=\"open;b"), [(&b"a"[..], Some(&b"\"open;b"[..]))]);
         let params = Params::new(b";Transport=tcp;lr");

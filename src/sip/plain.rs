@@ -29,12 +29,7 @@ pub(super) fn host_port(text: &[u8], start: usize) -> Option<HostPort> {
         return None;
     };
     if text.get(host_end) != Some(&b':') {
-        return Some(HostPort {
-            ip,
-            host_end,
-            port: None,
-            end: host_end,
-        });
+        return Some(HostPort { ip, host_end, port: None, end: host_end });
     }
     let mut end = host_end + 1;
     let mut port = 0u32;
@@ -46,12 +41,7 @@ pub(super) fn host_port(text: &[u8], start: usize) -> Option<HostPort> {
         }
     }
     let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
-    Some(HostPort {
-        ip,
-        host_end,
-        port: Some(port),
-        end,
-    })
+    Some(HostPort { ip, host_end, port: Some(port), end })
 }
 
 /// Four numbers up to 255 with dots between, no other byte of a host behind them.
@@ -118,10 +108,7 @@ pub(super) fn user_at(text: &[u8], start: usize) -> Option<UserAt> {
     if at == user_start || text.get(at) != Some(&b'@') {
         return None;
     }
-    Some(UserAt {
-        user: (user_start, at),
-        host: host_port(text, at + 1)?,
-    })
+    Some(UserAt { user: (user_start, at), host: host_port(text, at + 1)? })
 }
 
 /// `<sip:user@host[:port]>` alone or with `;tag=` behind it.
@@ -146,10 +133,7 @@ pub(super) fn address(text: &[u8]) -> Option<Address> {
     behind.strip_prefix(b";tag=")?;
     let start = uri_end + 6;
     let end = cursor::skip(text, start, VALUE);
-    (start < end && end == text.len()).then_some(Address {
-        uri_end,
-        tag: Some((start, end)),
-    })
+    (start < end && end == text.len()).then_some(Address { uri_end, tag: Some((start, end)) })
 }
 
 /// `SIP/2.0/TRANSPORT host[:port]` and any of `branch`, `rport` and `received`, each once, to the end of the text.
@@ -178,13 +162,7 @@ pub(super) fn via(text: &[u8]) -> Option<Via> {
         return None;
     }
     let host = host_port(text, transport.1 + 1)?;
-    let mut via = Via {
-        transport,
-        host,
-        branch: None,
-        rport: None,
-        received: None,
-    };
+    let mut via = Via { transport, host, branch: None, rport: None, received: None };
     let mut at = host.end;
     while at < text.len() {
         let name = at + 1;

@@ -104,9 +104,8 @@ pub fn fit_lines(out: &mut Vec<u8>, begin: usize, most: usize) -> usize {
     while out.len() > begin && out.len().saturating_add(END.len()) > most {
         // The end of the line before the last one; a folded line is one.
         let before = out.get(begin..out.len() - 1).unwrap_or_default();
-        let kept = memchr::memrchr_iter(b'\n', before)
-            .map(|at| begin + at + 1)
-            .find(|next| !matches!(out.get(*next), Some(b' ' | b'\t')));
+        let kept =
+            memchr::memrchr_iter(b'\n', before).map(|at| begin + at + 1).find(|next| !matches!(out.get(*next), Some(b' ' | b'\t')));
         out.truncate(kept.unwrap_or(begin));
         gone += 1;
     }
@@ -194,26 +193,11 @@ mod tests {
             t: sip:b@c\r\nf: <sip:a@b>;tag=1\r\ni: x\r\nCSeq: 1\r\n INVITE\r\nRoute: <sip:r>\r\n\r\n";
         let source = "192.0.2.1:5060".parse().unwrap();
         assert_eq!(
-            answer(
-                request,
-                Reply {
-                    status: 100,
-                    received: Some(source),
-                    ..Default::default()
-                }
-            ),
+            answer(request, Reply { status: 100, received: Some(source), ..Default::default() }),
             "SIP/2.0 100 Trying\r\nv: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nVIA: SIP/2.0/UDP h\r\nf: <sip:a@b>;tag=1\r\n\
             t: sip:b@c\r\ni: x\r\nCSeq: 1\r\n INVITE\r\nTimestamp: 54.2\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
         );
-        let tagged = answer(
-            request,
-            Reply {
-                status: 486,
-                to_tag: b"x9",
-                reason: b"Gone Fishing",
-                ..Default::default()
-            },
-        );
+        let tagged = answer(request, Reply { status: 486, to_tag: b"x9", reason: b"Gone Fishing", ..Default::default() });
         assert!(tagged.starts_with("SIP/2.0 486 Gone Fishing\r\n"));
         assert!(tagged.contains("\r\nt: sip:b@c;tag=x9\r\n"));
         assert!(!tagged.contains("Timestamp"));
@@ -222,11 +206,7 @@ mod tests {
     #[test]
     fn a_tag_that_is_there_stays_alone() {
         let request = "BYE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nTo: \"x;tag=0\" <sip:b@c;tag=1> ; Tag=7\r\n\r\n";
-        let reply = Reply {
-            status: 481,
-            to_tag: b"new",
-            ..Default::default()
-        };
+        let reply = Reply { status: 481, to_tag: b"new", ..Default::default() };
         assert!(answer(request, reply).contains("\r\nTo: \"x;tag=0\" <sip:b@c;tag=1> ; Tag=7\r\n"));
         let request = request.replace(" ; Tag=7", "");
         assert!(answer(&request, reply).contains("<sip:b@c;tag=1>;tag=new\r\n"));
@@ -236,21 +216,12 @@ mod tests {
     fn what_is_broken_is_answered_in_sound_lines() {
         let request = "BYE sip:a@b SIP/2.0\nVia: SIP/2.0/UDP h;rport\n ;branch=a\nFrom: <sip:a@b\nTo: \"open <sip:b@c>\nbad\nCall-ID: x\ry\n\n";
         let mut index = Index::default();
-        assert_eq!(
-            Message::parse(request.as_bytes(), &mut index).unwrap().fault(),
-            Some(Fault::BareLf)
-        );
+        assert_eq!(Message::parse(request.as_bytes(), &mut index).unwrap().fault(), Some(Fault::BareLf));
         let source = "[2001:db8::9]:70".parse().unwrap();
         assert_eq!(
             answer(
                 request,
-                Reply {
-                    status: 400,
-                    reason: b"LF\r\nWithout CR",
-                    to_tag: b"t",
-                    received: Some(source),
-                    feedback: None,
-                }
+                Reply { status: 400, reason: b"LF\r\nWithout CR", to_tag: b"t", received: Some(source), feedback: None }
             ),
             "SIP/2.0 400 LF  Without CR\r\nVia: SIP/2.0/UDP h;rport=70  ;branch=a;received=2001:db8::9\r\nFrom: <sip:a@b\r\n\
             To: \"open <sip:b@c>;tag=t\r\nCall-ID: x y\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
@@ -261,14 +232,7 @@ mod tests {
     fn a_via_that_cannot_be_read_is_copied_as_it_is() {
         let request = "BYE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;;\r\nTo: <sip:b@c>\r\n\r\n";
         let source = "192.0.2.1:70".parse().unwrap();
-        let answer = answer(
-            request,
-            Reply {
-                status: 400,
-                received: Some(source),
-                ..Default::default()
-            },
-        );
+        let answer = answer(request, Reply { status: 400, received: Some(source), ..Default::default() });
         assert!(answer.contains("\r\nVia: SIP/2.0/UDP h;;\r\n"));
     }
 }

@@ -118,12 +118,7 @@ impl Rewrite {
         self.removed_values.sort_unstable_by_key(|value| (value.start, value.end));
         let mut i = 0;
         while i < self.removed_values.len() {
-            let RemovedValue {
-                line,
-                list,
-                start,
-                mut end,
-            } = self.removed_values[i];
+            let RemovedValue { line, list, start, mut end } = self.removed_values[i];
             i += 1;
             while let Some(next) = self.removed_values.get(i) {
                 if next.start > end || next.line != line {
@@ -144,12 +139,7 @@ impl Rewrite {
                 let kept = cursor::trim_end(kept).len().max(list.start as usize);
                 Span { start: kept as u32, end }
             };
-            self.ordered.push(Edit {
-                at: span.start,
-                until: span.end,
-                text: Span::default(),
-                sequence: self.edits.len() as u32,
-            });
+            self.ordered.push(Edit { at: span.start, until: span.end, text: Span::default(), sequence: self.edits.len() as u32 });
         }
     }
 }
@@ -181,19 +171,13 @@ mod tests {
         assert_eq!(without("Route: <sip:a>\r\n", &[0]), "");
         assert_eq!(without("Route: <sip:a>, <sip:b>\r\n", &[0]), "Route: <sip:b>\r\n");
         assert_eq!(without("Route: <sip:a> ,  <sip:b>\r\n", &[1]), "Route: <sip:a>\r\n");
-        assert_eq!(
-            without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[1]),
-            "Route: <sip:a>,<sip:c>\r\n"
-        );
+        assert_eq!(without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[1]), "Route: <sip:a>,<sip:c>\r\n");
         assert_eq!(without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[2, 1]), "Route: <sip:a>\r\n");
         assert_eq!(without("Route: <sip:a>, <sip:b>, <sip:c>\r\n", &[0, 2]), "Route: <sip:b>\r\n");
         assert_eq!(without("Route: <sip:a>,\r\n <sip:b>\r\n", &[1, 0]), "");
         assert_eq!(without("Route: <sip:a>,\r\n <sip:b>\r\n", &[0]), "Route: <sip:b>\r\n");
         assert_eq!(without("Route: <sip:a>\r\n ,<sip:b>\r\n", &[1]), "Route: <sip:a>\r\n");
-        assert_eq!(
-            without("Route: <sip:a>\r\nRoute: <sip:b>, <sip:c>\r\n", &[0, 1]),
-            "Route: <sip:c>\r\n"
-        );
+        assert_eq!(without("Route: <sip:a>\r\nRoute: <sip:b>, <sip:c>\r\n", &[0, 1]), "Route: <sip:c>\r\n");
         assert_eq!(without("Route: <sip:a>, <sip:b>\r\nRoute: <sip:c>\r\n", &[0, 1, 2]), "");
         assert_eq!(without("Route: <sip:a>, <sip:b>\r\n", &[0, 0, 1, 1]), "");
         assert_eq!(without("Route: ,<sip:b>\r\n", &[1]), "Route: \r\n");

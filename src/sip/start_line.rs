@@ -121,8 +121,5 @@ fn version(text: &[u8]) -> Option<(u32, u32)> {
         return None;
     }
     let dot = memchr::memchr(b'.', number)?;
-    Some((
-        cursor::number_saturating(&number[..dot])?,
-        cursor::number_saturating(&number[dot + 1..])?,
-    ))
+    Some((cursor::number_saturating(&number[..dot])?, cursor::number_saturating(&number[dot + 1..])?))
 }

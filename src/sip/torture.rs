@@ -38,21 +38,14 @@ fn sound(message: &Message) {
     assert_eq!(out, bytes);
     if message.is_request() {
         let (mut reply, mut index) = (Vec::new(), Index::default());
-        let answer = reply::Reply {
-            status: 400,
-            received: Some("192.0.2.77:5099".parse().unwrap()),
-            to_tag: b"t",
-            ..Default::default()
-        };
+        let answer =
+            reply::Reply { status: 400, received: Some("192.0.2.77:5099".parse().unwrap()), to_tag: b"t", ..Default::default() };
         reply::write(message, &answer, |_| {}, &mut reply);
         let reply = Message::parse(&reply, &mut index).unwrap();
         assert_eq!(reply.fault(), None);
         assert_eq!(reply.status(), 400);
         for name in [Name::Via, Name::From, Name::CallId, Name::CSeq] {
-            assert_eq!(
-                reply.all(name).count(),
-                message.all(name).count().min(if name == Name::Via { 99 } else { 1 })
-            );
+            assert_eq!(reply.all(name).count(), message.all(name).count().min(if name == Name::Via { 99 } else { 1 }));
         }
         if message.check().is_ok() {
             assert_eq!(reply.check(), Ok(()));
@@ -98,13 +91,7 @@ fn rfc4475_wsinv_a_short_tortuous_invite() {
         assert_eq!(from.uri, b"sip:jdrosen@example.com");
         assert_eq!(from.tag(), Some(&b"98asjd8"[..]));
         assert_eq!(message.max_forwards(), Ok(Some(68)));
-        assert_eq!(
-            message.cseq(),
-            Ok(CSeq {
-                number: 9,
-                method: b"INVITE"
-            })
-        );
+        assert_eq!(message.cseq(), Ok(CSeq { number: 9, method: b"INVITE" }));
         assert_eq!(message.header(Name::Subject).unwrap().value, b"");
         let vias = vias(&message);
         assert_eq!(vias.len(), 3);
@@ -231,11 +218,7 @@ fn rfc4475_dblreq_extra_trailing_octets_in_a_datagram() {
         assert!(message.end() < bytes.len());
         let mut out = Vec::new();
         Rewrite::default().render(&bytes[..message.end()], &mut out);
-        assert_eq!(
-            memchr::memmem::find(&out, b"INVITE"),
-            None,
-            "the spurious octets are not forwarded"
-        );
+        assert_eq!(memchr::memmem::find(&out, b"INVITE"), None, "the spurious octets are not forwarded");
     });
 }
 
@@ -366,9 +349,7 @@ fn rfc4475_trws_spaces_at_the_end_of_the_request_line() {
 
 #[test]
 fn rfc4475_escruri_escaped_headers_in_the_request_uri() {
-    rfc4475!("escruri.dat", _bytes, message, {
-        refused(&message, Fault::RequestUriHeaders, 400)
-    });
+    rfc4475!("escruri.dat", _bytes, message, { refused(&message, Fault::RequestUriHeaders, 400) });
 }
 
 #[test]
@@ -412,26 +393,18 @@ fn rfc4475_baddn_non_token_characters_in_display_name() {
 fn rfc4475_badvers_unknown_protocol_version() {
     rfc4475!("badvers.dat", _bytes, message, {
         refused(&message, Fault::Version, 505);
-        assert_eq!(
-            message.top_via().unwrap().branch(),
-            Some(&b"z9hG4bKkdjuw"[..]),
-            "so that a 505 finds its way"
-        );
+        assert_eq!(message.top_via().unwrap().branch(), Some(&b"z9hG4bKkdjuw"[..]), "so that a 505 finds its way");
     });
 }
 
 #[test]
 fn rfc4475_mismatch01_start_line_and_cseq() {
-    rfc4475!("mismatch01.dat", _bytes, message, {
-        refused(&message, Fault::CSeqMethod, 400)
-    });
+    rfc4475!("mismatch01.dat", _bytes, message, { refused(&message, Fault::CSeqMethod, 400) });
 }
 
 #[test]
 fn rfc4475_mismatch02_unknown_method_and_cseq() {
-    rfc4475!("mismatch02.dat", _bytes, message, {
-        refused(&message, Fault::CSeqMethodUnknown, 501)
-    });
+    rfc4475!("mismatch02.dat", _bytes, message, { refused(&message, Fault::CSeqMethodUnknown, 501) });
 }
 
 #[test]

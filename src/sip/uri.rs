@@ -373,17 +373,7 @@ impl<'a> Uri<'a> {
             }
             headers = Some(fields);
         }
-        Ok(Uri {
-            scheme,
-            user,
-            password,
-            host: sent_by.host,
-            host_text: sent_by.text,
-            port: sent_by.port,
-            params,
-            headers,
-            text,
-        })
+        Ok(Uri { scheme, user, password, host: sent_by.host, host_text: sent_by.text, port: sent_by.port, params, headers, text })
     }
 
     /// `telephone-subscriber` of RFC 3966 behind `tel:`.
@@ -409,12 +399,7 @@ impl<'a> Uri<'a> {
         if uri_params(params)? != params.len() {
             return Err(Fault::Uri);
         }
-        Ok(Uri {
-            scheme: Scheme::Tel,
-            user: Some(number),
-            params: Params::new(params),
-            ..Uri::opaque(text)
-        })
+        Ok(Uri { scheme: Scheme::Tel, user: Some(number), params: Params::new(params), ..Uri::opaque(text) })
     }
 
     /// Any other `absoluteURI`: a scheme, a colon, and no white space.
@@ -422,9 +407,7 @@ impl<'a> Uri<'a> {
         let colon = memchr::memchr(b':', text).ok_or(Fault::Uri)?;
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         let named = scheme.first().is_some_and(u8::is_ascii_alphabetic)
-            && scheme
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+            && scheme.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         let fits = |&b: &u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"');
         if !named || rest.is_empty() || !rest.iter().all(fits) {
             return Err(Fault::Uri);
@@ -556,12 +539,7 @@ mod tests {
         assert_eq!(u.param(b"ext"), Some(Some(&b"5"[..])));
         assert_eq!(uri("TEL:7042;phone-context=example.com").scheme, Scheme::Tel);
         assert_eq!(uri("tel:*69#;phone-context=x").user, Some(&b"*69#"[..]));
-        for other in [
-            "urn:service:sos",
-            "http://www.example.com",
-            "soap.beep://192.0.2.103:3002",
-            "mailto:a@b",
-        ] {
+        for other in ["urn:service:sos", "http://www.example.com", "soap.beep://192.0.2.103:3002", "mailto:a@b"] {
             assert_eq!(uri(other).scheme, Scheme::Other);
             assert_eq!(uri(other).text, other.as_bytes());
         }
@@ -653,10 +631,7 @@ mod tests {
     fn address_of_record_is_canonical() {
         for (text, expected) in [
             ("sip:alice@Atlanta.COM", "alice@atlanta.com"),
-            (
-                "sips:%61lice:pw@atlanta.com:5061;transport=tls;user=phone?a=b",
-                "alice@atlanta.com",
-            ),
+            ("sips:%61lice:pw@atlanta.com:5061;transport=tls;user=phone?a=b", "alice@atlanta.com"),
             ("sip:Alice@atlanta.com", "Alice@atlanta.com"),
             ("sip:a%40b@c", "a%40b@c"),
             ("sip:a%3bb%2f@c", "a;b/@c"),

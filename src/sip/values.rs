@@ -33,14 +33,7 @@ pub struct Values<'a> {
 
 impl<'a> Values<'a> {
     pub(super) fn new(bytes: &'a [u8], lines: &'a Lines, name: Name) -> Values<'a> {
-        Values {
-            bytes,
-            lines,
-            line: lines.first(name),
-            header: Header::default(),
-            inside: false,
-            at: 0,
-        }
+        Values { bytes, lines, line: lines.first(name), header: Header::default(), inside: false, at: 0 }
     }
 }
 

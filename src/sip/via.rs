@@ -107,12 +107,7 @@ impl ViaParts {
             params: Span::new(via.host.end, list.len()),
             text_len: list.len() as u32,
             end: list.len() as u32,
-            known: Known {
-                branch: found(via.branch),
-                received: found(via.received),
-                rport: found(via.rport),
-                ..Known::default()
-            },
+            known: Known { branch: found(via.branch), received: found(via.received), rport: found(via.rport), ..Known::default() },
         }
     }
 
@@ -316,10 +311,7 @@ impl<'a> Via<'a> {
 
     fn span(&self, found: Found) -> Option<Span> {
         let base = self.value.span.start;
-        found.is_present().then_some(Span {
-            start: base + found.name,
-            end: base + found.end,
-        })
+        found.is_present().then_some(Span { start: base + found.name, end: base + found.end })
     }
 
     /// The edits that stamp `source` on this Via, in order of offset into the message.
@@ -545,10 +537,7 @@ mod tests {
             assert!(!matches!(via.rport(), Some(Some(_))));
             assert!(via.received().is_none_or(|ip| ip == parse_ip(b"1.2.3.4").unwrap()));
             // Of the others none may be so: an answer is sent by what they say.
-            let value = Value {
-                text: twice.as_bytes(),
-                ..Value::default()
-            };
+            let value = Value { text: twice.as_bytes(), ..Value::default() };
             assert_eq!(Via::parse(value).unwrap_err(), Fault::Via, "{twice}");
         }
     }
@@ -557,27 +546,11 @@ mod tests {
     fn received_and_rport_are_filled_in() {
         for (via, source, expected) in [
             // The host in sent-by is the source: nothing to say.
-            (
-                "SIP/2.0/UDP 192.0.2.1:5060;branch=x",
-                "192.0.2.1:9",
-                "SIP/2.0/UDP 192.0.2.1:5060;branch=x",
-            ),
-            (
-                "SIP/2.0/UDP 192.0.2.1",
-                "192.0.2.2:9",
-                "SIP/2.0/UDP 192.0.2.1;received=192.0.2.2",
-            ),
-            (
-                "SIP/2.0/UDP h.example;branch=x",
-                "192.0.2.2:9",
-                "SIP/2.0/UDP h.example;branch=x;received=192.0.2.2",
-            ),
+            ("SIP/2.0/UDP 192.0.2.1:5060;branch=x", "192.0.2.1:9", "SIP/2.0/UDP 192.0.2.1:5060;branch=x"),
+            ("SIP/2.0/UDP 192.0.2.1", "192.0.2.2:9", "SIP/2.0/UDP 192.0.2.1;received=192.0.2.2"),
+            ("SIP/2.0/UDP h.example;branch=x", "192.0.2.2:9", "SIP/2.0/UDP h.example;branch=x;received=192.0.2.2"),
             // RFC 3581 §4: with rport, received is always there.
-            (
-                "SIP/2.0/UDP 192.0.2.1;rport;branch=x",
-                "192.0.2.1:9",
-                "SIP/2.0/UDP 192.0.2.1;rport=9;branch=x;received=192.0.2.1",
-            ),
+            ("SIP/2.0/UDP 192.0.2.1;rport;branch=x", "192.0.2.1:9", "SIP/2.0/UDP 192.0.2.1;rport=9;branch=x;received=192.0.2.1"),
             // What the sender wrote there is not believed.
             (
                 "SIP/2.0/UDP h;received=10.0.0.1;branch=x;rport=1",
@@ -589,27 +562,15 @@ mod tests {
                 "192.0.2.2:80",
                 "SIP/2.0/UDP h;rport=80 ;branch=x; received=192.0.2.2",
             ),
-            (
-                "SIP/2.0/UDP 192.0.2.1 ; received=10.0.0.1;branch=x",
-                "192.0.2.1:9",
-                "SIP/2.0/UDP 192.0.2.1 ;branch=x",
-            ),
-            (
-                "SIP/2.0/UDP h;rport=;branch=x",
-                "192.0.2.2:80",
-                "SIP/2.0/UDP h;rport=80;branch=x;received=192.0.2.2",
-            ),
+            ("SIP/2.0/UDP 192.0.2.1 ; received=10.0.0.1;branch=x", "192.0.2.1:9", "SIP/2.0/UDP 192.0.2.1 ;branch=x"),
+            ("SIP/2.0/UDP h;rport=;branch=x", "192.0.2.2:80", "SIP/2.0/UDP h;rport=80;branch=x;received=192.0.2.2"),
             (
                 "SIP/2.0/UDP h;rport =  , SIP/2.0/UDP g",
                 "192.0.2.2:80",
                 "SIP/2.0/UDP h;rport=80;received=192.0.2.2  , SIP/2.0/UDP g",
             ),
             ("SIP/2.0/UDP [2001:db8::1]", "[2001:db8::1]:9", "SIP/2.0/UDP [2001:db8::1]"),
-            (
-                "SIP/2.0/UDP [2001:db8::1]",
-                "[2001:db8::2]:9",
-                "SIP/2.0/UDP [2001:db8::1];received=2001:db8::2",
-            ),
+            ("SIP/2.0/UDP [2001:db8::1]", "[2001:db8::2]:9", "SIP/2.0/UDP [2001:db8::1];received=2001:db8::2"),
             // A socket for both families gives IPv4 sources as mapped.
             ("SIP/2.0/UDP 192.0.2.1", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP 192.0.2.1"),
             ("SIP/2.0/UDP h", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP h;received=192.0.2.1"),
@@ -626,11 +587,7 @@ mod tests {
 
     #[test]
     fn who_offers_it_is_told_what_to_lose() {
-        let feedback = Feedback {
-            percent: 40,
-            validity_ms: 500,
-            wall_ms: 1_700_000_000_007,
-        };
+        let feedback = Feedback { percent: 40, validity_ms: 500, wall_ms: 1_700_000_000_007 };
         let fed = |text: &str| {
             let bytes = message(text);
             let mut index = Index::default();

@@ -20,9 +20,7 @@ impl Turn<'_> {
         };
         self.core.scratch.clear();
         self.core.scratch.reserve(TAG_LEN);
-        self.core
-            .identity
-            .write_tag(message, TagKind::Stateless, &mut self.core.scratch);
+        self.core.identity.write_tag(message, TagKind::Stateless, &mut self.core.scratch);
         let answer = reply::Reply {
             status,
             reason: reason.as_bytes(),

@@ -59,9 +59,7 @@ pub struct Signer {
 
 impl Signer {
     pub fn new(secret: Key) -> Signer {
-        Signer {
-            key: secret.derive("via branch"),
-        }
+        Signer { key: secret.derive("via branch") }
     }
 
     pub fn write_stateful(&self, core: u8, id: Id, mark: Mark, out: &mut Vec<u8>) {
@@ -97,24 +95,14 @@ impl Signer {
             _ => return None,
         };
         let place = number(at, 16)?;
-        let mark = Mark {
-            loop_hash: number(at + 16, LOOP)? as u32,
-            passage: number(at + 16 + LOOP, PASSAGE)?,
-        };
+        let mark = Mark { loop_hash: number(at + 16, LOOP)? as u32, passage: number(at + 16 + LOOP, PASSAGE)? };
         let shown = number(at + 16 + LOOP + PASSAGE, CHECK)?;
         if shown != self.check(core, place, mark) {
             return None;
         }
         Some(match core {
             NO_CORE => Branch::Stateless { mark },
-            core => Branch::Stateful {
-                core: core as u8,
-                id: Id {
-                    slot: (place >> 32) as u32,
-                    generation: place as u32,
-                },
-                mark,
-            },
+            core => Branch::Stateful { core: core as u8, id: Id { slot: (place >> 32) as u32, generation: place as u32 }, mark },
         })
     }
 
@@ -137,10 +125,7 @@ fn place(id: Id) -> u64 {
 mod tests {
     use super::*;
 
-    const MARK: Mark = Mark {
-        loop_hash: 42,
-        passage: 0xfeed_beef_cafe,
-    };
+    const MARK: Mark = Mark { loop_hash: 42, passage: 0xfeed_beef_cafe };
 
     #[test]
     fn what_we_made_we_know_and_nothing_else() {

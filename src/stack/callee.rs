@@ -76,10 +76,7 @@ impl Turn<'_> {
     pub fn find_callee(&mut self, request: &Request) -> Callee {
         let token = request.dialog.flow;
         let own = token.filter(|flow| self.core.peer_flows.is_alive(flow));
-        let mut callee = Callee {
-            is_contact: false,
-            flow: own,
-        };
+        let mut callee = Callee { is_contact: false, flow: own };
         let Ok(to) = request.message.to().and_then(|to| Uri::parse(to.uri)) else {
             return callee;
         };
@@ -146,11 +143,7 @@ impl Turn<'_> {
                     false => Likeness::Owner,
                 }
             };
-            found.consider(Candidate {
-                likeness,
-                expires: binding.expires,
-                flow,
-            });
+            found.consider(Candidate { likeness, expires: binding.expires, flow });
         });
         found
     }

@@ -106,11 +106,7 @@ impl From<&Flow> for Hop {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        Hop {
-            ip: ip.octets(),
-            port: flow.peer.port(),
-            transport: flow.transport,
-        }
+        Hop { ip: ip.octets(), port: flow.peer.port(), transport: flow.transport }
     }
 }
 
@@ -347,11 +343,7 @@ impl Calls {
             calls += shard.len();
             answered += shard.values().filter(|call| call.answered != 0).count();
         }
-        assert_eq!(
-            (calls, answered),
-            (self.len(), self.answered()),
-            "calls in progress, and those of them that were answered"
-        );
+        assert_eq!((calls, answered), (self.len(), self.answered()), "calls in progress, and those of them that were answered");
     }
 
     /// Looks for calls of which nothing was heard for so long, in a part of the table; a whole round is [`SHARDS`] ÷ [`SWEPT`] times.
@@ -499,10 +491,9 @@ mod tests {
     fn a_call_leaves_one_record() {
         let (calls, mut out) = (Calls::new(10), Vec::new());
         begin(&calls, 1000, 7);
-        for (address, outcome) in [
-            ("192.0.2.1:5060", Outcome::Failed(Cause::NoResponse)),
-            ("[2001:db8::1]:5070", Outcome::Status(200)),
-        ] {
+        for (address, outcome) in
+            [("192.0.2.1:5060", Outcome::Failed(Cause::NoResponse)), ("[2001:db8::1]:5070", Outcome::Status(200))]
+        {
             calls.attempt(7, &to(address));
             calls.outcome(7, &to(address), outcome);
         }
@@ -537,10 +528,7 @@ mod tests {
         calls.refused(at(500), 7, 487, End::Cancelled, WALL_MS, &mut out);
         begin(&calls, 1000, 8);
         calls.refused(at(1001), 8, 486, End::Refused, WALL_MS, &mut out);
-        let ends: Vec<_> = lines(&out)
-            .iter()
-            .map(|line| (line["end"].clone(), line["status"].clone()))
-            .collect();
+        let ends: Vec<_> = lines(&out).iter().map(|line| (line["end"].clone(), line["status"].clone())).collect();
         assert_eq!(ends, [("cancelled".into(), 487.into()), ("refused".into(), 486.into())]);
         // A late refusal of a second branch does not end a call that was answered.
         begin(&calls, 2000, 9);
@@ -636,10 +624,7 @@ mod tests {
         calls.answered_now(at(1), 1, 200, 1);
         calls.ended(at(2), 1, 1, End::Caller, WALL_MS, &mut out);
         let line = &lines(&out)[0];
-        assert_eq!(
-            (line["tried"].as_array().unwrap().len(), &line["tried_more"]),
-            (ATTEMPTS, &12.into())
-        );
+        assert_eq!((line["tried"].as_array().unwrap().len(), &line["tried_more"]), (ATTEMPTS, &12.into()));
         // A usual call with two attempts: the box, its text, two attempts, and its entry in the table.
         let bytes = size_of::<Call>() + 10 + 21 + 19 + 5 + 2 * size_of::<(Hop, Outcome)>() + 24;
         assert!(bytes <= 300, "{bytes}");

@@ -32,17 +32,10 @@ impl Endpoint {
             for wait in &context.parked {
                 assert_eq!(self.proxy.parking.server_of(*wait), Some(server), "whose wait {wait:?} is");
             }
-            assert!(
-                context.next_target <= context.targets.targets.len(),
-                "the context {id:?} is behind its targets"
-            );
+            assert!(context.next_target <= context.targets.targets.len(), "the context {id:?} is behind its targets");
             blobs += usize::from(context.request.is_held()) + usize::from(context.best.is_held());
         }
-        assert_eq!(
-            self.proxy.contexts.count(),
-            owned.len(),
-            "contexts and transactions that wait"
-        );
+        assert_eq!(self.proxy.contexts.count(), owned.len(), "contexts and transactions that wait");
         assert_eq!(self.transactions.pool.held(), blobs, "blocks of memory and their owners");
     }
 }
@@ -68,11 +61,7 @@ mod tests {
             address: "127.0.0.1:5060".parse().unwrap(),
             advertise: b"127.0.0.1:5060".to_vec(),
         };
-        let settings = Settings {
-            domains: vec![b"example.com".to_vec()],
-            listeners: vec![listener],
-            ..Settings::default()
-        };
+        let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener], ..Settings::default() };
         let location = Arc::new(Location::new(key, 10));
         let now = Instant::from_ms(1000);
         let bob = location.add(now, b"bob@example.com", b"sip:bob@127.0.0.1:5070", 60);

@@ -19,14 +19,8 @@ pub fn meets(route: &Route, message: &Message, flow: &Flow, uri: Option<&Uri>) -
         || (matches!(message.method(), Method::Ack | Method::Cancel) && any(&route.methods, b"INVITE"));
     methods
         && (route.from_source.is_empty() || route.from_source.iter().any(|network| network.contains(flow.peer.ip())))
-        && route
-            .to_host
-            .as_ref()
-            .is_none_or(|host| uri.is_some_and(|uri| is_same_host(host.host(), uri.host)))
-        && route
-            .to_user_prefix
-            .as_ref()
-            .is_none_or(|prefix| uri.is_some_and(|uri| user_starts_with(uri, prefix)))
+        && route.to_host.as_ref().is_none_or(|host| uri.is_some_and(|uri| is_same_host(host.host(), uri.host)))
+        && route.to_user_prefix.as_ref().is_none_or(|prefix| uri.is_some_and(|uri| user_starts_with(uri, prefix)))
         && (route.user_agent.is_empty() || names_agent(&route.user_agent, message))
 }
 
@@ -44,11 +38,7 @@ fn names_agent(agents: &[Vec<u8>], message: &Message) -> bool {
 /// Compares as §19.1.4 and RFC 3966 §4 do: an escape is the byte it stands for, and a visual separator in a telephone number
 /// is nothing. Else a number could be written so that no route knows it.
 fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
-    let number = uri.scheme == Scheme::Tel
-        || uri
-            .param(b"user")
-            .flatten()
-            .is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
+    let number = uri.scheme == Scheme::Tel || uri.param(b"user").flatten().is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
     let mut plain = unescaped(uri.user.unwrap_or_default()).filter(|byte| !(number && is_separator(*byte)));
     prefix.iter().all(|byte| plain.next() == Some(*byte))
 }

@@ -88,16 +88,7 @@ impl<'a> Shown<'a> {
             0 => 0,
             _ => next(NAME)?,
         };
-        Some(Shown {
-            flags,
-            run,
-            call,
-            dialog,
-            target,
-            route,
-            name,
-            token: rest,
-        })
+        Some(Shown { flags, run, call, dialog, target, route, name, token: rest })
     }
 
     /// Who opened the dialog, in a message from the side that the cookie was given to.
@@ -229,12 +220,7 @@ impl Cookies {
             Holder::Called(uri) => [uri, to],
             Holder::Unknown => [&[][..]; 2],
         };
-        let bearer = Bearer {
-            flags,
-            run: self.run,
-            tag,
-            names,
-        };
+        let bearer = Bearer { flags, run: self.run, tag, names };
         self.write(&bearer, dialog, draft, facts, out);
     }
 
@@ -266,12 +252,7 @@ impl Cookies {
         let flags = CALLERS | cookie.shown.flags & (CHANGES | CALLED | BOTH);
         let tag = response.to_tag().unwrap_or_default();
         let holder = response.from().map_or(&[][..], |from| from.uri);
-        let bearer = Bearer {
-            flags,
-            run: cookie.shown.run,
-            tag,
-            names: [holder, &[]],
-        };
+        let bearer = Bearer { flags, run: cookie.shown.run, tag, names: [holder, &[]] };
         self.write(&bearer, dialog, draft, facts, out);
     }
 
@@ -285,12 +266,7 @@ impl Cookies {
         let check = self.dialog(flags, run, dialog, tag, draft.token);
         let target = self.target(check, draft.target, facts);
         // What every cookie has is one number.
-        let fields = [
-            (u64::from(run), RUN),
-            (dialog.call & digits(CALL), CALL),
-            (check, DIALOG),
-            (target, TARGET),
-        ];
+        let fields = [(u64::from(run), RUN), (dialog.call & digits(CALL), CALL), (check, DIALOG), (target, TARGET)];
         let join = |number, (field, places): (u64, usize)| number << (4 * places) | u128::from(field);
         let number = fields.into_iter().fold(u128::from(flags), join);
         out.extend_from_slice(&hex_128(number));
@@ -321,13 +297,7 @@ impl Cookies {
             shown.call == dialog.call & digits(CALL)
                 && shown.dialog == self.dialog(shown.flags, shown.run, dialog, tag, shown.token)
         };
-        let mut recorded = Recorded {
-            shown,
-            is_other_sides: false,
-            dialog,
-            towards: opener.other(),
-            token: shown.token,
-        };
+        let mut recorded = Recorded { shown, is_other_sides: false, dialog, towards: opener.other(), token: shown.token };
         if fits(&dialog, answerer) {
             return Verdict::Ours(recorded);
         }
@@ -468,9 +438,7 @@ const fn digits(digits: usize) -> u64 {
 
 /// Whether the sender understands that the name of the other side may change (RFC 4916 §4.2): only then may it.
 fn lets_names_change(message: &Message) -> bool {
-    message
-        .values(Name::Supported)
-        .any(|option| option.text.eq_ignore_ascii_case(b"from-change"))
+    message.values(Name::Supported).any(|option| option.text.eq_ignore_ascii_case(b"from-change"))
 }
 
 #[cfg(test)]
@@ -494,16 +462,7 @@ mod tests {
             _ => next(digits),
         };
         let (route, name) = (optional(ROUTE, PLACE)?, optional(CHANGES | CALLED, NAME)?);
-        Some(Shown {
-            flags,
-            run,
-            call,
-            dialog,
-            target,
-            route,
-            name,
-            token: rest,
-        })
+        Some(Shown { flags, run, call, dialog, target, route, name, token: rest })
     }
 
     proptest! {

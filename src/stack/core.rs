@@ -79,10 +79,7 @@ pub(in crate::stack) struct Core {
 
 impl Core {
     pub fn new(settings: Arc<Settings>, location: Arc<Location>, live: Arc<LiveConnections>, number: u8, secret: Key) -> Core {
-        let counters = Counters {
-            calls: RouteCounters::new(&settings.routes),
-            ..Counters::default()
-        };
+        let counters = Counters { calls: RouteCounters::new(&settings.routes), ..Counters::default() };
         Core {
             names: Names::new(secret, settings.dns.cache, settings.per_core.questions),
             gates: Gates::default(),

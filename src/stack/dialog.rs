@@ -126,8 +126,5 @@ pub(in crate::stack) fn accepted(dialog: &Call) -> u128 {
 
 /// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).
 pub(in crate::stack) fn refreshes_target(method: Method) -> bool {
-    matches!(
-        method,
-        Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer
-    )
+    matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
 }

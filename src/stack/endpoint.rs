@@ -497,11 +497,7 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
     let branch = message.top_branch();
     match branch.and_then(|text| turn.core.signer.read(text)) {
         Some(Branch::Stateful { core, id, .. }) if core == turn.core.number => {
-            match turn
-                .transactions
-                .client(id)
-                .is_some_and(|client| client.kind == ClientKind::Own)
-            {
+            match turn.transactions.client(id).is_some_and(|client| client.kind == ClientKind::Own) {
                 true => uac.process_response(turn, proxy, id, flow, message),
                 false => proxy.process_response(turn, id, flow, message),
             }

@@ -31,12 +31,7 @@ impl Gates {
         let known = self.list.iter().position(|gate| gate.uri == uri);
         match known {
             Some(place) => self.list.swap_remove(place),
-            None => Gate {
-                uri: uri.to_vec(),
-                places: Vec::new(),
-                is_known: false,
-                looked_at: Instant::default(),
-            },
+            None => Gate { uri: uri.to_vec(), places: Vec::new(), is_known: false, looked_at: Instant::default() },
         }
     }
 
@@ -52,8 +47,7 @@ impl Gates {
 
     /// What is no next hop of the conf any more is forgotten.
     pub fn keep_those_of(&mut self, settings: &Settings) {
-        self.list
-            .retain(|gate| settings.guarded_hops().any(|hop| hop.uri.text() == gate.uri));
+        self.list.retain(|gate| settings.guarded_hops().any(|hop| hop.uri.text() == gate.uri));
     }
 }
 

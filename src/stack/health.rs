@@ -291,11 +291,7 @@ mod tests {
     const RETRY_MS: u64 = 30_000;
 
     fn neighbour(named_by: NamedBy, address: &str) -> Neighbour {
-        Neighbour {
-            named_by,
-            transport: Transport::Udp,
-            address: address.parse().unwrap(),
-        }
+        Neighbour { named_by, transport: Transport::Udp, address: address.parse().unwrap() }
     }
 
     fn health() -> Health {
@@ -317,11 +313,7 @@ mod tests {
         let due = at(1000 + for_ms);
         assert_eq!(health.standing(due, &gateway), Standing::Good);
         health.note_attempt(due, &gateway);
-        assert_eq!(
-            health.standing(due, &gateway),
-            Standing::Failed(at(1000)),
-            "one request tries it, no more"
-        );
+        assert_eq!(health.standing(due, &gateway), Standing::Failed(at(1000)), "one request tries it, no more");
         assert!(health.note_answer(due, &gateway).is_some());
         assert_eq!(health.standing(due, &gateway), Standing::Good);
         assert!(health.is_all_well());
@@ -343,10 +335,7 @@ mod tests {
             assert_eq!((failure.failures, failure.since), (count + 1, at(0)));
             let expected = RETRY_MS << count.min(DOUBLINGS);
             longest = failure.until.ms_since(now);
-            assert!(
-                (expected * 9 / 10..=expected * 11 / 10).contains(&longest),
-                "{count}: {longest}"
-            );
+            assert!((expected * 9 / 10..=expected * 11 / 10).contains(&longest), "{count}: {longest}");
             now = failure.until;
             health.note_attempt(now, &gateway);
         }
@@ -370,21 +359,11 @@ mod tests {
         let health = health();
         let by_conf = neighbour(NamedBy::Conf, "192.0.2.1:5060");
         for named_by in [NamedBy::Contact, NamedBy::Message] {
-            health.note_failure(
-                at(0),
-                neighbour(named_by, "192.0.2.1:5060"),
-                Cause::NoResponse,
-                RETRY_MS,
-                None,
-            );
+            health.note_failure(at(0), neighbour(named_by, "192.0.2.1:5060"), Cause::NoResponse, RETRY_MS, None);
         }
         assert_eq!(health.standing(at(1), &by_conf), Standing::Good);
         let elsewhere = neighbour(NamedBy::Contact, "192.0.2.1:5061");
-        assert_eq!(
-            health.standing(at(1), &elsewhere),
-            Standing::Good,
-            "another port is another next hop"
-        );
+        assert_eq!(health.standing(at(1), &elsewhere), Standing::Good, "another port is another next hop");
     }
 
     #[test]
@@ -406,11 +385,7 @@ mod tests {
             for (port, named_by) in [(5060, NamedBy::Conf), (5061, NamedBy::Conf), (5060, NamedBy::Contact)] {
                 for transport in [Transport::Udp, Transport::Tcp] {
                     let address = SocketAddr::new(address.into(), port);
-                    let (_, tag) = health.heard(&Neighbour {
-                        named_by,
-                        transport,
-                        address,
-                    });
+                    let (_, tag) = health.heard(&Neighbour { named_by, transport, address });
                     seen.insert(tag);
                     count += 1;
                 }
@@ -432,11 +407,7 @@ mod tests {
             health.note_failure(at(0), stranger(number), Cause::Unreachable, RETRY_MS, None);
         }
         assert_eq!(health.list().len(), MOST);
-        assert!(
-            health
-                .note_failure(at(0), gateway, Cause::NoConnection, RETRY_MS, None)
-                .is_some()
-        );
+        assert!(health.note_failure(at(0), gateway, Cause::NoConnection, RETRY_MS, None).is_some());
         assert_eq!(health.standing(at(1), &gateway), Standing::Failed(at(0)));
         // What nobody has asked about for long makes room.
         let later = at(2 * FORGOTTEN_MS);

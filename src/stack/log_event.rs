@@ -139,10 +139,7 @@ impl Turn<'_> {
             _ => false,
         };
         if let Some(message) = message {
-            self.outbox.note(
-                call_id(message),
-                format_args!("dropped, from {peer} over {transport}: {label}: {why}"),
-            );
+            self.outbox.note(call_id(message), format_args!("dropped, from {peer} over {transport}: {label}: {why}"));
         }
         if is_late {
             log::debug!(target: Subject::Routing.word(), "dropped from {peer} over {transport}: {label}");

@@ -41,10 +41,7 @@ struct Shard {
 
 impl Moved {
     pub fn new(secret: Key) -> Moved {
-        Moved {
-            key: secret.derive("moved"),
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
-        }
+        Moved { key: secret.derive("moved"), shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect() }
     }
 
     /// The party to the message's dialog that has this tag is to be known by this URI from now on, too.

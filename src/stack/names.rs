@@ -312,17 +312,11 @@ mod tests {
 
     fn found(text: &str, list: &[&str], ttl_ms: u64) -> Answer {
         let records = addresses(list);
-        Answer {
-            question: question(text),
-            outcome: Outcome::Found { records, ttl_ms },
-        }
+        Answer { question: question(text), outcome: Outcome::Found { records, ttl_ms } }
     }
 
     fn failed(text: &str) -> Answer {
-        Answer {
-            question: question(text),
-            outcome: Outcome::Failed(Failure::Silence),
-        }
+        Answer { question: question(text), outcome: Outcome::Failed(Failure::Silence) }
     }
 
     /// What is known at `now` to who looks then.
@@ -360,10 +354,7 @@ mod tests {
         // What has been asked already may be waited for.
         assert_eq!(names.ask(at(0), &name(0), alice), Ok(false));
         for n in 0..80 {
-            let answer = Answer {
-                question: name(n),
-                outcome: Outcome::Failed(Failure::Silence),
-            };
+            let answer = Answer { question: name(n), outcome: Outcome::Failed(Failure::Silence) };
             learn(&mut names, 1, answer);
         }
         assert_eq!(names.ask(at(1), &name(500), mallory), Ok(true));
@@ -397,10 +388,7 @@ mod tests {
         assert_eq!(known(&names, 5100, "a.example"), "unknown");
         assert_eq!(names.ask(at(5100), &question("a.example"), ShareHolder::NOBODY), Ok(true));
 
-        let nothing = |exists, ttl_ms| Answer {
-            question: question("b.example"),
-            outcome: Outcome::Nothing { exists, ttl_ms },
-        };
+        let nothing = |exists, ttl_ms| Answer { question: question("b.example"), outcome: Outcome::Nothing { exists, ttl_ms } };
         ask(&mut names, at(0), &question("b.example"));
         learn(&mut names, 0, nothing(false, 60_000));
         assert_eq!(known(&names, 59_999, "b.example"), "nothing, exists false");
@@ -451,13 +439,7 @@ mod tests {
         assert_eq!(known(&old, day, "a.example"), "Silence");
         // What the servers say goes before it.
         ask(&mut names, at(52_000), &question("a.example"));
-        let nothing = Answer {
-            question: question("a.example"),
-            outcome: Outcome::Nothing {
-                exists: false,
-                ttl_ms: 5000,
-            },
-        };
+        let nothing = Answer { question: question("a.example"), outcome: Outcome::Nothing { exists: false, ttl_ms: 5000 } };
         learn(&mut names, day, nothing);
         assert_eq!(known(&names, day, "a.example"), "nothing, exists false");
     }
@@ -477,11 +459,7 @@ mod tests {
         for text in ["a.example", "b.example", "c.example"] {
             assert_eq!(names.ask(at(0), &question(text), ShareHolder::NOBODY), Ok(true));
         }
-        assert_eq!(
-            names.ask(at(0), &question("d.example"), ShareHolder::NOBODY),
-            Err(NoRoom::OfAll),
-            "all asked"
-        );
+        assert_eq!(names.ask(at(0), &question("d.example"), ShareHolder::NOBODY), Err(NoRoom::OfAll), "all asked");
         for text in ["a.example", "b.example"] {
             learn(&mut names, 0, found(text, &["192.0.2.1"], 50_000));
         }
@@ -504,12 +482,7 @@ mod tests {
         learn(&mut names, 0, found("a.example", &list, 50_000));
         let sorted = "[192.0.2.1, 192.0.2.2, 192.0.2.3]";
         assert_eq!(known(&names, 0, "a.example"), sorted);
-        let srv = |priority, weight| Srv {
-            priority,
-            weight,
-            port: 5060,
-            target: b"x.example".to_vec(),
-        };
+        let srv = |priority, weight| Srv { priority, weight, port: 5060, target: b"x.example".to_vec() };
         let mut records = Records::Srv(vec![srv(20, 0), srv(10, 5), srv(10, 0), srv(10, 5)]);
         arrange(&mut records);
         let sorted = vec![srv(10, 0), srv(10, 5), srv(20, 0)];

@@ -318,12 +318,7 @@ mod tests {
     }
 
     const PATIENCE_MS: u64 = 50;
-    const BEHIND: Load = Load {
-        is_behind: true,
-        waits_ms: 60,
-        is_losing: true,
-        shed: 0,
-    };
+    const BEHIND: Load = Load { is_behind: true, waits_ms: 60, is_losing: true, shed: 0 };
 
     /// Turns of a millisecond for `ms`; in each `come` new requests are worth a unit, and the core takes `takes` units. Refusing
     /// costs a quarter. Returns how many were let in, and how many refused.
@@ -343,12 +338,7 @@ mod tests {
                     false => (work, refused) = (work - 1, refused + 1),
                 }
             }
-            let seen = Load {
-                is_behind: queue >= 4,
-                waits_ms: u64::from(queue / (4 * takes)),
-                is_losing,
-                shed: 0,
-            };
+            let seen = Load { is_behind: queue >= 4, waits_ms: u64::from(queue / (4 * takes)), is_losing, shed: 0 };
             load.turn(*now, seen, PATIENCE_MS);
         }
         (admitted, refused)
@@ -383,12 +373,7 @@ mod tests {
             let taken = come.min(20);
             refused += (0..taken).filter(|_| !load.admits(None)).count();
             queue = come - taken;
-            let seen = Load {
-                is_behind: queue > 0,
-                waits_ms: u64::from(queue / 20),
-                is_losing: false,
-                shed: 0,
-            };
+            let seen = Load { is_behind: queue > 0, waits_ms: u64::from(queue / 20), is_losing: false, shed: 0 };
             load.turn(now, seen, PATIENCE_MS);
         }
         assert_eq!((queue, refused), (0, 0));
@@ -416,12 +401,7 @@ mod tests {
         let (mut load, mut now) = (new(), Instant::from_ms(7000));
         for _ in 0..10_000 {
             now = now.after_ms(1);
-            let busy = Load {
-                is_behind: true,
-                waits_ms: 49,
-                is_losing: false,
-                shed: 0,
-            };
+            let busy = Load { is_behind: true, waits_ms: 49, is_losing: false, shed: 0 };
             load.turn(now, busy, PATIENCE_MS);
         }
         assert_eq!(load.share(), 1.0);

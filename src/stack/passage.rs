@@ -54,9 +54,7 @@ pub struct Passages {
 
 impl Passages {
     pub fn new(secret: Key) -> Passages {
-        Passages {
-            key: secret.derive("passage"),
-        }
+        Passages { key: secret.derive("passage") }
     }
 
     /// The passage of a request: 48 bits. `dialog` is [`crate::stack::identity::Identity::dialog`]'s, `wall_ms` the time since 1970.
@@ -120,11 +118,7 @@ impl Passages {
     /// What the caller says to whom it calls, and no proxy changes on the way. Never 0.
     fn contents(&self, message: &Message) -> u64 {
         let display = message.from().ok().and_then(|from| from.display);
-        let mut hash = self.key.hash(&[
-            display.unwrap_or_default(),
-            message.to_tag().unwrap_or_default(),
-            message.body(),
-        ]);
+        let mut hash = self.key.hash(&[display.unwrap_or_default(), message.to_tag().unwrap_or_default(), message.body()]);
         for header in message.headers().filter(|header| is_callers(header)) {
             let before = hash.to_le_bytes();
             let name = header.name.canonical().as_bytes();
@@ -235,10 +229,7 @@ mod tests {
                 assert_eq!(passed(&made, proof, &other, DIALOG, 0), None);
             }
         }
-        let (odd, other) = (
-            request("ODD", "1 ODD", "<sip:a@h>", ""),
-            request("EVEN", "1 EVEN", "<sip:a@h>", ""),
-        );
+        let (odd, other) = (request("ODD", "1 ODD", "<sip:a@h>", ""), request("EVEN", "1 EVEN", "<sip:a@h>", ""));
         let none = Proof::None;
         assert_eq!(passed(&odd, none, &odd, DIALOG, 0), Some(none));
         assert_eq!(passed(&odd, none, &other, DIALOG, 0), None);

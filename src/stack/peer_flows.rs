@@ -21,13 +21,7 @@ pub struct PeerFlows {
 impl PeerFlows {
     /// `core` is the one that opens connections under these names.
     pub fn new(live: Arc<LiveConnections>, core: u8, secret: Key) -> PeerFlows {
-        PeerFlows {
-            live,
-            core,
-            names: secret.derive("peer name"),
-            calls: secret.derive("call"),
-            flows: secret.derive("flow"),
-        }
+        PeerFlows { live, core, names: secret.derive("peer name"), calls: secret.derive("call"), flows: secret.derive("flow") }
     }
 
     pub fn is_alive(&self, flow: &Flow) -> bool {
@@ -143,10 +137,7 @@ pub(in crate::stack) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
 
 /// Makes `out` the host as a certificate names it: an address without brackets.
 pub fn set_host(host: &[u8], out: &mut Vec<u8>) {
-    let bare = host
-        .strip_prefix(b"[")
-        .and_then(|host| host.strip_suffix(b"]"))
-        .unwrap_or(host);
+    let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
     out.clear();
     out.extend_from_slice(bare);
 }

@@ -36,13 +36,7 @@ pub enum Extra {
 
 impl Refusal {
     pub const fn new(status: u16, reason: &'static str) -> Refusal {
-        Refusal {
-            status,
-            reason,
-            extra: Extra::None,
-            limit: None,
-            is_logged: false,
-        }
+        Refusal { status, reason, extra: Extra::None, limit: None, is_logged: false }
     }
 
     /// The words of its answer.
@@ -63,10 +57,7 @@ impl Refusal {
     }
 
     pub const fn because_of(self, limit: Limit) -> Refusal {
-        Refusal {
-            limit: Some(limit),
-            ..self
-        }
+        Refusal { limit: Some(limit), ..self }
     }
 }
 

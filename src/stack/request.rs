@@ -114,7 +114,5 @@ pub(in crate::stack) fn span_of<'a>(message: &Message<'a>) -> &'a [u8] {
 /// Options of Require or Proxy-Require that we do not know.
 pub(in crate::stack) fn unsupported<'a>(message: &Message<'a>, name: Name) -> impl Iterator<Item = Value<'a>> + use<'a> {
     let known = move |option: &[u8]| name == Name::Require && option.eq_ignore_ascii_case(b"path");
-    message
-        .values(name)
-        .filter(move |value| !value.text.is_empty() && !known(value.text))
+    message.values(name).filter(move |value| !value.text.is_empty() && !known(value.text))
 }

@@ -169,11 +169,7 @@ impl Edits {
 
     /// What becomes of the Request-URI.
     pub fn dialling(&self) -> Dialling<'_> {
-        Dialling {
-            strip: self.strip,
-            prefix: &self.prefix,
-            host: self.set_host.as_deref(),
-        }
+        Dialling { strip: self.strip, prefix: &self.prefix, host: self.set_host.as_deref() }
     }
 
     /// Whether this header field goes, in whatever form its name is written.

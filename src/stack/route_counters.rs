@@ -62,11 +62,7 @@ pub struct RouteCounters {
 
 impl Default for RouteCounters {
     fn default() -> RouteCounters {
-        let mut counters = RouteCounters {
-            rows: Vec::new(),
-            setups: Vec::new(),
-            of_routes: Vec::new(),
-        };
+        let mut counters = RouteCounters { rows: Vec::new(), setups: Vec::new(), of_routes: Vec::new() };
         counters.row(0, "location");
         counters
     }
@@ -85,10 +81,7 @@ impl RouteCounters {
             .zip(routes)
             .map(|(number, route)| match &route.action {
                 Action::Relay(hops) if hops.is_empty() => vec![self.row(number, "request-uri")],
-                Action::Relay(hops) => hops
-                    .iter()
-                    .map(|hop| self.row(number, &String::from_utf8_lossy(hop.uri.text())))
-                    .collect(),
+                Action::Relay(hops) => hops.iter().map(|hop| self.row(number, &String::from_utf8_lossy(hop.uri.text()))).collect(),
                 Action::Location => vec![self.row(number, "location")],
                 Action::Redirect(_) | Action::Reject(_) | Action::Drop => Vec::new(),
             })
@@ -159,13 +152,7 @@ impl RouteCounters {
             None if self.rows.len() >= MOST_ROWS => return RowId::LOCATION,
             None => {
                 let setup = self.setup(route);
-                self.rows.push(Row {
-                    route,
-                    target: target.into(),
-                    attempts: 0,
-                    codes: Vec::new(),
-                    setup,
-                });
+                self.rows.push(Row { route, target: target.into(), attempts: 0, codes: Vec::new(), setup });
                 self.rows.len() - 1
             }
         };
@@ -175,10 +162,7 @@ impl RouteCounters {
     fn setup(&mut self, route: u16) -> usize {
         let known = self.setups.iter().position(|setup| setup.route == route);
         known.unwrap_or_else(|| {
-            self.setups.push(Setup {
-                route,
-                ..Setup::default()
-            });
+            self.setups.push(Setup { route, ..Setup::default() });
             self.setups.len() - 1
         })
     }
@@ -210,10 +194,7 @@ mod tests {
             host: Vec::new(),
             identity: 0,
         };
-        Route {
-            action: Action::Relay(hops.iter().map(hop).collect()),
-            ..Route::default()
-        }
+        Route { action: Action::Relay(hops.iter().map(hop).collect()), ..Route::default() }
     }
 
     fn codes(counters: &RouteCounters, route: u16, target: &str) -> Vec<(u16, u64)> {

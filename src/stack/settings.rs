@@ -50,11 +50,7 @@ pub struct PerCore {
 
 impl Default for PerCore {
     fn default() -> Self {
-        PerCore {
-            transactions: 1 << 20,
-            transaction_bytes: 1 << 30,
-            questions: 512,
-        }
+        PerCore { transactions: 1 << 20, transaction_bytes: 1 << 30, questions: 512 }
     }
 }
 
@@ -128,10 +124,7 @@ impl Settings {
 
     /// Reads an IP address as SIP writes it, with or without brackets.
     pub fn ip(text: &[u8]) -> Option<IpAddr> {
-        let text = text
-            .strip_prefix(b"[")
-            .and_then(|text| text.strip_suffix(b"]"))
-            .unwrap_or(text);
+        let text = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(b"]")).unwrap_or(text);
         std::str::from_utf8(text).ok()?.parse().ok()
     }
 
@@ -194,8 +187,6 @@ pub fn split_host_port(text: &[u8]) -> (&[u8], Option<u16>) {
         _ => memchr::memchr(b':', text),
     };
     let (host, rest) = text.split_at(host_end.unwrap_or(text.len()));
-    let port = rest
-        .strip_prefix(b":")
-        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    let port = rest.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     (host, port)
 }

@@ -124,14 +124,7 @@ mod tests {
             assert!(!may(&settings, contact, "2001:db8::9"), "{contact}");
             assert!(may(&settings, contact, "127.0.0.1"), "{contact}");
         }
-        for contact in [
-            "198.51.100.7",
-            "::ffff:198.51.100.7",
-            "198.51.100.8",
-            "2001:db8::1",
-            "172.32.0.1",
-            "100.128.0.1",
-        ] {
+        for contact in ["198.51.100.7", "::ffff:198.51.100.7", "198.51.100.8", "2001:db8::1", "172.32.0.1", "100.128.0.1"] {
             assert!(may(&settings, contact, outside), "{contact}");
         }
         // In one's own network one may be anywhere but on this machine.
@@ -139,10 +132,7 @@ mod tests {
         assert!(!may(&settings, "10.0.0.5", "192.168.1.9"));
         assert!(!may(&settings, "127.0.0.1", "192.168.1.9"));
 
-        let network = |address: &str, prefix| Network {
-            address: address.parse().unwrap(),
-            prefix,
-        };
+        let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
         settings.registrar.contact_networks = vec![network("192.0.2.0", 24), network("127.0.0.0", 8)];
         assert!(may(&settings, "192.0.2.9", outside) && may(&settings, "127.0.0.1", outside));
         assert!(!may(&settings, "198.51.100.8", outside) && may(&settings, outside, outside));

@@ -136,13 +136,7 @@ pub fn read(side: Side, token: &[u8]) -> Option<Flow> {
             (core, Channel::Connection { slot, generation })
         }
     };
-    (port != 0).then_some(Flow {
-        peer: SocketAddr::new(ip, port),
-        listener,
-        transport,
-        core,
-        channel,
-    })
+    (port != 0).then_some(Flow { peer: SocketAddr::new(ip, port), listener, transport, core, channel })
 }
 
 fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
@@ -185,10 +179,7 @@ mod tests {
         let connection = Flow {
             transport: Transport::Tls,
             core: 7,
-            channel: Channel::Connection {
-                slot: 0xdead_beef,
-                generation: u32::MAX,
-            },
+            channel: Channel::Connection { slot: 0xdead_beef, generation: u32::MAX },
             ..Flow::datagram(1, address("[2001:db8::a]:65535"))
         };
         let flows = [
@@ -196,10 +187,7 @@ mod tests {
             datagram.from_local(Some("10.0.0.1".parse().unwrap())),
             Flow::datagram(0, address("[2001:db8::1]:1")).from_local(Some("2001:db8::2".parse().unwrap())),
             connection,
-            Flow {
-                transport: Transport::Tcp,
-                ..connection
-            },
+            Flow { transport: Transport::Tcp, ..connection },
         ];
         for caller in &flows {
             for callee in &flows {

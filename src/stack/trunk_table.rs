@@ -43,19 +43,15 @@ impl TrunkTable {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let (registrar, user) = (text(trunk.registrar.uri.text()), text(&trunk.user));
             let known = before.get(&trunk.name);
-            let known = known
-                .filter(|known| (&known.registrar, &known.user) == (&registrar, &user))
-                .cloned();
+            let known = known.filter(|known| (&known.registrar, &known.user) == (&registrar, &user)).cloned();
             let state = if trunk.register { State::Trying } else { State::Unused };
-            let standing = known
-                .filter(|known| (known.state == State::Unused) != trunk.register)
-                .unwrap_or(Standing {
-                    registrar,
-                    user,
-                    state,
-                    until: Instant::default(),
-                    next: Instant::default(),
-                });
+            let standing = known.filter(|known| (known.state == State::Unused) != trunk.register).unwrap_or(Standing {
+                registrar,
+                user,
+                state,
+                until: Instant::default(),
+                next: Instant::default(),
+            });
             list.insert(trunk.name.clone(), standing);
         }
     }

@@ -36,15 +36,7 @@ pub(in crate::stack) struct Turn<'a> {
 impl<'a> Turn<'a> {
     #[inline]
     pub fn new(now: Instant, core: &'a mut Core, transactions: &'a mut Transactions, outbox: &'a mut Outbox) -> Turn<'a> {
-        Turn {
-            now,
-            core,
-            transactions,
-            outbox,
-            source_proof: SourceProof::Unknown,
-            answered: None,
-            is_passed_over: false,
-        }
+        Turn { now, core, transactions, outbox, source_proof: SourceProof::Unknown, answered: None, is_passed_over: false }
     }
 
     /// Milliseconds since 1970: servers with one secret recognise each other's passages.

@@ -84,11 +84,7 @@ impl Settings {
             }
         };
         let number = uri.scheme == Scheme::Tel;
-        self.is_our_domain(domain).then_some(Whose {
-            user: user.filter(|user| !user.is_empty()),
-            number,
-            domain,
-        })
+        self.is_our_domain(domain).then_some(Whose { user: user.filter(|user| !user.is_empty()), number, domain })
     }
 
     /// Whether `host` is a domain of ours, a name that we advertise, or an address that a listener answers on: in any spelling, and whatever
@@ -141,10 +137,7 @@ mod tests {
         };
         Settings {
             domains: vec![b"example.test".to_vec(), b"203.0.113.9".to_vec()],
-            listeners: vec![
-                listener("192.0.2.1:5060", "gw.example.test:5080"),
-                listener("[::]:5060", "[2001:db8::5]:5060"),
-            ],
+            listeners: vec![listener("192.0.2.1:5060", "gw.example.test:5080"), listener("[::]:5060", "[2001:db8::5]:5060")],
             local_addresses: vec!["2001:db8::7".parse().unwrap()],
             ..Settings::default()
         }
@@ -252,13 +245,7 @@ mod tests {
             let whose = settings.whose(&uri).unwrap();
             whose.is_certified_by(name.as_bytes())
         };
-        for name in [
-            "sip:bob@example.test",
-            "sips:b%6fb@EXAMPLE.test",
-            "sip:example.test",
-            "example.test",
-            "EXAMPLE.test.",
-        ] {
+        for name in ["sip:bob@example.test", "sips:b%6fb@EXAMPLE.test", "sip:example.test", "example.test", "EXAMPLE.test."] {
             assert!(is(name), "{name}");
         }
         for name in [

@@ -81,12 +81,7 @@ impl ToSql for Text<'_> {
 pub fn read_row<'r>(row: &'r rusqlite::Row) -> Result<Stored<'r>, &'static str> {
     let part = |column| bytes(row, column).map_err(|_| "one of its texts is not a text");
     let word = |column| -> Result<Option<String>, &'static str> { row.get(column).map_err(|_| "its source is not a text") };
-    let text = BindingText {
-        uri: part(2)?,
-        call_id: part(5)?,
-        path: part(7)?,
-        instance: part(8)?,
-    };
+    let text = BindingText { uri: part(2)?, call_id: part(5)?, path: part(7)?, instance: part(8)? };
     if !text.fits() {
         return Err("a text is too long");
     }

@@ -121,10 +121,7 @@ impl Table {
         while let Some(row) = rows.next()? {
             gathering.take(row)?;
         }
-        Ok(Restored {
-            has_log,
-            ..gathering.finish_all()
-        })
+        Ok(Restored { has_log, ..gathering.finish_all() })
     }
 
     /// Writes what was taken, all of it or nothing.
@@ -183,11 +180,7 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let has = |name: &str| names.iter().any(|own| own == name);
     if has("strowger_binding") {
         let version: Option<i64> = change
-            .query_row(
-                "SELECT version FROM strowger_version WHERE table_name = 'strowger_binding'",
-                [],
-                |row| row.get(0),
-            )
+            .query_row("SELECT version FROM strowger_version WHERE table_name = 'strowger_binding'", [], |row| row.get(0))
             .optional()
             .map_err(|error| not_ours(&error.to_string()))?;
         return match version {
@@ -205,9 +198,7 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
                 }
                 Ok(())
             }
-            Some(other) => Err(not_ours(&format!(
-                "it is of version {other}; this strowger writes version {VERSION}"
-            ))),
+            Some(other) => Err(not_ours(&format!("it is of version {other}; this strowger writes version {VERSION}"))),
             None => Err(not_ours("it has no version")),
         };
     }
@@ -244,10 +235,7 @@ mod tests {
     }
 
     /// Memory's time is the wall's, and there is no listener.
-    const TERMS: Terms = Terms {
-        wall_ms: 0,
-        listeners: &[],
-    };
+    const TERMS: Terms = Terms { wall_ms: 0, listeners: &[] };
 
     const UDP: (Transport, &str) = (Transport::Udp, "127.0.0.1:5060");
     const TLS: (Transport, &str) = (Transport::Tls, "0.0.0.0:5061");
@@ -341,19 +329,13 @@ mod tests {
         let before = filled(&flows);
         let both = listeners(&[UDP, TLS]);
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 1_000_000,
-            listeners: &both,
-        };
+        let terms = Terms { wall_ms: 1_000_000, listeners: &both };
         write(&mut table, &before, terms);
         drop(table);
 
         // Ten seconds later by the wall, in another run whose clock began elsewhere, with the listeners the other way round.
         let turned = listeners(&[TLS, UDP]);
-        let later = Terms {
-            wall_ms: 1_009_000,
-            listeners: &turned,
-        };
+        let later = Terms { wall_ms: 1_009_000, listeners: &turned };
         let after = location();
         let table = Table::open(&path).unwrap();
         let restored = table.restore(&after, at(1000), &rules(), later).unwrap();
@@ -362,9 +344,7 @@ mod tests {
             .into_iter()
             .map(|line| {
                 let moved = |ms: u64| format!("until {}", ms - 9_000);
-                let line = (0..4).fold(line, |line, n| {
-                    line.replace(&format!("until {}", 60_000 + n), &moved(60_000 + n))
-                });
+                let line = (0..4).fold(line, |line, n| line.replace(&format!("until {}", 60_000 + n), &moved(60_000 + n)));
                 line.replace("listener: 0", "listener: 1")
             })
             .collect();
@@ -386,10 +366,7 @@ mod tests {
         };
         let mut table = Table::open(&path).unwrap();
         let both = listeners(&[UDP, TLS]);
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &both,
-        };
+        let terms = Terms { wall_ms: 0, listeners: &both };
         write(&mut table, &filled(&[Some(connection)]), terms);
         let source = |listeners: &[(Transport, SocketAddr)]| {
             let (after, mut found) = (location(), None);
@@ -410,15 +387,10 @@ mod tests {
     fn rows_follow_memory_and_what_has_expired_goes() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 5_000,
-            listeners: &[],
-        };
+        let terms = Terms { wall_ms: 5_000, listeners: &[] };
         let count = |path: &Path| -> Vec<String> {
             let connection = Connection::open(path).unwrap();
-            let mut statement = connection
-                .prepare("SELECT aor || ' ' || place || ' ' || contact FROM strowger_binding")
-                .unwrap();
+            let mut statement = connection.prepare("SELECT aor || ' ' || place || ' ' || contact FROM strowger_binding").unwrap();
             let rows = statement.query_map([], |row| row.get(0)).unwrap();
             rows.collect::<Result<_, _>>().unwrap()
         };
@@ -469,11 +441,7 @@ mod tests {
         let mut table = Table::open(&path).unwrap();
         let before = location();
         let row = Row {
-            text: BindingText {
-                uri: b"sip:h1",
-                call_id: b"c",
-                ..BindingText::default()
-            },
+            text: BindingText { uri: b"sip:h1", call_id: b"c", ..BindingText::default() },
             source: None,
             expires: at(REMOVED_MS),
             reg_id: 0,
@@ -558,10 +526,7 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let after = location();
         let outcome = Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), TERMS));
-        assert!(
-            matches!(&outcome, Err(StoreError::NotOurs(what)) if what.contains("torn")),
-            "{outcome:?}"
-        );
+        assert!(matches!(&outcome, Err(StoreError::NotOurs(what)) if what.contains("torn")), "{outcome:?}");
         assert_eq!(after.records(), 0);
     }
 
@@ -643,10 +608,7 @@ mod tests {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
         let all = listeners(&[UDP]);
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &all,
-        };
+        let terms = Terms { wall_ms: 0, listeners: &all };
         let before = location();
         for n in 0..=changes.len() {
             let aor = format!("u{n}@x");
@@ -662,10 +624,7 @@ mod tests {
         let counts = (restored.bindings, restored.unusable);
         assert_eq!(counts, (1, changes.len()), "{:?}", all_of(&after));
         // An expiry in the far future lasts as long as a REGISTER may ask for.
-        table
-            .connection
-            .execute_batch("UPDATE strowger_binding SET expires = 9223372036854775807")
-            .unwrap();
+        table.connection.execute_batch("UPDATE strowger_binding SET expires = 9223372036854775807").unwrap();
         let after = location();
         table.restore(&after, at(0), &rules(), terms).unwrap();
         assert!(all_of(&after)[0].contains("until 3600000 "));

@@ -85,11 +85,7 @@ pub fn read(connection: &Connection) -> Result<Option<Seen>, StoreError> {
             Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
         })
         .optional()?;
-    Ok(row.map(|(wall, boot, up)| Seen {
-        wall_ms: u64::try_from(wall).unwrap_or(0),
-        boot,
-        up_ms: u64::try_from(up).unwrap_or(0),
-    }))
+    Ok(row.map(|(wall, boot, up)| Seen { wall_ms: u64::try_from(wall).unwrap_or(0), boot, up_ms: u64::try_from(up).unwrap_or(0) }))
 }
 
 pub fn write(connection: &Connection, seen: &Seen) -> Result<(), StoreError> {
@@ -107,11 +103,7 @@ mod tests {
     const HOUR_MS: u64 = 3_600_000;
 
     fn seen(wall_ms: u64, boot: &str, up_ms: u64) -> Seen {
-        Seen {
-            wall_ms,
-            boot: boot.to_owned(),
-            up_ms,
-        }
+        Seen { wall_ms, boot: boot.to_owned(), up_ms }
     }
 
     fn stepped(before: Seen, now: Seen) -> Option<i64> {

@@ -28,9 +28,7 @@ impl From<rusqlite::Error> for StoreError {
                 return StoreError::Busy(format!("another program has it locked ({error})"));
             }
             Some(ErrorCode::NotADatabase) => {
-                return StoreError::NotOurs(format!(
-                    "{error}: name another file in [registrar] database, or move this one away"
-                ));
+                return StoreError::NotOurs(format!("{error}: name another file in [registrar] database, or move this one away"));
             }
             Some(ErrorCode::DatabaseCorrupt) => return torn(&error.to_string()),
             Some(ErrorCode::DiskFull) => ": make room on the disk",
@@ -42,7 +40,5 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 pub fn torn(what: &str) -> StoreError {
-    StoreError::NotOurs(format!(
-        "it is torn ({what}): move it away; \"sqlite3 FILE .recover\" shows what is left in it"
-    ))
+    StoreError::NotOurs(format!("it is torn ({what}): move it away; \"sqlite3 FILE .recover\" shows what is left in it"))
 }

@@ -105,15 +105,9 @@ impl UnstartedJournal {
 
     pub fn start(self, hooks: Hooks) -> io::Result<Journal> {
         let desk = self.0;
-        let mut journal = Journal {
-            location: desk.location.clone(),
-            bell: desk.bell.clone(),
-            state: desk.state.clone(),
-            thread: None,
-        };
-        let thread = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || desk.run(hooks))?;
+        let mut journal =
+            Journal { location: desk.location.clone(), bell: desk.bell.clone(), state: desk.state.clone(), thread: None };
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || desk.run(hooks))?;
         journal.thread = Some(thread);
         Ok(journal)
     }

@@ -39,13 +39,7 @@ impl<'a> Restorer<'a> {
             location,
             restored: Restored::default(),
             aor: Vec::new(),
-            pile: RestoreBatch {
-                now,
-                rules,
-                terms,
-                text: Vec::new(),
-                rows: Vec::new(),
-            },
+            pile: RestoreBatch { now, rules, terms, text: Vec::new(), rows: Vec::new() },
             on_disk: 0,
             replay,
         }
@@ -182,10 +176,7 @@ impl RestoreBatch<'_> {
         if alike.count() >= self.rules.max_contacts() * (1 + 3 * usize::from(row.removed)) {
             return Err("there are more of its address than [registrar] max_contacts allows");
         }
-        let row = Row {
-            text: BindingText::default(),
-            ..row
-        };
+        let row = Row { text: BindingText::default(), ..row };
         let text = stored.text;
         let parts = [text.uri, text.call_id, text.path, text.instance];
         let parts = parts.map(|part| Span::append(part, &mut self.text));
@@ -196,15 +187,7 @@ impl RestoreBatch<'_> {
     fn rows(&self) -> Vec<Row<'_>> {
         let row = |kept: &Kept| {
             let [uri, call_id, path, instance] = kept.parts.map(|part| part.in_text(&self.text));
-            Row {
-                text: BindingText {
-                    uri,
-                    call_id,
-                    path,
-                    instance,
-                },
-                ..kept.row
-            }
+            Row { text: BindingText { uri, call_id, path, instance }, ..kept.row }
         };
         self.rows.iter().map(row).collect()
     }

@@ -129,9 +129,7 @@ impl Replay {
     }
 
     fn rows(&self, piece: usize, at: usize) -> Option<Vec<Stored<'_>>> {
-        let mut reader = Reader {
-            rest: self.pieces.get(piece)?.get(at..)?,
-        };
+        let mut reader = Reader { rest: self.pieces.get(piece)?.get(at..)? };
         let count = reader.number()?;
         (0..count).map(|_| reader.row()).collect()
     }
@@ -184,29 +182,14 @@ impl<'a> Reader<'a> {
     }
 
     fn row(&mut self) -> Option<Stored<'a>> {
-        let text = BindingText {
-            uri: self.part()?,
-            call_id: self.part()?,
-            path: self.part()?,
-            instance: self.part()?,
-        };
+        let text = BindingText { uri: self.part()?, call_id: self.part()?, path: self.part()?, instance: self.part()? };
         let expires_ms = u64::from_le_bytes(self.bytes()?);
         let (cseq, reg_id) = (self.number()?, self.number()?);
         let q = u16::from_le_bytes(self.bytes()?);
         let [removed, reached, transport] = self.bytes()?;
         let (_, reached) = *Reached::WORDS.iter().find(|(_, known)| *known as u8 == reached)?;
-        let mut stored = Stored {
-            text,
-            expires_ms,
-            cseq,
-            reg_id,
-            q,
-            removed: removed != 0,
-            reached,
-            source: None,
-            local: None,
-            listener: None,
-        };
+        let mut stored =
+            Stored { text, expires_ms, cseq, reg_id, q, removed: removed != 0, reached, source: None, local: None, listener: None };
         if transport != NONE {
             let (_, transport) = *Transport::WORDS.iter().find(|(_, known)| *known as u8 == transport)?;
             stored.source = Some((transport, self.address()??));
@@ -269,22 +252,13 @@ impl Folding {
             for (number, view) in taken.iter().enumerate() {
                 let entry = latest.entry(view.address).or_default();
                 let rows_before = entry.rows_before.max(view.rows_before);
-                *entry = Latest {
-                    round,
-                    number,
-                    rows_before,
-                };
+                *entry = Latest { round, number, rows_before };
             }
         }
         let mut sorted: Vec<(&[u8], Latest)> = latest.into_iter().collect();
         sorted.sort_unstable_by_key(|(address, _)| *address);
         let list = sorted.into_iter().map(|(_, entry)| entry).collect();
-        Folding {
-            list,
-            rounds: pending.rounds,
-            last: pending.last,
-            next: 0,
-        }
+        Folding { list, rounds: pending.rounds, last: pending.last, next: 0 }
     }
 
     /// Writes at most `most` addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of

@@ -17,10 +17,7 @@ pub struct FileId {
 
 impl FileId {
     pub fn of(file: &Metadata) -> FileId {
-        FileId {
-            device: file.dev(),
-            inode: file.ino(),
-        }
+        FileId { device: file.dev(), inode: file.ino() }
     }
 }
 
@@ -68,10 +65,7 @@ impl SharedDatabaseFile {
         state.open = None;
         let (table, place, changes) = open()?;
         state.connections += 1;
-        let version = Version {
-            connection: state.connections,
-            changes,
-        };
+        let version = Version { connection: state.connections, changes };
         state.open = Some((place, version));
         Ok(table)
     }

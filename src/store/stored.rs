@@ -68,9 +68,6 @@ impl<'a> Stored<'a> {
 }
 
 impl Words for Reached {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("contact", Reached::ByContact),
-        ("flow first", Reached::ByFlowFirst),
-        ("flow", Reached::ByFlow),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("contact", Reached::ByContact), ("flow first", Reached::ByFlowFirst), ("flow", Reached::ByFlow)];
 }

@@ -260,11 +260,10 @@ impl Table {
         connection.busy_timeout(PATIENCE)?;
         if make {
             let change = begin(&mut connection)?;
-            let there: bool = change.query_row(
-                "SELECT count(*) > 0 FROM sqlite_master WHERE name = 'subscriber' COLLATE NOCASE",
-                [],
-                |row| row.get(0),
-            )?;
+            let there: bool =
+                change.query_row("SELECT count(*) > 0 FROM sqlite_master WHERE name = 'subscriber' COLLATE NOCASE", [], |row| {
+                    row.get(0)
+                })?;
             if !there {
                 change.execute_batch(CREATE)?;
             }
@@ -367,11 +366,7 @@ impl Table {
                 (entry.md5.or(entry.md5_whole).is_some(), Algorithm::Md5),
             ];
             let known = kinds.into_iter().filter(|(known, _)| *known);
-            listed.push(Listed {
-                name: text(0)?,
-                domain: text(1)?,
-                algorithms: known.map(|(_, algorithm)| algorithm).collect(),
-            });
+            listed.push(Listed { name: text(0)?, domain: text(1)?, algorithms: known.map(|(_, algorithm)| algorithm).collect() });
         }
         Ok(listed)
     }
@@ -386,9 +381,7 @@ fn begin(connection: &mut Connection) -> Result<Transaction<'_>, UsersError> {
 fn place(change: &Transaction, name: &str, domain: &str) -> Result<Option<(i64, String)>, rusqlite::Error> {
     let mut statement = change
         .prepare_cached("SELECT rowid, CAST(domain AS TEXT) FROM subscriber WHERE username = ?1 AND domain = ?2 COLLATE NOCASE")?;
-    statement
-        .query_row([name, domain], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()
+    statement.query_row([name, domain], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 fn insert(change: &Transaction, columns: Columns, name: &str, domain: &str, hashes: &Hashes) -> Result<(), rusqlite::Error> {
@@ -529,8 +522,7 @@ mod tests {
     fn proves(users: &Users, name: &str, algorithm: Algorithm, password: &str) -> bool {
         let expected = digest::ha1(algorithm, name.as_bytes(), b"example.com", password.as_bytes());
         let user = users.find(name.as_bytes(), b"example.com");
-        user.and_then(|user| user.ha1(algorithm))
-            .is_some_and(|ha1| ha1.equals(&expected))
+        user.and_then(|user| user.ha1(algorithm)).is_some_and(|ha1| ha1.equals(&expected))
     }
 
     fn trouble(path: &Path) -> String {
@@ -651,28 +643,18 @@ mod tests {
     #[test]
     fn what_is_no_database_of_users_says_what_to_do() {
         let place = Place::new();
-        assert!(
-            trouble(&place.path()).contains("unable to open"),
-            "{}",
-            trouble(&place.path())
-        );
+        assert!(trouble(&place.path()).contains("unable to open"), "{}", trouble(&place.path()));
         assert!(!place.path().exists(), "and was not made");
         std::fs::write(place.path(), "SQLite format 3\0 and then something else").unwrap();
         assert!(trouble(&place.path()).contains("not a database"));
         std::fs::remove_file(place.path()).unwrap();
-        Connection::open(place.path())
-            .unwrap()
-            .execute_batch("CREATE TABLE location (username, domain)")
-            .unwrap();
+        Connection::open(place.path()).unwrap().execute_batch("CREATE TABLE location (username, domain)").unwrap();
         assert!(trouble(&place.path()).contains("strowger user add"));
         let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();
         let read = read(&connection, Key::new(1, 2), &mut || true);
         assert!(matches!(read, Err(UsersError::Bad(what)) if what.contains("no table subscriber")));
         // A table of another make is not touched.
-        Connection::open(place.path())
-            .unwrap()
-            .execute_batch("CREATE TABLE subscriber (who, what)")
-            .unwrap();
+        Connection::open(place.path()).unwrap().execute_batch("CREATE TABLE subscriber (who, what)").unwrap();
         let made = Table::open(&place.path(), true);
         assert!(made.is_err_and(|what| what.contains("username, domain and ha1")));
     }
@@ -712,11 +694,7 @@ mod tests {
             listed.iter().map(show).collect::<Vec<_>>(),
             [
                 ("alice".to_owned(), "example.com".to_owned(), vec![Algorithm::Md5]),
-                (
-                    "bob".to_owned(),
-                    "example.com".to_owned(),
-                    vec![Algorithm::Sha256, Algorithm::Sha512_256]
-                ),
+                ("bob".to_owned(), "example.com".to_owned(), vec![Algorithm::Sha256, Algorithm::Sha512_256]),
             ]
         );
 

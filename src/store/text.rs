@@ -74,13 +74,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
     if name.is_some() && algorithm != Algorithm::Md5 {
         return Err("for this algorithm the user must be written without @ and the realm");
     }
-    Ok(Some(Line {
-        name: name.unwrap_or(user),
-        realm,
-        whole: name.is_some(),
-        algorithm,
-        ha1,
-    }))
+    Ok(Some(Line { name: name.unwrap_or(user), realm, whole: name.is_some(), algorithm, ha1 }))
 }
 
 fn split_first(text: &[u8]) -> Option<(&[u8], &[u8])> {

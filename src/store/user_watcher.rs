@@ -55,22 +55,10 @@ impl UserWatcher {
             is_unreadable: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         });
-        let desk = WatcherThread {
-            source: Some(source),
-            publish,
-            state: state.clone(),
-            users,
-            replaced: Vec::new(),
-            busy_looks: 0,
-        };
-        let thread = thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || desk.run(&inbox))?;
-        Ok(UserWatcher {
-            orders: Mutex::new(orders),
-            state,
-            thread: Some(thread),
-        })
+        let desk =
+            WatcherThread { source: Some(source), publish, state: state.clone(), users, replaced: Vec::new(), busy_looks: 0 };
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || desk.run(&inbox))?;
+        Ok(UserWatcher { orders: Mutex::new(orders), state, thread: Some(thread) })
     }
 
     /// Users in force.
@@ -248,9 +236,7 @@ pub fn summary(source: &Source, loaded: &Loaded) -> String {
     let mut line = format!("users read from {}: {users}", path.display());
     if unusable.count > 0 {
         let (count, first) = (unusable.count, &unusable.first);
-        line.push_str(&format!(
-            "; {count} of its rows cannot be used as they are, the first: {first}"
-        ));
+        line.push_str(&format!("; {count} of its rows cannot be used as they are, the first: {first}"));
     }
     line
 }

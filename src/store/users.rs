@@ -98,14 +98,7 @@ enum Seen {
 
 impl Source {
     pub fn new(path: &Path, key: Key) -> Source {
-        Source {
-            path: path.to_owned(),
-            key,
-            database: None,
-            door: Arc::default(),
-            seen: None,
-            failed: None,
-        }
+        Source { path: path.to_owned(), key, database: None, door: Arc::default(), seen: None, failed: None }
     }
 
     /// The same beside a journal, which has its database open behind this door.
@@ -211,11 +204,7 @@ impl Source {
 }
 
 fn text_stamp(file: &Metadata) -> Stamp {
-    Stamp::Text {
-        place: FileId::of(file),
-        size: file.size(),
-        changed: (file.ctime(), file.ctime_nsec()),
-    }
+    Stamp::Text { place: FileId::of(file), size: file.size(), changed: (file.ctime(), file.ctime_nsec()) }
 }
 
 fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, UsersError> {
@@ -235,19 +224,12 @@ fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, UsersErr
         }
     })
     .map_err(UsersError::Bad)?;
-    Ok(Loaded {
-        users,
-        unusable: Unusable::default(),
-    })
+    Ok(Loaded { users, unusable: Unusable::default() })
 }
 
 /// Adds the hash of a line to what is known of its user; false where there is one of this kind already.
 fn take(users: &mut Users, line: &Line) -> bool {
-    let mut entry = Entry {
-        name: line.name,
-        domain: line.realm,
-        ..Entry::default()
-    };
+    let mut entry = Entry { name: line.name, domain: line.realm, ..Entry::default() };
     if let Some(known) = users.find(line.name, line.realm) {
         let whole = [line.name, b"@", line.realm].concat();
         entry.md5 = known.ha1(Algorithm::Md5);

@@ -85,11 +85,7 @@ pub(super) mod tests {
             time_ns: 1_782_864_000_123_456_789,
             core: 0,
             kind,
-            way: Some(Way {
-                transport,
-                peer: peer.parse().unwrap(),
-                own: own.parse().unwrap(),
-            }),
+            way: Some(Way { transport, peer: peer.parse().unwrap(), own: own.parse().unwrap() }),
             call_id: reading.call_id.into(),
             bytes: text.as_bytes().into(),
         }
@@ -99,14 +95,8 @@ pub(super) mod tests {
     fn the_ends_follow_the_direction() {
         let came = message(Kind::Received, Transport::Udp, "192.0.2.1:5060", "192.0.2.9:5060", "");
         let (from, to) = came.ends().unwrap();
-        assert_eq!(
-            (from.to_string(), to.to_string()),
-            ("192.0.2.1:5060".into(), "192.0.2.9:5060".into())
-        );
-        let left = Event {
-            kind: Kind::Sent,
-            ..came
-        };
+        assert_eq!((from.to_string(), to.to_string()), ("192.0.2.1:5060".into(), "192.0.2.9:5060".into()));
+        let left = Event { kind: Kind::Sent, ..came };
         assert_eq!(left.ends(), Some((to, from)));
     }
 }

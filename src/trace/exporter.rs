@@ -44,13 +44,7 @@ impl Exporter {
     /// `counters`: of what was sent, and of what was lost.
     pub fn start(collector: Collector, agent: u32, counters: [Arc<AtomicU64>; 2]) -> io::Result<Exporter> {
         let [sent, lost] = counters;
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            work: Condvar::new(),
-            ended: Condvar::new(),
-            sent,
-            lost,
-        });
+        let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), ended: Condvar::new(), sent, lost });
         let mut sender = Sender {
             shared: shared.clone(),
             collector,
@@ -282,10 +276,7 @@ mod tests {
         // No thread: nobody takes anything.
         let exporter = Exporter {
             shared: Arc::new(Shared {
-                state: Mutex::new(State {
-                    has_ended: true,
-                    ..State::default()
-                }),
+                state: Mutex::new(State { has_ended: true, ..State::default() }),
                 work: Condvar::new(),
                 ended: Condvar::new(),
                 sent: counters[0].clone(),

@@ -53,11 +53,7 @@ fn peer_typed(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let ip = bare.parse().ok().map(|ip: IpAddr| (ip, None));
-    let whole = || {
-        text.parse()
-            .ok()
-            .map(|address: SocketAddr| (address.ip(), Some(address.port())))
-    };
+    let whole = || text.parse().ok().map(|address: SocketAddr| (address.ip(), Some(address.port())));
     let (ip, port) = ip.or_else(whole).ok_or_else(|| {
         format!("peer {text:?} is no address: it must be one such as 192.0.2.1, 192.0.2.1:5060 or [2001:db8::1]:5060")
     })?;
@@ -78,10 +74,7 @@ impl User {
             let name = bare.split(';').next().unwrap_or("");
             return match name.is_empty() {
                 true => Err(wrong()),
-                false => Ok(User {
-                    name: unescaped(name.as_bytes()).collect(),
-                    host: None,
-                }),
+                false => Ok(User { name: unescaped(name.as_bytes()).collect(), host: None }),
             };
         }
         let uri = format!("sip:{bare}");
@@ -89,10 +82,7 @@ impl User {
         let mut host = Vec::new();
         uri.host.write_canonical(&mut host);
         match uri.user {
-            Some(user) if !user.is_empty() => Ok(User {
-                name: unescaped(user).collect(),
-                host: Some(host),
-            }),
+            Some(user) if !user.is_empty() => Ok(User { name: unescaped(user).collect(), host: Some(host) }),
             _ => Err(wrong()),
         }
     }
@@ -166,15 +156,7 @@ mod tests {
         ] {
             assert!(fits(None, Some(user), None), "{user}");
         }
-        for user in [
-            "Alice",
-            "alic",
-            "alicee",
-            "alice@example.org",
-            "bob@example.com",
-            "490301",
-            "+490301@example.com",
-        ] {
+        for user in ["Alice", "alic", "alicee", "alice@example.org", "bob@example.com", "490301", "+490301@example.com"] {
             assert!(!fits(None, Some(user), None), "{user}");
         }
         for user in ["", "sip:", "@example.com", "a@", "a@b c", "a@[1"] {

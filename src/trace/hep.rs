@@ -130,13 +130,7 @@ mod tests {
     #[test]
     fn bytes_of_one() {
         let mut out = Vec::new();
-        let event = message(
-            Kind::Received,
-            Transport::Udp,
-            "192.0.2.1:5062",
-            "192.0.2.9:5060",
-            "x\r\ni: a@b\r\n",
-        );
+        let event = message(Kind::Received, Transport::Udp, "192.0.2.1:5062", "192.0.2.9:5060", "x\r\ni: a@b\r\n");
         assert!(write(&event, 7, &mut out));
         let expected: [&[u8]; 14] = [
             b"HEP3\0\x77",
@@ -161,20 +155,14 @@ mod tests {
     fn directions_families_and_transports() {
         let sent = encoded(Kind::Sent, Transport::Tls, "192.0.2.1:5062", "192.0.2.9:5061", "x");
         assert_eq!((&*sent[&3], &*sent[&4]), (&[192, 0, 2, 9][..], &[192, 0, 2, 1][..]));
-        assert_eq!(
-            (&*sent[&7], &*sent[&8]),
-            (&5061u16.to_be_bytes()[..], &5062u16.to_be_bytes()[..])
-        );
+        assert_eq!((&*sent[&7], &*sent[&8]), (&5061u16.to_be_bytes()[..], &5062u16.to_be_bytes()[..]));
         assert_eq!(sent[&2], [6]);
         assert_eq!(sent[&12], [1, 2, 3, 4]);
         assert!(!sent.contains_key(&17), "no Call-ID");
         let wide = encoded(Kind::Received, Transport::Tcp, "[2001:db8::1]:1", "[::]:5060", "x");
         assert_eq!((&*wide[&1], wide[&5].len(), &*wide[&6]), (&[10][..], 16, &[0; 16][..]));
         let mapped = encoded(Kind::Received, Transport::Udp, "[::ffff:192.0.2.1]:1", "[::]:5060", "x");
-        assert_eq!(
-            (&*mapped[&1], &*mapped[&3], &*mapped[&4]),
-            (&[2][..], &[192, 0, 2, 1][..], &[0; 4][..])
-        );
+        assert_eq!((&*mapped[&1], &*mapped[&3], &*mapped[&4]), (&[2][..], &[192, 0, 2, 1][..], &[0; 4][..]));
         assert!(!mapped.contains_key(&5));
     }
 
@@ -185,11 +173,8 @@ mod tests {
         assert_eq!(chunks[&17].len(), CORRELATION_LONGEST);
         assert!(long.as_bytes().starts_with(&chunks[&15]) && chunks[&15].len() > 61_000);
         let mut out = Vec::new();
-        let words = Event {
-            kind: Kind::Decision,
-            way: None,
-            ..message(Kind::Sent, Transport::Udp, "192.0.2.1:1", "192.0.2.2:2", "")
-        };
+        let words =
+            Event { kind: Kind::Decision, way: None, ..message(Kind::Sent, Transport::Udp, "192.0.2.1:1", "192.0.2.2:2", "") };
         assert!(!write(&words, 0, &mut out));
     }
 }

@@ -99,10 +99,8 @@ fn mask_line(line: &mut [u8]) {
 
 fn is_credentials(name: &[u8]) -> bool {
     let name = trim(name);
-    matches!(
-        Name::parse(name),
-        Name::Authorization | Name::ProxyAuthorization | Name::AuthenticationInfo
-    ) || name.eq_ignore_ascii_case(b"proxy-authentication-info")
+    matches!(Name::parse(name), Name::Authorization | Name::ProxyAuthorization | Name::AuthenticationInfo)
+        || name.eq_ignore_ascii_case(b"proxy-authentication-info")
 }
 
 fn mask_credentials(value: &mut [u8]) {
@@ -239,13 +237,8 @@ fn mask_passwords(message: &mut [u8]) {
 fn behind_last_scheme(text: &[u8]) -> Option<usize> {
     let is_scheme = |colon: &usize| {
         let before = &text[..*colon];
-        let word = before
-            .iter()
-            .rposition(|byte| !byte.is_ascii_alphanumeric())
-            .map_or(0, |last| last + 1);
-        let is_sip = [&b"sip"[..], b"sips"]
-            .iter()
-            .any(|scheme| before[word..].eq_ignore_ascii_case(scheme));
+        let word = before.iter().rposition(|byte| !byte.is_ascii_alphanumeric()).map_or(0, |last| last + 1);
+        let is_sip = [&b"sip"[..], b"sips"].iter().any(|scheme| before[word..].eq_ignore_ascii_case(scheme));
         // Behind a colon it is part of a password.
         is_sip && !before[..word].ends_with(b":")
     };
@@ -329,13 +322,7 @@ mod tests {
 
     #[test]
     fn keys_of_media_however_they_are_written() {
-        for head in [
-            "a= crypto:1 A ",
-            "a =crypto:1 A ",
-            "a=crypto :1 A ",
-            "a\u{b}=\tCRYPTO\u{b}: 1 A ",
-            " a=crypto:1 A ",
-        ] {
+        for head in ["a= crypto:1 A ", "a =crypto:1 A ", "a=crypto :1 A ", "a\u{b}=\tCRYPTO\u{b}: 1 A ", " a=crypto:1 A "] {
             for (key, stars) in [
                 ("inline:KEY|2^20", "inline:***|2^20"),
                 ("inline: KEY|2^20", "inline: ***|2^20"),
@@ -349,26 +336,17 @@ mod tests {
                 }
             }
         }
-        masked(
-            "v=0\r\nk =clear:x\r\n k= y\r\nm=a\r\n",
-            "v=0\r\nk =*******\r\n ** *\r\nm=a\r\n",
-        );
+        masked("v=0\r\nk =clear:x\r\n k= y\r\nm=a\r\n", "v=0\r\nk =*******\r\n ** *\r\nm=a\r\n");
     }
 
     #[test]
     fn credentials_behind_odd_line_ends_and_blanks() {
-        masked(
-            "A B\rAuthorization: Digest KEY\r KEY\rTo: x\r\r",
-            "A B\rAuthorization: Digest ***\r ***\rTo: x\r\r",
-        );
+        masked("A B\rAuthorization: Digest KEY\r KEY\rTo: x\r\r", "A B\rAuthorization: Digest ***\r ***\rTo: x\r\r");
         masked(
             "A B\r\nAuthorization\u{b}: Digest KEY\rKEY\r\n Authorization\u{b} : KEY\r\n",
             "A B\r\nAuthorization\u{b}: Digest ***\r***\r\n ************** * ***\r\n",
         );
-        masked(
-            "A B\r\nTo: x\r\n Authorization: Basic KEY\r\n",
-            "A B\r\nTo: x\r\n Authorization: Basic ***\r\n",
-        );
+        masked("A B\r\nTo: x\r\n Authorization: Basic KEY\r\n", "A B\r\nTo: x\r\n Authorization: Basic ***\r\n");
     }
 
     #[test]

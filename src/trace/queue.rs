@@ -24,12 +24,7 @@ impl Default for Queue {
 
 impl Queue {
     pub fn with(most_events: usize, most_bytes: usize) -> Queue {
-        Queue {
-            events: VecDeque::new(),
-            bytes: 0,
-            most_events,
-            most_bytes,
-        }
+        Queue { events: VecDeque::new(), bytes: 0, most_events, most_bytes }
     }
 
     /// False: there is no room.
@@ -65,13 +60,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_number_and_in_bytes() {
-        let event = Arc::new(message(
-            Kind::Sent,
-            Transport::Udp,
-            "192.0.2.1:1",
-            "192.0.2.2:2",
-            &"x".repeat(1000),
-        ));
+        let event = Arc::new(message(Kind::Sent, Transport::Udp, "192.0.2.1:1", "192.0.2.2:2", &"x".repeat(1000)));
         let mut queue = Queue::with(3, usize::MAX);
         assert_eq!([0; 5].map(|_| queue.push(event.clone())), [true, true, true, false, false]);
         assert_eq!(queue.take_all().len(), 3);

@@ -121,14 +121,8 @@ mod tests {
             read(&format!("INVITE sip:c@d SIP/2.0\r\n{head}\r\nCall-ID: body\r\n")),
             ["7@z", "sip:a@x", "sip:b@y", "sip:c@d"]
         );
-        assert_eq!(
-            read(&format!("\r\n\r\nSIP/2.0 200 OK\r\n{head}")),
-            ["7@z", "sip:a@x", "sip:b@y", ""]
-        );
-        assert_eq!(
-            read("BYE sip:c@d SIP/2.0\nno colon\ni:\r\n 9@z\r\nFrom: <broken\r\ni: 10\r\n\r\n"),
-            ["9@z", "", "", "sip:c@d"]
-        );
+        assert_eq!(read(&format!("\r\n\r\nSIP/2.0 200 OK\r\n{head}")), ["7@z", "sip:a@x", "sip:b@y", ""]);
+        assert_eq!(read("BYE sip:c@d SIP/2.0\nno colon\ni:\r\n 9@z\r\nFrom: <broken\r\ni: 10\r\n\r\n"), ["9@z", "", "", "sip:c@d"]);
         for text in ["", "\r\n", "x", "\0\0\0", "SIP/2.0", "INVITE"] {
             assert_eq!(read(text), ["", "", "", ""], "{text:?}");
         }

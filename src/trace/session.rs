@@ -165,10 +165,7 @@ impl Session {
         if Instant::now() >= self.until {
             state.end.get_or_insert(End::Time);
         }
-        Batch {
-            events: state.queue.take_all(),
-            end: state.end,
-        }
+        Batch { events: state.queue.take_all(), end: state.end }
     }
 
     /// Events that found no room.
@@ -246,22 +243,11 @@ mod tests {
         assert_eq!(timed.take(NOW).end, None);
         assert_eq!(timed.take(Duration::from_secs(9)).end, Some(End::Time));
         let counted = session(None, Duration::from_secs(9), 2);
-        for kind in [
-            Kind::Received,
-            Kind::Decision,
-            Kind::Timer,
-            Kind::Sent,
-            Kind::Sent,
-            Kind::Decision,
-        ] {
+        for kind in [Kind::Received, Kind::Decision, Kind::Timer, Kind::Sent, Kind::Sent, Kind::Decision] {
             assert!(counted.push(event(kind)));
         }
         let batch = counted.take(NOW);
-        assert_eq!(
-            (batch.events.len(), batch.end),
-            (4, Some(End::Count)),
-            "decisions do not count"
-        );
+        assert_eq!((batch.events.len(), batch.end), (4, Some(End::Count)), "decisions do not count");
         assert_eq!(counted.lost(), 0);
         let stopped = session(None, Duration::from_secs(9), 100);
         stopped.push(event(Kind::Sent));

@@ -112,16 +112,11 @@ impl Taps {
             return Err("the server is ending".to_owned());
         }
         if readers.sessions.len() >= MOST_SESSIONS {
-            return Err(format!(
-                "{MOST_SESSIONS} traces are running, which is the limit: end one, or wait until one ends"
-            ));
+            return Err(format!("{MOST_SESSIONS} traces are running, which is the limit: end one, or wait until one ends"));
         }
         readers.sessions.push(session.clone());
         self.tell(&readers);
-        Ok(Tap {
-            taps: self.clone(),
-            session,
-        })
+        Ok(Tap { taps: self.clone(), session })
     }
 
     /// What the conf says of the collector. Its queue goes with the old one.
@@ -131,10 +126,7 @@ impl Taps {
                 let counters = [&self.sent, &self.unsent].map(Arc::clone);
                 let exporter = Exporter::start(collector.clone(), trace.hep_id, counters)
                     .map_err(|error| format!("the thread of the collector's copies: {error}"))?;
-                Some(Export {
-                    exporter,
-                    share: trace.share,
-                })
+                Some(Export { exporter, share: trace.share })
             }
             _ => None,
         };
@@ -219,14 +211,7 @@ struct Copy<'a> {
 
 impl<'a> Copy<'a> {
     fn new(core: u8, kind: Kind, way: Option<Way>, call_id: &'a [u8], bytes: &'a [u8]) -> Copy<'a> {
-        Copy {
-            core,
-            kind,
-            way,
-            call_id,
-            bytes,
-            made: None,
-        }
+        Copy { core, kind, way, call_id, bytes, made: None }
     }
 
     fn event(&mut self) -> Arc<Event> {
@@ -286,18 +271,11 @@ mod tests {
     const MESSAGE: &[u8] = b"BYE sip:bob@x SIP/2.0\r\nCall-ID: 1@a\r\nFrom: <sip:alice@x>\r\nAuthorization: Digest s\r\n\r\n";
 
     fn way() -> Way {
-        Way {
-            transport: Transport::Udp,
-            peer: "192.0.2.1:5060".parse().unwrap(),
-            own: "192.0.2.9:5060".parse().unwrap(),
-        }
+        Way { transport: Transport::Udp, peer: "192.0.2.1:5060".parse().unwrap(), own: "192.0.2.9:5060".parse().unwrap() }
     }
 
     fn query(call: Option<&str>, peer: Option<&str>) -> Query {
-        Query {
-            wanted: Wanted::new(call, None, peer).unwrap(),
-            ..Query::default()
-        }
+        Query { wanted: Wanted::new(call, None, peer).unwrap(), ..Query::default() }
     }
 
     fn words(tap: &Tap) -> Vec<String> {
@@ -357,10 +335,7 @@ mod tests {
         collector.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let taps = Taps::default();
         let conf = |share| Trace {
-            hep: Some(Collector {
-                host: "127.0.0.1".to_owned(),
-                port: collector.local_addr().unwrap().port(),
-            }),
+            hep: Some(Collector { host: "127.0.0.1".to_owned(), port: collector.local_addr().unwrap().port() }),
             hep_id: 7,
             share,
         };

@@ -31,9 +31,7 @@ impl Clock {
     }
 
     pub fn read(&self) -> Reading {
-        Reading {
-            ns: self.origin.elapsed().as_nanos() as u64,
-        }
+        Reading { ns: self.origin.elapsed().as_nanos() as u64 }
     }
 
     /// The time since 1970 at time 0, milliseconds.

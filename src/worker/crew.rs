@@ -125,13 +125,7 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
         }
     }
     let live = Arc::new(LiveConnections::new(cores, options.connections.connections));
-    Ok(Bound {
-        options,
-        addresses,
-        transports: listeners.iter().map(|(transport, _)| *transport).collect(),
-        sockets,
-        live,
-    })
+    Ok(Bound { options, addresses, transports: listeners.iter().map(|(transport, _)| *transport).collect(), sockets, live })
 }
 
 /// Nonces in use whose counts are remembered, at least, of the whole server: some 64 bytes each.
@@ -211,19 +205,10 @@ impl Bound {
         let (addresses, cores) = (self.addresses.clone(), self.options.cores.clone());
         let transports = self.transports.clone();
         let (office, workers) = self.workers(clock, make)?;
-        let mut crew = Crew {
-            clock,
-            addresses,
-            transports,
-            cores,
-            office,
-            threads: Vec::new(),
-        };
+        let mut crew = Crew { clock, addresses, transports, cores, office, threads: Vec::new() };
         for (number, worker) in workers.into_iter().enumerate() {
             let cpu = crew.cores.get(number).copied().unwrap_or(0);
-            let thread = thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || serve(worker, number, cpu))?;
+            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || serve(worker, number, cpu))?;
             crew.threads.push(thread);
         }
         Ok(crew)
@@ -232,10 +217,7 @@ impl Bound {
     /// The workers without threads, and the post office that reaches them: for whoever turns them himself.
     pub fn workers<E: Element>(self, clock: Clock, mut make: impl FnMut(u8) -> E) -> io::Result<(Arc<PostOffice>, Vec<Worker<E>>)> {
         let polls = (0..self.sockets.len()).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
-        let wakers = polls
-            .iter()
-            .map(|poll| Waker::new(poll.registry(), WAKER))
-            .collect::<io::Result<Vec<_>>>()?;
+        let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKER)).collect::<io::Result<Vec<_>>>()?;
         let office = Arc::new(PostOffice::new(wakers, self.options.mail));
         let mut workers = Vec::with_capacity(polls.len());
         for (number, (sockets, poll)) in self.sockets.into_iter().zip(polls).enumerate() {
@@ -261,10 +243,7 @@ impl Bound {
 /// A worker's thread.
 fn serve<E: Element>(mut worker: Worker<E>, number: usize, cpu: usize) {
     if let Err(error) = sys::pin(cpu) {
-        log::warn!(
-            "worker {number} is not pinned to core {cpu} ({error}); this machine has {} cores",
-            sys::online_cores()
-        );
+        log::warn!("worker {number} is not pinned to core {cpu} ({error}); this machine has {} cores", sys::online_cores());
     }
     if let Err(error) = worker.run() {
         log::error!("worker {number} stopped: {error}");
@@ -417,9 +396,7 @@ impl Stats {
     fn sum(workers: Vec<Report>, cores: &[usize], listeners: impl Iterator<Item = (Transport, SocketAddr)>) -> Stats {
         let mut stats = Stats {
             cores: cores.to_vec(),
-            listeners: listeners
-                .map(|(transport, address)| (transport, address, ListenerCounters::default()))
-                .collect(),
+            listeners: listeners.map(|(transport, address)| (transport, address, ListenerCounters::default())).collect(),
             ..Stats::default()
         };
         for report in &workers {

@@ -52,20 +52,11 @@ pub enum Fate {
 impl Held {
     /// `limit`: bytes that may wait, each answer counting for its own size too.
     pub fn new(limit: usize) -> Held {
-        Held {
-            queue: VecDeque::new(),
-            bytes: Vec::new(),
-            start: 0,
-            limit,
-            counters: HeldCounters::default(),
-        }
+        Held { queue: VecDeque::new(), bytes: Vec::new(), start: 0, limit, counters: HeldCounters::default() }
     }
 
     pub fn counters(&self) -> HeldCounters {
-        HeldCounters {
-            waiting: self.queue.len() as u64,
-            ..self.counters
-        }
+        HeldCounters { waiting: self.queue.len() as u64, ..self.counters }
     }
 
     /// Keeps an answer until a round is on disk. False when too many wait already: then it is to be refused.
@@ -76,12 +67,7 @@ impl Held {
             return false;
         }
         self.bytes.extend_from_slice(bytes);
-        self.queue.push_back(Entry {
-            round,
-            flow,
-            len: bytes.len(),
-            until: now.after_ms(PATIENCE_MS),
-        });
+        self.queue.push_back(Entry { round, flow, len: bytes.len(), until: now.after_ms(PATIENCE_MS) });
         true
     }
 
@@ -148,10 +134,7 @@ mod tests {
     }
 
     fn durable(durable: u64) -> Progress {
-        Progress {
-            durable,
-            is_failing: false,
-        }
+        Progress { durable, is_failing: false }
     }
 
     fn take(held: &mut Held, now: u64, progress: Progress) -> Option<(Fate, u16, String)> {
@@ -190,10 +173,7 @@ mod tests {
         for round in 1..=3 {
             held.put(at(0), round, flow(1), b"m");
         }
-        let failing = Progress {
-            durable: 1,
-            is_failing: true,
-        };
+        let failing = Progress { durable: 1, is_failing: true };
         assert_eq!(take(&mut held, 1, failing).unwrap().0, Fate::Kept);
         assert_eq!(take(&mut held, 1, failing).unwrap().0, Fate::Refused);
         assert_eq!(take(&mut held, PATIENCE_MS - 1, durable(1)), None);

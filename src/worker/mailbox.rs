@@ -130,10 +130,7 @@ impl PostOffice {
             asleep: AtomicBool::new(false),
             waker,
         });
-        PostOffice {
-            seats: seats.collect(),
-            limit,
-        }
+        PostOffice { seats: seats.collect(), limit }
     }
 
     pub fn cores(&self) -> usize {

@@ -85,10 +85,8 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     families! { list;
         gauge "strowger_banned_sources", "Sources that are banned now ([limits] ban)." = stats.numbers.banned_sources;
     }
-    let transactions = list.gauge(
-        "strowger_transactions",
-        "Transactions in memory, those that only answer retransmissions included.",
-    );
+    let transactions =
+        list.gauge("strowger_transactions", "Transactions in memory, those that only answer retransmissions included.");
     let occupancy = &stats.numbers.occupancy;
     transactions.of(&[("kind", &"server")], occupancy.server_transactions);
     transactions.of(&[("kind", &"client")], occupancy.client_transactions);
@@ -123,10 +121,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
 }
 
 fn trunks(list: &mut Families, trunks: &[(String, bool)]) {
-    let family = list.gauge(
-        "strowger_trunk_registered",
-        "Whether the registration with the carrier of a [[trunk]] holds: 1 or 0.",
-    );
+    let family = list.gauge("strowger_trunk_registered", "Whether the registration with the carrier of a [[trunk]] holds: 1 or 0.");
     for (name, is_registered) in trunks {
         family.of(&[("trunk", name)], *is_registered);
     }
@@ -153,22 +148,16 @@ fn messages(list: &mut Families, stats: &Stats) {
             let labels: [(&str, &dyn std::fmt::Display); 2] = [("transport", name), ("direction", &direction)];
             list.counter("strowger_message_bytes_total", "Bytes of the messages received and sent.")
                 .of(&labels, sum(&|traffic| traffic.bytes));
-            list.counter(
-                "strowger_message_batches_total",
-                "System calls that received or sent at least one message.",
-            )
-            .of(&labels, sum(&|traffic| traffic.batches));
+            list.counter("strowger_message_batches_total", "System calls that received or sent at least one message.")
+                .of(&labels, sum(&|traffic| traffic.batches));
         }
     }
 }
 
 /// Reached limits are counted by the rules, by the wires and beside them.
 fn hit(list: &mut Families, limit: &str, count: u64) {
-    list.counter(
-        "strowger_limit_hits_total",
-        "Times that something was refused or put off because a limit was reached.",
-    )
-    .of(&[("limit", &limit)], count);
+    list.counter("strowger_limit_hits_total", "Times that something was refused or put off because a limit was reached.")
+        .of(&[("limit", &limit)], count);
 }
 
 const SHED: (&str, &str) = (
@@ -212,8 +201,7 @@ fn rules(list: &mut Families, counters: &Counters) {
     for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
         hit(list, limit.label(), count);
     }
-    list.counter(SHED.0, SHED.1)
-        .of(&[("by", &"answer")], counters.limit_hits[Limit::Overload as usize]);
+    list.counter(SHED.0, SHED.1).of(&[("by", &"answer")], counters.limit_hits[Limit::Overload as usize]);
     by_label!(
         list,
         "strowger_dns_queries_total",
@@ -231,10 +219,8 @@ fn rules(list: &mut Families, counters: &Counters) {
 }
 
 fn dropped(list: &mut Families, stats: &Stats) {
-    let dropped = list.counter(
-        "strowger_dropped_total",
-        "Messages that were neither processed nor answered, or could not be sent.",
-    );
+    let dropped =
+        list.counter("strowger_dropped_total", "Messages that were neither processed nor answered, or could not be sent.");
     for (reason, count) in Drop::ALL.iter().zip(stats.numbers.counters.dropped) {
         dropped.of(&[("reason", &reason.label())], count);
     }
@@ -297,10 +283,7 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
     for transport in [Transport::Tcp, Transport::Tls] {
         let name = transport.word();
         for state in State::SHOWN {
-            connections.of(
-                &[("transport", &name), ("state", &state.label())],
-                streams.open(transport, state),
-            );
+            connections.of(&[("transport", &name), ("state", &state.label())], streams.open(transport, state));
         }
     }
     families! { list;
@@ -361,10 +344,8 @@ fn handshakes(list: &mut Families, streams: &StreamCounters) {
             handshakes.of(&[("side", side), ("kind", &kind)], pick(counters));
         }
     }
-    let calls = list.counter(
-        "strowger_tls_handshake_calls_total",
-        "Calls of SSL_do_handshake: one for each flight of a handshake.",
-    );
+    let calls =
+        list.counter("strowger_tls_handshake_calls_total", "Calls of SSL_do_handshake: one for each flight of a handshake.");
     for (side, counters) in SIDES.iter().zip(&streams.handshakes) {
         calls.of(&[("side", side)], counters.calls);
     }
@@ -409,29 +390,12 @@ fn workers(list: &mut Families, stats: &Stats) {
 }
 
 fn traces(list: &mut Families, trace: &TraceCounters) {
-    list.gauge("strowger_traces", "Clients that follow calls now (strowger trace).")
-        .is(trace.sessions);
+    list.gauge("strowger_traces", "Clients that follow calls now (strowger trace).").is(trace.sessions);
     for (name, help, count) in [
-        (
-            "strowger_trace_events_total",
-            "Messages, decisions and timers that were copied for those who follow calls.",
-            trace.shown,
-        ),
-        (
-            "strowger_trace_lost_total",
-            "The same that were not copied, because whoever follows calls reads too slowly.",
-            trace.lost,
-        ),
-        (
-            "strowger_hep_sent_total",
-            "Copies of messages that were sent to the collector ([trace] hep).",
-            trace.hep_sent,
-        ),
-        (
-            "strowger_hep_lost_total",
-            "Copies of messages that could not be sent to it.",
-            trace.hep_lost,
-        ),
+        ("strowger_trace_events_total", "Messages, decisions and timers that were copied for those who follow calls.", trace.shown),
+        ("strowger_trace_lost_total", "The same that were not copied, because whoever follows calls reads too slowly.", trace.lost),
+        ("strowger_hep_sent_total", "Copies of messages that were sent to the collector ([trace] hep).", trace.hep_sent),
+        ("strowger_hep_lost_total", "Copies of messages that could not be sent to it.", trace.hep_lost),
     ] {
         list.counter(name, help).is(count);
     }

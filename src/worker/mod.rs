@@ -241,12 +241,7 @@ impl<E: Element> Worker<E> {
         if self.wires.has_more() || !self.mailbox.may_sleep() || self.has_due_held() {
             return Some(Duration::ZERO);
         }
-        let due = [
-            self.element.next_timeout(),
-            self.element.next_load(),
-            self.wires.next_timeout(),
-            self.held.next_timeout(),
-        ];
+        let due = [self.element.next_timeout(), self.element.next_load(), self.wires.next_timeout(), self.held.next_timeout()];
         let due = due.into_iter().flatten().min()?;
         let on_grid = due.as_ms().checked_next_multiple_of(self.timer_grid_ms)?;
         let due_ns = on_grid.checked_mul(1_000_000)?;

@@ -43,14 +43,7 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(gather: Duration) -> Pace {
-        Pace {
-            gather,
-            sleep: gather,
-            since: Reading::default(),
-            count: 0,
-            busy_ns: 0,
-            is_brisk: false,
-        }
+        Pace { gather, sleep: gather, since: Reading::default(), count: 0, busy_ns: 0, is_brisk: false }
     }
 
     /// Messages came.
@@ -148,9 +141,7 @@ mod tests {
                 let start = now;
                 now.ns += 100_000;
                 pace.count(5);
-                let end = Reading {
-                    ns: start.ns + 1000 * percent,
-                };
+                let end = Reading { ns: start.ns + 1000 * percent };
                 pace.turn(start, end);
             }
             pace.sleep().is_some()

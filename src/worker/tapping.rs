@@ -63,9 +63,5 @@ fn way(flow: &Flow, own: Option<SocketAddr>) -> Way {
         IpAddr::V4(_) => IpAddr::from([0; 4]),
         IpAddr::V6(_) => IpAddr::from([0; 16]),
     };
-    Way {
-        transport: flow.transport,
-        peer: flow.peer,
-        own: own.unwrap_or(SocketAddr::new(any, 0)),
-    }
+    Way { transport: flow.transport, peer: flow.peer, own: own.unwrap_or(SocketAddr::new(any, 0)) }
 }

@@ -139,10 +139,7 @@ impl Element for Echo {
 }
 
 fn crew(cores: usize, listeners: &[&str]) -> (Crew, Arc<Notes>) {
-    let mut options = Options {
-        cores: vec![0; cores],
-        ..Options::default()
-    };
+    let mut options = Options { cores: vec![0; cores], ..Options::default() };
     options.udp.batch = 16;
     let datagrams = |text: &&str| (Transport::Udp, text.parse().unwrap());
     crew_of(options, &listeners.iter().map(datagrams).collect::<Vec<_>>())
@@ -353,17 +350,11 @@ fn a_second_server_is_refused_and_so_is_a_silent_partner() {
         let (crew, _) = crew(cores, &["127.0.0.1:0", "[::1]:0"]);
         for second in [1, 2] {
             for address in crew.addresses() {
-                let options = Options {
-                    cores: vec![0; second],
-                    ..Options::default()
-                };
+                let options = Options { cores: vec![0; second], ..Options::default() };
                 let free = (Transport::Udp, "127.0.0.1:0".parse().unwrap());
                 let taken = (Transport::Udp, *address);
                 let error = bind(options, &[free, taken]).err().unwrap();
-                assert_eq!(
-                    error.to_string(),
-                    format!("cannot listen on udp {address}: address in use by another socket")
-                );
+                assert_eq!(error.to_string(), format!("cannot listen on udp {address}: address in use by another socket"));
             }
         }
     }
@@ -374,10 +365,7 @@ fn a_second_server_is_refused_and_so_is_a_silent_partner() {
     other.bind(&any.into()).unwrap();
     let taken = other.local_addr().unwrap().as_socket().unwrap();
     for cores in [1, 2] {
-        let options = Options {
-            cores: vec![0; cores],
-            ..Options::default()
-        };
+        let options = Options { cores: vec![0; cores], ..Options::default() };
         assert!(bind(options, &[(Transport::Udp, taken)]).is_err());
     }
 }
@@ -387,11 +375,7 @@ fn stop_joins_and_the_address_is_free_again() {
     let (mut crew, notes) = crew(2, &["127.0.0.1:0"]);
     let address = crew.addresses()[0];
     assert!(crew.is_whole());
-    crew.reload(&Change {
-        settings: Arc::default(),
-        connections: crate::net::Limits::default(),
-        tls: None,
-    });
+    crew.reload(&Change { settings: Arc::default(), connections: crate::net::Limits::default(), tls: None });
     crew.drain();
     until("both are configured", || notes.configured.load(Ordering::SeqCst) == 2);
     until("both know of the end", || notes.drained.load(Ordering::SeqCst) == 2);
@@ -408,9 +392,7 @@ fn users_reach_every_worker_and_those_of_before_are_let_go() {
     until("both have them", || Arc::strong_count(&first) == 3);
     let second = Arc::new(Users::default());
     crew.users(&second);
-    until("both have the others", || {
-        Arc::strong_count(&second) == 3 && Arc::strong_count(&first) == 1
-    });
+    until("both have the others", || Arc::strong_count(&second) == 3 && Arc::strong_count(&first) == 1);
 }
 
 #[test]
@@ -431,12 +413,7 @@ fn metrics_have_their_names_once_and_in_order() {
         is_draining: true,
         log_lines_lost: 0,
         trace: crate::trace::TraceCounters::default(),
-        records: Some(metrics::RecordNumbers {
-            dialogs: 4,
-            written: 9,
-            lost: 2,
-            unrecorded: 1,
-        }),
+        records: Some(metrics::RecordNumbers { dialogs: 4, written: 9, lost: 2, unrecorded: 1 }),
         trunks: vec![("carrier".to_owned(), true)],
     };
     let first = metrics::metrics(&crew.stats(), &beside);

@@ -71,11 +71,7 @@ impl Turns {
         self.messages += 1;
         self.bytes += bytes.len() as u64;
         if self.largest.is_none_or(|largest| bytes.len() > largest.size) {
-            self.largest = Some(Largest {
-                size: bytes.len(),
-                peer,
-                beginning: bytes.first_chunk().copied().unwrap_or_default(),
-            });
+            self.largest = Some(Largest { size: bytes.len(), peer, beginning: bytes.first_chunk().copied().unwrap_or_default() });
         }
     }
 
@@ -111,12 +107,7 @@ impl Turns {
             return;
         }
         let largest = match &self.largest {
-            Some(largest) => format!(
-                ", the largest {} of {} bytes from {}",
-                largest.kind(),
-                largest.size,
-                largest.peer
-            ),
+            Some(largest) => format!(", the largest {} of {} bytes from {}", largest.kind(), largest.size, largest.peer),
             None => String::new(),
         };
         let cause = match has_run {

@@ -53,13 +53,7 @@ impl Agent {
     }
 
     fn on(address: SocketAddr, peer: SocketAddr, wire: Wire) -> Agent {
-        Agent {
-            address,
-            peer,
-            wire,
-            cseq: Cell::new(0),
-            log: RefCell::default(),
-        }
+        Agent { address, peer, wire, cseq: Cell::new(0), log: RefCell::default() }
     }
 
     fn on_line(line: Line) -> Agent {
@@ -269,26 +263,13 @@ impl Agent {
 
     /// A request within the dialog that `response` (2xx to `invite`) made, with the route set that it carries.
     pub fn in_dialog(&self, method: &str, invite: &Request, response: &Message) -> Request {
-        let target = response
-            .contacts()
-            .first()
-            .cloned()
-            .unwrap_or_else(|| panic!("no Contact in {response:?}"));
+        let target = response.contacts().first().cloned().unwrap_or_else(|| panic!("no Contact in {response:?}"));
         let mut request = self.request(method, &target);
         request.from.clone_from(&invite.from);
         request.to = response.header("to").unwrap_or_default().to_owned();
         request.call_id.clone_from(&invite.call_id);
-        request.cseq = if method == "ACK" {
-            invite.cseq
-        } else {
-            invite.cseq + request.cseq
-        };
-        request.extra = response
-            .all("record-route")
-            .iter()
-            .rev()
-            .map(|route| format!("Route: {route}"))
-            .collect();
+        request.cseq = if method == "ACK" { invite.cseq } else { invite.cseq + request.cseq };
+        request.extra = response.all("record-route").iter().rev().map(|route| format!("Route: {route}")).collect();
         request
     }
 }

@@ -127,10 +127,8 @@ pub fn register_and_fail(place: &Place, server: &Server) -> Vec<String> {
     for (name, password, status) in [("right", "open-phone", "200"), ("wrong", "guess", "401")] {
         let scenario = REGISTER.replace("PASSWORD", password).replace("STATUS", status);
         let scenario = Scenario::Text(scenario.leak());
-        let report = Sipp::new(place, name, place.at(CALLER), scenario)
-            .calls(1)
-            .call("phone", server.address, server.address)
-            .succeed(1);
+        let report =
+            Sipp::new(place, name, place.at(CALLER), scenario).calls(1).call("phone", server.address, server.address).succeed(1);
         let sent = report.messages.iter().filter(|traced| traced.sent);
         for message in sent.map(|traced| &traced.message) {
             // The reader divides a list at its commas, which stand between the parameters too.
@@ -154,18 +152,15 @@ fn uac() -> String {
     let start = text.find("  <send").expect("the INVITE");
     let end = text.find("  <recv").expect("what follows it");
     let invite = &text[start..end];
-    let again = invite.replace("CSeq: 1 INVITE", "CSeq: 2 INVITE").replace(
-        "Content-Type:",
-        "[authentication username=caller password=open-caller]\nContent-Type:",
-    );
+    let again = invite
+        .replace("CSeq: 1 INVITE", "CSeq: 2 INVITE")
+        .replace("Content-Type:", "[authentication username=caller password=open-caller]\nContent-Type:");
     let ack = format!(
         "  <recv response=\"407\" auth=\"true\"/>\n  <send><![CDATA[\n\
          ACK sip:[service]@[remote_ip]:[remote_port] SIP/2.0\n[last_Via:]\nMax-Forwards: 70\n\
          From: \"Caller\" {ours};tag=[pid]a[call_number]\n[last_To:]\nCall-ID: [call_id]\nCSeq: 1 ACK\nContent-Length: 0\n\n]]></send>\n"
     );
-    let rest = text[end..]
-        .replace("CSeq: 1 ACK", "CSeq: 2 ACK")
-        .replace("CSeq: 2 BYE", "CSeq: 3 BYE");
+    let rest = text[end..].replace("CSeq: 1 ACK", "CSeq: 2 ACK").replace("CSeq: 2 BYE", "CSeq: 3 BYE");
     format!("{}{invite}{ack}{again}{rest}", &text[..start])
 }
 
@@ -183,10 +178,8 @@ fn a_caller_proves_itself_once_for_each_call() {
         .succeed(CALLS);
     let callee = callee.succeed(CALLS);
     for messages in by_call(caller.received()).values() {
-        let challenges: Vec<&Message> = messages
-            .iter()
-            .filter(|message| message.is_final_for("INVITE") && message.cseq() == 1)
-            .collect();
+        let challenges: Vec<&Message> =
+            messages.iter().filter(|message| message.is_final_for("INVITE") && message.cseq() == 1).collect();
         assert_eq!(challenges.len(), 1);
         assert!(challenges[0].answers("INVITE", 407));
         let line = one(challenges[0], "proxy-authenticate");
@@ -198,10 +191,7 @@ fn a_caller_proves_itself_once_for_each_call() {
     assert_eq!(to_callee.iter().filter(|m| m.is("INVITE")).count(), CALLS as usize);
     for message in &to_callee {
         assert!(message.all("proxy-authorization").is_empty(), "{message:?}");
-        assert!(
-            !(message.is("ACK") && message.cseq() == 1),
-            "the ACK of the 407 stays: {message:?}"
-        );
+        assert!(!(message.is("ACK") && message.cseq() == 1), "the ACK of the 407 stays: {message:?}");
     }
 }
 

@@ -53,15 +53,8 @@ impl Baresip {
     fn start(place: &Place, server: &Server, way: &Way, user: &'static str, host: u8) -> Baresip {
         let folder = place.path(user);
         fs::create_dir(&folder).expect("the phone's folder");
-        let modules = [
-            "/usr/lib/baresip/modules",
-            "/usr/local/lib/baresip/modules",
-            "/usr/lib64/baresip/modules",
-        ];
-        let modules = modules
-            .iter()
-            .find(|path| Path::new(path).exists())
-            .expect("baresip's modules");
+        let modules = ["/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/usr/lib64/baresip/modules"];
+        let modules = modules.iter().find(|path| Path::new(path).exists()).expect("baresip's modules");
         let microphone = folder.join("microphone.wav");
         fs::write(&microphone, silence()).expect("the phone's microphone");
         let (ip, microphone) = (place.ip(host), microphone.display());
@@ -81,34 +74,12 @@ impl Baresip {
         let account = format!("<{aor}>;regint=600;auth_pass=open-{user}\n");
         fs::write(folder.join("accounts"), account).expect("accounts");
         fs::write(folder.join("contacts"), "").expect("contacts");
-        let arguments = [
-            "-4".to_owned(),
-            "-s".to_owned(),
-            "-f".to_owned(),
-            folder.display().to_string(),
-        ];
-        let process = Process::start(
-            place,
-            user,
-            Path::new("baresip"),
-            &arguments,
-            &[("HOME", &folder.display().to_string())],
-        );
+        let arguments = ["-4".to_owned(), "-s".to_owned(), "-f".to_owned(), folder.display().to_string()];
+        let process = Process::start(place, user, Path::new("baresip"), &arguments, &[("HOME", &folder.display().to_string())]);
         let control = wait_for(Duration::from_secs(10), || TcpStream::connect((ip, 4444)).ok());
-        let control = control.unwrap_or_else(|| {
-            panic!(
-                "baresip does not open its control port: {}{}",
-                process.stdout(),
-                process.stderr()
-            )
-        });
-        Baresip {
-            process,
-            control,
-            user,
-            aor,
-            server: server.address.ip(),
-        }
+        let control =
+            control.unwrap_or_else(|| panic!("baresip does not open its control port: {}{}", process.stdout(), process.stderr()));
+        Baresip { process, control, user, aor, server: server.address.ip() }
     }
 
     /// A command to the phone, e.g. `dial`: a netstring of JSON.
@@ -119,9 +90,7 @@ impl Baresip {
 
     /// Waits until the phone reports an event, e.g. `CALL_ESTABLISHED`.
     fn event(&mut self, event: &str) {
-        self.control
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .expect("a time-out");
+        self.control.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
         let mut heard = String::new();
         let found = wait_for(Duration::from_secs(10), || {
             let mut buffer = [0; 4096];
@@ -150,12 +119,8 @@ impl Baresip {
     }
 
     fn wait_for_message(&self, what: &str, fits: impl Fn(bool, &Message) -> bool) -> Message {
-        let found = wait_for(Duration::from_secs(10), || {
-            self.trace().into_iter().find(|(sent, message)| fits(*sent, message))
-        });
-        found
-            .unwrap_or_else(|| panic!("{} has not seen {what}:\n{}", self.user, self.process.stdout()))
-            .1
+        let found = wait_for(Duration::from_secs(10), || self.trace().into_iter().find(|(sent, message)| fits(*sent, message)));
+        found.unwrap_or_else(|| panic!("{} has not seen {what}:\n{}", self.user, self.process.stdout())).1
     }
 }
 
@@ -262,15 +227,13 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
     assert_eq!(invite.all("record-route").len(), 1);
     assert_eq!(invite.max_forwards(), Some(69));
     for method in ["ACK", "BYE"] {
-        let arrived = bob.wait_for_message(method, |sent, message| {
-            !sent && message.is(method) && message.call_id() == invite.call_id()
-        });
+        let arrived =
+            bob.wait_for_message(method, |sent, message| !sent && message.is(method) && message.call_id() == invite.call_id());
         assert_eq!(arrived.vias().len(), 2, "{arrived:?}");
         assert!(arrived.all("route").is_empty(), "{arrived:?}");
         assert_eq!(
             vec![arrived.request_uri().to_owned()],
-            bob.wait_for_message("200", |sent, message| sent && message.answers("INVITE", 200))
-                .contacts()
+            bob.wait_for_message("200", |sent, message| sent && message.answers("INVITE", 200)).contacts()
         );
     }
     let heard: Vec<Message> = alice
@@ -280,13 +243,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
         .map(|(_, message)| message)
         .collect();
     assert!(heard.iter().any(|message| message.answers("INVITE", 100)));
-    assert_eq!(
-        heard
-            .iter()
-            .filter(|message| message.is_final_for("INVITE") && !message.answers("INVITE", 407))
-            .count(),
-        1
-    );
+    assert_eq!(heard.iter().filter(|message| message.is_final_for("INVITE") && !message.answers("INVITE", 407)).count(), 1);
     assert_eq!(heard.iter().filter(|message| message.is_final_for("BYE")).count(), 1);
 
     // The other way round, and given up while it rings.
@@ -302,9 +259,8 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
     // Phones that are switched off take their bindings with them.
     for (phone, ip) in [(&mut alice, &at_alice), (&mut bob, &at_bob)] {
         phone.command("quit", "");
-        let gone = wait_for(Duration::from_secs(5), || {
-            (!server.show(place, phone.user).stdout.contains(ip.as_str())).then_some(())
-        });
+        let gone =
+            wait_for(Duration::from_secs(5), || (!server.show(place, phone.user).stdout.contains(ip.as_str())).then_some(()));
         assert!(gone.is_some(), "{} is still registered", phone.user);
     }
 }

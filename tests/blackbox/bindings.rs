@@ -34,12 +34,9 @@ fn a_phone_that_registers_anew_by_connection_after_connection_is_called_by_the_l
         .set("server", "cores", "[0, 1]")
         .start(&place);
     let domain = server.address.to_string();
-    for (user, secure, instance, keeps_open) in [
-        ("one", false, "", false),
-        ("two", false, INSTANCE, true),
-        ("three", true, "", false),
-        ("four", true, INSTANCE, true),
-    ] {
+    for (user, secure, instance, keeps_open) in
+        [("one", false, "", false), ("two", false, INSTANCE, true), ("three", true, "", false), ("four", true, INSTANCE, true)]
+    {
         let mut open = Vec::new();
         for n in 0..14 {
             let phone = match secure {
@@ -286,14 +283,7 @@ fn an_operators_contact_is_one_that_a_message_could_bring() {
     let aor = format!("desk@{}", server.address.ip());
     let itself = format!("sip:desk@{}", server.address);
     let long = format!("sip:{}@192.0.2.1", "x".repeat(2000));
-    for contact in [
-        "sip:a@192.0.2.1\r\nX-Injected: yes",
-        "sip:a@192.0.2.1>",
-        "sip:a@192.0.2.1 b",
-        "*",
-        &itself,
-        &long,
-    ] {
+    for contact in ["sip:a@192.0.2.1\r\nX-Injected: yes", "sip:a@192.0.2.1>", "sip:a@192.0.2.1 b", "*", &itself, &long] {
         let outcome = server.command(&place, &["ul", "add", &aor, contact]);
         assert_eq!(outcome.code, Some(1), "{contact:?}: {outcome:?}");
     }

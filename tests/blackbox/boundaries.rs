@@ -21,10 +21,7 @@ fn conf(place: &Place) -> (Conf, Authority) {
 
 /// An agent over TCP, and one over TLS.
 fn agents(place: &Place, server: &Server, authority: &Authority) -> [Agent; 2] {
-    [
-        Agent::tcp(place.ip(CALLER), server.address),
-        Agent::tls(place.ip(CALLER), server.secure(), authority, NAME, None),
-    ]
+    [Agent::tcp(place.ip(CALLER), server.address), Agent::tls(place.ip(CALLER), server.secure(), authority, NAME, None)]
 }
 
 fn options(agent: &Agent, server: &Server) -> Request {
@@ -50,18 +47,8 @@ fn noise_before_a_request() {
     let place = Place::new("noise");
     let (conf, authority) = conf(&place);
     let server = conf.start(&place);
-    let noises: &[&[u8]] = &[
-        b"\r\r\n",
-        b"\r",
-        b"\n",
-        b"\n\n",
-        b"\n\r",
-        b"\r\n",
-        b"\0",
-        b"\0\0\0\0",
-        b"\r\n\0\r\n",
-        b"\r\r\r\n\n\n",
-    ];
+    let noises: &[&[u8]] =
+        &[b"\r\r\n", b"\r", b"\n", b"\n\n", b"\n\r", b"\r\n", b"\0", b"\0\0\0\0", b"\r\n\0\r\n", b"\r\r\r\n\n\n"];
     for agent in agents(&place, &server, &authority) {
         for noise in noises {
             for piece in [1, 2, 3, 1 << 16] {
@@ -114,10 +101,7 @@ fn text_before_a_request() {
     let unframed = server.stat(&place, "strowger_connections_unframed_total");
     assert_eq!(unframed, count);
     server.expect_log(&["not SIP"]);
-    assert!(
-        phone.receive(Duration::from_millis(100)).is_none(),
-        "nothing of it was relayed"
-    );
+    assert!(phone.receive(Duration::from_millis(100)).is_none(), "nothing of it was relayed");
 }
 
 /// What is no SIP and has no request in it is closed at once, and what is not even text before its end.
@@ -143,18 +127,12 @@ fn other_protocols() {
             for agent in agents(&place, &server, &authority) {
                 // What is closed in the middle takes no more.
                 let _ = other.chunks(piece).all(|piece| agent.try_send(piece));
-                assert!(
-                    agent.end(Duration::from_secs(2)).is_some(),
-                    "{} is closed",
-                    other.escape_ascii()
-                );
+                assert!(agent.end(Duration::from_secs(2)).is_some(), "{} is closed", other.escape_ascii());
                 assert!(agent.log().is_empty());
             }
         }
     }
-    let gone = wait_for(Duration::from_secs(2), || {
-        (server.stat(&place, "strowger_connections") == 0.0).then_some(())
-    });
+    let gone = wait_for(Duration::from_secs(2), || (server.stat(&place, "strowger_connections") == 0.0).then_some(()));
     assert!(gone.is_some());
     server.assert_alive(&place, CALLER);
 }
@@ -254,10 +232,7 @@ fn what_is_sent_to_who_has_begun_prolongs_nothing() {
 fn a_slow_message_that_becomes_whole_and_pings() {
     let place = Place::new("slow-message");
     let (conf, authority) = conf(&place);
-    let server = conf
-        .set("connections", "idle_timeout", "\"3s\"")
-        .set("connections", "message_timeout", "\"3s\"")
-        .start(&place);
+    let server = conf.set("connections", "idle_timeout", "\"3s\"").set("connections", "message_timeout", "\"3s\"").start(&place);
     let pinging = Agent::tcp(place.ip(CALLER), server.address);
     assert_ok(&pinging, &server);
     for secure in [false, true] {
@@ -318,9 +293,7 @@ fn who_has_gone_takes_no_place() {
                 agent.try_send(last);
                 drop(agent);
             }
-            let gone = wait_for(Duration::from_secs(2), || {
-                (server.stat(&place, "strowger_connections") == 0.0).then_some(())
-            });
+            let gone = wait_for(Duration::from_secs(2), || (server.stat(&place, "strowger_connections") == 0.0).then_some(()));
             assert!(gone.is_some(), "{}", last.escape_ascii());
         }
     }
@@ -337,9 +310,7 @@ fn a_hundred_and_ten_that_say_hello() {
     let server = conf.set("connections", "max", "100").start(&place);
     for _ in 0..110 {
         let mut stream = TcpStream::connect(server.address).expect("a connection");
-        stream
-            .write_all(b"HELLO WORLD\r\nContent-Length: 0\r\n\r\n")
-            .expect("a greeting");
+        stream.write_all(b"HELLO WORLD\r\nContent-Length: 0\r\n\r\n").expect("a greeting");
     }
     assert_ok(&Agent::tcp(place.ip(CALLER), server.address), &server);
     let hits = server.stats(&place)["strowger_limit_hits_total{limit=\"connections\"}"];
@@ -388,9 +359,7 @@ fn who_waits_for_an_answer_keeps_its_place_while_there_is_room() {
         phone.respond(arrived, 200, &[]);
         assert_eq!(agent.final_for(request).status(), Some(200));
     }
-    let left = wait_for(Duration::from_secs(2), || {
-        (server.stat(&place, "strowger_connections") == 2.0).then_some(())
-    });
+    let left = wait_for(Duration::from_secs(2), || (server.stat(&place, "strowger_connections") == 2.0).then_some(()));
     assert!(left.is_some(), "they have what was owed to them");
 }
 

@@ -50,12 +50,7 @@ fn no_answer_is_more_than_three_times_as_long_as_a_question_that_may_be_forged()
     all.contact = None;
     let answer = query.ask(&all);
     assert_eq!(answer.contacts().len(), 10, "{answer:?}");
-    let register = phone.register(
-        &server.address.to_string(),
-        "carol",
-        &format!("<sip:carol@{}>", phone.address),
-        60,
-    );
+    let register = phone.register(&server.address.to_string(), "carol", &format!("<sip:carol@{}>", phone.address), 60);
     assert_eq!(phone.ask(&register).contacts().len(), 1);
 }
 
@@ -63,10 +58,7 @@ fn no_answer_is_more_than_three_times_as_long_as_a_question_that_may_be_forged()
 #[test]
 fn large_requests_that_wait_take_memory_that_comes_back() {
     let place = Place::new("weight");
-    let mut server = Conf::new(&place)
-        .set("timers", "t1", "\"100ms\"")
-        .set("timers", "linger", "\"2s\"")
-        .start(&place);
+    let mut server = Conf::new(&place).set("timers", "t1", "\"100ms\"").set("timers", "linger", "\"2s\"").start(&place);
     let silent = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", silent.address);
     let caller = Agent::new(place.at(CALLER), server.address);

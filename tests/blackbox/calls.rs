@@ -18,9 +18,7 @@ fn built_in_uac_and_uas() {
     let place = Place::new("builtin");
     let server = Conf::new(&place).start(&place);
     server.bind(&place, "bob", place.at(CALLEE));
-    let callee = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::BuiltIn("uas"))
-        .calls(CALLS)
-        .answer();
+    let callee = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::BuiltIn("uas")).calls(CALLS).answer();
     let caller = Sipp::new(&place, "uac", place.at(CALLER), Scenario::BuiltIn("uac"))
         .calls(CALLS)
         .with(&["-r", "50"])
@@ -32,10 +30,7 @@ fn built_in_uac_and_uas() {
     assert_eq!(to_caller.len(), CALLS as usize);
     for messages in to_caller.values() {
         assert!(messages.iter().any(|message| message.answers("INVITE", 100)), "no 100 Trying");
-        assert!(
-            messages.iter().any(|message| message.answers("INVITE", 180)),
-            "no 180 Ringing"
-        );
+        assert!(messages.iter().any(|message| message.answers("INVITE", 180)), "no 180 Ringing");
         for method in ["INVITE", "BYE"] {
             let finals: Vec<_> = messages.iter().filter(|message| message.is_final_for(method)).collect();
             assert_eq!(finals.len(), 1, "final responses to {method}: {finals:#?}");
@@ -50,10 +45,7 @@ fn built_in_uac_and_uas() {
     let to_callee = by_call(callee.received());
     assert_eq!(to_callee.len(), CALLS as usize);
     for messages in to_callee.values() {
-        assert_eq!(
-            messages.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(messages.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         for message in messages {
             assert_relayed(message, &server.address.to_string(), place.at(CALLER));
             assert_eq!(message.request_uri(), format!("sip:bob@{}", place.at(CALLEE)));
@@ -85,10 +77,7 @@ fn calls_by_record_route() {
         let left = &left[call];
         assert_eq!(left.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         for leaving in left {
-            let coming = came
-                .iter()
-                .find(|message| message.method() == leaving.method())
-                .expect("what leaves has come");
+            let coming = came.iter().find(|message| message.method() == leaving.method()).expect("what leaves has come");
             assert_eq!(leaving.vias().len(), coming.vias().len() + 1);
             assert_eq!(leaving.vias()[1].branch, coming.top_via().branch);
             assert_eq!(leaving.max_forwards(), coming.max_forwards().map(|hops| hops - 1));
@@ -97,16 +86,11 @@ fn calls_by_record_route() {
                 assert_eq!(leaving.header(name), coming.header(name), "{name} must leave as it came");
             }
             assert!(leaving.all("route").is_empty(), "our own Route must be gone: {leaving:?}");
-            assert_eq!(
-                uri_of(leaving.request_uri()).split(';').next(),
-                Some(format!("sip:bob@{}", behind.address).as_str())
-            );
+            assert_eq!(uri_of(leaving.request_uri()).split(';').next(), Some(format!("sip:bob@{}", behind.address).as_str()));
         }
         assert_record_routed(&left[0], &server.address.to_string());
         assert!(
-            came.iter()
-                .filter(|message| message.is("ACK") || message.is("BYE"))
-                .all(|message| message.all("route").len() == 1)
+            came.iter().filter(|message| message.is("ACK") || message.is("BYE")).all(|message| message.all("route").len() == 1)
         );
     }
     // The callee's responses: what it said, less our Via.
@@ -129,10 +113,7 @@ fn calls_by_record_route() {
             };
             assert_eq!(places(back[0]), places(answer));
         }
-        assert_eq!(
-            returned[call].iter().filter(|message| message.answers("INVITE", 100)).count(),
-            1
-        );
+        assert_eq!(returned[call].iter().filter(|message| message.answers("INVITE", 100)).count(), 1);
     }
 }
 
@@ -166,11 +147,7 @@ fn assert_record_routed(invite: &Message, server: &str) {
     assert_eq!(routes.len(), 1, "{invite:?}");
     let uri = uri_of(&routes[0]);
     assert_eq!(host_of(&uri), server);
-    assert!(
-        uri.split(';')
-            .any(|parameter| parameter == "lr" || parameter.starts_with("lr=")),
-        "{uri}"
-    );
+    assert!(uri.split(';').any(|parameter| parameter == "lr" || parameter.starts_with("lr=")), "{uri}");
 }
 
 /// Messages by Call-ID, in the order of the wire.

@@ -19,17 +19,8 @@ const COLLECTOR: u8 = 9;
 const PORT: u16 = 9060;
 
 /// The columns of the table that Kamailio's module sipcapture writes: those that are numbers, and the others.
-const NUMBERS: [&str; 9] = [
-    "date",
-    "micro_ts",
-    "source_port",
-    "destination_port",
-    "contact_port",
-    "originator_port",
-    "proto",
-    "family",
-    "type",
-];
+const NUMBERS: [&str; 9] =
+    ["date", "micro_ts", "source_port", "destination_port", "contact_port", "originator_port", "proto", "family", "type"];
 const COLUMNS: &str = "date micro_ts method reply_reason ruri ruri_user ruri_domain from_user from_domain from_tag to_user to_domain to_tag \
     pid_user contact_user auth_user callid callid_aleg via_1 via_1_branch cseq diversion reason content_type auth authorization user_agent \
     source_ip source_port destination_ip destination_port contact_ip contact_port originator_ip originator_port correlation_id proto family \
@@ -80,18 +71,13 @@ impl Kamailio {
             (is_taken || process.exited().is_some()).then_some(is_taken)
         });
         assert_eq!(ready, Some(true), "Kamailio: {}", process.stderr());
-        Kamailio {
-            process: Some(process),
-            table,
-        }
+        Kamailio { process: Some(process), table }
     }
 
     /// Waits for so many messages. Of each: method or status, both ends, correlation, node, and the message, the oldest first.
     fn collect(mut self, count: usize) -> Vec<[String; 5]> {
         let process = self.process.take().expect("a collector that runs");
-        wait_for(Duration::from_secs(10), || {
-            (process.stderr().matches(STORED).count() >= count).then_some(())
-        });
+        wait_for(Duration::from_secs(10), || (process.stderr().matches(STORED).count() >= count).then_some(()));
         // It writes the table when it ends.
         process.signal("TERM");
         process.finish(Duration::from_secs(10));
@@ -142,16 +128,12 @@ fn cells(line: &str) -> Vec<String> {
 }
 
 fn conf(place: &Place, collector: &str) -> Conf {
-    Conf::new(place)
-        .set("trace", "hep", &format!("\"udp:{collector}\""))
-        .set("trace", "hep_id", "77")
+    Conf::new(place).set("trace", "hep", &format!("\"udp:{collector}\"")).set("trace", "hep_id", "77")
 }
 
 /// Sends a MESSAGE to bob, who answers 200; its Call-ID.
 fn call(server: &Server, caller: &Agent, phone: &Agent) -> String {
-    let request = caller
-        .request("MESSAGE", &server.uri("bob"))
-        .with("Authorization: Digest response=\"SECRET\"");
+    let request = caller.request("MESSAGE", &server.uri("bob")).with("Authorization: Digest response=\"SECRET\"");
     caller.send(&request);
     let arrived = phone.expect("the request", |message| message.call_id() == request.call_id);
     phone.respond(&arrived, 200, &[]);
@@ -165,9 +147,7 @@ fn kamailio_decodes_what_it_is_sent() {
     let authority = Authority::new(&place, "ca");
     let certificate = authority.issue(&place, "server", Kind::Ecdsa, &[NAME]);
     let collector = Kamailio::start(&place);
-    let server = conf(&place, &place.at_port(COLLECTOR, PORT).to_string())
-        .tls(&place, &[&certificate])
-        .start(&place);
+    let server = conf(&place, &place.at_port(COLLECTOR, PORT).to_string()).tls(&place, &[&certificate]).start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", phone.address);
     let caller = Agent::tls(place.ip(CALLER), server.secure(), &authority, NAME, None);
@@ -262,9 +242,7 @@ fn a_reload_changes_the_collector_and_the_share() {
 fn a_call_is_copied_whole_or_not_at_all() {
     let place = Place::new("hep-share");
     let collector = bind(place.at_port(COLLECTOR, PORT));
-    collector
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .expect("a time-out");
+    collector.set_read_timeout(Some(Duration::from_millis(300))).expect("a time-out");
     let address = place.at_port(COLLECTOR, PORT).to_string();
     let server = conf(&place, &address).set("trace", "share", "0.5").start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);

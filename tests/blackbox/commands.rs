@@ -17,10 +17,7 @@ fn version_and_help() {
     let place = Place::new("version");
     let version = strowger(&place, &["--version"]);
     assert_eq!(version.code, Some(0));
-    assert!(
-        version.stdout.starts_with(&format!("strowger {}", env!("CARGO_PKG_VERSION"))),
-        "{version:?}"
-    );
+    assert!(version.stdout.starts_with(&format!("strowger {}", env!("CARGO_PKG_VERSION"))), "{version:?}");
     for arguments in [
         vec!["--help"],
         vec!["run", "--help"],
@@ -30,10 +27,7 @@ fn version_and_help() {
         vec!["stats", "--help"],
     ] {
         let help = strowger(&place, &arguments);
-        assert!(
-            help.code == Some(0) && help.stdout.contains("Usage"),
-            "{arguments:?}: {help:?}"
-        );
+        assert!(help.code == Some(0) && help.stdout.contains("Usage"), "{arguments:?}: {help:?}");
     }
 }
 
@@ -49,10 +43,7 @@ fn wrong_usage() {
         vec!["check", "a", "b"],
     ] {
         let outcome = strowger(&place, &arguments);
-        assert!(
-            outcome.code == Some(2) && !outcome.stderr.is_empty(),
-            "{arguments:?}: {outcome:?}"
-        );
+        assert!(outcome.code == Some(2) && !outcome.stderr.is_empty(), "{arguments:?}: {outcome:?}");
     }
 }
 
@@ -69,12 +60,7 @@ fn check_finds_what_is_wrong() {
     assert!(by_name.stdout.contains(line), "{by_name:?}");
 
     let cases = [
-        (
-            "[server]\ncores = [0]\n\n[proxy]\n  recrod_route = true\n",
-            5,
-            3,
-            "record_route",
-        ),
+        ("[server]\ncores = [0]\n\n[proxy]\n  recrod_route = true\n", 5, 3, "record_route"),
         ("[regstrar]\nmax_contacts = 1\n", 1, 2, "registrar"),
         ("[timers]\nt1 = \"half a second\"\n", 2, 6, "500ms"),
         ("[[listen]]\ntransport = \"udp\"\naddress = \"here\"\n", 3, 11, "here"),
@@ -86,25 +72,15 @@ fn check_finds_what_is_wrong() {
         let wrong = strowger(&place, &["check", "-c", &file]);
         assert_eq!(wrong.code, Some(1), "{text}: {wrong:?}");
         let said = wrong.stderr.trim();
-        let place_named = if column > 0 {
-            format!("{file}:{line}:{column}: ")
-        } else {
-            format!("{file}:{line}:")
-        };
-        assert!(
-            said.starts_with(&place_named),
-            "{text}: expected {place_named}, and read {said}"
-        );
+        let place_named = if column > 0 { format!("{file}:{line}:{column}: ") } else { format!("{file}:{line}:") };
+        assert!(said.starts_with(&place_named), "{text}: expected {place_named}, and read {said}");
         assert!(said.contains(hint), "{text}: no {hint} in {said}");
         let run = strowger(&place, &["run", "-c", &file]);
         assert_eq!(run.code, Some(1), "run refuses what check refuses: {run:?}");
         assert!(run.stderr.contains(&place_named), "{run:?}");
     }
     let missing = strowger(&place, &["check", "-c", "/nonexistent/strowger.toml"]);
-    assert!(
-        missing.code == Some(1) && missing.stderr.contains("/nonexistent/strowger.toml"),
-        "{missing:?}"
-    );
+    assert!(missing.code == Some(1) && missing.stderr.contains("/nonexistent/strowger.toml"), "{missing:?}");
 }
 
 #[test]
@@ -123,27 +99,16 @@ fn the_confs_that_come_along_are_right() {
 fn a_second_instance_is_refused() {
     let place = Place::new("second");
     let mut server = Conf::new(&place).start(&place);
-    let same_port = Conf::new(&place).set(
-        "control",
-        "socket",
-        &format!("{:?}", place.path("other.sock").display().to_string()),
-    );
+    let same_port = Conf::new(&place).set("control", "socket", &format!("{:?}", place.path("other.sock").display().to_string()));
     let same_socket = Conf::new(&place).only(place.at_port(CALLER, 5099));
-    for (conf, named) in [
-        (same_port, server.address.to_string()),
-        (same_socket, "control.sock".to_owned()),
-    ] {
+    for (conf, named) in [(same_port, server.address.to_string()), (same_socket, "control.sock".to_owned())] {
         let file = place.write("second.toml", &conf.text()).display().to_string();
         let second = strowger(&place, &["run", "-c", &file]);
         assert_eq!(second.code, Some(1), "{second:?}");
         assert!(second.stderr.contains(&named), "{second:?}");
     }
     server.assert_alive(&place, CALLER);
-    assert_eq!(
-        server.command(&place, &["stats"]).code,
-        Some(0),
-        "the first one's control socket still works"
-    );
+    assert_eq!(server.command(&place, &["stats"]).code, Some(0), "the first one's control socket still works");
 }
 
 #[test]
@@ -192,26 +157,13 @@ fn counters() {
     let agent = Agent::new(place.at(CALLER), server.address);
     agent.send_bytes(b"\r\n\r\n");
     agent.send_bytes(b"this is no SIP");
-    assert_eq!(
-        agent
-            .ask(&agent.request("OPTIONS", &format!("sip:{}", server.address)))
-            .status(),
-        Some(200)
-    );
+    assert_eq!(agent.ask(&agent.request("OPTIONS", &format!("sip:{}", server.address))).status(), Some(200));
     let stats = server.stats(&place);
     let count = |name: &str, label: &str| -> f64 {
-        stats
-            .iter()
-            .filter(|(key, _)| key.starts_with(name) && key.contains(label))
-            .map(|(_, value)| value)
-            .sum()
+        stats.iter().filter(|(key, _)| key.starts_with(name) && key.contains(label)).map(|(_, value)| value).sum()
     };
     for method in ["INVITE", "ACK", "BYE", "OPTIONS"] {
-        assert_eq!(
-            count("strowger_requests_total", &format!("method=\"{method}\"")),
-            1.0,
-            "{method}: {stats:#?}"
-        );
+        assert_eq!(count("strowger_requests_total", &format!("method=\"{method}\"")), 1.0, "{method}: {stats:#?}");
     }
     assert_eq!(stats.get("strowger_bindings"), Some(&1.0));
     assert!(count("strowger_dropped_total", "") >= 1.0, "{stats:#?}");
@@ -222,9 +174,7 @@ fn counters() {
     let some = server.command(&place, &["stats", "strowger_requests"]);
     assert_eq!(some.code, Some(0));
     assert!(
-        some.stdout
-            .lines()
-            .all(|line| line.starts_with("strowger_requests") || line.starts_with('#'))
+        some.stdout.lines().all(|line| line.starts_with("strowger_requests") || line.starts_with('#'))
             && some.stdout.contains("INVITE"),
         "{some:?}"
     );
@@ -249,9 +199,6 @@ fn a_second_sigterm_stops_at_once() {
     if process.exited().is_none() {
         process.signal("TERM");
     }
-    assert!(
-        wait_for(Duration::from_secs(3), || process.exited()).is_some(),
-        "two SIGTERMs stop the server"
-    );
+    assert!(wait_for(Duration::from_secs(3), || process.exited()).is_some(), "two SIGTERMs stop the server");
     let _: Process = process;
 }

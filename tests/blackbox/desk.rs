@@ -57,11 +57,7 @@ fn invite(agent: &Agent, server: &Server, user: &str) -> Message {
 #[test]
 fn a_reload_changes_what_the_conf_says() {
     let place = Place::new("desk-reload");
-    let with = |route: &str, t1: &str| {
-        Conf::new(&place)
-            .set("timers", "t1", t1)
-            .route(&format!("to_user_prefix = \"9\"\n{route}"))
-    };
+    let with = |route: &str, t1: &str| Conf::new(&place).set("timers", "t1", t1).route(&format!("to_user_prefix = \"9\"\n{route}"));
     let before = with("action = \"reject\"\nstatus = 410", "\"1s\"");
     let mut server = before.start(&place);
     let agent = Agent::new(place.at(CALLER), server.address);
@@ -73,9 +69,7 @@ fn a_reload_changes_what_the_conf_says() {
         agent.send(&call);
         phone.expect("INVITE", |message| message.is("INVITE"));
         let first = Instant::now();
-        phone.expect("INVITE again", |message| {
-            message.is("INVITE") && message.call_id() == call.call_id
-        });
+        phone.expect("INVITE again", |message| message.is("INVITE") && message.call_id() == call.call_id);
         let took = first.elapsed();
         agent.send(&call.cancel());
         phone.forget();
@@ -92,11 +86,7 @@ fn a_reload_changes_what_the_conf_says() {
         .set("server", "domains", "[\"other.test\"]")
         .set("auth", "challenge_register", "true")
         .set("auth", "realm", "\"strowger.test\"")
-        .set(
-            "auth",
-            "users",
-            &format!("{:?}", place.path("users.txt").display().to_string()),
-        )
+        .set("auth", "users", &format!("{:?}", place.path("users.txt").display().to_string()))
         .set("registrar", "max_expires", "\"2m\"")
         .set("registrar", "default_expires", "\"2m\"")
         .set("limits", "message_size", "\"2KiB\"")
@@ -132,10 +122,8 @@ fn a_reload_changes_what_the_conf_says() {
     let answer = ask(600);
     assert_eq!(answer.status(), Some(200));
     assert!(answer.header("contact").unwrap().contains("expires=600"));
-    wait_for(Duration::from_secs(5), || {
-        (server.stat(&place, "strowger_users") == 0.0).then_some(())
-    })
-    .expect("nobody is challenged, and nobody is kept");
+    wait_for(Duration::from_secs(5), || (server.stat(&place, "strowger_users") == 0.0).then_some(()))
+        .expect("nobody is challenged, and nobody is kept");
     // What has not changed is said so.
     let said = server.log().len();
     reloaded(&place, &server);
@@ -155,15 +143,9 @@ fn a_conf_that_is_wrong_changes_nothing() {
     for (text, words) in [
         // One fault, two, and a text that is not TOML.
         (format!("{other}\n[timers]\nt1 = \"soon\"\n"), vec!["t1 must be a time"]),
-        (
-            format!("{other}\n[timers]\nt1 = \"soon\"\nt9 = 1\n"),
-            vec!["t1 must be a time", "unknown key \"t9\""],
-        ),
+        (format!("{other}\n[timers]\nt1 = \"soon\"\nt9 = 1\n"), vec!["t1 must be a time", "unknown key \"t9\""]),
         (format!("{other}\n[timers\n"), vec!["this is not TOML"]),
-        (
-            format!("{other}\n[udp]\nbatch = 8\n"),
-            vec!["[udp] batch cannot change while the server runs"],
-        ),
+        (format!("{other}\n[udp]\nbatch = 8\n"), vec!["[udp] batch cannot change while the server runs"]),
         (
             format!("[udp]\ngather = \"1ms\"\n{other}\n[[listen]]\naddress = \"127.0.0.1:9\"\n"),
             vec!["[[listen]], [udp] gather cannot change"],
@@ -172,10 +154,7 @@ fn a_conf_that_is_wrong_changes_nothing() {
             other.replace("[control]", "[limits]\ntransactions = 900000000\n[control]"),
             vec!["[limits] transactions (above that of the start) cannot change"],
         ),
-        (
-            format!("{other}\n[auth]\nchallenge_register = true\nusers = \"nowhere/users\"\n"),
-            vec!["nowhere/users"],
-        ),
+        (format!("{other}\n[auth]\nchallenge_register = true\nusers = \"nowhere/users\"\n"), vec!["nowhere/users"]),
     ] {
         place.write("strowger.toml", &text);
         let said = server.log().len();
@@ -197,10 +176,7 @@ fn a_conf_that_is_wrong_changes_nothing() {
     }
     std::fs::remove_file(place.path("strowger.toml")).expect("the conf goes");
     let refused = reload(&place, &server);
-    assert!(
-        refused.code == Some(1) && refused.stderr.contains("cannot be read"),
-        "{refused:?}"
-    );
+    assert!(refused.code == Some(1) && refused.stderr.contains("cannot be read"), "{refused:?}");
     assert_eq!(invite(&agent, &server, "911").status(), Some(410));
     place.write("strowger.toml", &other);
     reloaded(&place, &server);
@@ -212,11 +188,7 @@ fn a_conf_that_is_wrong_changes_nothing() {
 #[test]
 fn an_idle_timeout_that_becomes_shorter() {
     let place = Place::new("desk-idle");
-    let with = |idle: &str| {
-        Conf::new(&place)
-            .stream("tcp", place.at(SERVER))
-            .set("connections", "idle_timeout", idle)
-    };
+    let with = |idle: &str| Conf::new(&place).stream("tcp", place.at(SERVER)).set("connections", "idle_timeout", idle);
     let server = with("\"1h\"").start(&place);
     let agent = Agent::tcp(place.ip(CALLER), server.address);
     let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
@@ -286,15 +258,10 @@ fn a_server_that_drains_ends_what_it_has_begun_and_begins_nothing() {
     agent.send(&agent.in_dialog("ACK", &established, &answer));
     let ringing = agent.request("INVITE", &server.uri("bob"));
     agent.send(&ringing);
-    let asked = phone.expect("INVITE", |message| {
-        message.is("INVITE") && message.call_id() == ringing.call_id
-    });
+    let asked = phone.expect("INVITE", |message| message.is("INVITE") && message.call_id() == ringing.call_id);
 
     let said = server.command(&place, &["drain", "--deadline", "20"]);
-    assert!(
-        said.code == Some(0) && said.stdout.starts_with("draining: 1 requests wait"),
-        "{said:?}"
-    );
+    assert!(said.code == Some(0) && said.stdout.starts_with("draining: 1 requests wait"), "{said:?}");
     server.expect_log(&["INFO", "draining", "1 requests wait"]);
     assert_eq!(server.stat(&place, "strowger_draining"), 1.0);
     for method in ["INVITE", "SUBSCRIBE", "REFER"] {
@@ -326,10 +293,7 @@ fn a_server_that_drains_ends_what_it_has_begun_and_begins_nothing() {
     assert_eq!(agent.final_for(&ringing).status(), Some(486));
     let outcome = server.finish(Duration::from_secs(5));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(
-        outcome.stderr.contains("no request waits for its answer any more"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stderr.contains("no request waits for its answer any more"), "{outcome:?}");
     assert!(!place.path("control.sock").exists());
 }
 
@@ -421,9 +385,7 @@ fn the_level_of_the_log_changes_while_it_runs() {
 #[test]
 fn no_secret_is_logged() {
     let place = Place::new("desk-secrets");
-    let server = guarded(&place, &["phone", "caller"])
-        .set("log", "level", "\"trace\"")
-        .start(&place);
+    let server = guarded(&place, &["phone", "caller"]).set("log", "level", "\"trace\"").start(&place);
     let secrets = crate::auth::register_and_fail(&place, &server);
     assert!(secrets.len() > 4, "{secrets:?}");
     assert_eq!(server.command(&place, &["reload"]).code, Some(0));
@@ -438,11 +400,7 @@ fn no_secret_is_logged() {
     let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let hashes = std::fs::read_to_string(place.path("users.txt")).expect("the users");
     let hashes = hashes.lines().map(|line| line.rsplit(':').next().unwrap().to_owned());
-    for secret in secrets
-        .into_iter()
-        .chain(hashes)
-        .chain([key, "open-phone".to_owned(), "response=".to_owned()])
-    {
+    for secret in secrets.into_iter().chain(hashes).chain([key, "open-phone".to_owned(), "response=".to_owned()]) {
         assert!(!log.contains(&secret), "{secret} in the log:\n{log}");
     }
 }
@@ -467,9 +425,7 @@ fn what_is_refused_has_a_line() {
     server.expect_log(&["TCP", &place.ip(STRANGER).to_string()]);
     // The control socket.
     let mut control = std::os::unix::net::UnixStream::connect(place.path("control.sock")).unwrap();
-    control
-        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"selfdestruct\"}\n")
-        .unwrap();
+    control.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"selfdestruct\"}\n").unwrap();
     server.expect_log(&["control socket", "refused", "selfdestruct"]);
     let outcome = server.command(&place, &["ul", "rm", "nobody"]);
     assert_eq!(outcome.code, Some(1));
@@ -483,10 +439,7 @@ fn a_limit_that_is_hit_has_one_line() {
     let authority = Authority::new(&place, "ca");
     let certificate = authority.issue(&place, "server", Kind::Ecdsa, &["sip.example.test"]);
     let hello = crate::tls_server::hello(&place);
-    let server = Conf::new(&place)
-        .tls(&place, &[&certificate])
-        .set("connections", "handshakes", "2")
-        .start(&place);
+    let server = Conf::new(&place).tls(&place, &[&certificate]).set("connections", "handshakes", "2").start(&place);
     let began = Instant::now();
     let silent: Vec<TcpStream> = (0..20)
         .map(|_| {
@@ -495,10 +448,7 @@ fn a_limit_that_is_hit_has_one_line() {
             stream
         })
         .collect();
-    server.expect_log(&[
-        "WARN",
-        "TLS clients wait: handshakes in progress: 1, limit: 2 ([connections] handshakes)",
-    ]);
+    server.expect_log(&["WARN", "TLS clients wait: handshakes in progress: 1, limit: 2 ([connections] handshakes)"]);
     // At most one in a second, however long the machine let us wait.
     let (log, most) = (server.log(), 1 + began.elapsed().as_secs() as usize);
     let lines = log.matches("TLS clients wait").count();
@@ -577,22 +527,13 @@ fn a_scrape_is_what_prometheus_reads() {
     let text = get(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     let (head, body) = text.split_once("\r\n\r\n").expect("a body");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    let scraped: Vec<&str> = body
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| line.rsplit_once(' ').expect("a value").0)
-        .collect();
+    let scraped: Vec<&str> =
+        body.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').expect("a value").0).collect();
     let stats = server.command(&place, &["stats"]);
-    let told: Vec<&str> = stats
-        .stdout
-        .lines()
-        .map(|line| line.rsplit_once(' ').expect("a value").0)
-        .collect();
+    let told: Vec<&str> = stats.stdout.lines().map(|line| line.rsplit_once(' ').expect("a value").0).collect();
     assert_eq!(scraped, told);
-    for (request, status) in [
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-        ("DELETE /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "405"),
-    ] {
+    for (request, status) in [("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"), ("DELETE /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "405")]
+    {
         assert!(get(address, request).starts_with(&format!("HTTP/1.1 {status} ")));
     }
 
@@ -621,10 +562,7 @@ fn a_scrape_is_what_prometheus_reads() {
     let taken = TcpListener::bind(address).expect("free again");
     conf.write(&place);
     let refused = reload(&place, &server);
-    assert!(
-        refused.code == Some(1) && refused.stderr.contains("[metrics] address"),
-        "{refused:?}"
-    );
+    assert!(refused.code == Some(1) && refused.stderr.contains("[metrics] address"), "{refused:?}");
     assert!(get(next, "GET /metrics HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 200 "));
     drop(taken);
     Conf::new(&place).write(&place);
@@ -660,17 +598,8 @@ fn top_prints_one_screen_where_there_is_no_terminal() {
     let requests: f64 = udp.split_whitespace().nth(1).unwrap().parse().expect("a rate");
     assert!(requests > 10.0, "{udp}");
     drop(server);
-    let gone = process::run(
-        &place,
-        "top",
-        binary(),
-        &["--control", "nowhere.sock", "top", "--once"],
-        Duration::from_secs(5),
-    );
-    assert!(
-        gone.code == Some(1) && gone.stderr.contains("no server answers at nowhere.sock"),
-        "{gone:?}"
-    );
+    let gone = process::run(&place, "top", binary(), &["--control", "nowhere.sock", "top", "--once"], Duration::from_secs(5));
+    assert!(gone.code == Some(1) && gone.stderr.contains("no server answers at nowhere.sock"), "{gone:?}");
 }
 
 /// In a terminal it takes the screen, draws, says so when the server goes, finds the next one, and gives the screen back.
@@ -680,10 +609,7 @@ fn top_lives_in_a_terminal() {
     let conf = Conf::new(&place);
     let server = conf.start(&place);
     let control = place.path("control.sock").display().to_string();
-    let top = format!(
-        "stty rows 24 cols 80; exec '{}' --control '{control}' top --interval 0.2",
-        binary().display()
-    );
+    let top = format!("stty rows 24 cols 80; exec '{}' --control '{control}' top --interval 0.2", binary().display());
     let arguments = ["-q", "-e", "-f", "-c", &top, "/dev/null"].map(str::to_owned);
     let (process, mut keys) = Process::converse(&place, "top", Path::new("script"), &arguments);
     let shows = |text: &str| {

@@ -23,11 +23,7 @@ fn path_is_kept_and_followed() {
         .with(&format!("Path: {path}, {far}"));
     let registered = edge.ask(&register);
     assert_eq!(registered.status(), Some(200), "{registered:?}");
-    assert_eq!(
-        registered.all("path"),
-        [path.clone(), far.to_owned()],
-        "the 200 says what was kept: {registered:?}"
-    );
+    assert_eq!(registered.all("path"), [path.clone(), far.to_owned()], "the 200 says what was kept: {registered:?}");
     let invite = caller.request("INVITE", &server.uri("bob"));
     caller.send(&invite);
     let arrived = edge.expect("INVITE", |message| message.is("INVITE"));
@@ -88,12 +84,7 @@ fn a_route_set_of_another_dialog_is_not_enough() {
     // A lawful party of one dialog makes a new one with somebody whom the server does not serve.
     for method in ["INVITE", "MESSAGE"] {
         let mut request = call.caller.request(method, &format!("sip:victim@{}", victim.address));
-        request.extra = call
-            .accepted
-            .all("record-route")
-            .iter()
-            .map(|route| format!("Route: {route}"))
-            .collect();
+        request.extra = call.accepted.all("record-route").iter().map(|route| format!("Route: {route}")).collect();
         let refused = call.caller.ask(&request);
         assert!(refused.status() >= Some(400), "{method} outside a dialog: {refused:?}");
         if method == "INVITE" {
@@ -124,9 +115,7 @@ fn early_dialogs() {
         assert_eq!(progress.header("rseq"), Some(sequence.to_string().as_str()));
         assert_eq!(progress.vias().len(), 1);
         for method in ["PRACK", "UPDATE"] {
-            let request = caller
-                .in_dialog(method, &invite, &progress)
-                .with(&format!("RAck: {sequence} {} INVITE", invite.cseq));
+            let request = caller.in_dialog(method, &invite, &progress).with(&format!("RAck: {sequence} {} INVITE", invite.cseq));
             caller.send(&request);
             let asked = callee.expect(method, |message| message.is(method));
             callee.respond(&asked, 200, &[]);
@@ -160,15 +149,8 @@ fn an_answer_that_crosses_a_cancel() {
     callee.accept(&arrived);
     callee.respond(&cancel, 200, &[]);
     assert_eq!(caller.final_for(&invite).status(), Some(200));
-    assert_eq!(
-        caller.log().iter().filter(|message| message.answers("CANCEL", 200)).count(),
-        1
-    );
-    let accepted = caller
-        .log()
-        .into_iter()
-        .rfind(|message| message.answers("INVITE", 200))
-        .expect("200");
+    assert_eq!(caller.log().iter().filter(|message| message.answers("CANCEL", 200)).count(), 1);
+    let accepted = caller.log().into_iter().rfind(|message| message.answers("INVITE", 200)).expect("200");
     caller.send(&caller.in_dialog("ACK", &invite, &accepted));
     callee.expect("ACK", |message| message.is("ACK"));
 }
@@ -194,10 +176,7 @@ fn a_dialog_outlives_the_server() {
 #[test]
 fn a_finished_transaction_is_remembered_and_then_forgotten() {
     let place = Place::new("linger");
-    let server = Conf::new(&place)
-        .set("timers", "linger", r#""1s""#)
-        .set("timers", "t4", r#""500ms""#)
-        .start(&place);
+    let server = Conf::new(&place).set("timers", "linger", r#""1s""#).set("timers", "t4", r#""500ms""#).start(&place);
     let caller = Agent::new(place.at(CALLER), server.address);
     let callee = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", callee.address);
@@ -211,9 +190,7 @@ fn a_finished_transaction_is_remembered_and_then_forgotten() {
         assert_eq!(caller.final_for(&message).raw, answer.raw, "from memory, byte for byte");
     }
     assert!(callee.receive(Duration::from_millis(50)).is_none());
-    let gone = wait_for(Duration::from_secs(8), || {
-        (server.stat(&place, "strowger_transactions") == 0.0).then_some(())
-    });
+    let gone = wait_for(Duration::from_secs(8), || (server.stat(&place, "strowger_transactions") == 0.0).then_some(()));
     assert!(gone.is_some(), "the transaction is forgotten after its time");
     caller.send(&message);
     callee.expect("MESSAGE as a new one", |message| message.is("MESSAGE"));
@@ -346,11 +323,7 @@ impl Call {
         assert_eq!(host_of(&uri_of(&arrived.all("record-route")[0])), server.address.to_string());
         for line in extra {
             let (name, value) = line.split_once(": ").expect("a header line");
-            let first = arrived
-                .headers
-                .iter()
-                .position(|(name, _)| name == "record-route")
-                .expect("our Record-Route");
+            let first = arrived.headers.iter().position(|(name, _)| name == "record-route").expect("our Record-Route");
             arrived.headers.insert(first, (name.to_ascii_lowercase(), value.to_owned()));
         }
         callee.accept(&arrived);
@@ -360,11 +333,6 @@ impl Call {
             caller.send(&caller.in_dialog("ACK", &invite, &accepted));
             callee.expect("ACK", |message| message.is("ACK"));
         }
-        Call {
-            caller,
-            callee,
-            invite,
-            accepted,
-        }
+        Call { caller, callee, invite, accepted }
     }
 }

@@ -90,10 +90,7 @@ fn a_restart_keeps_what_was_bound() {
     let gone = Agent::new(place.at_port(CALLER, 5070), server.address);
     let came = gone.register(&domain, "gone", "<sip:gone@192.0.2.9>", 600);
     assert_eq!(gone.ask(&came).status(), Some(200));
-    let left = Request {
-        call_id: came.call_id.clone(),
-        ..gone.register(&domain, "gone", "<sip:gone@192.0.2.9>", 0)
-    };
+    let left = Request { call_id: came.call_id.clone(), ..gone.register(&domain, "gone", "<sip:gone@192.0.2.9>", 0) };
     assert_eq!(gone.ask(&left).status(), Some(200));
     server.bind(&place, "hand", place.at(CALLEE));
 
@@ -141,20 +138,13 @@ fn a_restart_keeps_what_was_bound() {
     // The order of requests is remembered too, of what is bound and of what was removed.
     let late = Request { cseq: 0, ..first };
     assert_eq!(rich.ask(&late).status(), Some(500));
-    let late = Request {
-        via: gone.request("REGISTER", "sip:x").via,
-        ..came_again(&gone, &domain, &left)
-    };
+    let late = Request { via: gone.request("REGISTER", "sip:x").via, ..came_again(&gone, &domain, &left) };
     assert_eq!(gone.ask(&late).status(), Some(500), "it must not come back");
 }
 
 /// The REGISTER before `left`, late.
 fn came_again(agent: &Agent, domain: &str, left: &Request) -> Request {
-    Request {
-        call_id: left.call_id.clone(),
-        cseq: left.cseq - 1,
-        ..agent.register(domain, "gone", "<sip:gone@192.0.2.9>", 600)
-    }
+    Request { call_id: left.call_id.clone(), cseq: left.cseq - 1, ..agent.register(domain, "gone", "<sip:gone@192.0.2.9>", 600) }
 }
 
 // ---- kill -9 -----------------------------------------------------------------------------------------------------------
@@ -183,13 +173,7 @@ impl Crowd {
         let socket = bind(place.at(CALLEE));
         let patience = Some(Duration::from_millis(1));
         socket.set_read_timeout(patience).expect("a time-out");
-        Crowd {
-            socket,
-            server: place.at(SERVER),
-            lines: vec![Line::default(); size],
-            rng: seed | 1,
-            others: BTreeMap::new(),
-        }
+        Crowd { socket, server: place.at(SERVER), lines: vec![Line::default(); size], rng: seed | 1, others: BTreeMap::new() }
     }
 
     fn random(&mut self, below: u64) -> u64 {
@@ -249,9 +233,7 @@ impl Crowd {
 /// CSeq by the number of the address, as the server has it.
 fn bound(place: &Place) -> BTreeMap<usize, u32> {
     let mut stream = UnixStream::connect(place.path("control.sock")).expect("the control socket");
-    stream
-        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ul.show\"}\n")
-        .expect("it listens");
+    stream.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ul.show\"}\n").expect("it listens");
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).expect("a line");
     let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
@@ -290,11 +272,7 @@ fn what_was_acknowledged_survives_every_kill() {
         let found = bound(&place);
         for (number, line) in crowd.lines.iter().enumerate() {
             let there = found.get(&number).copied();
-            assert!(
-                there.unwrap_or(0) <= line.sent,
-                "after {kills} kills: u{number} has {there:?}, sent were {}",
-                line.sent
-            );
+            assert!(there.unwrap_or(0) <= line.sent, "after {kills} kills: u{number} has {there:?}, sent were {}", line.sent);
             if let Some((cseq, _)) = line.acknowledged {
                 assert!(
                     there.is_some_and(|there| there >= cseq),
@@ -312,11 +290,7 @@ fn what_was_acknowledged_survives_every_kill() {
         crowd.hear();
         acknowledged += acknowledged_so_far(&crowd) - before;
     }
-    assert!(
-        acknowledged > 5_000,
-        "only {acknowledged} registrations were acknowledged: {:?}",
-        crowd.others
-    );
+    assert!(acknowledged > 5_000, "only {acknowledged} registrations were acknowledged: {:?}", crowd.others);
     assert_eq!(crowd.others, BTreeMap::new(), "nothing was refused");
     let verdict = sqlite3(&place, "PRAGMA integrity_check");
     assert_eq!(verdict.trim(), "ok");
@@ -352,10 +326,7 @@ fn a_kill_takes_the_last_batch_at_most() {
             let before = line.history.iter().filter(|(_, at)| *at < safe);
             if let Some(cseq) = before.map(|(cseq, _)| *cseq).max() {
                 old += 1;
-                assert!(
-                    there >= cseq,
-                    "kill {kill}: u{number} had {cseq} long before the end, there is {there}"
-                );
+                assert!(there >= cseq, "kill {kill}: u{number} had {cseq} long before the end, there is {there}");
             }
         }
         assert!(old > 100, "{old} were old enough to count");
@@ -488,9 +459,7 @@ fn a_full_disk_hurts_nobody_who_does_not_wait_for_it() {
 
 fn bound_users(place: &Place) -> usize {
     let mut stream = UnixStream::connect(place.path("control.sock")).expect("the control socket");
-    stream
-        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ul.show\"}\n")
-        .expect("it listens");
+    stream.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ul.show\"}\n").expect("it listens");
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).expect("a line");
     let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
@@ -532,15 +501,9 @@ fn users_and_bindings_share_a_database() {
     let shown = server.show(&place, "u3");
     assert!(shown.stdout.contains("u3@"), "{shown:?}");
     let query = Agent::new(place.at_port(CALLEE, 0), server.address);
-    let register = Request {
-        contact: None,
-        extra: Vec::new(),
-        ..query.register(&server.address.to_string(), "u3", "", 0)
-    };
+    let register = Request { contact: None, extra: Vec::new(), ..query.register(&server.address.to_string(), "u3", "", 0) };
     let answer = query.ask(&register);
     let contact = answer.all("contact").pop().expect("a contact");
-    let left: u32 = parameter(&contact, "expires")
-        .and_then(|value| value.parse().ok())
-        .expect("a time");
+    let left: u32 = parameter(&contact, "expires").and_then(|value| value.parse().ok()).expect("a time");
     assert!((500..=600).contains(&left), "{contact}");
 }

@@ -63,11 +63,7 @@ fn a_reader_of_the_log_that_stops_holds_nobody_up() {
     let place = Place::new("logpipe");
     let pipe = place.path("log").display().to_string();
     command(&place, "mkfifo", &[&pipe]);
-    let mut reader = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NONBLOCK)
-        .open(&pipe)
-        .expect("the pipe");
+    let mut reader = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&pipe).expect("the pipe");
     let script = format!("exec \"$@\" 2>{pipe}");
     let mut server = Conf::new(&place).set("log", "level", "\"debug\"").start_by(&place, &script);
     lose_lines(&place, &server);
@@ -118,9 +114,7 @@ fn closed_and_full_descriptors_at_the_start_end_nothing() {
         ("exec \"$@\" >&-", "/dev/null", ""),
     ] {
         let place = Place::new("closed");
-        let mut server = Conf::new(&place)
-            .set("log", "level", "\"debug\"")
-            .start_unheard(&place, script);
+        let mut server = Conf::new(&place).set("log", "level", "\"debug\"").start_unheard(&place, script);
         // No socket and no database has got a number that somebody prints to.
         assert_eq!(descriptor(&server, 1), out, "{script}");
         let second = descriptor(&server, 2);
@@ -142,16 +136,8 @@ fn a_standard_output_that_nobody_reads_ends_nothing() {
     let place = Place::new("nobody");
     let fifo = place.path("out").display().to_string();
     command(&place, "mkfifo", &[&fifo]);
-    let reader = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NONBLOCK)
-        .open(&fifo)
-        .expect("the pipe");
-    let mut filler = OpenOptions::new()
-        .write(true)
-        .custom_flags(O_NONBLOCK)
-        .open(&fifo)
-        .expect("the pipe");
+    let reader = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&fifo).expect("the pipe");
+    let mut filler = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&fifo).expect("the pipe");
     while filler.write(&[b'x'; 4096]).is_ok() {}
     let server = Conf::new(&place).start_unheard(&place, &format!("exec \"$@\" >{fifo}"));
     server.expect_log(&["standard output did not take the lines"]);
@@ -164,10 +150,8 @@ fn a_standard_output_that_nobody_reads_ends_nothing() {
 #[test]
 fn a_full_disk_under_the_log_loses_lines_and_says_how_many() {
     let place = Place::new("logfull");
-    let mut server = Conf::new(&place)
-        .set("log", "level", "\"debug\"")
-        .set("registrar", "database", "\"\"")
-        .start_limited(&place, 64);
+    let mut server =
+        Conf::new(&place).set("log", "level", "\"debug\"").set("registrar", "database", "\"\"").start_limited(&place, 64);
     lose_lines(&place, &server);
     server.assert_alive(&place, CALLER);
     assert_call_works(&place, &server, "bob", 5080);
@@ -191,10 +175,7 @@ fn a_panic_or_a_fatal_error_is_the_last_line_of_the_log() {
     let outcome = server.command(&place, &["run", "-c", &file]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     let last = outcome.stderr.lines().last().unwrap_or_default();
-    assert!(
-        last.contains("Address already in use") || last.contains("in use"),
-        "{outcome:?}"
-    );
+    assert!(last.contains("Address already in use") || last.contains("in use"), "{outcome:?}");
     assert!(outcome.stderr.starts_with('['), "{outcome:?}");
     stop(server);
 }
@@ -238,11 +219,7 @@ impl Clock {
 /// For how many seconds a user's contact is bound, as the server tells.
 fn remaining(place: &Place, server: &Server, user: &str) -> Option<u64> {
     let outcome = server.show(place, user);
-    outcome
-        .stdout
-        .split_whitespace()
-        .filter_map(|word| word.trim_end_matches('s').parse().ok())
-        .next()
+    outcome.stdout.split_whitespace().filter_map(|word| word.trim_end_matches('s').parse().ok()).next()
 }
 
 fn register(place: &Place, server: &Server, user: &str) {
@@ -302,10 +279,7 @@ fn without_descriptors_the_server_waits_and_goes_on() {
     let place = Place::new("files");
     let metrics = place.at_port(SERVER, 9090);
     let address = place.at(SERVER);
-    let mut server = Conf::new(&place)
-        .stream("tcp", address)
-        .set("metrics", "address", &format!("\"{metrics}\""))
-        .start(&place);
+    let mut server = Conf::new(&place).stream("tcp", address).set("metrics", "address", &format!("\"{metrics}\"")).start(&place);
     let open = |to: SocketAddr| {
         let stream = TcpStream::connect(to).expect("the kernel takes it");
         stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
@@ -324,9 +298,8 @@ fn without_descriptors_the_server_waits_and_goes_on() {
     // The thread that waits for operators has a descriptor for the next one. Who comes while that is taken waits.
     let operator = server.command(&place, &["stats"]);
     assert_eq!(operator.code, Some(0), "{operator:?}");
-    let operators: Vec<UnixStream> = (0..2)
-        .map(|_| UnixStream::connect(place.path("control.sock")).expect("the kernel takes it"))
-        .collect();
+    let operators: Vec<UnixStream> =
+        (0..2).map(|_| UnixStream::connect(place.path("control.sock")).expect("the kernel takes it")).collect();
     server.expect_log(&["control socket: cannot accept", "Too many open files"]);
     let before = (cpu(&server), server.log().len());
     std::thread::sleep(Duration::from_secs(4));
@@ -421,16 +394,9 @@ fn an_address_space_that_is_short_is_answered_503_and_no_abort() {
 fn two_thousand_reloads_a_second_harm_no_call() {
     let place = Place::new("hups");
     let server = Conf::new(&place).start(&place);
-    let script = format!(
-        "i=0; while [ $i -lt 300000 ]; do kill -s HUP {} || exit 1; i=$((i+1)); done",
-        server.id()
-    );
+    let script = format!("i=0; while [ $i -lt 300000 ]; do kill -s HUP {} || exit 1; i=$((i+1)); done", server.id());
     let begin = Instant::now();
-    let mut flood = Command::new("sh")
-        .args(["-c", &script])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("a shell");
+    let mut flood = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().expect("a shell");
     let mut calls = 0;
     while flood.try_wait().expect("its state").is_none() {
         assert_call_works(&place, &server, &format!("bob{calls}"), 6000 + calls);

@@ -33,26 +33,15 @@ fn cancel_before_an_answer() {
     uas.succeed(10);
 
     for call in crate::calls::by_call(before.seen(Way::Back)).values() {
-        assert_eq!(
-            call.iter().filter(|message| message.is_final_for("INVITE")).count(),
-            1,
-            "{call:#?}"
-        );
-        assert_eq!(
-            call.iter().filter(|message| message.is_final_for("CANCEL")).count(),
-            1,
-            "{call:#?}"
-        );
+        assert_eq!(call.iter().filter(|message| message.is_final_for("INVITE")).count(), 1, "{call:#?}");
+        assert_eq!(call.iter().filter(|message| message.is_final_for("CANCEL")).count(), 1, "{call:#?}");
         let terminated = call.iter().find(|message| message.answers("INVITE", 487)).expect("487");
         assert_eq!(terminated.vias().len(), 1);
     }
     let calls = crate::calls::by_call(behind.seen(Way::Forth));
     assert_eq!(calls.len(), 10);
     for call in calls.values() {
-        assert_eq!(
-            call.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "CANCEL", "ACK"]
-        );
+        assert_eq!(call.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "CANCEL", "ACK"]);
         assert_cancels(&call[0], &call[1]);
         assert_hop_ack(&call[0], &call[2]);
         let terminated = behind
@@ -60,11 +49,7 @@ fn cancel_before_an_answer() {
             .into_iter()
             .find(|message| message.call_id() == call[0].call_id())
             .expect("487");
-        assert_eq!(
-            call[2].to_tag(),
-            terminated.to_tag(),
-            "the ACK has the To tag of the response (17.1.1.3)"
-        );
+        assert_eq!(call[2].to_tag(), terminated.to_tag(), "the ACK has the To tag of the response (17.1.1.3)");
     }
 }
 
@@ -76,9 +61,7 @@ fn busy() {
     let before = Tap::new(place.at(CALLER_TAP), server.address);
     let behind = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", behind.address);
-    let uas = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::Text(UAS_REFUSES))
-        .calls(20)
-        .answer();
+    let uas = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::Text(UAS_REFUSES)).calls(20).answer();
     Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC_REFUSED))
         .calls(20)
         .with(&["-r", "50"])
@@ -100,10 +83,7 @@ fn busy() {
 #[test]
 fn ringing_without_end_is_ended_by_timer_c() {
     let place = Place::new("timerc");
-    let server = Conf::new(&place)
-        .set("timers", "c", r#""2s""#)
-        .set("timers", "t1", r#""50ms""#)
-        .start(&place);
+    let server = Conf::new(&place).set("timers", "c", r#""2s""#).set("timers", "t1", r#""50ms""#).start(&place);
     let silent = Agent::new(place.at(CALLEE), server.address);
     let honest = Agent::new(place.at_port(CALLEE, 5070), server.address);
     server.bind(&place, "silent", silent.address);
@@ -118,10 +98,7 @@ fn ringing_without_end_is_ended_by_timer_c() {
 
     let cancel = honest.expect("CANCEL", |message| message.is("CANCEL"));
     let after = began.elapsed();
-    assert!(
-        after > Duration::from_millis(1700) && after < Duration::from_millis(4000),
-        "CANCEL after {after:?}"
-    );
+    assert!(after > Duration::from_millis(1700) && after < Duration::from_millis(4000), "CANCEL after {after:?}");
     assert_cancels(&rung_honest, &cancel);
     honest.respond(&cancel, 200, &[]);
     honest.respond(&rung_honest, 487, &[]);
@@ -153,36 +130,21 @@ fn nobody_there_at_all() {
         "408 after {after:?}, where 64·T1 is 5.12 s"
     );
     caller.acknowledge(&invite, &ended);
-    assert_eq!(
-        caller.log().iter().filter(|message| message.answers("INVITE", 100)).count(),
-        1
-    );
+    assert_eq!(caller.log().iter().filter(|message| message.answers("INVITE", 100)).count(), 1);
 
-    let tries: Vec<_> = nobody
-        .records()
-        .into_iter()
-        .filter(|record| record.message.as_ref().is_some_and(|message| message.is("INVITE")))
-        .collect();
+    let tries: Vec<_> =
+        nobody.records().into_iter().filter(|record| record.message.as_ref().is_some_and(|message| message.is("INVITE"))).collect();
     // The seventh leaves T1 before the end: a machine that is that late sends one less.
     assert_eq!(tries.len(), 7);
-    assert!(
-        tries.iter().all(|record| record.bytes == tries[0].bytes),
-        "a retransmission is the same bytes"
-    );
+    assert!(tries.iter().all(|record| record.bytes == tries[0].bytes), "a retransmission is the same bytes");
     let gaps: Vec<u128> = tries.windows(2).map(|pair| (pair[1].at - pair[0].at).as_millis()).collect();
     for (n, gap) in gaps.iter().enumerate() {
         let right = 80 << n;
-        assert!(
-            *gap + 25 >= right && *gap <= right * 3 / 2 + 60,
-            "gap {n} is {gap} ms, not about {right}: {gaps:?}"
-        );
+        assert!(*gap + 25 >= right && *gap <= right * 3 / 2 + 60, "gap {n} is {gap} ms, not about {right}: {gaps:?}");
     }
     assert!(nobody.requests(Way::Forth, "ACK").is_empty(), "nobody is acknowledged");
     assert!(
-        caller
-            .collect(Duration::from_millis(300))
-            .iter()
-            .all(|message| !message.is_final_for("INVITE")),
+        caller.collect(Duration::from_millis(300)).iter().all(|message| !message.is_final_for("INVITE")),
         "an acknowledged response is not repeated"
     );
 }
@@ -200,10 +162,7 @@ fn a_dead_address_answers_a_message_with_nothing() {
     assert!(heard.iter().all(|message| message.status() != Some(408)), "{heard:#?}");
     assert!(heard.iter().filter(|message| message.is_final_for("MESSAGE")).count() <= 1);
     let tries = nobody.requests(Way::Forth, "MESSAGE").len();
-    assert!(
-        (5..=11).contains(&tries),
-        "{tries} transmissions (Timer E doubles to T2, Timer F is 64·T1)"
-    );
+    assert!((5..=11).contains(&tries), "{tries} transmissions (Timer E doubles to T2, Timer F is 64·T1)");
 }
 
 #[test]
@@ -226,11 +185,8 @@ fn unknown_and_unregistered_users() {
     let contact = format!("<sip:bob@{}>", phone.address);
     let mut register = phone.register(&domain, "bob", &contact, 600);
     assert_eq!(phone.ask(&register).status(), Some(200));
-    register = Request {
-        via: format!("SIP/2.0/UDP {};branch=z9hG4bKgone;rport", phone.address),
-        cseq: register.cseq + 1,
-        ..register
-    };
+    register =
+        Request { via: format!("SIP/2.0/UDP {};branch=z9hG4bKgone;rport", phone.address), cseq: register.cseq + 1, ..register };
     register.extra = vec!["Expires: 0".to_owned()];
     assert_eq!(phone.ask(&register).status(), Some(200));
     let request = caller.request("INVITE", &server.uri("bob"));
@@ -251,10 +207,7 @@ fn cancel_and_ack_of_nothing() {
     let mut stray = caller.request("ACK", &server.uri("bob"));
     stray.to += ";tag=nobodys";
     caller.send(&stray);
-    assert!(
-        caller.receive(Duration::from_millis(300)).is_none(),
-        "an ACK is never answered"
-    );
+    assert!(caller.receive(Duration::from_millis(300)).is_none(), "an ACK is never answered");
     server.assert_alive(&place, CALLER);
 }
 
@@ -278,11 +231,7 @@ pub fn assert_cancels(invite: &Message, cancel: &Message) {
 
 /// An ACK of ours for a final response other than 2xx (17.1.1.3): one Via, the INVITE's.
 pub fn assert_hop_ack(invite: &Message, ack: &Message) {
-    assert_eq!(
-        ack.vias(),
-        [invite.top_via()],
-        "the ACK is the server's own, not the caller's: {ack:?}"
-    );
+    assert_eq!(ack.vias(), [invite.top_via()], "the ACK is the server's own, not the caller's: {ack:?}");
     assert_eq!(ack.request_uri(), invite.request_uri());
     assert_eq!(ack.cseq(), invite.cseq());
     assert_eq!(ack.header("from"), invite.header("from"));

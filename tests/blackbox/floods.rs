@@ -41,10 +41,7 @@ fn handshakes_of_one_source_that_stall() {
     let place = Place::new("stall");
     let hello = hello(&place);
     let (conf, authority) = conf(&place);
-    let server = conf
-        .set("connections", "handshakes", "16")
-        .set("connections", "handshake_timeout", "\"60s\"")
-        .start(&place);
+    let server = conf.set("connections", "handshakes", "16").set("connections", "handshake_timeout", "\"60s\"").start(&place);
     let silent = |_| Agent::tcp(place.ip(STRANGER), server.secure());
     let mut held: Vec<Agent> = (0..100).map(silent).collect();
     for begins in [false, true] {
@@ -111,9 +108,7 @@ fn one_source_takes_all_places() {
     let useful: Vec<Agent> = (0..4).map(taker).collect();
     useful.iter().for_each(|agent| assert_ok(agent, &server));
     let silent: Vec<Agent> = (0..8).map(taker).collect();
-    let all = wait_for(Duration::from_secs(2), || {
-        (server.stat(&place, "strowger_connections") == 12.0).then_some(())
-    });
+    let all = wait_for(Duration::from_secs(2), || (server.stat(&place, "strowger_connections") == 12.0).then_some(()));
     assert!(all.is_some());
     // It does not make room for itself.
     let more = taker(0);
@@ -146,10 +141,7 @@ fn a_trusted_source_gives_way_to_nobody() {
     let place = Place::new("trusted-places");
     let (conf, _) = conf(&place);
     let trusted = format!("[\"{}\"]", place.ip(STRANGER));
-    let server = conf
-        .set("connections", "max", "4")
-        .set("limits", "trusted_sources", &trusted)
-        .start(&place);
+    let server = conf.set("connections", "max", "4").set("limits", "trusted_sources", &trusted).start(&place);
     let gateway: Vec<Agent> = (0..4).map(|_| Agent::tcp(place.ip(STRANGER), server.address)).collect();
     gateway.iter().for_each(|agent| assert_ok(agent, &server));
     let other = Agent::tcp(place.ip(CALLER), server.address);
@@ -225,9 +217,7 @@ fn messages_that_are_never_whole_have_a_bound() {
     assert!(closed >= 30.0, "{closed}");
     server.expect_log(&["incomplete messages hold more than", "unfinished_bytes"]);
     drop(held);
-    let gone = wait_for(Duration::from_secs(5), || {
-        (server.stat(&place, "strowger_unfinished_bytes") == 0.0).then_some(())
-    });
+    let gone = wait_for(Duration::from_secs(5), || (server.stat(&place, "strowger_unfinished_bytes") == 0.0).then_some(()));
     assert!(gone.is_some());
     assert_ok(&other, &server);
 }
@@ -237,10 +227,7 @@ fn messages_that_are_never_whole_have_a_bound() {
 fn half_messages_at_full_speed_refuse_nobody_else() {
     let place = Place::new("rush");
     let (conf, _) = conf(&place);
-    let server = conf
-        .set("connections", "keep_alive_bytes", "\"64MiB\"")
-        .set("limits", "overload", "\"20ms\"")
-        .start(&place);
+    let server = conf.set("connections", "keep_alive_bytes", "\"64MiB\"").set("limits", "overload", "\"20ms\"").start(&place);
     let deadline = Instant::now() + Duration::from_secs(4);
     let (address, from) = (server.address, place.ip(STRANGER));
     std::thread::scope(|scope| {
@@ -293,9 +280,7 @@ fn out_of_descriptors() {
     let place = Place::new("descriptors");
     let (conf, _) = conf(&place);
     let metrics = place.at_port(SERVER, 9090);
-    let mut server = conf
-        .set("metrics", "address", &format!("{:?}", metrics.to_string()))
-        .start(&place);
+    let mut server = conf.set("metrics", "address", &format!("{:?}", metrics.to_string())).start(&place);
     let connect = |ip: IpAddr| Agent::tcp(ip, server.address);
     let first: Vec<Agent> = (0..10).map(|_| connect(place.ip(STRANGER))).collect();
     first.iter().for_each(|agent| assert_ok(agent, &server));
@@ -303,9 +288,7 @@ fn out_of_descriptors() {
     let began = Instant::now();
     let other = connect(place.ip(CALLER));
     assert_ok(&other, &server);
-    let ended = first
-        .iter()
-        .filter(|agent| agent.end(Duration::from_millis(50)) == Some(End::Goodbye));
+    let ended = first.iter().filter(|agent| agent.end(Duration::from_millis(50)) == Some(End::Goodbye));
     assert!(ended.count() >= 1, "one of the many has given way");
     // Now nobody has more than he needs.
     allow_descriptors(&server, 1);
@@ -319,17 +302,10 @@ fn out_of_descriptors() {
     assert!(burnt < 40, "{burnt} ticks of 200");
     server.assert_alive(&place, CALLEE);
     let seconds = 1 + began.elapsed().as_secs() as usize;
-    for words in [
-        "none can be accepted",
-        "metrics: cannot accept",
-        "control socket: cannot accept",
-    ] {
+    for words in ["none can be accepted", "metrics: cannot accept", "control socket: cannot accept"] {
         let log = server.log();
         let lines = log.matches(words).count();
-        assert!(
-            (1..=seconds).contains(&lines),
-            "{words}: {lines} lines in {seconds} s:\n{log}"
-        );
+        assert!((1..=seconds).contains(&lines), "{words}: {lines} lines in {seconds} s:\n{log}");
     }
     allow_descriptors(&server, 1024);
     drop((scrape, control));

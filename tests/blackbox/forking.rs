@@ -22,10 +22,7 @@ fn one_answers_and_the_other_is_cancelled() {
     let loser = Tap::new(place.at(SECOND_CALLEE_TAP), place.at(SECOND_CALLEE));
     server.bind(&place, "bob", winner.address);
     server.bind(&place, "bob", loser.address);
-    let answering = callee(&place, "uas", CALLEE, winner.address)
-        .with(&["-d", "300"])
-        .calls(10)
-        .answer();
+    let answering = callee(&place, "uas", CALLEE, winner.address).with(&["-d", "300"]).calls(10).answer();
     let ringing = Sipp::new(&place, "ringing", place.at(SECOND_CALLEE), Scenario::Text(UAS_RINGS))
         .with(&["-key", "contact_user", "bob", "-key", "contact", &loser.address.to_string()])
         .calls(10)
@@ -38,25 +35,15 @@ fn one_answers_and_the_other_is_cancelled() {
     answering.succeed(10);
     ringing.succeed(10);
 
-    assert_eq!(
-        winner.requests(Way::Forth, "CANCEL").len(),
-        0,
-        "who has answered is not cancelled"
-    );
+    assert_eq!(winner.requests(Way::Forth, "CANCEL").len(), 0, "who has answered is not cancelled");
     let lost = crate::calls::by_call(loser.seen(Way::Forth));
     let won = crate::calls::by_call(winner.seen(Way::Forth));
     assert_eq!((lost.len(), won.len()), (10, 10));
     for (call, lost) in &lost {
-        assert_eq!(
-            lost.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "CANCEL", "ACK"]
-        );
+        assert_eq!(lost.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "CANCEL", "ACK"]);
         assert_cancels(&lost[0], &lost[1]);
         assert_hop_ack(&lost[0], &lost[2]);
-        assert_eq!(
-            won[call].iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(won[call].iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         assert_ne!(
             lost[0].top_via().branch,
             won[call][0].top_via().branch,
@@ -65,11 +52,7 @@ fn one_answers_and_the_other_is_cancelled() {
     }
     assert_eq!(loser.responses(Way::Back, "INVITE", 487).len(), 10);
     for call in crate::calls::by_call(before.seen(Way::Back)).values() {
-        let finals: Vec<_> = call
-            .iter()
-            .filter(|message| message.is_final_for("INVITE"))
-            .map(Message::status)
-            .collect();
+        let finals: Vec<_> = call.iter().filter(|message| message.is_final_for("INVITE")).map(Message::status).collect();
         assert_eq!(finals, [Some(200)]);
     }
 }
@@ -97,10 +80,7 @@ fn sequential_by_q() {
     second.accept(&rung_second);
     assert_eq!(fork.caller.final_for(&invite).status(), Some(200));
     assert_cancels(&rung_third, &third.expect("CANCEL", |message| message.is("CANCEL")));
-    assert!(
-        first.collect(Duration::from_millis(200)).is_empty(),
-        "a branch that has ended is not cancelled"
-    );
+    assert!(first.collect(Duration::from_millis(200)).is_empty(), "a branch that has ended is not cancelled");
     let heard: Vec<_> = fork.caller.log().iter().filter_map(Message::status).collect();
     assert!(!heard.contains(&486), "{heard:?}");
 }
@@ -112,11 +92,7 @@ fn every_2xx_is_forwarded() {
     let server = Conf::new(&place).start(&place);
     let fork = Fork::new(&place, &server, &["1", "1"]);
     let invite = fork.invite();
-    let rung: Vec<Message> = fork
-        .phones
-        .iter()
-        .map(|phone| phone.expect("INVITE", |message| message.is("INVITE")))
-        .collect();
+    let rung: Vec<Message> = fork.phones.iter().map(|phone| phone.expect("INVITE", |message| message.is("INVITE"))).collect();
     fork.phones[0].accept(&rung[0]);
     fork.phones[1].accept(&rung[1]);
     let first = fork.caller.final_for(&invite);
@@ -149,17 +125,10 @@ fn the_best_response_is_chosen() {
             assert_hop_ack(&rung, &phone.expect("ACK", |message| message.is("ACK")));
         }
         let answer = fork.caller.final_for(&invite);
-        assert!(
-            heard.contains(&answer.status().unwrap_or_default()),
-            "{said:?} became {answer:?}"
-        );
+        assert!(heard.contains(&answer.status().unwrap_or_default()), "{said:?} became {answer:?}");
         fork.caller.acknowledge(&invite, &answer);
         assert_eq!(
-            fork.caller
-                .collect(Duration::from_millis(100))
-                .iter()
-                .filter(|message| message.is_final_for("INVITE"))
-                .count(),
+            fork.caller.collect(Duration::from_millis(100)).iter().filter(|message| message.is_final_for("INVITE")).count(),
             0
         );
     }
@@ -191,9 +160,7 @@ fn cancel_reaches_the_pending_branches() {
     let place = Place::new("cancelfork");
     let server = Conf::new(&place).set("timers", "t1", r#""100ms""#).start(&place);
     let fork = Fork::new(&place, &server, &["1", "1", "1"]);
-    let [ringing, busy, silent] = &fork.phones[..] else {
-        panic!("three phones")
-    };
+    let [ringing, busy, silent] = &fork.phones[..] else { panic!("three phones") };
     let invite = fork.invite();
     let rung = ringing.expect("INVITE", |message| message.is("INVITE"));
     ringing.respond(&rung, 180, &[]);
@@ -210,10 +177,7 @@ fn cancel_reaches_the_pending_branches() {
     ringing.respond(&cancelled, 200, &[]);
     ringing.respond(&rung, 487, &[]);
     assert!(
-        silent
-            .collect(Duration::from_millis(300))
-            .iter()
-            .all(|message| message.is("INVITE")),
+        silent.collect(Duration::from_millis(300)).iter().all(|message| message.is("INVITE")),
         "no CANCEL before a provisional response"
     );
     silent.respond(&unheard, 180, &[]);
@@ -222,11 +186,7 @@ fn cancel_reaches_the_pending_branches() {
     silent.respond(&unheard, 487, &[]);
     let ended = fork.caller.final_for(&invite);
     assert!([486, 487].contains(&ended.status().unwrap_or_default()), "{ended:?}");
-    assert!(
-        busy.collect(Duration::from_millis(200))
-            .iter()
-            .all(|message| !message.is("CANCEL"))
-    );
+    assert!(busy.collect(Duration::from_millis(200)).iter().all(|message| !message.is("CANCEL")));
 }
 
 /// Max-Breadth (RFC 5393): none left is 440; what there is is shared among the branches.
@@ -239,20 +199,12 @@ fn max_breadth() {
     let refused = fork.caller.ask(&invite);
     assert_eq!(refused.status(), Some(440), "{refused:?}");
     fork.caller.acknowledge(&invite, &refused);
-    assert!(
-        fork.phones
-            .iter()
-            .all(|phone| phone.receive(Duration::from_millis(50)).is_none())
-    );
+    assert!(fork.phones.iter().all(|phone| phone.receive(Duration::from_millis(50)).is_none()));
 
     // One for two contacts: refused, or one after the other, but never both at once.
     invite = fork.caller.request("INVITE", &server.uri("bob")).with("Max-Breadth: 1");
     fork.caller.send(&invite);
-    let rung: Vec<Message> = fork
-        .phones
-        .iter()
-        .filter_map(|phone| phone.receive(Duration::from_millis(300)))
-        .collect();
+    let rung: Vec<Message> = fork.phones.iter().filter_map(|phone| phone.receive(Duration::from_millis(300))).collect();
     if rung.is_empty() {
         let refused = fork.caller.final_for(&invite);
         assert_eq!(refused.status(), Some(440), "{refused:?}");
@@ -280,10 +232,7 @@ fn max_breadth() {
                     .unwrap_or_else(|| panic!("no Max-Breadth in {message:?}"))
             })
             .collect();
-        assert!(
-            shares.iter().sum::<u32>() <= most && shares.iter().all(|share| *share >= 1),
-            "{line}: {shares:?}"
-        );
+        assert!(shares.iter().sum::<u32>() <= most && shares.iter().all(|share| *share >= 1), "{line}: {shares:?}");
     }
 }
 
@@ -308,11 +257,7 @@ impl Fork {
                 phone
             })
             .collect();
-        Fork {
-            caller: Agent::new(place.at(CALLER), server.address),
-            phones,
-            uri: server.uri("bob"),
-        }
+        Fork { caller: Agent::new(place.at(CALLER), server.address), phones, uri: server.uri("bob") }
     }
 
     fn invite(&self) -> Request {

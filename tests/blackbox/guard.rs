@@ -30,27 +30,16 @@ fn bench(name: &str) -> Bench {
     let place = Place::new(name);
     let gateway = Agent::new(place.at(SECOND_CALLEE), place.at(SERVER));
     let server = guarded(&place, &["alice", "bob"])
-        .route(&format!(
-            "to_user_prefix = \"49\"\naction = \"relay\"\nfrom = \"users\"\ntarget = [\"sip:{}\"]",
-            gateway.address
-        ))
+        .route(&format!("to_user_prefix = \"49\"\naction = \"relay\"\nfrom = \"users\"\ntarget = [\"sip:{}\"]", gateway.address))
         .stream("tcp", place.at(SERVER))
         .start(&place);
     let bob = Agent::new(place.at(CALLEE), server.address);
-    Bench {
-        place,
-        server,
-        gateway,
-        bob,
-    }
+    Bench { place, server, gateway, bob }
 }
 
 impl Bench {
     fn agents(&self, host: u8) -> [Agent; 2] {
-        [
-            Agent::new(self.place.at_port(host, 0), self.server.address),
-            Agent::tcp(self.place.ip(host), self.server.address),
-        ]
+        [Agent::new(self.place.at_port(host, 0), self.server.address), Agent::tcp(self.place.ip(host), self.server.address)]
     }
 
     fn binds(&self, contact: &str, path: Option<&str>) {
@@ -120,8 +109,7 @@ fn a_gateway_for_users_is_reached_by_nobodys_binding() {
         assert!(seen.is_empty(), "{contact} {path:?}: {seen:?}");
         b.forgets();
     }
-    b.server
-        .expect_log(&["branch to", "not started: Next Hop Is For Our Users Only"]);
+    b.server.expect_log(&["branch to", "not started: Next Hop Is For Our Users Only"]);
     b.server.expect_log(&["403 Forwarded To A Route For Our Users Only"]);
     let agent = &b.agents(STRANGER)[0];
     agent.send(&call(agent, "ACK", "sip:4930@example.test", "sip:x@example.org"));

@@ -15,9 +15,7 @@ fn start(place: &Place, more: &str) -> Server {
     Conf::new(place)
         .set("next_hop", "patience", r#""500ms""#)
         .set("next_hop", "retry", r#""2s""#)
-        .route(&format!(
-            "to_host = \"carrier.test\"\naction = \"relay\"\ntarget = [\"sip:{first}\", \"sip:{second}\"]\n{more}"
-        ))
+        .route(&format!("to_host = \"carrier.test\"\naction = \"relay\"\ntarget = [\"sip:{first}\", \"sip:{second}\"]\n{more}"))
         .start(place)
 }
 
@@ -66,10 +64,7 @@ fn a_silent_gateway_costs_one_request_its_patience_and_the_next_nothing() {
         silent.collect(Duration::from_millis(50));
         let answered = wait_for(Duration::from_secs(10), || {
             let (caller, request, _) = send(&place, &server, "MESSAGE");
-            match silent
-                .receive(Duration::from_millis(100))
-                .filter(|message| message.is("MESSAGE"))
-            {
+            match silent.receive(Duration::from_millis(100)).filter(|message| message.is("MESSAGE")) {
                 Some(trial) => {
                     silent.respond(&trial, 200, &[]);
                     Some(caller.final_for(&request))
@@ -84,9 +79,7 @@ fn a_silent_gateway_costs_one_request_its_patience_and_the_next_nothing() {
             }
         });
         assert_eq!(answered.as_ref().and_then(Message::status), Some(200), "{answered:?}");
-        server.expect_log(&[&format!(
-            "next hop {peer} over UDP (target of [[route]] 1) answers again after "
-        )]);
+        server.expect_log(&[&format!("next hop {peer} over UDP (target of [[route]] 1) answers again after ")]);
         sees(&place, &server, true, "-");
     }
 }
@@ -99,32 +92,18 @@ fn sees(place: &Place, server: &Server, first_is_up: bool, cause: &str) {
     assert_eq!(table.code, Some(0), "{table:?}");
     let words = |uri: String| -> Vec<String> {
         let line = table.stdout.lines().find(|line| line.contains(&uri));
-        line.unwrap_or_default()
-            .split("  ")
-            .map(|cell| cell.trim().to_owned())
-            .filter(|cell| !cell.is_empty())
-            .collect()
+        line.unwrap_or_default().split("  ").map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
     };
     let state = if first_is_up { "up" } else { "down" };
-    assert_eq!(
-        words(format!("sip:{first}"))[..5],
-        ["1", &format!("sip:{first}"), &first.to_string(), state, cause]
-    );
+    assert_eq!(words(format!("sip:{first}"))[..5], ["1", &format!("sip:{first}"), &first.to_string(), state, cause]);
     assert_eq!(words(format!("sip:{second}"))[3], "up");
     let json = server.command(place, &["targets", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(json["targets"][0]["is_up"], first_is_up, "{json}");
-    assert_eq!(
-        json["targets"][0]["failure"]["cause"],
-        if first_is_up { serde_json::Value::Null } else { cause.into() }
-    );
+    assert_eq!(json["targets"][0]["failure"]["cause"], if first_is_up { serde_json::Value::Null } else { cause.into() });
     let stats = server.stats(place);
     let up = |address| stats.get(&format!("strowger_target_up{{target=\"sip:{address}\"}}")).copied();
-    assert_eq!(
-        (up(first), up(second)),
-        (Some(f64::from(first_is_up)), Some(1.0)),
-        "{stats:#?}"
-    );
+    assert_eq!((up(first), up(second)), (Some(f64::from(first_is_up)), Some(1.0)), "{stats:#?}");
     assert_eq!(stats.get("strowger_next_hops_failed"), Some(&f64::from(!first_is_up)));
 }
 

@@ -46,10 +46,8 @@ fn credentials(request: &Request) -> String {
 #[test]
 fn credentials_for_our_realm_reach_no_phone() {
     let place = Place::new("hop-credentials");
-    let server = guarded(&place, &["alice"])
-        .set("auth", "challenge_register", "false")
-        .set("proxy", "fork", "\"sequential\"")
-        .start(&place);
+    let server =
+        guarded(&place, &["alice"]).set("auth", "challenge_register", "false").set("proxy", "fork", "\"sequential\"").start(&place);
     let first = Agent::new(place.at(CALLEE), server.address);
     let second = Agent::new(place.at(SECOND_CALLEE), server.address);
     for (phone, q) in [(&first, "0.9"), (&second, "0.5")] {
@@ -59,9 +57,7 @@ fn credentials_for_our_realm_reach_no_phone() {
     }
     let caller = Agent::new(place.at(CALLER), server.address);
     let mut invite = caller.request("INVITE", "sip:bob@example.test").with(THEIRS);
-    invite.from = invite
-        .from
-        .replace(&format!("agent@{}", caller.address), "alice@example.test");
+    invite.from = invite.from.replace(&format!("agent@{}", caller.address), "alice@example.test");
     let invite = signed(&caller, &Login::new("alice", "open-alice"), &invite);
     let ours = credentials(&invite);
     caller.send(&invite);
@@ -145,21 +141,15 @@ fn bare(bytes: &[u8]) -> Vec<u8> {
 fn everywhere(place: &Place, mode: &str) -> (Server, Authority) {
     let authority = Authority::new(place, "ca");
     let certificate = authority.issue(place, "server", Kind::Ecdsa, &["sip.example.test"]);
-    let server = Conf::new(place)
-        .set("proxy", "mode", mode)
-        .stream("tcp", place.at(SERVER))
-        .tls(place, &[&certificate])
-        .start(place);
+    let server =
+        Conf::new(place).set("proxy", "mode", mode).stream("tcp", place.at(SERVER)).tls(place, &[&certificate]).start(place);
     (server, authority)
 }
 
 /// One agent over TCP and one over TLS.
 fn streams(place: &Place, host: u8, server: &Server, authority: &Authority) -> [Agent; 2] {
     let ip = place.ip(host);
-    [
-        Agent::tcp(ip, server.address),
-        Agent::tls(ip, server.secure(), authority, "sip.example.test", None),
-    ]
+    [Agent::tcp(ip, server.address), Agent::tls(ip, server.secure(), authority, "sip.example.test", None)]
 }
 
 fn assert_length(message: &Message, body: &[u8]) {
@@ -229,9 +219,7 @@ fn a_phones_answers_without_a_length_get_one_on_the_callers_stream() {
                 for body in [&b"v=0\r\n"[..], b"", b"SIP/2.0 200 OK\r\n\r\n"] {
                     let invite = caller.request("INVITE", &server.uri("bob"));
                     caller.send(&invite);
-                    let arrived = phone.expect("INVITE", |message| {
-                        message.is("INVITE") && message.call_id() == invite.call_id
-                    });
+                    let arrived = phone.expect("INVITE", |message| message.is("INVITE") && message.call_id() == invite.call_id);
                     let contact = format!("Contact: <{}>", phone.uri());
                     for status in [183, status] {
                         let answer = response(&arrived, status, &phone.tag(), &[&contact], body);
@@ -264,9 +252,7 @@ fn of_several_phones_answers_the_best_says_its_length() {
             let invite = caller.request("INVITE", &server.uri("bob"));
             caller.send(&invite);
             for (phone, status) in phones.iter().zip(statuses) {
-                let arrived = phone.expect("INVITE", |message| {
-                    message.is("INVITE") && message.call_id() == invite.call_id
-                });
+                let arrived = phone.expect("INVITE", |message| message.is("INVITE") && message.call_id() == invite.call_id);
                 let challenge = match status {
                     401 => "WWW-Authenticate: Digest realm=\"a\", nonce=\"1\"",
                     407 => "Proxy-Authenticate: Digest realm=\"b\", nonce=\"2\"",
@@ -305,10 +291,7 @@ fn an_identity_passes_from_trusted_sources_alone() {
             (format!("[\"{caller}\"]"), (3, 0), (0, 0), 0),
             (both, (3, 1), (3, 1), 1),
         ] {
-            let server = Conf::new(&place)
-                .set("proxy", "mode", mode)
-                .set("limits", "trusted_sources", &trusted)
-                .start(&place);
+            let server = Conf::new(&place).set("proxy", "mode", mode).set("limits", "trusted_sources", &trusted).start(&place);
             let phone = Agent::new(place.at(CALLEE), server.address);
             server.bind(&place, "bob", phone.address);
             let caller = Agent::new(place.at(CALLER), server.address);
@@ -412,10 +395,7 @@ fn a_sips_target_can_be_acknowledged_and_hung_up_on_by_who_has_called_by_sip() {
     let authority = Authority::new(&place, "ca");
     let own = authority.issue(&place, "server", Kind::Ecdsa, &["sip.example.test"]);
     let bobs = authority.issue(&place, "bob", Kind::Ecdsa, &["bob.example.test"]);
-    let server = Conf::new(&place)
-        .tls(&place, &[&own])
-        .set("tls", "verify_server", "false")
-        .start(&place);
+    let server = Conf::new(&place).tls(&place, &[&own]).set("tls", "verify_server", "false").start(&place);
     let secure = place.at_port(CALLEE, 5061);
     let mut by_tls = SServer::start(&place, secure, &bobs, &["-quiet"]);
     let phone = Agent::new(place.at(CALLEE), server.address);

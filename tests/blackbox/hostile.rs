@@ -135,13 +135,7 @@ fn every_case(rfc: &str, table: &[(&str, Verdict)]) {
             wrong.push(format!("{name}: {said}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {} messages:\n{}",
-        wrong.len(),
-        table.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {} messages:\n{}", wrong.len(), table.len(), wrong.join("\n"));
 }
 
 /// Sends one message and looks at both sides of the server.
@@ -171,11 +165,7 @@ fn judge(place: &Place, message: &[u8], verdict: &Verdict) {
             let answer = answer.expect("an answer");
             if status == 400 {
                 let reason = answer.start.splitn(3, ' ').nth(2).unwrap_or_default();
-                assert!(
-                    !reason.is_empty() && reason != "Bad Request",
-                    "the reason phrase names the fault: {}",
-                    answer.start
-                );
+                assert!(!reason.is_empty() && reason != "Bad Request", "the reason phrase names the fault: {}", answer.start);
             }
             if status == 420 {
                 assert!(
@@ -198,9 +188,7 @@ fn judge(place: &Place, message: &[u8], verdict: &Verdict) {
 /// The first final response that any of the caller's ports hears.
 fn next_final(callers: &[Agent]) -> Option<Message> {
     wait_for(Duration::from_secs(3), || {
-        callers
-            .iter()
-            .find_map(|caller| caller.receive(Duration::ZERO).filter(|message| message.status() >= Some(200)))
+        callers.iter().find_map(|caller| caller.receive(Duration::ZERO).filter(|message| message.status() >= Some(200)))
     })
 }
 
@@ -210,9 +198,7 @@ fn torture_server(place: &Place) -> Server {
     let callee = place.at(CALLEE);
     Conf::new(place)
         .set("server", "domains", r#"["example.com", "services.example.com"]"#)
-        .route(&format!(
-            "{caller}\nmethods = [\"REGISTER\"]\nto_host = \"example.com\"\naction = \"location\""
-        ))
+        .route(&format!("{caller}\nmethods = [\"REGISTER\"]\nto_host = \"example.com\"\naction = \"location\""))
         .route(&format!("{caller}\naction = \"relay\"\ntarget = [\"sip:{callee}\"]"))
         .start(place)
 }
@@ -232,9 +218,7 @@ fn assert_untouched(original: &[u8], relayed: &Message) {
         }
     }
     for line in lines {
-        let name = String::from_utf8_lossy(line.split(|byte| *byte == b':').next().unwrap_or_default())
-            .trim()
-            .to_ascii_lowercase();
+        let name = String::from_utf8_lossy(line.split(|byte| *byte == b':').next().unwrap_or_default()).trim().to_ascii_lowercase();
         if !["via", "v", "max-forwards", "route", "content-length", "l"].contains(&name.as_str()) {
             assert!(
                 find(&relayed.raw, line.strip_suffix(b"\r").unwrap_or(&line)).is_some(),
@@ -243,21 +227,11 @@ fn assert_untouched(original: &[u8], relayed: &Message) {
             );
         }
     }
-    assert_eq!(
-        relayed.vias().len(),
-        Message::read(original).map_or(0, |message| message.vias().len()) + 1
-    );
+    assert_eq!(relayed.vias().len(), Message::read(original).map_or(0, |message| message.vias().len()) + 1);
     let body = &original[end + 4..];
     assert!(body.starts_with(&relayed.body), "the body has changed");
-    let length: usize = relayed
-        .header("content-length")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(body.len());
-    assert_eq!(
-        relayed.body.len(),
-        length.min(body.len()),
-        "octets beyond Content-Length go no further"
-    );
+    let length: usize = relayed.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(body.len());
+    assert_eq!(relayed.body.len(), length.min(body.len()), "octets beyond Content-Length go no further");
 }
 
 /// One server gets all of them, again and again, with whatever state they leave, and still serves.
@@ -302,9 +276,7 @@ fn every_size() {
     let stranger = Agent::new(place.at(STRANGER), server.address);
     let mut dice = Dice(7);
     let mut sizes: Vec<usize> = (1..=80).collect();
-    for size in [
-        128, 256, 512, 1024, 1400, 1472, 1500, 2048, 4096, 8192, 16_384, 32_768, 49_152, 65_000,
-    ] {
+    for size in [128, 256, 512, 1024, 1400, 1472, 1500, 2048, 4096, 8192, 16_384, 32_768, 49_152, 65_000] {
         sizes.extend([size - 1, size, size + 1]);
     }
     sizes.extend([65_500, 65_505, 65_506, 65_507]);
@@ -316,12 +288,8 @@ fn every_size() {
         )
     };
     for (n, size) in sizes.iter().copied().enumerate() {
-        let mut datagrams: Vec<Vec<u8>> = vec![
-            vec![0; size],
-            vec![b'A'; size],
-            b"\r\n".repeat(size / 2 + 1),
-            (0..size).map(|_| dice.next() as u8).collect(),
-        ];
+        let mut datagrams: Vec<Vec<u8>> =
+            vec![vec![0; size], vec![b'A'; size], b"\r\n".repeat(size / 2 + 1), (0..size).map(|_| dice.next() as u8).collect()];
         for (name, unit) in [
             ("Via", "SIP/2.0/UDP h;branch=z9hG4bKx,"),
             ("Route", "<sip:a@b;lr>,"),
@@ -350,10 +318,7 @@ fn every_size() {
             server.assert_alive(&place, CALLER);
         }
     }
-    assert!(
-        server.stat(&place, "strowger_dropped_total") > 100.0,
-        "what nobody can answer is dropped and counted"
-    );
+    assert!(server.stat(&place, "strowger_dropped_total") > 100.0, "what nobody can answer is dropped and counted");
     server.assert_alive(&place, CALLER);
     assert_call_works(&place, &server, "bob", 5080);
 }
@@ -383,10 +348,7 @@ fn bombard(name: &str, count: usize) {
     }
     // Tables made for millions would be touched page by page for the first time until long after any warm-up.
     let mut server = conf.set("limits", "transactions", "20000").start(&place);
-    let seed = std::env::var("BOMBARDMENT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(1961);
+    let seed = std::env::var("BOMBARDMENT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1961);
     let mut gun = Gun::new(&place, &server, seed);
     gun.fire(&place, count / 4);
     calm_down(&place, &server);
@@ -397,10 +359,7 @@ fn bombard(name: &str, count: usize) {
     calm_down(&place, &server);
     let after = server.resident_kib();
     println!("{count} messages in {took:.1?}; resident memory {before} KiB before and {after} KiB after (seed {seed})");
-    assert!(
-        after <= before + ROOM_KIB,
-        "memory stays: {before} KiB before, {after} KiB after"
-    );
+    assert!(after <= before + ROOM_KIB, "memory stays: {before} KiB before, {after} KiB after");
     let received = server
         .stats(&place)
         .into_iter()
@@ -415,9 +374,7 @@ fn bombard(name: &str, count: usize) {
 
 /// Waits until nothing is under way any more. (Expired bindings leave the table with the sweep, which takes its time; they are few.)
 fn calm_down(place: &Place, server: &Server) {
-    let quiet = wait_for(Duration::from_secs(30), || {
-        (server.stat(place, "strowger_transactions") == 0.0).then_some(())
-    });
+    let quiet = wait_for(Duration::from_secs(30), || (server.stat(place, "strowger_transactions") == 0.0).then_some(()));
     assert!(quiet.is_some(), "transactions stay: {:#?}", server.stats(place));
 }
 
@@ -432,9 +389,7 @@ struct Gun {
 
 impl Gun {
     fn new(place: &Place, server: &Server, seed: u64) -> Gun {
-        let sockets: Vec<UdpSocket> = (0..4)
-            .map(|_| UdpSocket::bind(place.at_port(STRANGER, 0)).expect("a socket"))
-            .collect();
+        let sockets: Vec<UdpSocket> = (0..4).map(|_| UdpSocket::bind(place.at_port(STRANGER, 0)).expect("a socket")).collect();
         for socket in &sockets {
             socket.set_nonblocking(true).expect("a socket that does not wait");
         }
@@ -445,17 +400,7 @@ impl Gun {
         let agent = Agent::new(place.at_port(STRANGER, 0), server.address);
         // A phone that exists but never answers: what is mutated little enough is relayed to it.
         let contact = format!("<sip:mute@{}>", place.at(CALLEE));
-        for method in [
-            "INVITE",
-            "ACK",
-            "BYE",
-            "CANCEL",
-            "OPTIONS",
-            "MESSAGE",
-            "SUBSCRIBE",
-            "REGISTER",
-            "STRANGE",
-        ] {
+        for method in ["INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "MESSAGE", "SUBSCRIBE", "REGISTER", "STRANGE"] {
             for uri in [
                 "sip:example.com",
                 "sip:mute@example.com",
@@ -470,22 +415,16 @@ impl Gun {
                     request.contact = Some(contact.clone());
                 }
                 seeds.push(request.bytes());
-                request.extra = vec![
-                    format!("Route: <sip:{};lr>", server.address),
-                    "Proxy-Require: x".to_owned(),
-                    "Max-Breadth: 2".to_owned(),
-                ];
+                request.extra =
+                    vec![format!("Route: <sip:{};lr>", server.address), "Proxy-Require: x".to_owned(), "Max-Breadth: 2".to_owned()];
                 request.body = b"v=0\r\n".repeat(20);
                 seeds.push(request.bytes());
             }
         }
         // Responses whose topmost Via claims to be ours, with branches that are not.
         for status in [100, 180, 200, 302, 404, 487, 503, 603] {
-            for branch in [
-                "z9hG4bK",
-                "z9hG4bK0000000000000000000000000000",
-                "z9hG4bKffffffffffffffffffffffffffffffffffffffffffff",
-            ] {
+            for branch in ["z9hG4bK", "z9hG4bK0000000000000000000000000000", "z9hG4bKffffffffffffffffffffffffffffffffffffffffffff"]
+            {
                 let text = format!(
                     "SIP/2.0 {status} x\r\nVia: SIP/2.0/UDP {};branch={branch}\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>;tag=2\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n",
                     server.address
@@ -494,13 +433,7 @@ impl Gun {
             }
         }
         let probe = Agent::new(place.at_port(STRANGER, 0), server.address);
-        Gun {
-            sockets,
-            target: server.address,
-            probe,
-            seeds,
-            dice: Dice(seed),
-        }
+        Gun { sockets, target: server.address, probe, seeds, dice: Dice(seed) }
     }
 
     /// Fires in salvos and waits for the answer to a probe after each, so that the server has to read what is sent, and its death is noticed at once:

@@ -31,11 +31,7 @@ pub struct Login<'l> {
 
 impl<'l> Login<'l> {
     pub fn new(name: &'l str, password: &'l str) -> Login<'l> {
-        Login {
-            name,
-            password,
-            count: 1,
-        }
+        Login { name, password, count: 1 }
     }
 
     /// The request with an answer to this challenge; a CSeq and a branch of its own. `uri` is what the credentials are made for.
@@ -97,22 +93,13 @@ impl Challenge {
 fn challenges(answer: &Message) -> Vec<&String> {
     let wanted = ["www-authenticate", "proxy-authenticate"];
     let headers = answer.headers.iter();
-    headers
-        .filter(|(name, _)| wanted.contains(&name.as_str()))
-        .map(|(_, value)| value)
-        .collect()
+    headers.filter(|(name, _)| wanted.contains(&name.as_str())).map(|(_, value)| value).collect()
 }
 
 /// Sends a request, which must be challenged; the request again with its answer to that.
 pub fn signed(agent: &Agent, login: &Login, request: &Request) -> Request {
     let first = ask(agent, request);
-    assert!(
-        matches!(first.status(), Some(401 | 407)),
-        "{} {}: {}",
-        request.method,
-        request.uri,
-        first.start
-    );
+    assert!(matches!(first.status(), Some(401 | 407)), "{} {}: {}", request.method, request.uri, first.start);
     login.answer(request, &Challenge::of(&first), &request.uri)
 }
 
@@ -152,10 +139,7 @@ fn through(agent: &Agent, phone: &Agent, request: &Request) -> (Message, Message
 
 /// UDP, and TCP to the same address.
 fn ways(place: &Place, server: &Server, host: u8) -> [Agent; 2] {
-    [
-        Agent::new(place.at_port(host, 0), server.address),
-        Agent::tcp(place.ip(host), server.address),
-    ]
+    [Agent::new(place.at_port(host, 0), server.address), Agent::tcp(place.ip(host), server.address)]
 }
 
 #[test]
@@ -164,10 +148,7 @@ fn nobody_takes_a_name_of_ours_by_spelling_it_otherwise() {
     let conf = guarded(&place, &["ceo", "bob"]);
     let server = conf.stream("tcp", place.at(1)).start(&place);
     let bob = Agent::new(place.at(CALLEE), server.address);
-    let bound = server.command(
-        &place,
-        &["ul", "add", "bob@example.test", &format!("sip:bob@{}", bob.address)],
-    );
+    let bound = server.command(&place, &["ul", "add", "bob@example.test", &format!("sip:bob@{}", bob.address)]);
     assert_eq!(bound.code, Some(0), "{bound:?}");
     let ip = server.address.ip();
     for agent in ways(&place, &server, STRANGER) {
@@ -210,10 +191,8 @@ fn nobody_takes_a_name_of_ours_by_spelling_it_otherwise() {
 fn a_trailing_dot_says_nothing() {
     let place = Place::new("identity-dot");
     let gateway = Agent::new(place.at(SECOND_CALLEE), place.at(1));
-    let conf = guarded(&place, &["bob", "alice"]).route(&format!(
-        "to_host = \"gw.example\"\naction = \"relay\"\ntarget = [\"sip:{}\"]",
-        gateway.address
-    ));
+    let conf = guarded(&place, &["bob", "alice"])
+        .route(&format!("to_host = \"gw.example\"\naction = \"relay\"\ntarget = [\"sip:{}\"]", gateway.address));
     let server = conf.set("auth", "challenge_proxy", "false").start(&place);
     let bob = Agent::new(place.at(CALLEE), server.address);
     let login = Login::new("bob", "open-bob");
@@ -228,11 +207,7 @@ fn a_trailing_dot_says_nothing() {
 
     let caller = Agent::new(place.at(CALLER), server.address);
     let route = "Route: <sip:example.test.;lr>";
-    for uri in [
-        "sip:bob@example.test.",
-        "sip:bob@example.test",
-        "sip:b%6Fb@Example.test.:5060",
-    ] {
+    for uri in ["sip:bob@example.test.", "sip:bob@example.test", "sip:b%6Fb@Example.test.:5060"] {
         let request = message(&caller, "sip:x@example.org", uri);
         let (seen, answer) = through(&caller, &bob, &request);
         assert_eq!(status(&answer), 200);
@@ -263,10 +238,7 @@ fn a_gateway_for_users_takes_nobody_else() {
     let gateway = Agent::new(place.at(CALLEE), place.at(1));
     let conf = guarded(&place, &["alice", "bob"])
         .set("auth", "challenge_proxy", "false")
-        .route(&format!(
-            "to_user_prefix = \"49\"\naction = \"relay\"\nfrom = \"users\"\ntarget = [\"sip:{}\"]",
-            gateway.address
-        ));
+        .route(&format!("to_user_prefix = \"49\"\naction = \"relay\"\nfrom = \"users\"\ntarget = [\"sip:{}\"]", gateway.address));
     let server = conf.stream("tcp", place.at(1)).start(&place);
     let outside = "sip:4930123@example.test";
     for agent in ways(&place, &server, STRANGER) {
@@ -363,12 +335,9 @@ fn a_name_may_have_any_character() {
         assert_eq!((status(&answer), seen.is("MESSAGE")), (200, true), "{name}");
     }
     // A name with an @ is itself and not the user before the @.
-    for (login, aor, expected) in [
-        ("bob@partner.test", "bob", 403),
-        ("bob", "bob%40partner.test", 403),
-        ("bob", "bob", 200),
-        ("50%", "50%2525", 403),
-    ] {
+    for (login, aor, expected) in
+        [("bob@partner.test", "bob", 403), ("bob", "bob%40partner.test", 403), ("bob", "bob", 200), ("50%", "50%2525", 403)]
+    {
         let request = phone.register("example.test", aor, &contact, 600);
         let answer = ask_as(&phone, &Login::new(login, "pw"), &request);
         assert_eq!(status(&answer), expected, "{login} as {aor}");
@@ -427,10 +396,7 @@ fn credentials_are_good_for_one_request() {
         assert_eq!(status(&ask(&agent, &invite)), 404);
         let mut other = invite.clone();
         other.uri = "sip:bob@example.test".to_owned();
-        server.command(
-            &place,
-            &["ul", "add", "bob@example.test", &format!("sip:bob@{}", phone.address)],
-        );
+        server.command(&place, &["ul", "add", "bob@example.test", &format!("sip:bob@{}", phone.address)]);
         let answer = ask(&agent, &other);
         assert_eq!(status(&answer), 400, "made for another: {}", answer.start);
         server.command(&place, &["ul", "rm", "bob@example.test"]);
@@ -446,10 +412,7 @@ fn credentials_for_a_friend_reach_nobody_else() {
         let conf = guarded(&place, &["alice"]).set("auth", "check_uri", &format!("{check:?}"));
         let server = conf.start(&place);
         let phone = Agent::new(place.at(CALLEE), server.address);
-        server.command(
-            &place,
-            &["ul", "add", "bob@example.test", &format!("sip:bob@{}", phone.address)],
-        );
+        server.command(&place, &["ul", "add", "bob@example.test", &format!("sip:bob@{}", phone.address)]);
         let agent = Agent::new(place.at(CALLER), server.address);
         let login = Login::new("alice", "open-alice");
         let request = message(&agent, "sip:alice@example.test", "sip:bob@example.test");
@@ -483,10 +446,7 @@ fn what_was_captured_before_a_restart_is_stale_after_it() {
     // A reload is no restart.
     let reloaded = server.command(&place, &["reload"]);
     assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
-    let counted = Login {
-        count: 2,
-        ..Login::new("bob", "open-bob")
-    };
+    let counted = Login { count: 2, ..Login::new("bob", "open-bob") };
     let answer = agent.ask(&counted.answer(&again(&request), &challenge, "sip:example.test"));
     assert_eq!(status(&answer), 200, "{answer:?}");
     end(server);
@@ -512,9 +472,7 @@ fn what_was_captured_before_a_restart_is_stale_after_it() {
 #[test]
 fn a_row_that_nobody_can_use_is_nobody() {
     let place = Place::new("identity-rows");
-    let conf = Conf::new(&place)
-        .set("auth", "challenge_register", "true")
-        .set("auth", "users", "\"users.db\"");
+    let conf = Conf::new(&place).set("auth", "challenge_register", "true").set("auth", "users", "\"users.db\"");
     conf.write(&place);
     let added = user(&place, &["add", "bob@example.test", "--password-stdin"], "pw\n");
     assert_eq!(added.code, Some(0), "{added:?}");
@@ -552,9 +510,7 @@ fn sipsak_registers_with_a_password() {
         let ip = place.ip(CALLER).to_string();
         let (uri, password) = (server.uri(aor), format!("open-{name}"));
         let contact = format!("sip:{aor}@{}", place.at(CALLER));
-        let arguments = [
-            "-H", &ip, "-k", &ip, "-U", "-i", "-x", "120", "-C", &contact, "-u", name, "-a", &password, "-s", &uri,
-        ];
+        let arguments = ["-H", &ip, "-k", &ip, "-U", "-i", "-x", "120", "-C", &contact, "-u", name, "-a", &password, "-s", &uri];
         let outcome = process::run(&place, "sipsak", Path::new("sipsak"), &arguments, PATIENCE);
         assert_eq!(outcome.code, Some(0), "{name}: {outcome:?}");
         let shown = server.show(&place, aor);

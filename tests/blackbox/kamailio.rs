@@ -58,21 +58,8 @@ impl Kamailio {
         let folder = place.path("kamailio");
         fs::create_dir_all(&folder).expect("Kamailio's folder");
         let folder = folder.display().to_string();
-        let arguments = [
-            "-f",
-            &script.display().to_string(),
-            "-DD",
-            "-E",
-            "-m",
-            "32",
-            "-M",
-            "4",
-            "-Y",
-            &folder,
-            "-w",
-            &folder,
-        ]
-        .map(str::to_owned);
+        let arguments = ["-f", &script.display().to_string(), "-DD", "-E", "-m", "32", "-M", "4", "-Y", &folder, "-w", &folder]
+            .map(str::to_owned);
         let program = ["/usr/sbin/kamailio", "/usr/local/sbin/kamailio"]
             .into_iter()
             .find(|path| Path::new(path).exists())
@@ -119,9 +106,7 @@ impl Scene {
     }
 
     fn conf(&self) -> Conf {
-        Conf::new(&self.place)
-            .tls(&self.place, &[&self.own])
-            .trust(&self.authority, "required")
+        Conf::new(&self.place).tls(&self.place, &[&self.own]).trust(&self.authority, "required")
     }
 
     /// Calls by SIPp from end to end; what its callee saw. The first call is alone: Kamailio opens its connections in it. Of Kamailio's
@@ -155,10 +140,7 @@ fn assert_passed_both(report: &Report, order: [u8; 2], place: &Place) {
     let calls = by_call(report.received());
     assert_eq!(calls.len(), CALLS as usize);
     for messages in calls.values() {
-        assert_eq!(
-            messages.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(messages.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         for message in messages {
             let vias = message.vias();
             assert_eq!(vias.len(), 3, "{message:?}");

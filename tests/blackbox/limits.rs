@@ -28,11 +28,7 @@ fn hops_used_up() {
         request.max_forwards = given;
         caller.send(&request);
         let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
-        assert_eq!(
-            arrived.max_forwards(),
-            Some(left),
-            "Max-Forwards was {given:?} (16.6, step 3)"
-        );
+        assert_eq!(arrived.max_forwards(), Some(left), "Max-Forwards was {given:?} (16.6, step 3)");
         phone.respond(&arrived, 200, &[]);
         caller.final_for(&request);
     }
@@ -50,30 +46,21 @@ fn loops_are_found() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     // Two who point at each other.
     for (user, other) in [("tweedledum", "tweedledee"), ("tweedledee", "tweedledum")] {
-        let added = server.command(
-            &place,
-            &["ul", "add", &format!("{user}@{}", server.address.ip()), &server.uri(other)],
-        );
+        let added = server.command(&place, &["ul", "add", &format!("{user}@{}", server.address.ip()), &server.uri(other)]);
         assert_eq!(added.code, Some(0), "{added:?}");
     }
     for user in ["tweedledee", "tweedledum"] {
         for method in ["INVITE", "MESSAGE"] {
             let request = caller.request(method, &server.uri(user));
             let refused = caller.ask(&request);
-            assert!(
-                [482, 483].contains(&refused.status().unwrap_or_default()),
-                "{user}: {refused:?}"
-            );
+            assert!([482, 483].contains(&refused.status().unwrap_or_default()), "{user}: {refused:?}");
             if method == "INVITE" {
                 caller.acknowledge(&request, &refused);
             }
         }
     }
     let requests = server.stat(&place, "strowger_requests_total");
-    assert!(
-        requests < 600.0,
-        "{requests} requests for four of the caller's: loops must die early"
-    );
+    assert!(requests < 600.0, "{requests} requests for four of the caller's: loops must die early");
     server.assert_alive(&place, CALLEE);
 }
 
@@ -95,10 +82,7 @@ fn loops_do_not_multiply() {
     }
     let request = caller.request("INVITE", &server.uri("a"));
     let refused = caller.ask(&request);
-    assert!(
-        [440, 482, 483, 500, 503].contains(&refused.status().unwrap_or_default()),
-        "{refused:?}"
-    );
+    assert!([440, 482, 483, 500, 503].contains(&refused.status().unwrap_or_default()), "{refused:?}");
     caller.acknowledge(&request, &refused);
     let requests = server.stat(&place, "strowger_requests_total");
     assert!(requests < 20_000.0, "{requests} requests for one of the caller's");
@@ -116,30 +100,20 @@ fn extensions_that_nobody_has() {
     let request = caller.request("INVITE", &server.uri("bob")).with("Proxy-Require: foo, bar");
     let refused = caller.ask(&request);
     assert_eq!(refused.status(), Some(420), "{refused:?}");
-    assert!(
-        refused.lists("unsupported", "foo") && refused.lists("unsupported", "bar"),
-        "{refused:?}"
-    );
+    assert!(refused.lists("unsupported", "foo") && refused.lists("unsupported", "bar"), "{refused:?}");
     caller.acknowledge(&request, &refused);
     assert!(phone.receive(Duration::from_millis(200)).is_none());
 
     // Require is for the far end: a proxy lets it pass, a registrar does not.
     let request = caller.request("MESSAGE", &server.uri("bob")).with("Require: foo");
     caller.send(&request);
-    assert_eq!(
-        phone.expect("MESSAGE", |message| message.is("MESSAGE")).header("require"),
-        Some("foo")
-    );
-    let register = caller
-        .register(&server.address.to_string(), "bob", "<sip:b@192.0.2.1>", 600)
-        .with("Require: foo");
+    assert_eq!(phone.expect("MESSAGE", |message| message.is("MESSAGE")).header("require"), Some("foo"));
+    let register = caller.register(&server.address.to_string(), "bob", "<sip:b@192.0.2.1>", 600).with("Require: foo");
     let refused = caller.ask(&register);
     assert_eq!(refused.status(), Some(420), "{refused:?}");
     assert!(refused.lists("unsupported", "foo"), "{refused:?}");
     assert_eq!(refused.all("contact").len(), 0);
-    let options = caller
-        .request("OPTIONS", &format!("sip:{}", server.address))
-        .with("Require: foo");
+    let options = caller.request("OPTIONS", &format!("sip:{}", server.address)).with("Require: foo");
     assert_eq!(caller.ask(&options).status(), Some(420));
 }
 
@@ -155,10 +129,7 @@ fn questions_to_the_server() {
         for method in ["INVITE", "ACK", "CANCEL", "OPTIONS", "REGISTER"] {
             assert!(answer.lists("allow", method), "{method} is missing in Allow: {answer:?}");
         }
-        assert!(
-            answer.header("accept").is_some() && answer.header("supported").is_some(),
-            "{answer:?}"
-        );
+        assert!(answer.header("accept").is_some() && answer.header("supported").is_some(), "{answer:?}");
         assert!(answer.to_tag().is_some());
         assert_eq!(answer.vias().len(), 1);
     }
@@ -175,19 +146,13 @@ fn unknown_methods_pass() {
     let caller = Agent::new(place.at(CALLER), server.address);
     server.bind(&place, "bob", phone.address);
     for method in ["PUBLISH", "NEWMETHOD", "invite", "A.b-c!%*_+`'~9"] {
-        let mut request = caller
-            .request(method, &server.uri("bob"))
-            .with("X-Odd : kept \t as it is")
-            .with("x-odd:twice");
+        let mut request = caller.request(method, &server.uri("bob")).with("X-Odd : kept \t as it is").with("x-odd:twice");
         request.body = (0..=255).rev().collect();
         caller.send(&request);
         let arrived = phone.expect(method, |message| message.is(method));
         assert_eq!(arrived.body, request.body);
         let text = String::from_utf8_lossy(&arrived.raw).into_owned();
-        assert!(
-            text.contains("\r\nX-Odd : kept \t as it is\r\nx-odd:twice\r\n"),
-            "what is not edited leaves bit for bit: {text}"
-        );
+        assert!(text.contains("\r\nX-Odd : kept \t as it is\r\nx-odd:twice\r\n"), "what is not edited leaves bit for bit: {text}");
         phone.respond(&arrived, 299, &[]);
         assert_eq!(caller.final_for(&request).status(), Some(299));
     }
@@ -200,12 +165,7 @@ fn answers_find_the_sender() {
     let place = Place::new("rport");
     let server = Conf::new(&place).start(&place);
     let caller = Agent::new(place.at_port(CALLER, 4444), server.address);
-    for via in [
-        "192.0.2.55:4444",
-        "phone.invalid:4444",
-        "[2001:db8::9]:4444",
-        "127.0.0.1:4444",
-    ] {
+    for via in ["192.0.2.55:4444", "phone.invalid:4444", "[2001:db8::9]:4444", "127.0.0.1:4444"] {
         for (rport, port) in [("", 4444), (";rport", 4444), (";rport", 4445)] {
             let claimed = via.replace("4444", &port.to_string());
             let mut request = caller.request("OPTIONS", &format!("sip:{}", server.address));
@@ -251,10 +211,7 @@ fn full_is_said_and_not_suffered() {
     }
     let heard = caller.collect(Duration::from_millis(300));
     let refused: Vec<_> = heard.iter().filter(|message| message.is_final_for("INVITE")).collect();
-    assert!(
-        !refused.is_empty() && refused.iter().all(|message| message.status() == Some(503)),
-        "{refused:#?}"
-    );
+    assert!(!refused.is_empty() && refused.iter().all(|message| message.status() == Some(503)), "{refused:#?}");
     assert!(heard.iter().filter(|message| message.answers("INVITE", 100)).count() <= 8);
     // 64·T1 later nobody has answered, and there is room again.
     std::thread::sleep(Duration::from_millis(2500));
@@ -294,10 +251,7 @@ fn a_message_that_is_too_long() {
 #[test]
 fn a_source_may_send_so_many_requests() {
     let place = Place::new("per-source");
-    let mut server = Conf::new(&place)
-        .stream("tcp", place.at(SERVER))
-        .set("limits", "requests_per_source", "40")
-        .start(&place);
+    let mut server = Conf::new(&place).stream("tcp", place.at(SERVER)).set("limits", "requests_per_source", "40").start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);
     let flooder = Agent::new(place.at(CALLER), server.address);
     server.bind(&place, "bob", phone.address);
@@ -306,17 +260,10 @@ fn a_source_may_send_so_many_requests() {
         flooder.send(&flooder.request("OPTIONS", &target));
     }
     let answered = flooder.collect(Duration::from_millis(700)).len();
-    assert!(
-        (40..=80).contains(&answered),
-        "{answered} of 400 requests were answered within a second"
-    );
+    assert!((40..=80).contains(&answered), "{answered} of 400 requests were answered within a second");
     let refused = server.stat(&place, "strowger_limit_hits_total{limit=\"requests_per_source\"}");
     assert!((320.0..=360.0).contains(&refused), "{refused} of 400 were counted as dropped");
-    server.expect_log(&[
-        &flooder.address.ip().to_string(),
-        "more than 40 a second",
-        "requests_per_source",
-    ]);
+    server.expect_log(&[&flooder.address.ip().to_string(), "more than 40 a second", "requests_per_source"]);
     // Another transport is no way round it, and nobody else has to suffer.
     let stream = Agent::tcp(flooder.address.ip(), server.address);
     for _ in 0..400 {

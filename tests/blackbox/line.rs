@@ -32,10 +32,7 @@ struct Gathering {
 
 impl Gathering {
     fn new(stream: TcpStream) -> Gathering {
-        Gathering {
-            stream,
-            written: Vec::new(),
-        }
+        Gathering { stream, written: Vec::new() }
     }
 
     fn leave(&mut self) -> io::Result<()> {
@@ -93,11 +90,7 @@ impl Line {
     }
 
     fn over(stream: Stream) -> Line {
-        let line = Line {
-            stream,
-            framer: Framer::default(),
-            end: None,
-        };
+        let line = Line { stream, framer: Framer::default(), end: None };
         let _ = line.socket().set_nodelay(true);
         line.socket().set_write_timeout(Some(PATIENCE)).expect("a time-out");
         line.wait(PATIENCE);
@@ -114,9 +107,8 @@ impl Line {
             builder.set_private_key_file(&own.key, SslFiletype::PEM).expect("a key");
         }
         let connector = builder.build();
-        let stream = connector
-            .connect(name, Gathering::new(self.bare()))
-            .unwrap_or_else(|error| panic!("no TLS with {name}: {error}"));
+        let stream =
+            connector.connect(name, Gathering::new(self.bare())).unwrap_or_else(|error| panic!("no TLS with {name}: {error}"));
         Line::over(Stream::Tls(stream))
     }
 

@@ -46,11 +46,7 @@ impl Lossy {
             },
             "0",
         );
-        assert_eq!(
-            call.before.dropped() + call.behind.dropped(),
-            losses,
-            "the loss that this test is about"
-        );
+        assert_eq!(call.before.dropped() + call.behind.dropped(), losses, "the loss that this test is about");
         call
     }
 
@@ -106,18 +102,12 @@ impl Lossy {
 
     /// How many requests of a kind the server was sent, and how many it sent on.
     fn requests(&self, method: &str) -> (usize, usize) {
-        (
-            self.before.requests(Way::Forth, method).len(),
-            self.behind.requests(Way::Forth, method).len(),
-        )
+        (self.before.requests(Way::Forth, method).len(), self.behind.requests(Way::Forth, method).len())
     }
 
     /// How many responses of a kind the callee gave, and how many came back to the caller.
     fn responses(&self, method: &str, status: u16) -> (usize, usize) {
-        (
-            self.behind.responses(Way::Back, method, status).len(),
-            self.before.responses(Way::Back, method, status).len(),
-        )
+        (self.behind.responses(Way::Back, method, status).len(), self.before.responses(Way::Back, method, status).len())
     }
 }
 
@@ -136,11 +126,7 @@ fn invite_before_the_server() {
 #[test]
 fn invite_behind_the_server() {
     let call = Lossy::once(Leg::Behind, Way::Forth, |message| message.is("INVITE"));
-    assert_eq!(
-        call.requests("INVITE"),
-        (1, 2),
-        "100 keeps the caller quiet; the server repeats"
-    );
+    assert_eq!(call.requests("INVITE"), (1, 2), "100 keeps the caller quiet; the server repeats");
     assert!(same_bytes(&call.behind.requests(Way::Forth, "INVITE")));
 }
 
@@ -162,11 +148,7 @@ fn provisional_responses_before_the_server() {
     );
     assert_eq!(call.before.dropped(), 2);
     assert_eq!(call.requests("INVITE"), (2, 1), "a retransmission is absorbed");
-    assert_eq!(
-        call.responses("INVITE", 180),
-        (1, 2),
-        "and answered with the last provisional response (17.2.1)"
-    );
+    assert_eq!(call.responses("INVITE", 180), (1, 2), "and answered with the last provisional response (17.2.1)");
 }
 
 #[test]
@@ -179,11 +161,7 @@ fn ringing_behind_the_server() {
 #[test]
 fn answer_behind_the_server() {
     let call = Lossy::once(Leg::Behind, Way::Back, |message| message.answers("INVITE", 200));
-    assert_eq!(
-        call.requests("INVITE"),
-        (1, 1),
-        "after a provisional response nobody repeats the INVITE"
-    );
+    assert_eq!(call.requests("INVITE"), (1, 1), "after a provisional response nobody repeats the INVITE");
     assert_eq!(call.responses("INVITE", 200), (2, 1));
 }
 
@@ -207,11 +185,7 @@ fn ack_before_the_server() {
 #[test]
 fn ack_behind_the_server() {
     let call = Lossy::once(Leg::Behind, Way::Forth, |message| message.is("ACK"));
-    assert_eq!(
-        call.requests("ACK"),
-        (2, 2),
-        "an ACK for 2xx is end to end: the server never repeats it"
-    );
+    assert_eq!(call.requests("ACK"), (2, 2), "an ACK for 2xx is end to end: the server never repeats it");
 }
 
 #[test]
@@ -304,13 +278,8 @@ fn a_late_ringing() {
         },
         "0",
     );
-    let heard: Vec<u16> = call
-        .before
-        .seen(Way::Back)
-        .iter()
-        .filter(|message| message.method() == "INVITE")
-        .filter_map(Message::status)
-        .collect();
+    let heard: Vec<u16> =
+        call.before.seen(Way::Back).iter().filter(|message| message.method() == "INVITE").filter_map(Message::status).collect();
     let answered = heard.iter().position(|status| *status == 200).expect("200");
     assert!(heard[answered..].iter().all(|status| *status >= 200), "{heard:?}");
 }
@@ -330,12 +299,7 @@ fn register_and_its_answer() {
             Fate::Pass
         });
         let phone = Agent::new(place.at(CALLEE), tap.address);
-        let register = phone.register(
-            &server.address.to_string(),
-            "phone",
-            &format!("<sip:phone@{}>", phone.address),
-            600,
-        );
+        let register = phone.register(&server.address.to_string(), "phone", &format!("<sip:phone@{}>", phone.address), 600);
         phone.send(&register);
         assert!(phone.receive(Duration::from_millis(200)).is_none());
         phone.send(&register);

@@ -37,9 +37,7 @@ fn ring(caller: &Agent, phone: &Agent, server: &Server, sent_by: Option<&str>) -
         invite.via = invite.via.replace(&caller.address.to_string(), sent_by);
     }
     caller.send(&invite);
-    let arrived = phone.expect("INVITE", |message| {
-        message.call_id() == invite.call_id && message.is("INVITE")
-    });
+    let arrived = phone.expect("INVITE", |message| message.call_id() == invite.call_id && message.is("INVITE"));
     phone.respond(&arrived, 180, &[]);
     caller.expect("180", |message| message.answers("INVITE", 180));
     (invite, arrived)
@@ -47,9 +45,7 @@ fn ring(caller: &Agent, phone: &Agent, server: &Server, sent_by: Option<&str>) -
 
 /// The CANCEL has reached the phone, and the call ends as cancelled.
 fn assert_cancelled(caller: &Agent, phone: &Agent, invite: &Request, arrived: &Message) {
-    let cancel = phone.expect("CANCEL", |message| {
-        message.is("CANCEL") && message.call_id() == invite.call_id
-    });
+    let cancel = phone.expect("CANCEL", |message| message.is("CANCEL") && message.call_id() == invite.call_id);
     phone.respond(&cancel, 200, &[]);
     phone.respond(arrived, 487, &[]);
     let answer = caller.final_for(invite);
@@ -195,9 +191,7 @@ fn a_response_whose_only_via_is_ours() {
                 let began = Instant::now();
                 let invite = caller.request("INVITE", &server.uri(user));
                 caller.send(&invite);
-                let arrived = callee.expect("INVITE", |message| {
-                    message.is("INVITE") && message.call_id() == invite.call_id
-                });
+                let arrived = callee.expect("INVITE", |message| message.is("INVITE") && message.call_id() == invite.call_id);
                 callee.respond(&arrived, 180, &[]);
                 callee.send_bytes(&without_the_callers_via(&arrived, status));
                 if status >= 300 {

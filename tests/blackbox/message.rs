@@ -33,12 +33,7 @@ impl Message {
                 headers.push((long_form(name.trim()), value.trim().to_owned()));
             }
         }
-        Some(Message {
-            start,
-            headers,
-            body: bytes[end + 4..].to_vec(),
-            raw: bytes.to_vec(),
-        })
+        Some(Message { start, headers, body: bytes[end + 4..].to_vec(), raw: bytes.to_vec() })
     }
 
     pub fn status(&self) -> Option<u16> {
@@ -54,9 +49,7 @@ impl Message {
         if self.is_request() {
             self.start.split(' ').next().unwrap_or_default()
         } else {
-            self.header("cseq")
-                .and_then(|value| value.split_whitespace().nth(1))
-                .unwrap_or_default()
+            self.header("cseq").and_then(|value| value.split_whitespace().nth(1)).unwrap_or_default()
         }
     }
 
@@ -84,11 +77,7 @@ impl Message {
 
     /// Every value of a header field, comma lists taken apart.
     pub fn all(&self, name: &str) -> Vec<String> {
-        self.headers
-            .iter()
-            .filter(|(n, _)| n == name)
-            .flat_map(|(_, value)| split_list(value))
-            .collect()
+        self.headers.iter().filter(|(n, _)| n == name).flat_map(|(_, value)| split_list(value)).collect()
     }
 
     pub fn vias(&self) -> Vec<Via> {
@@ -105,10 +94,7 @@ impl Message {
     }
 
     pub fn cseq(&self) -> u32 {
-        self.header("cseq")
-            .and_then(|value| value.split_whitespace().next())
-            .and_then(|n| n.parse().ok())
-            .unwrap_or_default()
+        self.header("cseq").and_then(|value| value.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or_default()
     }
 
     pub fn max_forwards(&self) -> Option<u32> {
@@ -174,11 +160,7 @@ impl Via {
     fn read(value: &str) -> Via {
         let (protocol_and_host, _) = value.split_once(';').unwrap_or((value, ""));
         let host = protocol_and_host.split_whitespace().last().unwrap_or_default();
-        let transport = protocol_and_host
-            .split('/')
-            .nth(2)
-            .and_then(|rest| rest.split_whitespace().next())
-            .unwrap_or_default();
+        let transport = protocol_and_host.split('/').nth(2).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
         Via {
             transport: transport.to_owned(),
             sent_by: with_port(host),
@@ -213,9 +195,7 @@ pub fn parameter(value: &str, name: &str) -> Option<String> {
     };
     after.split(';').skip(1).find_map(|piece| {
         let (key, value) = piece.split_once('=').unwrap_or((piece, ""));
-        key.trim()
-            .eq_ignore_ascii_case(name)
-            .then(|| value.trim().trim_matches('"').to_owned())
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"').to_owned())
     })
 }
 

@@ -27,14 +27,7 @@ fn stateless() {
         .call("bob", server.address, before.address)
         .succeed(20);
     uas.succeed(20);
-    assert_eq!(
-        before
-            .seen(Way::Back)
-            .iter()
-            .filter(|message| message.status() == Some(100))
-            .count(),
-        0
-    );
+    assert_eq!(before.seen(Way::Back).iter().filter(|message| message.status() == Some(100)).count(), 0);
     for message in behind.seen(Way::Forth) {
         assert_eq!(message.vias().len(), 2);
         assert_eq!(message.max_forwards(), Some(69));
@@ -50,9 +43,7 @@ fn stateless() {
     caller.send(&invite);
     let other = caller.request("INVITE", &server.uri("carol"));
     caller.send(&other);
-    let branches: Vec<String> = (0..3)
-        .map(|_| phone.expect("INVITE", |message| message.is("INVITE")).top_via().branch)
-        .collect();
+    let branches: Vec<String> = (0..3).map(|_| phone.expect("INVITE", |message| message.is("INVITE")).top_via().branch).collect();
     assert_eq!(branches[0], branches[1], "the same branch for the same transaction");
     assert_ne!(branches[0], branches[2]);
     caller.send(&invite.cancel());
@@ -77,12 +68,7 @@ fn redirect() {
         .iter()
         .map(|(port, q)| {
             let phone = Agent::new(place.at_port(CALLEE, *port), server.address);
-            let register = phone.register(
-                &server.address.to_string(),
-                "bob",
-                &format!("<sip:bob@{}>;q={q}", phone.address),
-                600,
-            );
+            let register = phone.register(&server.address.to_string(), "bob", &format!("<sip:bob@{}>;q={q}", phone.address), 600);
             assert_eq!(phone.ask(&register).status(), Some(200));
             phone
         })
@@ -91,23 +77,14 @@ fn redirect() {
     let invite = caller.request("INVITE", &server.uri("bob"));
     let moved = caller.ask(&invite);
     assert_eq!(moved.status(), Some(302), "{moved:?}");
-    let wanted: Vec<String> = [1, 2, 0]
-        .iter()
-        .map(|n: &usize| format!("sip:bob@{}", phones[*n].address))
-        .collect();
+    let wanted: Vec<String> = [1, 2, 0].iter().map(|n: &usize| format!("sip:bob@{}", phones[*n].address)).collect();
     assert_eq!(moved.contacts(), wanted, "the best first");
-    let qs: Vec<f32> = moved
-        .all("contact")
-        .iter()
-        .filter_map(|value| crate::message::parameter(value, "q")?.parse().ok())
-        .collect();
+    let qs: Vec<f32> =
+        moved.all("contact").iter().filter_map(|value| crate::message::parameter(value, "q")?.parse().ok()).collect();
     assert_eq!(qs, [0.9, 0.5, 0.2]);
     caller.acknowledge(&invite, &moved);
     assert!(caller.receive(Duration::from_millis(700)).is_none(), "the ACK ends it");
-    assert!(
-        phones.iter().all(|phone| phone.receive(Duration::from_millis(20)).is_none()),
-        "nothing is relayed"
-    );
+    assert!(phones.iter().all(|phone| phone.receive(Duration::from_millis(20)).is_none()), "nothing is relayed");
     let nobody = caller.request("INVITE", &server.uri("nobody"));
     let refused = caller.ask(&nobody);
     assert_eq!(refused.status(), Some(404), "{refused:?}");
@@ -127,9 +104,7 @@ fn routes() {
         .route(&format!(
             "to_host = \"example.net\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{gateway}\"]"
         ))
-        .route(&format!(
-            "to_user_prefix = \"49\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{spare}\"]"
-        ))
+        .route(&format!("to_user_prefix = \"49\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{spare}\"]"))
         .route("to_host = \"example.net\"\naction = \"reject\"\nstatus = 403")
         .start(&place);
     let gateway = Agent::new(gateway, server.address);
@@ -139,11 +114,7 @@ fn routes() {
 
     friend.send(&friend.request("MESSAGE", "sip:bob@example.net;x=1"));
     let relayed = gateway.expect("MESSAGE", |message| message.is("MESSAGE"));
-    assert_eq!(
-        relayed.request_uri(),
-        "sip:bob@example.net;x=1",
-        "a route names the next hop, not the destination"
-    );
+    assert_eq!(relayed.request_uri(), "sip:bob@example.net;x=1", "a route names the next hop, not the destination");
     assert_eq!(relayed.vias().len(), 2);
     gateway.respond(&relayed, 200, &[]);
     friend.expect("200", |message| message.answers("MESSAGE", 200));
@@ -152,24 +123,12 @@ fn routes() {
     friend.send(&friend.request("INVITE", &prefixed));
     assert_eq!(spare.expect("INVITE", |message| message.is("INVITE")).request_uri(), prefixed);
 
-    assert_eq!(
-        friend.ask(&friend.request("SUBSCRIBE", &server.uri("bob"))).status(),
-        Some(489)
-    );
-    assert_eq!(
-        stranger.ask(&stranger.request("MESSAGE", "sip:bob@example.net")).status(),
-        Some(403)
-    );
-    assert_eq!(
-        stranger.ask(&stranger.request("MESSAGE", &server.uri("4930123"))).status(),
-        Some(404)
-    );
+    assert_eq!(friend.ask(&friend.request("SUBSCRIBE", &server.uri("bob"))).status(), Some(489));
+    assert_eq!(stranger.ask(&stranger.request("MESSAGE", "sip:bob@example.net")).status(), Some(403));
+    assert_eq!(stranger.ask(&stranger.request("MESSAGE", &server.uri("4930123"))).status(), Some(404));
     assert!(
         gateway.receive(Duration::from_millis(200)).is_none()
-            && spare
-                .collect(Duration::from_millis(50))
-                .iter()
-                .all(|message| !message.is("MESSAGE"))
+            && spare.collect(Duration::from_millis(50)).iter().all(|message| !message.is("MESSAGE"))
     );
 }
 
@@ -180,9 +139,7 @@ fn a_route_with_a_spare_target() {
     let (first, second) = (place.at(CALLEE), place.at(SECOND_CALLEE));
     let server = Conf::new(&place)
         .set("timers", "t1", r#""20ms""#)
-        .route(&format!(
-            "to_host = \"example.net\"\naction = \"relay\"\ntarget = [\"sip:{first}\", \"sip:{second}\"]"
-        ))
+        .route(&format!("to_host = \"example.net\"\naction = \"relay\"\ntarget = [\"sip:{first}\", \"sip:{second}\"]"))
         .start(&place);
     let first = Agent::new(first, server.address);
     let second = Agent::new(second, server.address);
@@ -199,9 +156,7 @@ fn a_route_with_a_spare_target() {
     // Silence for 64·T1.
     let invite = caller.request("INVITE", "sip:bob@example.net");
     caller.send(&invite);
-    let rung = second.expect("INVITE", |message| {
-        message.is("INVITE") && message.call_id() == invite.call_id
-    });
+    let rung = second.expect("INVITE", |message| message.is("INVITE") && message.call_id() == invite.call_id);
     second.accept(&rung);
     assert_eq!(caller.final_for(&invite).status(), Some(200));
 }
@@ -229,10 +184,7 @@ fn strangers_are_not_relayed_for() {
             let mut request = stranger.request(method, uri);
             request.extra = routes.iter().map(|route| format!("Route: {route}")).collect();
             let refused = stranger.ask(&request);
-            assert!(
-                [403, 404, 405].contains(&refused.status().unwrap_or_default()),
-                "{method}, {what}: {refused:?}"
-            );
+            assert!([403, 404, 405].contains(&refused.status().unwrap_or_default()), "{method}, {what}: {refused:?}");
             if method == "INVITE" {
                 stranger.acknowledge(&request, &refused);
             }

@@ -47,10 +47,7 @@ impl NameServer {
         let socket = bind(address);
         let short = Some(Duration::from_millis(20));
         socket.set_read_timeout(short).expect("a time-out");
-        let state = Arc::new(Mutex::new(State {
-            records: zone.lines().filter_map(read).collect(),
-            ..State::default()
-        }));
+        let state = Arc::new(Mutex::new(State { records: zone.lines().filter_map(read).collect(), ..State::default() }));
         let (own, by_tcp) = (state.clone(), state.clone());
         let listener = listen(address);
         listener.set_nonblocking(true).expect("a listener");
@@ -249,9 +246,7 @@ fn answer(query: &[u8], name: &str, kind: u16, zone: &[Record]) -> Vec<u8> {
         answers.extend(of(&target, kind));
     }
     let exists = zone.iter().any(|record| record.name == name);
-    let soa = zone
-        .iter()
-        .find(|record| record.kind == SOA && (name == record.name || name.ends_with(&record.name)));
+    let soa = zone.iter().find(|record| record.kind == SOA && (name == record.name || name.ends_with(&record.name)));
     let authority: Vec<Record> = match answers.is_empty() {
         true => soa.into_iter().cloned().collect(),
         false => Vec::new(),

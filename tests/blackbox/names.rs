@@ -123,9 +123,7 @@ fn a_call_follows_the_records_over_tcp() {
         ),
     );
     let listener = listen(at);
-    let server = conf(&place, &names)
-        .stream("tcp", place.at_port(crate::place::SERVER, 5060))
-        .start(&place);
+    let server = conf(&place, &names).stream("tcp", place.at_port(crate::place::SERVER, 5060)).start(&place);
     let caller = caller(&place, &server);
     let invite = caller.request("INVITE", "sip:+49301@carrier.test");
     caller.send(&invite);
@@ -206,10 +204,7 @@ fn a_dead_server_is_followed_by_the_next_of_its_name() {
     let targets = server.command(&place, &["targets"]).stdout;
     let others = targets.split_once("Other next hops").expect("one has failed").1;
     let dead = place.at(CALLEE).to_string();
-    assert!(
-        others.lines().any(|line| line.starts_with("target") && line.contains(&dead)),
-        "{targets}"
-    );
+    assert!(others.lines().any(|line| line.starts_with("target") && line.contains(&dead)), "{targets}");
 }
 
 #[test]
@@ -236,10 +231,7 @@ fn a_dead_name_server_slows_nobody_who_needs_no_name() {
     let server = conf(&place, &names)
         .set("dns", "timeout", "\"2s\"")
         .set("dns", "questions", "8")
-        .route(&format!(
-            "to_host = \"other.test\"\naction = \"relay\"\ntarget = [\"sip:{}\"]",
-            place.at(CALLEE)
-        ))
+        .route(&format!("to_host = \"other.test\"\naction = \"relay\"\ntarget = [\"sip:{}\"]", place.at(CALLEE)))
         .route("from_source = [\"127.0.0.0/8\"]\nmethods = [\"MESSAGE\"]\naction = \"relay\"")
         .start(&place);
     let (stranded, other) = (caller(&place, &server), caller(&place, &server));

@@ -53,11 +53,7 @@ impl SClient {
     /// Sends an OPTIONS and waits for the server's 200.
     pub fn ask(&mut self) {
         let request = options(self.server);
-        let call = request
-            .lines()
-            .find_map(|line| line.strip_prefix("Call-ID: "))
-            .unwrap_or_default()
-            .to_owned();
+        let call = request.lines().find_map(|line| line.strip_prefix("Call-ID: ")).unwrap_or_default().to_owned();
         self.say(request.as_bytes());
         let answered = wait_for(PATIENCE, || {
             let output = self.output();
@@ -114,14 +110,8 @@ impl SServer {
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let name = format!("s_server-{}", unique());
         let (process, input) = Process::converse(place, &name, Path::new("openssl"), &all);
-        let mut server = SServer {
-            process,
-            input,
-            answered: 0,
-        };
-        let open = wait_for(PATIENCE, || {
-            (listening(address) || server.process.exited().is_some()).then(|| listening(address))
-        });
+        let mut server = SServer { process, input, answered: 0 };
+        let open = wait_for(PATIENCE, || (listening(address) || server.process.exited().is_some()).then(|| listening(address)));
         assert_eq!(open, Some(true), "no s_server:\n{}", server.output());
         server
     }
@@ -159,21 +149,12 @@ impl SServer {
 
 /// The arguments that make a client show this certificate.
 pub fn showing(certificate: &Certificate) -> Vec<String> {
-    vec![
-        "-cert".to_owned(),
-        certificate.file.display().to_string(),
-        "-key".to_owned(),
-        certificate.key.display().to_string(),
-    ]
+    vec!["-cert".to_owned(), certificate.file.display().to_string(), "-key".to_owned(), certificate.key.display().to_string()]
 }
 
 /// The arguments that make either side insist on a certificate from this authority.
 pub fn trusting(authority: &Authority) -> Vec<String> {
-    vec![
-        "-CAfile".to_owned(),
-        authority.file.display().to_string(),
-        "-verify_return_error".to_owned(),
-    ]
+    vec!["-CAfile".to_owned(), authority.file.display().to_string(), "-verify_return_error".to_owned()]
 }
 
 /// The part of s_client's output that tells of the handshake: without what was received later.

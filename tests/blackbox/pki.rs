@@ -48,9 +48,7 @@ impl Authority {
         let basic = BasicConstraints::new().critical().ca().build();
         builder.append_extension(basic.expect("an extension")).expect("an extension");
         let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None));
-        builder
-            .append_extension(identifier.expect("an extension"))
-            .expect("an extension");
+        builder.append_extension(identifier.expect("an extension")).expect("an extension");
         builder.sign(&key, MessageDigest::sha256()).expect("a signature");
         let certificate = builder.build();
         let pem = certificate.to_pem().expect("a certificate");
@@ -94,9 +92,7 @@ impl Authority {
             BasicConstraints::new().build(),
         ];
         for extension in extensions {
-            builder
-                .append_extension(extension.expect("an extension"))
-                .expect("an extension");
+            builder.append_extension(extension.expect("an extension")).expect("an extension");
         }
         builder.sign(&self.key, MessageDigest::sha256()).expect("a signature");
         let certificate = builder.build().to_pem().expect("a certificate");
@@ -108,10 +104,7 @@ impl Authority {
             fs::set_permissions(&path, private).expect("the test's own file");
             path
         };
-        Certificate {
-            file: write(format!("{file}.pem"), &certificate),
-            key: write(format!("{file}.key"), &key),
-        }
+        Certificate { file: write(format!("{file}.pem"), &certificate), key: write(format!("{file}.key"), &key) }
     }
 }
 
@@ -124,9 +117,7 @@ fn begin(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
     builder.set_serial_number(&serial).expect("a number");
     builder.set_subject_name(&called(name)).expect("a subject");
     builder.set_pubkey(key).expect("a key");
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs() as i64);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     let end = now + days * 86_400;
     let at = |time| Asn1Time::from_unix(time).expect("a time");
     builder.set_not_before(&at(end.min(now) - 86_400)).expect("a time");

@@ -40,21 +40,13 @@ impl Place {
     pub fn new(name: &str) -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..2000 {
-            let n = NEXT
-                .fetch_add(1, Ordering::Relaxed)
-                .wrapping_add(std::process::id().wrapping_mul(37));
+            let n = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(37));
             let network = [64 + (n / 256 % 63) as u8, (n % 256) as u8];
             let claim = Ipv4Addr::new(127, network[0], network[1], 254);
             if let Ok(claim) = UdpSocket::bind((claim, 40009)) {
-                let directory = tempfile::Builder::new()
-                    .prefix(&format!("strowger-{name}-"))
-                    .tempdir()
-                    .expect("a temporary folder");
-                return Place {
-                    directory: Some(directory),
-                    network,
-                    _claim: claim,
-                };
+                let directory =
+                    tempfile::Builder::new().prefix(&format!("strowger-{name}-")).tempdir().expect("a temporary folder");
+                return Place { directory: Some(directory), network, _claim: claim };
             }
         }
         panic!("no free /24 on the loopback network");

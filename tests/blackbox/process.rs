@@ -60,12 +60,7 @@ impl Process {
             .stderr(File::create(&stderr).expect("a file for the errors"))
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
-        Process {
-            child,
-            name: name.to_owned(),
-            stdout,
-            stderr,
-        }
+        Process { child, name: name.to_owned(), stdout, stderr }
     }
 
     pub fn id(&self) -> u32 {
@@ -86,25 +81,14 @@ impl Process {
 
     /// Sends a signal, e.g. `TERM`. The shell's own `kill` is on every machine; a program of that name is not.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("sh")
-            .args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal])
-            .arg(self.id().to_string())
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "{} cannot be signalled",
-            self.name
-        );
+        let status = Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal]).arg(self.id().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "{} cannot be signalled", self.name);
     }
 
     /// Waits for the end. A child that does not end within the time fails the test.
     pub fn finish(mut self, within: Duration) -> Outcome {
         let status = wait_for(within, || self.exited());
-        let outcome = Outcome {
-            code: status.and_then(|status| status.code()),
-            stdout: self.stdout(),
-            stderr: self.stderr(),
-        };
+        let outcome = Outcome { code: status.and_then(|status| status.code()), stdout: self.stdout(), stderr: self.stderr() };
         assert!(status.is_some(), "{} has not ended after {within:?}: {outcome:#?}", self.name);
         outcome
     }
@@ -132,9 +116,7 @@ pub fn run(place: &Place, name: &str, program: &Path, arguments: &[&str], within
 }
 
 fn read(path: &Path) -> String {
-    fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 fn tail(text: &str, lines: usize) -> String {

@@ -22,9 +22,7 @@ fn conf(place: &Place, to: &str) -> Conf {
 }
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("a record"))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
 }
 
 /// The records of a file, when there are so many.
@@ -83,32 +81,18 @@ fn each_call_of_sipp_leaves_one_line() {
     ids.dedup();
     assert_eq!(ids.len(), CALLS as usize);
     for record in &all {
-        assert_eq!(
-            (&record["end"], &record["status"]),
-            (&"caller".into(), &200.into()),
-            "{record}"
-        );
+        assert_eq!((&record["end"], &record["status"]), (&"caller".into(), &200.into()), "{record}");
         assert_eq!(record["source"], place.at(CALLER).to_string());
         let to = place.at(CALLEE).to_string();
-        assert_eq!(
-            record["tried"],
-            serde_json::json!([{"to": to, "transport": "UDP", "status": 200}])
-        );
+        assert_eq!(record["tried"], serde_json::json!([{"to": to, "transport": "UDP", "status": 200}]));
         let ms = |key: &str| record[key].as_u64().unwrap_or_else(|| panic!("{key}: {record}"));
-        assert!(
-            ms("ringing_ms") <= ms("answered_ms") && ms("answered_ms") <= ms("ended_ms"),
-            "{record}"
-        );
+        assert!(ms("ringing_ms") <= ms("answered_ms") && ms("answered_ms") <= ms("ended_ms"), "{record}");
         assert!(ms("ended_ms") <= took_ms, "{record}");
     }
     // All began within these seconds, by the clock on the wall.
     let seconds = |ms: u128| strowger::base::Timestamp(ms as u64).to_string()[..16].to_owned();
     let about = [seconds(before_ms), seconds(now_ms())];
-    assert!(
-        all.iter()
-            .all(|record| about.contains(&record["start"].as_str().unwrap()[..16].to_owned())),
-        "{all:#?}"
-    );
+    assert!(all.iter().all(|record| about.contains(&record["start"].as_str().unwrap()[..16].to_owned())), "{all:#?}");
     let stats = server.stats(&place);
     assert_eq!(stats["strowger_records_written_total"], f64::from(CALLS));
     assert_eq!((stats["strowger_records_lost_total"], stats["strowger_dialogs"]), (0.0, 0.0));
@@ -179,10 +163,7 @@ fn a_full_disk_stops_no_call() {
     server.signal("TERM");
     let outcome = server.finish(Duration::from_secs(10));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(
-        outcome.stderr.contains("records of calls: 2 are lost at the end: /dev/full"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stderr.contains("records of calls: 2 are lost at the end: /dev/full"), "{outcome:?}");
 }
 
 /// The server stops: a call that goes on without it leaves its record.
@@ -198,11 +179,7 @@ fn at_the_end_of_the_server_nothing_is_lost() {
     assert_eq!(server.finish(Duration::from_secs(10)).code, Some(0));
     let record = records(&file, 1).remove(0);
     assert_eq!((&record["end"], &record["status"]), (&"unseen".into(), &200.into()));
-    assert!(
-        String::from_utf8(invite.bytes())
-            .unwrap()
-            .contains(record["call_id"].as_str().unwrap())
-    );
+    assert!(String::from_utf8(invite.bytes()).unwrap().contains(record["call_id"].as_str().unwrap()));
 }
 
 #[test]
@@ -210,18 +187,9 @@ fn a_file_that_cannot_be_written_is_said_at_the_start() {
     let place = Place::new("records-nowhere");
     let file = conf(&place, "/nonexistent/calls.json").write(&place);
     let arguments = ["run", "-c", file.to_str().unwrap()];
-    let outcome = crate::process::run(
-        &place,
-        "strowger",
-        crate::server::binary(),
-        &arguments,
-        Duration::from_secs(5),
-    );
+    let outcome = crate::process::run(&place, "strowger", crate::server::binary(), &arguments, Duration::from_secs(5));
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(
-        outcome.stderr.contains("[records] file: /nonexistent/calls.json"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stderr.contains("[records] file: /nonexistent/calls.json"), "{outcome:?}");
 }
 
 /// The line of the log that says why has the Call-ID in every format.

@@ -15,16 +15,13 @@ const REGISTER: &str = include_str!("scenarios/register.xml");
 fn the_life_of_a_registration() {
     let place = Place::new("register");
     let server = Conf::new(&place).start(&place);
-    let phones = Sipp::new(&place, "register", place.at(CALLEE), Scenario::Text(REGISTER))
-        .calls(20)
-        .with(&["-r", "100"])
-        .call("phone", server.address, server.address);
+    let phones = Sipp::new(&place, "register", place.at(CALLEE), Scenario::Text(REGISTER)).calls(20).with(&["-r", "100"]).call(
+        "phone",
+        server.address,
+        server.address,
+    );
     let half_way = wait_for(Duration::from_secs(10), || {
-        let asked = phones
-            .messages()
-            .iter()
-            .filter(|traced| !traced.sent && traced.message.cseq() == 4)
-            .count();
+        let asked = phones.messages().iter().filter(|traced| !traced.sent && traced.message.cseq() == 4).count();
         (asked == 20).then_some(())
     });
     assert!(half_way.is_some(), "20 answers to the fourth REGISTER");
@@ -39,21 +36,13 @@ fn the_life_of_a_registration() {
     let calls = by_call(report.received());
     assert_eq!(calls.len(), 20);
     for answers in calls.values() {
-        assert_eq!(
-            answers.iter().map(Message::cseq).collect::<Vec<_>>(),
-            [1, 2, 3, 4, 5, 6, 7, 8],
-            "one answer each"
-        );
+        assert_eq!(answers.iter().map(Message::cseq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8], "one answer each");
         let contacts: Vec<usize> = answers.iter().map(|answer| answer.contacts().len()).collect();
         assert_eq!(contacts, [1, 1, 2, 2, 1, 1, 0, 0], "every 200 lists all bindings");
         assert_left(&answers[0], ":5060", 110, 120);
         assert_left(&answers[1], ":5060", 290, 300);
         assert_left(&answers[2], ":5999", 80, 90);
-        let second = answers[3]
-            .all("contact")
-            .into_iter()
-            .find(|value| value.contains(":5999"))
-            .expect("the second contact");
+        let second = answers[3].all("contact").into_iter().find(|value| value.contains(":5999")).expect("the second contact");
         assert_eq!(parameter(&second, "q").and_then(|q| q.parse().ok()), Some(0.3), "{second}");
         for answer in answers {
             assert!(answer.to_tag().is_some(), "{answer:?}");
@@ -114,21 +103,14 @@ fn contacts_are_limited() {
     let refused = phone.ask("<sip:a@192.0.2.3>", Some(600));
     assert!(refused.status() >= Some(400), "{refused:?}");
     // Three at once: all or nothing.
-    let other = Phone {
-        user: "other".to_owned(),
-        ..Phone::new(&place, &server.address.to_string(), CALLER)
-    };
+    let other = Phone { user: "other".to_owned(), ..Phone::new(&place, &server.address.to_string(), CALLER) };
     let refused = other.ask("<sip:a@192.0.2.1>, <sip:a@192.0.2.2>, <sip:a@192.0.2.3>", Some(600));
     assert!(refused.status() >= Some(400), "{refused:?}");
     assert_eq!(other.ask("", None).contacts().len(), 0);
     let mut held = phone.ask("", None).contacts();
     held.sort();
     assert_eq!(held, ["sip:a@192.0.2.1", "sip:a@192.0.2.2"]);
-    assert_eq!(
-        phone.ask("<sip:a@192.0.2.2>", Some(700)).status(),
-        Some(200),
-        "a refresh is no new contact"
-    );
+    assert_eq!(phone.ask("<sip:a@192.0.2.2>", Some(700)).status(), Some(200), "a refresh is no new contact");
 }
 
 /// Within one Call-ID a lower CSeq is refused and changes nothing (10.3, step 7). An equal one is a repetition: it is answered with what is bound, and
@@ -154,11 +136,7 @@ fn stale_registrations_change_nothing() {
     assert!(wiped.status() >= Some(400), "{wiped:?}");
     assert_left(&phone.ask("", None), "192.0.2.1", 590, 600);
     assert_eq!(phone.numbered(21, "one", contact, 700).status(), Some(200));
-    assert_eq!(
-        phone.numbered(1, "two", contact, 800).status(),
-        Some(200),
-        "another Call-ID: the phone has restarted"
-    );
+    assert_eq!(phone.numbered(1, "two", contact, 800).status(), Some(200), "another Call-ID: the phone has restarted");
     assert_left(&phone.ask("", None), "192.0.2.1", 790, 800);
 }
 
@@ -183,20 +161,10 @@ fn contacts_are_compared_as_uris() {
     let place = Place::new("compare");
     let server = Conf::new(&place).start(&place);
     let phone = Phone::new(&place, &server.address.to_string(), CALLEE);
-    assert_eq!(
-        phone.ask("<sip:a@phone.example.org;transport=udp>", Some(600)).status(),
-        Some(200)
-    );
+    assert_eq!(phone.ask("<sip:a@phone.example.org;transport=udp>", Some(600)).status(), Some(200));
     let again = phone.ask("\"A\" <SIP:%61@PHONE.example.ORG;Transport=UDP>;q=0.2", Some(600));
     assert_eq!(again.contacts().len(), 1, "{again:?}");
-    assert_eq!(
-        phone
-            .ask("<sip:A@phone.example.org;transport=udp>", Some(600))
-            .contacts()
-            .len(),
-        2,
-        "the user part minds its case"
-    );
+    assert_eq!(phone.ask("<sip:A@phone.example.org;transport=udp>", Some(600)).contacts().len(), 2, "the user part minds its case");
 }
 
 /// A REGISTER for somebody else's domain is not answered from our table, and is not carried there for a stranger.
@@ -225,29 +193,19 @@ fn the_location_table_by_hand() {
     let contact = format!("sip:1003@{}", place.at_port(CALLEE, 5061));
     let added = server.command(&place, &["ul", "add", &aor, &contact, "--expires", "77"]);
     assert_eq!(added.code, Some(0), "{added:?}");
-    let phone = Phone {
-        user: "1003".to_owned(),
-        ..Phone::new(&place, &server.address.to_string(), CALLER)
-    };
+    let phone = Phone { user: "1003".to_owned(), ..Phone::new(&place, &server.address.to_string(), CALLER) };
     let seen = phone.ask("", None);
     assert_eq!(seen.contacts(), [contact.as_str()]);
     assert_left(&seen, ":5061", 70, 77);
     let all = server.command(&place, &["ul", "show"]);
-    assert!(
-        all.code == Some(0) && all.stdout.contains("1003") && all.stdout.contains(&contact),
-        "{all:?}"
-    );
+    assert!(all.code == Some(0) && all.stdout.contains("1003") && all.stdout.contains(&contact), "{all:?}");
 
     let callee = Agent::new(place.at_port(CALLEE, 5061), server.address);
     let caller = Agent::new(place.at_port(CALLER, 5070), server.address);
     caller.send(&caller.request("MESSAGE", &server.uri("1003")));
     callee.expect("MESSAGE", |message| message.is("MESSAGE"));
 
-    assert_eq!(
-        server.command(&place, &["ul", "rm", &aor, "sip:1003@192.0.2.9"]).code,
-        Some(1),
-        "not there"
-    );
+    assert_eq!(server.command(&place, &["ul", "rm", &aor, "sip:1003@192.0.2.9"]).code, Some(1), "not there");
     assert_eq!(server.command(&place, &["ul", "rm", &aor, &contact]).code, Some(0));
     assert_eq!(phone.ask("", None).contacts().len(), 0);
     let again = server.command(&place, &["ul", "rm", &aor]);
@@ -280,11 +238,7 @@ impl Phone {
 
     fn numbered(&self, cseq: u32, call_id: &str, contact: &str, expires: u32) -> Message {
         let register = self.agent.register(&self.domain, &self.user, contact, expires);
-        self.agent.ask(&Request {
-            cseq,
-            call_id: call_id.to_owned(),
-            ..register
-        })
+        self.agent.ask(&Request { cseq, call_id: call_id.to_owned(), ..register })
     }
 }
 
@@ -299,8 +253,5 @@ fn assert_left(answer: &Message, part: &str, least: u32, most: u32) {
     let left = parameter(&contact, "expires")
         .and_then(|value| value.parse::<u32>().ok())
         .unwrap_or_else(|| panic!("no expires in {contact}"));
-    assert!(
-        (least..=most).contains(&left),
-        "{contact}: {least} to {most} seconds should be left"
-    );
+    assert!((least..=most).contains(&left), "{contact}: {least} to {most} seconds should be left");
 }

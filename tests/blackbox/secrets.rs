@@ -98,10 +98,7 @@ fn a_replaced_authority_takes_effect_without_a_signal() {
     let client = new.issue(&place, "client", Kind::Ecdsa, &["a.example.test"]);
     let trusted = Authority::new(&place, "trusted");
     fs::copy(&old.file, &trusted.file).expect("whom to trust");
-    let server = Conf::new(&place)
-        .tls(&place, &[&own])
-        .trust(&trusted, "required")
-        .start(&place);
+    let server = Conf::new(&place).tls(&place, &[&own]).trust(&trusted, "required").start(&place);
     let showing = crate::openssl_tool::showing(&client);
     let arguments: Vec<&str> = showing.iter().map(String::as_str).collect();
     SClient::connect(&place, server.secure(), &arguments).refused();
@@ -121,10 +118,7 @@ fn with_secrets(place: &Place, users: &str, mode: u32) -> (Conf, Certificate) {
     let own = authority.issue(place, "own", Kind::Ecdsa, &["sip.example.test"]);
     expose(&own.key, mode);
     let path = format!("{:?}", place.path(users).display().to_string());
-    let conf = Conf::new(place)
-        .tls(place, &[&own])
-        .set("auth", "users", &path)
-        .set("auth", "challenge_register", "true");
+    let conf = Conf::new(place).tls(place, &[&own]).set("auth", "users", &path).set("auth", "challenge_register", "true");
     (conf, own)
 }
 
@@ -147,10 +141,7 @@ fn secrets_that_others_may_read_are_named_by_the_server_and_by_check() {
         }
         expose(&path, mode);
         let lines = [
-            format!(
-                "private key {}: others may read it (mode {mode:04o}); {right}",
-                own.key.display()
-            ),
+            format!("private key {}: others may read it (mode {mode:04o}); {right}", own.key.display()),
             format!("users {}: others may read it (mode {mode:04o}); {right}", path.display()),
         ];
         let arguments = ["check", "-c", &file];

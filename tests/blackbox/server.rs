@@ -36,11 +36,7 @@ struct Listener {
 
 impl Listener {
     fn new(transport: &'static str, address: SocketAddr) -> Listener {
-        Listener {
-            transport,
-            address,
-            advertise: None,
-        }
+        Listener { transport, address, advertise: None }
     }
 }
 
@@ -127,15 +123,16 @@ impl Conf {
             let files = certificates.iter().map(|certificate| pick(certificate));
             format!("{:?}", files.collect::<Vec<_>>())
         };
-        self.stream("tls", place.at_port(SERVER, 5061))
-            .set("tls", "certificate", &list(|certificate| &certificate.file))
-            .set("tls", "private_key", &list(|certificate| &certificate.key))
+        self.stream("tls", place.at_port(SERVER, 5061)).set("tls", "certificate", &list(|certificate| &certificate.file)).set(
+            "tls",
+            "private_key",
+            &list(|certificate| &certificate.key),
+        )
     }
 
     /// Whom to trust, and as server whom to ask for a certificate.
     pub fn trust(self, authority: &Authority, verify_client: &str) -> Conf {
-        self.set("tls", "trusted_ca", &format!("{:?}", authority.file))
-            .set("tls", "verify_client", &format!("{verify_client:?}"))
+        self.set("tls", "trusted_ca", &format!("{:?}", authority.file)).set("tls", "verify_client", &format!("{verify_client:?}"))
     }
 
     pub fn text(&self) -> String {
@@ -150,11 +147,7 @@ impl Conf {
             }
         }
         for listener in &self.listeners {
-            let _ = writeln!(
-                text,
-                "[[listen]]\ntransport = \"{}\"\naddress = \"{}\"",
-                listener.transport, listener.address
-            );
+            let _ = writeln!(text, "[[listen]]\ntransport = \"{}\"\naddress = \"{}\"", listener.transport, listener.address);
             if let Some(advertise) = &listener.advertise {
                 let _ = writeln!(text, "advertise = \"{advertise}\"");
             }
@@ -225,20 +218,13 @@ impl Server {
                 Process::start(place, "strowger", shell, &arguments, environment)
             }
         };
-        Server {
-            address: conf.listeners[0].address,
-            process,
-            control: conf.control.clone(),
-        }
+        Server { address: conf.listeners[0].address, process, control: conf.control.clone() }
     }
 
     /// Waits until it says of every listener that it serves.
     fn await_listeners(mut self, conf: &Conf) -> Server {
-        let wanted: Vec<String> = conf
-            .listeners
-            .iter()
-            .map(|listener| format!("listening {} {}", listener.transport, listener.address))
-            .collect();
+        let wanted: Vec<String> =
+            conf.listeners.iter().map(|listener| format!("listening {} {}", listener.transport, listener.address)).collect();
         let process = &mut self.process;
         let ready = wait_for(Duration::from_secs(15), || {
             let said = process.stdout();
@@ -308,10 +294,7 @@ impl Server {
         assert_eq!(outcome.code, Some(0), "stats: {outcome:?}");
         let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&outcome.stdout)
             .unwrap_or_else(|error| panic!("stats is no JSON object: {error}\n{}", outcome.stdout));
-        values
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.as_f64()?)))
-            .collect()
+        values.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
     }
 
     /// The sum over all labels of one metric.

@@ -103,11 +103,7 @@ fn its_socket_can_be_an_abstract_one() {
     let manager = Manager::at(&address);
     let spelled = format!("@{name}");
     // A watchdog of somebody else's.
-    let environment = [
-        ("NOTIFY_SOCKET", spelled.as_str()),
-        ("WATCHDOG_USEC", "60000"),
-        ("WATCHDOG_PID", "1"),
-    ];
+    let environment = [("NOTIFY_SOCKET", spelled.as_str()), ("WATCHDOG_USEC", "60000"), ("WATCHDOG_PID", "1")];
     let server = Conf::new(&place).start_with(&place, &environment);
     assert!(manager.next().starts_with("READY=1\n"));
     std::thread::sleep(Duration::from_millis(200));
@@ -225,9 +221,7 @@ fn who_cannot_be_somebody_else_does_not_serve() {
         ("nobody", "no-such-group", "there is no group \"no-such-group\""),
         ("root", "", "user \"root\" is root"),
     ] {
-        let conf = Conf::new(&place)
-            .set("server", "user", &format!("{user:?}"))
-            .set("server", "group", &format!("{group:?}"));
+        let conf = Conf::new(&place).set("server", "user", &format!("{user:?}")).set("server", "group", &format!("{group:?}"));
         let file = conf.write(&place).display().to_string();
         for command in ["check", "run"] {
             let outcome = run(&place, &[command, "-c", &file]);

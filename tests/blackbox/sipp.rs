@@ -50,9 +50,8 @@ impl<'a> Sipp<'a> {
     /// SIPp on `address`, with every socket it opens (media and control too) on that IP address.
     pub fn new(place: &'a Place, name: &str, address: SocketAddr, scenario: Scenario) -> Sipp<'a> {
         let ip = address.ip().to_string();
-        let mut arguments: Vec<String> = ["-i", &ip, "-ci", &ip, "-mi", &ip, "-p", &address.port().to_string()]
-            .map(str::to_owned)
-            .to_vec();
+        let mut arguments: Vec<String> =
+            ["-i", &ip, "-ci", &ip, "-mi", &ip, "-p", &address.port().to_string()].map(str::to_owned).to_vec();
         match scenario {
             Scenario::BuiltIn(name) => arguments.extend(["-sn".to_owned(), name.to_owned()]),
             Scenario::Text(text) => {
@@ -64,28 +63,10 @@ impl<'a> Sipp<'a> {
             arguments.extend([option.to_owned(), place.path(&format!("{name}.{file}")).display().to_string()]);
         }
         arguments.extend(
-            [
-                "-trace_msg",
-                "-trace_err",
-                "-trace_stat",
-                "-fd",
-                "1",
-                "-nostdin",
-                "-bind_local",
-                "-timeout",
-                "40s",
-                "-timeout_error",
-            ]
-            .map(str::to_owned),
+            ["-trace_msg", "-trace_err", "-trace_stat", "-fd", "1", "-nostdin", "-bind_local", "-timeout", "40s", "-timeout_error"]
+                .map(str::to_owned),
         );
-        Sipp {
-            place,
-            name: name.to_owned(),
-            address,
-            calls: 1,
-            arguments,
-            transport: "u1",
-        }
+        Sipp { place, name: name.to_owned(), address, calls: 1, arguments, transport: "u1" }
     }
 
     /// SIPp's name of a transport: "t1" is TCP with one connection for all calls, "tn" with one for each.
@@ -113,9 +94,8 @@ impl<'a> Sipp<'a> {
             false => bound(address),
         };
         let mut running = self.start();
-        let open = wait_for(Duration::from_secs(10), || {
-            (bound(address) || running.process.exited().is_some()).then(|| bound(address))
-        });
+        let open =
+            wait_for(Duration::from_secs(10), || (bound(address) || running.process.exited().is_some()).then(|| bound(address)));
         assert_eq!(open, Some(true), "SIPp does not open {address}: {}", running.process.stderr());
         running
     }
@@ -132,18 +112,8 @@ impl<'a> Sipp<'a> {
 
     fn start(mut self) -> Running {
         self.arguments.extend(["-m".to_owned(), self.calls.to_string()]);
-        let process = Process::start(
-            self.place,
-            &self.name,
-            Path::new("sipp"),
-            &self.arguments,
-            &[("TERM", "dumb")],
-        );
-        Running {
-            process,
-            name: self.name,
-            directory: self.place.directory().to_owned(),
-        }
+        let process = Process::start(self.place, &self.name, Path::new("sipp"), &self.arguments, &[("TERM", "dumb")]);
+        Running { process, name: self.name, directory: self.place.directory().to_owned() }
     }
 }
 
@@ -180,11 +150,7 @@ impl Running {
 
 impl Report {
     pub fn received(&self) -> Vec<Message> {
-        self.messages
-            .iter()
-            .filter(|traced| !traced.sent)
-            .map(|traced| traced.message.clone())
-            .collect()
+        self.messages.iter().filter(|traced| !traced.sent).map(|traced| traced.message.clone()).collect()
     }
 }
 
@@ -192,17 +158,10 @@ fn report(directory: &Path, name: &str, outcome: Outcome) -> Report {
     let statistics = fs::read_to_string(directory.join(format!("{name}.csv"))).unwrap_or_default();
     let count = |column: &str| -> u32 {
         let mut lines = statistics.lines();
-        let Some(position) = lines
-            .next()
-            .and_then(|names| names.split(';').position(|name| name == column))
-        else {
+        let Some(position) = lines.next().and_then(|names| names.split(';').position(|name| name == column)) else {
             return 0;
         };
-        lines
-            .last()
-            .and_then(|values| values.split(';').nth(position))
-            .and_then(|value| value.parse().ok())
-            .unwrap_or_default()
+        lines.last().and_then(|values| values.split(';').nth(position)).and_then(|value| value.parse().ok()).unwrap_or_default()
     };
     Report {
         successful: count("SuccessfulCall(C)"),
@@ -235,17 +194,12 @@ fn traced(file: &Path) -> Vec<Traced> {
             .nth(1)
             .and_then(|part| part.split([' ', ']']).next())
             .and_then(|digits| digits.parse::<usize>().ok());
-        let is_message = ["UDP", "TCP"]
-            .iter()
-            .any(|transport| title.starts_with(&format!("{transport} message")));
+        let is_message = ["UDP", "TCP"].iter().any(|transport| title.starts_with(&format!("{transport} message")));
         let (Some(length), true) = (length, is_message) else {
             continue;
         };
         if let Some(message) = rest.get(..length).and_then(Message::read) {
-            messages.push(Traced {
-                sent: title.contains("sent"),
-                message,
-            });
+            messages.push(Traced { sent: title.contains("sent"), message });
         }
     }
     messages
@@ -264,10 +218,7 @@ pub fn listening(address: SocketAddr) -> bool {
 
 fn in_table(table: &str, address: SocketAddr, state: Option<&str>) -> bool {
     let (table, ip) = match address.ip() {
-        IpAddr::V4(ip) => (
-            format!("/proc/net/{table}"),
-            format!("{:08X}", u32::from_ne_bytes(ip.octets())),
-        ),
+        IpAddr::V4(ip) => (format!("/proc/net/{table}"), format!("{:08X}", u32::from_ne_bytes(ip.octets()))),
         IpAddr::V6(ip) => {
             let words = ip
                 .octets()

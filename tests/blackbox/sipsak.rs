@@ -24,16 +24,7 @@ fn options() {
     let place = Place::new("sipsakoptions");
     let server = Conf::new(&place).start(&place);
     let tap = Tap::new(place.at(CALLER_TAP), server.address);
-    let outcome = sipsak(
-        &place,
-        &[
-            "-vvv",
-            "-p",
-            &tap.address.to_string(),
-            "-s",
-            &format!("sip:{}", server.address),
-        ],
-    );
+    let outcome = sipsak(&place, &["-vvv", "-p", &tap.address.to_string(), "-s", &format!("sip:{}", server.address)]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let asked = tap.requests(Way::Forth, "OPTIONS");
     let answered = tap.responses(Way::Back, "OPTIONS", 200);
@@ -55,19 +46,13 @@ fn usrloc() {
     let contact = format!("sip:bob@{}", place.at(CALLEE));
     let proxy = tap.address.to_string();
     for user in ["user1", "user2", "user3", "user4", "user5"] {
-        let registered = sipsak(
-            &place,
-            &["-U", "-i", "-p", &proxy, "-x", "120", "-C", &contact, "-s", &server.uri(user)],
-        );
+        let registered = sipsak(&place, &["-U", "-i", "-p", &proxy, "-x", "120", "-C", &contact, "-s", &server.uri(user)]);
         assert_eq!(registered.code, Some(0), "{registered:?}");
     }
     assert_eq!(tap.requests(Way::Forth, "REGISTER").len(), 5);
     let answers = tap.responses(Way::Back, "REGISTER", 200);
     assert_eq!(answers.len(), 5);
-    assert!(
-        answers.iter().all(|answer| answer.contacts() == [contact.clone()]),
-        "{answers:#?}"
-    );
+    assert!(answers.iter().all(|answer| answer.contacts() == [contact.clone()]), "{answers:#?}");
     let shown = server.show(&place, "user3");
     assert!(shown.code == Some(0) && shown.stdout.contains(&contact), "{shown:?}");
 
@@ -102,12 +87,7 @@ fn traceroute() {
         tracing.join().expect("sipsak")
     });
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let heard: Vec<_> = before
-        .seen(Way::Back)
-        .iter()
-        .filter_map(Message::status)
-        .filter(|status| *status != 100)
-        .collect();
+    let heard: Vec<_> = before.seen(Way::Back).iter().filter_map(Message::status).filter(|status| *status != 100).collect();
     assert_eq!(heard, [483, 200], "{}", before.ladder());
 }
 

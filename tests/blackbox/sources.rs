@@ -37,13 +37,7 @@ fn filtered(place: &Place, log: &str) -> Vec<String> {
     let conf = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/fail2ban/strowger.conf");
     let script = place.write("filter.py", FILTER).display().to_string();
     let log = place.write("filtered.log", log).display().to_string();
-    let run = process::run(
-        place,
-        "filter",
-        Path::new("/usr/bin/python3"),
-        &[&script, conf, &log],
-        Duration::from_secs(30),
-    );
+    let run = process::run(place, "filter", Path::new("/usr/bin/python3"), &[&script, conf, &log], Duration::from_secs(30));
     assert_eq!(run.code, Some(0), "{run:?}");
     run.stdout.lines().map(str::to_owned).collect()
 }
@@ -88,10 +82,8 @@ fn flood(agent: &Agent, request: &Request, count: usize) {
 #[test]
 fn guesses_end_with_a_ban_and_a_line_while_the_user_calls_on() {
     let place = Place::new("guesses");
-    let mut server = guarded(&place, &["victim", "caller"])
-        .stream("tcp", place.at(SERVER))
-        .set("limits", "ban", r#""30s""#)
-        .start(&place);
+    let mut server =
+        guarded(&place, &["victim", "caller"]).stream("tcp", place.at(SERVER)).set("limits", "ban", r#""30s""#).start(&place);
     let victim = Agent::new(place.at(CALLEE), server.address);
     let caller = Agent::new(place.at(CALLER), server.address);
     register(&server, &victim, "victim");
@@ -143,17 +135,14 @@ fn guesses_end_with_a_ban_and_a_line_while_the_user_calls_on() {
 #[test]
 fn a_forged_flood_takes_nothing_from_whoever_is_there() {
     let place = Place::new("forged-flood");
-    let conf = guarded(&place, &["victim", "caller", "late"])
-        .set("limits", "requests_per_source", "20")
-        .set("limits", "ban", r#""60s""#);
+    let conf =
+        guarded(&place, &["victim", "caller", "late"]).set("limits", "requests_per_source", "20").set("limits", "ban", r#""60s""#);
     let mut server = conf.start(&place);
     let victim = Agent::new(place.at(CALLEE), server.address);
     let caller = Agent::new(place.at(CALLER), server.address);
     register(&server, &victim, "victim");
     // Its own address, as somebody else writes it into datagrams.
-    let forgers: Vec<Agent> = (0..8)
-        .map(|port| Agent::new(place.at_port(CALLEE, 7000 + port), server.address))
-        .collect();
+    let forgers: Vec<Agent> = (0..8).map(|port| Agent::new(place.at_port(CALLEE, 7000 + port), server.address)).collect();
     let options = |agent: &Agent| agent.request("OPTIONS", &format!("sip:{}", server.address));
     let rain = || {
         for forger in &forgers {

@@ -27,11 +27,7 @@ pub struct Conversation {
 
 impl Conversation {
     pub fn going(&self, way: Way) -> Vec<&Message> {
-        self.messages
-            .iter()
-            .filter(|(_, went, _)| *went == way)
-            .map(|(_, _, message)| message)
-            .collect()
+        self.messages.iter().filter(|(_, went, _)| *went == way).map(|(_, _, message)| message).collect()
     }
 
     /// The Call-IDs of what passed, each once, in the order of the first time.
@@ -71,9 +67,7 @@ impl Secure {
     pub fn clients(certificate: &Certificate) -> Secure {
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
         builder.set_certificate_chain_file(&certificate.file).expect("a certificate");
-        builder
-            .set_private_key_file(&certificate.key, SslFiletype::PEM)
-            .expect("a key");
+        builder.set_private_key_file(&certificate.key, SslFiletype::PEM).expect("a key");
         builder.set_session_id_context(b"tap").expect("a name for the sessions");
         Secure::Clients(builder.build())
     }
@@ -150,11 +144,8 @@ impl StreamTap {
     pub fn new(address: SocketAddr, target: SocketAddr, secure: Secure) -> StreamTap {
         let listener = listen(address);
         let address = listener.local_addr().expect("the tap's address");
-        let shared = Arc::new(Shared {
-            conversations: Mutex::new(Vec::new()),
-            stop: AtomicBool::new(false),
-            began: Instant::now(),
-        });
+        let shared =
+            Arc::new(Shared { conversations: Mutex::new(Vec::new()), stop: AtomicBool::new(false), began: Instant::now() });
         let own = Arc::clone(&shared);
         let secure = Arc::new(secure);
         let thread = std::thread::spawn(move || {
@@ -169,11 +160,7 @@ impl StreamTap {
                 }
             }
         });
-        StreamTap {
-            address,
-            shared,
-            thread: Some(thread),
-        }
+        StreamTap { address, shared, thread: Some(thread) }
     }
 
     /// Every connection there was, in the order in which they were opened.
@@ -185,11 +172,7 @@ impl StreamTap {
     pub fn ladder(&self) -> String {
         let mut text = String::new();
         for (number, conversation) in self.conversations().iter().enumerate() {
-            let _ = writeln!(
-                text,
-                "connection {number}: {:?} bytes, closed {:?}",
-                conversation.bytes, conversation.closed_by
-            );
+            let _ = writeln!(text, "connection {number}: {:?} bytes, closed {:?}", conversation.bytes, conversation.closed_by);
             for (at, way, message) in &conversation.messages {
                 let arrow = if *way == Way::Forth { "-->" } else { "<--" };
                 let _ = writeln!(
@@ -280,10 +263,7 @@ impl Shared {
 /// A listener on `address`, also where connections of before still linger.
 pub fn listen(address: SocketAddr) -> TcpListener {
     let socket = stream_socket(address.ip()).expect("a socket");
-    socket
-        .bind(&address.into())
-        .and_then(|()| socket.listen(1024))
-        .unwrap_or_else(|error| panic!("{address}: {error}"));
+    socket.bind(&address.into()).and_then(|()| socket.listen(1024)).unwrap_or_else(|error| panic!("{address}: {error}"));
     socket.into()
 }
 

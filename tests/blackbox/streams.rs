@@ -38,10 +38,9 @@ fn a_message_in_single_bytes() {
     let server = conf.start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", phone.address);
-    for caller in [
-        Agent::tcp(place.ip(CALLER), server.address),
-        Agent::tls(place.ip(CALLER), server.secure(), &authority, NAME, None),
-    ] {
+    for caller in
+        [Agent::tcp(place.ip(CALLER), server.address), Agent::tls(place.ip(CALLER), server.secure(), &authority, NAME, None)]
+    {
         let mut request = caller.request("MESSAGE", &server.uri("bob"));
         request.body = (0..=255).collect();
         for byte in request.bytes() {
@@ -60,10 +59,9 @@ fn many_messages_in_one_write() {
     let place = Place::new("pipeline");
     let (conf, authority) = conf(&place);
     let server = conf.start(&place);
-    for caller in [
-        Agent::tcp(place.ip(CALLER), server.address),
-        Agent::tls(place.ip(CALLER), server.secure(), &authority, NAME, None),
-    ] {
+    for caller in
+        [Agent::tcp(place.ip(CALLER), server.address), Agent::tls(place.ip(CALLER), server.secure(), &authority, NAME, None)]
+    {
         let requests: Vec<_> = (0..50)
             .map(|n| {
                 let mut request = caller.request("OPTIONS", &format!("sip:{}", server.address));
@@ -134,14 +132,9 @@ fn what_cannot_be_framed() {
 fn a_slow_reader() {
     let place = Place::new("slow");
     let (conf, _) = conf(&place);
-    let mut server = conf
-        .set("connections", "send_queue", "\"64KiB\"")
-        .set("timers", "t1", "\"50ms\"")
-        .start(&place);
+    let mut server = conf.set("connections", "send_queue", "\"64KiB\"").set("timers", "t1", "\"50ms\"").start(&place);
     let slow = Agent::tcp(place.ip(CALLEE), server.address);
-    SockRef::from(&slow.stream())
-        .set_recv_buffer_size(4096)
-        .expect("a small buffer");
+    SockRef::from(&slow.stream()).set_recv_buffer_size(4096).expect("a small buffer");
     let quick = Agent::tcp(place.ip(SECOND_CALLEE), server.address);
     for (phone, user) in [(&slow, "slow"), (&quick, "quick")] {
         let register = phone.register(&server.address.to_string(), user, &format!("<{}>", phone.uri()), 600);
@@ -159,10 +152,7 @@ fn a_slow_reader() {
     }
     let refused = caller.expect("the first refusal", |message| message.is_final_for("MESSAGE"));
     assert!(matches!(refused.status(), Some(500..=599)), "{refused:?}");
-    assert!(
-        began.elapsed() < Duration::from_millis(50 * 64),
-        "a full queue is told at once, not after 64*T1"
-    );
+    assert!(began.elapsed() < Duration::from_millis(50 * 64), "a full queue is told at once, not after 64*T1");
     let full = server.stats(&place)["strowger_dropped_total{reason=\"send_queue_full\"}"];
     assert!(full >= 1.0, "counted: {full}");
     let request = caller.request("MESSAGE", &server.uri("quick"));
@@ -197,9 +187,7 @@ fn a_half_closed_connection() {
 }
 
 fn reset(agent: Agent) {
-    SockRef::from(&agent.stream())
-        .set_linger(Some(Duration::ZERO))
-        .expect("an end without goodbye");
+    SockRef::from(&agent.stream()).set_linger(Some(Duration::ZERO)).expect("an end without goodbye");
 }
 
 /// The caller's connection is gone: the answer goes to the port that its Via names (18.2.2).
@@ -213,17 +201,13 @@ fn a_caller_that_resets() {
     let door = listen(place.at(CALLER));
     let caller = Agent::tcp(place.ip(CALLER), server.address);
     let mut request = caller.request("INVITE", &server.uri("bob"));
-    request.via = request
-        .via
-        .replace(&caller.address.to_string(), &place.at(CALLER).to_string());
+    request.via = request.via.replace(&caller.address.to_string(), &place.at(CALLER).to_string());
     caller.send(&request);
     let arrived = phone.expect("INVITE", |message| message.is("INVITE"));
     phone.respond(&arrived, 180, &[]);
     caller.expect("180", |message| message.answers("INVITE", 180));
     reset(caller);
-    let gone = wait_for(Duration::from_secs(2), || {
-        (server.stat(&place, "strowger_connections") == 0.0).then_some(())
-    });
+    let gone = wait_for(Duration::from_secs(2), || (server.stat(&place, "strowger_connections") == 0.0).then_some(()));
     assert!(gone.is_some(), "a reset is noticed");
     phone.accept(&arrived);
     let again = Agent::accept_from(&door);
@@ -244,9 +228,7 @@ fn a_caller_that_closes() {
     let door = listen(place.at(CALLER));
     let caller = Agent::tcp(place.ip(CALLER), server.address);
     let mut request = caller.request("INVITE", &server.uri("bob"));
-    request.via = request
-        .via
-        .replace(&caller.address.to_string(), &place.at(CALLER).to_string());
+    request.via = request.via.replace(&caller.address.to_string(), &place.at(CALLER).to_string());
     caller.send(&request);
     let arrived = phone.expect("INVITE", |message| message.is("INVITE"));
     phone.respond(&arrived, 180, &[]);
@@ -301,9 +283,7 @@ fn a_next_hop_that_refuses() {
         .route(&format!(
             "to_host = \"example.net\"\naction = \"relay\"\ntarget = [\"sip:{dead};transport=tcp\", \"sip:{spare};transport=tcp\"]"
         ))
-        .route(&format!(
-            "to_host = \"example.org\"\naction = \"relay\"\ntarget = [\"sip:{dead};transport=tcp\"]"
-        ))
+        .route(&format!("to_host = \"example.org\"\naction = \"relay\"\ntarget = [\"sip:{dead};transport=tcp\"]"))
         .start(&place);
     let door = listen(spare);
     let caller = Agent::new(place.at(CALLER), server.address);
@@ -360,9 +340,7 @@ fn the_limit_of_connections() {
     assert_eq!(hits, 1.0);
     server.expect_log(&["connection refused", "8 are open"]);
     drop(agents.pop());
-    let room = wait_for(Duration::from_secs(2), || {
-        (server.stat(&place, "strowger_connections") < 8.0).then_some(())
-    });
+    let room = wait_for(Duration::from_secs(2), || (server.stat(&place, "strowger_connections") < 8.0).then_some(()));
     assert!(room.is_some());
     agents.push(Agent::tcp(place.ip(CALLER), server.address));
     for agent in &agents {
@@ -438,9 +416,7 @@ fn a_capture_can_be_read() {
     let file = capture.display().to_string();
     let arguments = ["-i", "lo", "-q", "-w", &file, "-f", &filter].map(str::to_owned);
     let mut dumpcap = Process::start(&place, "dumpcap", std::path::Path::new("dumpcap"), &arguments, &[]);
-    let capturing = wait_for(Duration::from_secs(5), || {
-        (capture.exists() || dumpcap.exited().is_some()).then(|| capture.exists())
-    });
+    let capturing = wait_for(Duration::from_secs(5), || (capture.exists() || dumpcap.exited().is_some()).then(|| capture.exists()));
     if capturing != Some(true) {
         println!("skipped: nobody may capture here: {}", dumpcap.stderr());
         return;
@@ -483,9 +459,7 @@ fn ten_thousand_idle_connections_cost_one_look_a_tick() {
     let server = conf.start(&place);
     let connect = |_| TcpStream::connect(server.address).expect("a connection");
     let idle: Vec<TcpStream> = (0..IDLE).map(connect).collect();
-    let all = wait_for(Duration::from_secs(10), || {
-        (server.stat(&place, "strowger_connections") == IDLE as f64).then_some(())
-    });
+    let all = wait_for(Duration::from_secs(10), || (server.stat(&place, "strowger_connections") == IDLE as f64).then_some(()));
     assert!(all.is_some(), "all are open");
     let started = Instant::now();
     let before = server.stat(&place, "strowger_idle_sweep_visited_total");

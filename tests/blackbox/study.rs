@@ -144,11 +144,7 @@ fn run(mode: &str, conf: &str, transport: &str, left: Side, right: Side) {
             assert_closed_after_bye(conversation);
         }
     }
-    let finals = caller
-        .received()
-        .iter()
-        .filter(|message| message.is_final_for("INVITE") || message.is_final_for("BYE"))
-        .count();
+    let finals = caller.received().iter().filter(|message| message.is_final_for("INVITE") || message.is_final_for("BYE")).count();
     assert_eq!(finals, 2 * CALLS as usize, "nothing twice");
     assert_counted(&place, &server, left.connections(), right);
     if is_tls {
@@ -174,9 +170,7 @@ fn assert_shaken(place: &Place, server: &Server, left: Side, right: Side) {
 /// Every call passed whole, by the transport that it says it went by, with Record-Route on its way and none of our Routes left.
 fn assert_calls(came: &[Conversation], left: &[Conversation], transport: &str, server: SocketAddr) {
     let all = |side: &[Conversation]| -> Vec<Message> {
-        side.iter()
-            .flat_map(|conversation| conversation.going(Way::Forth).into_iter().cloned())
-            .collect()
+        side.iter().flat_map(|conversation| conversation.going(Way::Forth).into_iter().cloned()).collect()
     };
     let came = crate::calls::by_call(all(came));
     let left = crate::calls::by_call(all(left));
@@ -203,12 +197,7 @@ fn assert_calls(came: &[Conversation], left: &[Conversation], transport: &str, s
         let place = |route: &str| route.split(";sc=").next().unwrap_or_default().to_owned();
         let route_set = came[call][1].all("route");
         let route_set: Vec<_> = route_set.iter().map(|route| place(route)).collect();
-        assert_eq!(
-            route_set,
-            [place(&routes[0])],
-            "the ACK came by the route set: {:?}",
-            came[call][1]
-        );
+        assert_eq!(route_set, [place(&routes[0])], "the ACK came by the route set: {:?}", came[call][1]);
     }
 }
 
@@ -226,11 +215,7 @@ fn assert_answers_come_back(conversation: &Conversation) {
     }
     for method in ["INVITE", "BYE"] {
         let asked = requests.iter().filter(|r| r.is(method)).count();
-        let answered = conversation
-            .going(Way::Back)
-            .iter()
-            .filter(|r| r.is_final_for(method))
-            .count();
+        let answered = conversation.going(Way::Back).iter().filter(|r| r.is_final_for(method)).count();
         assert_eq!(asked, answered, "final responses to {method}");
     }
 }
@@ -246,22 +231,14 @@ fn assert_closed_after_bye(conversation: &Conversation) {
         panic!("not closed by us: {:?}", conversation.closed_by);
     };
     let after = closed.saturating_sub(*over);
-    assert!(
-        after < Duration::from_millis(900),
-        "closed {after:?} after the end of its call"
-    );
+    assert!(after < Duration::from_millis(900), "closed {after:?} after the end of its call");
 }
 
 fn assert_counted(place: &Place, server: &Server, accepted: usize, right: Side) {
     assert_eq!(server.stat(place, "strowger_connections_accepted_total") as usize, accepted);
-    assert_eq!(
-        server.stat(place, "strowger_connections_opened_total") as usize,
-        right.connections()
-    );
+    assert_eq!(server.stat(place, "strowger_connections_opened_total") as usize, right.connections());
     // Those of the callers end with their calls, and a lasting one of ours when its peer leaves.
-    let over = wait_for(Duration::from_secs(5), || {
-        (server.stat(place, "strowger_connections") == 0.0).then_some(())
-    });
+    let over = wait_for(Duration::from_secs(5), || (server.stat(place, "strowger_connections") == 0.0).then_some(()));
     assert!(over.is_some(), "connections are left: {:?}", server.stats(place));
     for dropped in ["strowger_dropped_total", "strowger_connections_failed_total"] {
         assert_eq!(server.stat(place, dropped), 0.0, "{dropped}");

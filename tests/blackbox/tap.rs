@@ -76,19 +76,10 @@ impl Tap {
             records: Arc::clone(&records),
             began: Instant::now(),
         };
-        relay
-            .poll
-            .registry()
-            .register(&mut relay.front, FRONT, Interest::READABLE)
-            .expect("the tap in its poll");
+        relay.poll.registry().register(&mut relay.front, FRONT, Interest::READABLE).expect("the tap in its poll");
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || relay.run(&stopped));
-        Tap {
-            address,
-            records,
-            stop,
-            thread: Some(thread),
-        }
+        Tap { address, records, stop, thread: Some(thread) }
     }
 
     /// Everything seen until now, what was dropped included.
@@ -98,11 +89,7 @@ impl Tap {
 
     /// The messages that arrived at the tap in one direction.
     pub fn seen(&self, way: Way) -> Vec<Message> {
-        self.records()
-            .into_iter()
-            .filter(|record| record.way == way)
-            .filter_map(|record| record.message)
-            .collect()
+        self.records().into_iter().filter(|record| record.way == way).filter_map(|record| record.message).collect()
     }
 
     pub fn requests(&self, way: Way, method: &str) -> Vec<Message> {
@@ -110,10 +97,7 @@ impl Tap {
     }
 
     pub fn responses(&self, way: Way, method: &str, status: u16) -> Vec<Message> {
-        self.seen(way)
-            .into_iter()
-            .filter(|message| message.answers(method, status))
-            .collect()
+        self.seen(way).into_iter().filter(|message| message.answers(method, status)).collect()
     }
 
     /// The datagrams that the rule did not let pass.
@@ -142,11 +126,7 @@ impl Tap {
                 text,
                 "{:9.3} {arrow} {what} {}",
                 record.at.as_secs_f64() * 1e3,
-                if record.fate == Fate::Pass {
-                    String::new()
-                } else {
-                    format!("{:?}", record.fate)
-                }
+                if record.fate == Fate::Pass { String::new() } else { format!("{:?}", record.fate) }
             );
         }
         text
@@ -219,10 +199,7 @@ impl Relay {
         let local = SocketAddr::new(self.front.local_addr().expect("the tap's address").ip(), 0);
         let mut socket = UdpSocket::bind(local).expect("a socket towards the target");
         let client = self.clients.len();
-        self.poll
-            .registry()
-            .register(&mut socket, Token(client), Interest::READABLE)
-            .expect("a client in the poll");
+        self.poll.registry().register(&mut socket, Token(client), Interest::READABLE).expect("a client in the poll");
         self.clients.push((from, socket));
         self.by_client.insert(from, client);
         client
@@ -231,13 +208,7 @@ impl Relay {
     fn handle(&mut self, way: Way, client: usize, bytes: &[u8]) {
         let message = Message::read(bytes);
         let fate = message.as_ref().map_or(Fate::Pass, |message| (self.rule)(way, message));
-        let record = Record {
-            at: self.began.elapsed(),
-            way,
-            fate,
-            bytes: bytes.to_vec(),
-            message,
-        };
+        let record = Record { at: self.began.elapsed(), way, fate, bytes: bytes.to_vec(), message };
         self.records.lock().expect("the records").push(record);
         match fate {
             Fate::Pass => self.send(way, client, bytes),

@@ -27,12 +27,7 @@ impl Scene {
         let authority = Authority::new(&place, "ca");
         let certificate = authority.issue(&place, "next", Kind::Ecdsa, &[NAME]);
         let next_hop = place.at_port(CALLEE, 5061);
-        Scene {
-            place,
-            authority,
-            certificate,
-            next_hop,
-        }
+        Scene { place, authority, certificate, next_hop }
     }
 
     /// A server that relays to the next hop by its name, with a connection for each call.
@@ -69,9 +64,7 @@ impl Scene {
 
     /// Waits until no connection is left: s_server serves one at a time.
     fn wait_for_end(&self, server: &Server) {
-        let over = wait_for(Duration::from_secs(5), || {
-            (server.stat(&self.place, "strowger_connections") == 0.0).then_some(())
-        });
+        let over = wait_for(Duration::from_secs(5), || (server.stat(&self.place, "strowger_connections") == 0.0).then_some(()));
         assert!(over.is_some(), "{:?}", server.stats(&self.place));
     }
 }
@@ -91,10 +84,7 @@ fn fail(caller: &Agent) {
     let request = caller.request("INVITE", "sip:bob@example.net");
     caller.send(&request);
     let refused = caller.final_for(&request);
-    assert!(
-        refused.status().is_some_and(|status| (500..600).contains(&status)),
-        "{refused:?}"
-    );
+    assert!(refused.status().is_some_and(|status| (500..600).contains(&status)), "{refused:?}");
     caller.acknowledge(&request, &refused);
 }
 
@@ -114,23 +104,11 @@ fn the_name_and_the_chain_are_verified() {
 
     let stranger = Authority::new(place, "stranger");
     let wrong = [
-        (
-            scene.authority.issue(place, "wrong", Kind::Ecdsa, &["other.example.net"]),
-            "the certificate is for",
-        ),
+        (scene.authority.issue(place, "wrong", Kind::Ecdsa, &["other.example.net"]), "the certificate is for"),
         // RFC 5922 7.2: no wildcards.
-        (
-            scene.authority.issue(place, "wild", Kind::Ecdsa, &["*.example.net"]),
-            "the certificate is for",
-        ),
-        (
-            stranger.issue(place, "strange", Kind::Ecdsa, &[NAME]),
-            "unable to get local issuer certificate",
-        ),
-        (
-            scene.authority.issue_for(place, "expired", Kind::Rsa, &[NAME], -1),
-            "certificate has expired",
-        ),
+        (scene.authority.issue(place, "wild", Kind::Ecdsa, &["*.example.net"]), "the certificate is for"),
+        (stranger.issue(place, "strange", Kind::Ecdsa, &[NAME]), "unable to get local issuer certificate"),
+        (scene.authority.issue_for(place, "expired", Kind::Rsa, &[NAME], -1), "certificate has expired"),
     ];
     for (n, (certificate, reason)) in wrong.iter().enumerate() {
         let next_hop = SServer::start(place, scene.next_hop, certificate, &[]);
@@ -151,9 +129,7 @@ fn the_name_and_the_chain_are_verified() {
 fn a_certificate_for_a_sip_uri() {
     let scene = Scene::new("uri");
     let server = scene.conf().start(&scene.place);
-    let certificate = scene
-        .authority
-        .issue(&scene.place, "uri", Kind::Ecdsa, &[&format!("sip:{NAME}")]);
+    let certificate = scene.authority.issue(&scene.place, "uri", Kind::Ecdsa, &[&format!("sip:{NAME}")]);
     let mut next_hop = SServer::start(&scene.place, scene.next_hop, &certificate, &[]);
     relay(&scene.caller(&server), &mut next_hop);
 }
@@ -209,10 +185,7 @@ fn mutual_authentication() {
         let before = server.log().len();
         fail(&scene.caller(&server));
         let line = server.expect_log_after(before, &["peer sent alert"]);
-        assert!(
-            line.contains("unknown ca") && line.contains(&scene.next_hop.to_string()),
-            "{line}"
-        );
+        assert!(line.contains("unknown ca") && line.contains(&scene.next_hop.to_string()), "{line}");
     }
 }
 
@@ -232,11 +205,7 @@ fn sessions_are_resumed() {
             for call in 0..4 {
                 relay(&caller, &mut next_hop);
                 scene.wait_for_end(&server);
-                assert_eq!(
-                    (scene.shaken(&server, "full"), scene.shaken(&server, "resumed")),
-                    (1, call),
-                    "{way:?} {asking:?}"
-                );
+                assert_eq!((scene.shaken(&server, "full"), scene.shaken(&server, "resumed")), (1, call), "{way:?} {asking:?}");
             }
             let said = next_hop.output();
             assert_eq!(said.matches("Reused session-id").count(), 3, "{said}");
@@ -269,10 +238,7 @@ fn sessions_are_not_resumed_where_the_conf_says_so() {
 #[test]
 fn a_next_hop_that_speaks_no_tls() {
     let scene = Scene::new("mute");
-    let mut server = scene
-        .conf()
-        .set("connections", "handshake_timeout", "\"400ms\"")
-        .start(&scene.place);
+    let mut server = scene.conf().set("connections", "handshake_timeout", "\"400ms\"").start(&scene.place);
     let caller = scene.caller(&server);
     let next_hop = listen(scene.next_hop);
     fail(&caller);
@@ -298,13 +264,7 @@ fn a_next_hop_that_speaks_no_tls() {
 fn sips_is_not_downgraded() {
     let scene = Scene::new("sips");
     let server = scene.conf().start(&scene.place);
-    let secure = Agent::tls(
-        scene.place.ip(CALLER),
-        server.secure(),
-        &scene.authority,
-        "own.example.test",
-        None,
-    );
+    let secure = Agent::tls(scene.place.ip(CALLER), server.secure(), &scene.authority, "own.example.test", None);
     let phone = Agent::new(scene.place.at(CALLEE), server.address);
     server.bind(&scene.place, "bob", phone.address);
     let uri = server.uri("bob").replace("sip:", "sips:");

@@ -34,10 +34,7 @@ fn new_certificates_without_a_restart() {
     let authority = Authority::new(&place, "ca");
     let issue = |name: &str| authority.issue(&place, "server", Kind::Ecdsa, &[name]);
     let certificate = issue("first.example.test");
-    let mut server = Conf::new(&place)
-        .tls(&place, &[&certificate])
-        .trust(&authority, "optional")
-        .start(&place);
+    let mut server = Conf::new(&place).tls(&place, &[&certificate]).trust(&authority, "optional").start(&place);
     let connect = |name| Agent::tls(place.ip(CALLER), server.secure(), &authority, name, None);
     let first = connect("first.example.test");
     let asks = |agent: &Agent| {
@@ -54,10 +51,7 @@ fn new_certificates_without_a_restart() {
     asks(&first);
     asks(&connect("second.example.test"));
     let subject = shown(&place, &server, &["-sess_in", &session]);
-    assert_eq!(
-        subject, "second.example.test",
-        "a session of before does not bring the old certificate back"
-    );
+    assert_eq!(subject, "second.example.test", "a session of before does not bring the old certificate back");
 
     // The certificate is another, and its key is not there yet: nothing changes.
     let key = fs::read(&certificate.key).expect("the key");
@@ -100,10 +94,7 @@ fn another_authority_without_a_restart() {
     let new_client = new.issue(&place, "new-client", Kind::Ecdsa, &["a.example.test"]);
     let trusted = Authority::new(&place, "trusted");
     fs::copy(&old.file, &trusted.file).expect("whom to trust");
-    let server = Conf::new(&place)
-        .tls(&place, &[&certificate])
-        .trust(&trusted, "required")
-        .start(&place);
+    let server = Conf::new(&place).tls(&place, &[&certificate]).trust(&trusted, "required").start(&place);
     let session = place.path("session").display().to_string();
     let arguments = |client: &crate::pki::Certificate| {
         [
@@ -150,10 +141,7 @@ fn many_reloads() {
     let authority = Authority::new(&place, "ca");
     let ecdsa = authority.issue(&place, "ecdsa", Kind::Ecdsa, &["sip.example.test"]);
     let rsa = authority.issue(&place, "rsa", Kind::Rsa, &["sip.example.test"]);
-    let server = Conf::new(&place)
-        .tls(&place, &[&ecdsa, &rsa])
-        .trust(&authority, "optional")
-        .start(&place);
+    let server = Conf::new(&place).tls(&place, &[&ecdsa, &rsa]).trust(&authority, "optional").start(&place);
     let connect = || Agent::tls(place.ip(CALLER), server.secure(), &authority, "sip.example.test", None);
     let asks = |agent: &Agent| {
         let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
@@ -188,8 +176,6 @@ fn many_reloads() {
         assert!(after < before + 512, "{MEASURED} reloads cost {} KiB", after - before);
     });
     drop(agent);
-    let gone = wait_for(std::time::Duration::from_secs(2), || {
-        (server.stat(&place, "strowger_connections") == 0.0).then_some(())
-    });
+    let gone = wait_for(std::time::Duration::from_secs(2), || (server.stat(&place, "strowger_connections") == 0.0).then_some(()));
     assert!(gone.is_some());
 }

@@ -58,10 +58,7 @@ fn versions() {
         let said = client.refused();
         assert!(said.contains("alert protocol version"), "{said}");
     }
-    server.expect_log(&[
-        &format!("TLS from {}:", place.ip(CALLER)),
-        ": handshake failed: we refused: unsupported protocol",
-    ]);
+    server.expect_log(&[&format!("TLS from {}:", place.ip(CALLER)), ": handshake failed: we refused: unsupported protocol"]);
     assert_eq!(shaken(&server, &place, "full"), 2);
     assert_eq!(shaken(&server, &place, "failed"), 2);
     assert_eq!(shaken(&server, &place, "mutual"), 0);
@@ -70,10 +67,9 @@ fn versions() {
 
 #[test]
 fn versions_by_conf() {
-    for (key, version, refused, taken) in [
-        ("min_version", "1.3", "-tls1_2", "-tls1_3"),
-        ("max_version", "1.2", "-tls1_3", "-tls1_2"),
-    ] {
+    for (key, version, refused, taken) in
+        [("min_version", "1.3", "-tls1_2", "-tls1_3"), ("max_version", "1.2", "-tls1_3", "-tls1_2")]
+    {
         let place = Place::new("bounds");
         let (server, _) = start(&place, |conf| conf.set("tls", key, &format!("{version:?}")));
         let said = SClient::connect(&place, server.secure(), &[refused]).refused();
@@ -99,16 +95,8 @@ fn the_mandatory_suite_by_conf() {
     }
     let server = both.set("tls", "ciphers", "\"AES128-SHA\"").start(&place);
     let said = visit(&place, &server, &wish);
-    assert!(
-        said.contains("Cipher is AES128-SHA\n") && said.contains("Protocol  : TLSv1.2"),
-        "{said}"
-    );
-    let said = SClient::connect(
-        &place,
-        server.secure(),
-        &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"],
-    )
-    .refused();
+    assert!(said.contains("Cipher is AES128-SHA\n") && said.contains("Protocol  : TLSv1.2"), "{said}");
+    let said = SClient::connect(&place, server.secure(), &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"]).refused();
     assert!(said.contains("alert handshake failure"), "{said}");
 }
 
@@ -150,10 +138,7 @@ fn certificates_by_name_and_kind() {
             arguments.extend(["-servername", asked, "-verify_hostname", shown]);
             arguments.extend(kind);
             let said = visit(&place, &server, &arguments);
-            assert!(
-                said.contains(&format!("Peer signature type: {signature}")),
-                "{asked}, {version}: {said}"
-            );
+            assert!(said.contains(&format!("Peer signature type: {signature}")), "{asked}, {version}: {said}");
             assert!(said.contains(&format!("Verified peername: {shown}")), "{said}");
         }
     }
@@ -242,10 +227,7 @@ fn sessions_are_resumed() {
             .trust(&authority, verify)
             .section(
                 "[[tls.identity]]",
-                &format!(
-                    "name = {OTHER:?}\ncertificate = {:?}\nprivate_key = {:?}",
-                    other.file, other.key
-                ),
+                &format!("name = {OTHER:?}\ncertificate = {:?}\nprivate_key = {:?}", other.file, other.key),
             )
             .start(&place);
         let session = place.path("session").display().to_string();
@@ -347,11 +329,7 @@ fn goodbyes() {
         let mut client = SClient::connect(&place, server.secure(), &[version, "-msg"]);
         client.ask();
         let said = client.refused();
-        assert!(
-            said.lines()
-                .any(|line| line.starts_with("<<<") && line.contains("close_notify")),
-            "{said}"
-        );
+        assert!(said.lines().any(|line| line.starts_with("<<<") && line.contains("close_notify")), "{said}");
         assert_eq!(server.stat(&place, "strowger_connections_idle_closed_total"), 1.0);
     }
 }

@@ -29,13 +29,7 @@ fn bench(name: &str, tcp: bool, conf: impl FnOnce(&Place) -> Conf) -> Bench {
     let carol = Agent::new(place.at(SECOND_CALLEE), server.address);
     server.bind(&place, "bob", bob.address);
     server.bind(&place, "carol", carol.address);
-    Bench {
-        place,
-        server,
-        alice,
-        bob,
-        carol,
-    }
+    Bench { place, server, alice, bob, carol }
 }
 
 fn agent(place: &Place, server: &Server, host: u8, tcp: bool) -> Agent {
@@ -84,9 +78,8 @@ impl Bench {
 #[test]
 fn a_via_of_ours_below_his_own_lets_no_stranger_call_unasked() {
     for tcp in [false, true] {
-        let b = bench("tokens-via", tcp, |place| {
-            guarded(place, &["alice", "bob", "ceo"]).set("auth", "challenge_register", "false")
-        });
+        let b =
+            bench("tokens-via", tcp, |place| guarded(place, &["alice", "bob", "ceo"]).set("auth", "challenge_register", "false"));
         // alice calls somebody, who tells the stranger what came.
         let stranger = agent(&b.place, &b.server, STRANGER, tcp);
         let invite = b.from(&b.alice, "INVITE", &b.server.uri("carol"), "alice");
@@ -130,11 +123,9 @@ fn the_route_of_ones_own_call_is_good_for_that_call_alone() {
             stranger.clone(),
         ];
         for method in ["INVITE", "BYE", "INFO", "MESSAGE"] {
-            for (what, from, tag) in [
-                ("another From", "ceo", ""),
-                ("another From and any tag", "ceo", "any"),
-                ("any tag", "alice", "any"),
-            ] {
+            for (what, from, tag) in
+                [("another From", "ceo", ""), ("another From and any tag", "ceo", "any"), ("any tag", "alice", "any")]
+            {
                 for target in &targets {
                     let mut request = b.alice.in_dialog(method, &invite, &ok);
                     request.uri.clone_from(target);
@@ -177,9 +168,7 @@ fn the_route_of_ones_own_call_is_good_for_that_call_alone() {
 #[test]
 fn one_ack_to_a_user_who_names_herself_is_one_datagram_and_no_more() {
     for (record_route, most) in [("true", 0.0), ("false", 10.0)] {
-        let b = bench("tokens-ack", false, |place| {
-            open(place).set("proxy", "record_route", record_route)
-        });
+        let b = bench("tokens-ack", false, |place| open(place).set("proxy", "record_route", record_route));
         for n in 0..10 {
             // By way of another name, which is hers too.
             for (user, other) in [("eve", "fay"), ("fay", "eve")] {
@@ -229,9 +218,7 @@ fn a_request_within_a_dialog_comes_by_our_route_or_as_the_conf_says() {
 fn the_ack_to_the_refusal_of_an_invite_with_two_of_what_there_is_one_stays_here() {
     for tcp in [false, true] {
         for record_route in ["true", "false"] {
-            let b = bench("tokens-twice", tcp, |place| {
-                open(place).set("proxy", "record_route", record_route)
-            });
+            let b = bench("tokens-twice", tcp, |place| open(place).set("proxy", "record_route", record_route));
             for line in ["Call-ID: second", "From: <sip:second@example.org>;tag=second"] {
                 let invite = b.alice.request("INVITE", &b.server.uri("bob"));
                 let broken = invite.clone().with(line);

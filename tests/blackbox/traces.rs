@@ -22,14 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until so many clients follow calls.
 fn await_traces(place: &Place, server: &Server, count: u32) {
-    let counted = wait_for(Duration::from_secs(5), || {
-        (server.stat(place, "strowger_traces") == f64::from(count)).then_some(())
-    });
-    assert!(
-        counted.is_some(),
-        "{} traces instead of {count}",
-        server.stat(place, "strowger_traces")
-    );
+    let counted = wait_for(Duration::from_secs(5), || (server.stat(place, "strowger_traces") == f64::from(count)).then_some(()));
+    assert!(counted.is_some(), "{} traces instead of {count}", server.stat(place, "strowger_traces"));
 }
 
 /// Starts a trace, the `number`th that runs, and waits until it has begun.
@@ -52,13 +46,7 @@ fn events(process: Process) -> Vec<Value> {
 fn ends(event: &Value) -> String {
     let word = |key: &str| event[key].as_str().unwrap_or("-").to_owned();
     let start = word("message").lines().next().unwrap_or_default().to_owned();
-    format!(
-        "{} {} {} {} {start}",
-        word("kind"),
-        word("transport"),
-        word("from"),
-        word("to")
-    )
+    format!("{} {} {} {} {start}", word("kind"), word("transport"), word("from"), word("to"))
 }
 
 /// The messages among the events, without what was decided.
@@ -102,18 +90,8 @@ fn calls_over_every_transport_by_every_filter() {
     let traces = [
         follow(&place, &server, 1, &["--json", "--count", "12"]),
         follow(&place, &server, 2, &["--json", "--count", "4", "--peer", &stranger]),
-        follow(
-            &place,
-            &server,
-            3,
-            &["--json", "--count", "4", "--user", "sips:caller-2@EXAMPLE.test"],
-        ),
-        follow(
-            &place,
-            &server,
-            4,
-            &["--json", "--count", "4", "--call", &requests[0].call_id],
-        ),
+        follow(&place, &server, 3, &["--json", "--count", "4", "--user", "sips:caller-2@EXAMPLE.test"]),
+        follow(&place, &server, 4, &["--json", "--count", "4", "--call", &requests[0].call_id]),
     ];
     let fifth = server.command(&place, &["trace"]);
     assert_eq!(fifth.code, Some(1));
@@ -135,21 +113,12 @@ fn calls_over_every_transport_by_every_filter() {
     };
     let [all, by_peer, by_user, by_call] = traces.map(events);
     let messages = messages_of(&all);
-    assert_eq!(
-        messages.iter().map(|event| ends(event)).collect::<Vec<_>>(),
-        [expected(0), expected(1), expected(2)].concat()
-    );
-    assert!(
-        messages[8]["message"].as_str().unwrap().contains("not for everyone"),
-        "TLS in the clear"
-    );
+    assert_eq!(messages.iter().map(|event| ends(event)).collect::<Vec<_>>(), [expected(0), expected(1), expected(2)].concat());
+    assert!(messages[8]["message"].as_str().unwrap().contains("not for everyone"), "TLS in the clear");
     // What was decided stands between what came and what left.
     let words: Vec<&str> = all[1..3].iter().filter_map(|event| event["text"].as_str()).collect();
     let branch = format!("branch to sip:bob@{0}: sent to {0} over UDP", phone.address);
-    assert_eq!(
-        words,
-        [format!("{}: no [[route]]: forwarded, targets: 1", server.uri("bob")), branch]
-    );
+    assert_eq!(words, [format!("{}: no [[route]]: forwarded, targets: 1", server.uri("bob")), branch]);
     for (events, number) in [(by_call, 0), (by_peer, 1), (by_user, 2)] {
         let messages = messages_of(&events);
         assert_eq!(messages.iter().map(|event| ends(event)).collect::<Vec<_>>(), expected(number));
@@ -187,10 +156,7 @@ fn wireshark_opens_the_capture_as_sip() {
     let call_id = &request.call_id;
     let line = |from: std::net::SocketAddr, to: std::net::SocketAddr, kind: u8, method: &str, status: &str| {
         let (from, to) = ((from.ip(), from.port()), (to.ip(), to.port()));
-        format!(
-            "{}\t{}\t{}\t{}\t{kind}\t{call_id}\t{method}\t{status}",
-            from.0, from.1, to.0, to.1
-        )
+        format!("{}\t{}\t{}\t{}\t{kind}\t{call_id}\t{method}\t{status}", from.0, from.1, to.0, to.1)
     };
     let (there, here, phone, ours) = (caller.address, caller.peer, phone.address, server.address);
     assert_eq!(
@@ -259,19 +225,13 @@ fn text_in_a_pipe_and_one_line_each() {
     let (here, there, call_id) = (server.address, agent.address, &request.call_id);
     let text = text.finish(PATIENCE).stdout;
     let head = format!("received udp {there} -> {here} OPTIONS sip:{here} SIP/2.0\n    OPTIONS sip:{here} SIP/2.0\n    Via: ");
-    assert!(
-        text.contains(&head) && !text.contains('\u{1b}') && !text.contains('\r'),
-        "{text}"
-    );
+    assert!(text.contains(&head) && !text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     let brief = brief.finish(PATIENCE).stdout;
     let lines: Vec<&str> = brief.lines().collect();
     assert_eq!(lines.len(), 3, "{brief}");
     let request = format!("received udp {there} -> {here} OPTIONS {} [{call_id}]", request.cseq);
     assert!(lines[0].ends_with(&request), "{brief}");
-    assert!(
-        lines[1].contains("decision ") && lines[1].contains("for this server itself"),
-        "{brief}"
-    );
+    assert!(lines[1].contains("decision ") && lines[1].contains("for this server itself"), "{brief}");
     assert!(lines[2].contains(&format!("sent     udp {here} -> {there} 200 ")), "{brief}");
 }
 
@@ -296,10 +256,7 @@ fn a_ladder_on_a_terminal() {
     let lines: Vec<&str> = plain.lines().map(str::trim_end).collect();
     let head = format!("udp {}", agent.address);
     assert!(lines[1].contains(&head) && lines[1].ends_with("strowger"), "{plain}");
-    assert!(
-        lines[2].contains("│──") && lines[2].contains("─ OPTIONS 1 ─") && lines[2].ends_with("─▶│"),
-        "{plain}"
-    );
+    assert!(lines[2].contains("│──") && lines[2].contains("─ OPTIONS 1 ─") && lines[2].ends_with("─▶│"), "{plain}");
     assert!(lines[3].contains("· sip:") && lines[3].contains("for this server"), "{plain}");
     let answer = lines.iter().find(|line| line.contains(" 200 OK (1 OPTIONS) "));
     assert!(answer.is_some_and(|line| line.contains("│◀──")), "{plain}");
@@ -319,11 +276,7 @@ fn what_is_not_read_is_shown_with_the_reason() {
     let events = events(trace);
     let came = events.iter().filter(|event| event["kind"] == "received").count();
     assert_eq!(came, 30, "{events:#?}");
-    let is_reason = |event: &&Value| {
-        event["text"]
-            .as_str()
-            .is_some_and(|text| text.contains("not read: its source"))
-    };
+    let is_reason = |event: &&Value| event["text"].as_str().is_some_and(|text| text.contains("not read: its source"));
     let refused = events.iter().filter(is_reason).count();
     let answered = events.iter().filter(|event| event["kind"] == "sent").count();
     assert!(refused > 0 && refused + answered == 30, "{refused} and {answered}");
@@ -367,13 +320,7 @@ fn it_ends_by_time_and_by_count() {
         agent.ask(&agent.request("OPTIONS", &format!("sip:{}", server.address)));
     }
     assert_eq!(messages_of(&events(trace)).len(), 3);
-    for wrong in [
-        ["--seconds", "0"],
-        ["--seconds", "3601"],
-        ["--peer", "a.example"],
-        ["--user", "@x"],
-        ["--call", ""],
-    ] {
+    for wrong in [["--seconds", "0"], ["--seconds", "3601"], ["--peer", "a.example"], ["--user", "@x"], ["--call", ""]] {
         let outcome = server.command(&place, &["trace", wrong[0], wrong[1]]);
         assert_eq!(outcome.code, Some(2), "{outcome:?}");
     }
@@ -390,9 +337,7 @@ impl Script {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let request = json!({ "jsonrpc": "2.0", "id": 7, "method": "trace", "params": params });
         writeln!(stream, "{request}").expect("a request");
-        Script {
-            reader: BufReader::new(stream),
-        }
+        Script { reader: BufReader::new(stream) }
     }
 
     fn line(&mut self) -> Value {
@@ -408,18 +353,9 @@ fn the_control_socket_s_own_words() {
     let server = Conf::new(&place).start(&place);
     let agent = Agent::new(place.at(CALLER), server.address);
     for (params, what) in [
-        (
-            json!({ "seconds": 0 }),
-            "seconds must be a whole number from 1 to 3600, not 0",
-        ),
-        (
-            json!({ "seconds": "5" }),
-            "seconds must be a whole number from 1 to 3600, not \"5\"",
-        ),
-        (
-            json!({ "count": 1_000_001 }),
-            "count must be a whole number from 1 to 1000000, not 1000001",
-        ),
+        (json!({ "seconds": 0 }), "seconds must be a whole number from 1 to 3600, not 0"),
+        (json!({ "seconds": "5" }), "seconds must be a whole number from 1 to 3600, not \"5\""),
+        (json!({ "count": 1_000_001 }), "count must be a whole number from 1 to 1000000, not 1000001"),
         (json!({ "peer": "x" }), "peer \"x\" is no address"),
         (json!({ "user": "" }), "user \"\" is no user"),
         (json!({ "call": " " }), "call is empty"),
@@ -431,11 +367,7 @@ fn the_control_socket_s_own_words() {
     }
     // One that writes no more, as behind a pipe's end, reads still.
     let mut script = Script::ask(&server, json!({ "count": 2 }));
-    script
-        .reader
-        .get_ref()
-        .shutdown(Shutdown::Write)
-        .expect("a half-closed socket");
+    script.reader.get_ref().shutdown(Shutdown::Write).expect("a half-closed socket");
     await_traces(&place, &server, 1);
     std::thread::sleep(Duration::from_millis(500));
     agent.ask(&agent.request("OPTIONS", &format!("sip:{}", server.address)));
@@ -473,16 +405,10 @@ fn a_reader_that_does_not_read_holds_up_nobody() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(server.stat(&place, "strowger_trace_lost_total") > 0.0);
     // Ten seconds for a write that brought a part away, and ten for the next, which brought nothing.
-    let let_go = wait_for(Duration::from_secs(45), || {
-        (server.stat(&place, "strowger_traces") == 0.0).then_some(())
-    });
+    let let_go = wait_for(Duration::from_secs(45), || (server.stat(&place, "strowger_traces") == 0.0).then_some(()));
     assert!(let_go.is_some(), "the server still waits for it");
     trace.signal("CONT");
     let outcome = trace.finish(PATIENCE);
-    assert!(
-        outcome.code == Some(1) && outcome.stderr.contains("control socket"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("control socket"), "{}", outcome.stderr);
     server.assert_alive(&place, STRANGER);
 }

@@ -119,12 +119,7 @@ fn a_trunk_with_another_strowger() {
         // Out and in.
         let callee = Agent::new(there.at(CALLEE), carrier.address);
         carrier.bind(&there, "0123", callee.address);
-        call_out(
-            &Agent::new(here.at(CALLER), server.address),
-            &callee,
-            &server,
-            carrier.address,
-        );
+        call_out(&Agent::new(here.at(CALLER), server.address), &callee, &server, carrier.address);
         call_in(&Agent::new(there.at(CALLER), carrier.address), &phone, carrier.address);
         assert_secret(&server, &here);
         // The registration is given back.
@@ -197,16 +192,11 @@ fn targets_are_probed() {
         place.at(SECOND_CALLEE)
     );
     let gate = Agent::new(place.at(SECOND_CALLEE), place.at(SERVER));
-    let server = Conf::new(&place)
-        .set("next_hop", "patience", "\"500ms\"")
-        .route(&route)
-        .start(&place);
+    let server = Conf::new(&place).set("next_hop", "patience", "\"500ms\"").route(&route).start(&place);
     let probe = gate.expect("an OPTIONS", |message| message.is("OPTIONS"));
     gate.respond(&probe, 200, &[]);
     server.expect_log(&[&format!("next hop {} over UDP (target of [[route]] 1) has failed", place.at(CALLEE))]);
-    let again = gate.expect("another OPTIONS", |message| {
-        message.is("OPTIONS") && message.cseq() > probe.cseq()
-    });
+    let again = gate.expect("another OPTIONS", |message| message.is("OPTIONS") && message.cseq() > probe.cseq());
     assert_eq!(again.call_id(), probe.call_id());
     gate.respond(&again, 404, &[]);
     // It comes back.

@@ -37,9 +37,7 @@ impl Gateway {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let show = |builder: &mut SslContextBuilder, certificate: &Certificate| {
             builder.set_certificate_chain_file(&certificate.file).expect("a certificate");
-            builder
-                .set_private_key_file(&certificate.key, SslFiletype::PEM)
-                .expect("a key");
+            builder.set_private_key_file(&certificate.key, SslFiletype::PEM).expect("a key");
         };
         let mut contexts = Vec::new();
         for (name, certificate) in certificates {
@@ -85,11 +83,7 @@ impl Gateway {
             }
             while let Some(request) = framer.take() {
                 let uri = request.start.split(' ').nth(1).unwrap_or_default();
-                seen.lock().expect("the list").push(Seen {
-                    connection: number,
-                    name: name.clone(),
-                    uri: uri.to_owned(),
-                });
+                seen.lock().expect("the list").push(Seen { connection: number, name: name.clone(), uri: uri.to_owned() });
                 let _ = stream.write_all(&response(&request, 200, "gateway", &[], b""));
             }
         }
@@ -112,11 +106,7 @@ impl TwoNames {
         let place = Place::new(name);
         let authority = Authority::new(&place, "ca");
         let address = place.at_port(CALLEE, 5061);
-        TwoNames {
-            place,
-            authority,
-            address,
-        }
+        TwoNames { place, authority, address }
     }
 
     fn issue(&self, name: &str) -> Certificate {
@@ -162,10 +152,9 @@ fn two_names_at_one_address_are_two_connections_each_with_its_own_name() {
     let seen = gateway.seen();
     let by = |uri: &str| seen.iter().find(|seen| seen.uri == uri).expect(uri);
     assert_eq!(seen.len(), 4, "{seen:?}");
-    for (first, second, name) in [
-        ("sip:1@x.test", "sip:11@x.test", "gw.example.test"),
-        ("sip:2@x.test", "sip:22@x.test", "other.example.test"),
-    ] {
+    for (first, second, name) in
+        [("sip:1@x.test", "sip:11@x.test", "gw.example.test"), ("sip:2@x.test", "sip:22@x.test", "other.example.test")]
+    {
         assert_eq!(by(first).name, name, "{seen:?}");
         assert_eq!(by(first).connection, by(second).connection, "{seen:?}");
     }
@@ -180,10 +169,7 @@ fn who_proves_one_name_gets_nothing_for_the_other() {
         let scene = TwoNames::new("one-name");
         let gw = scene.issue("gw.example.test");
         let gateway = Gateway::start(scene.address, &[("gw.example.test", &gw)]);
-        let server = scene
-            .conf()
-            .set("connections", "outgoing", &format!("{outgoing:?}"))
-            .start(&scene.place);
+        let server = scene.conf().set("connections", "outgoing", &format!("{outgoing:?}")).start(&scene.place);
         let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
         for turn in 0..2 {
             assert_eq!(scene.ask(&server, &caller, "sip:1@x.test"), 200, "{turn}");
@@ -237,11 +223,11 @@ fn without_verification_names_are_still_kept_apart() {
 /// A server that takes connections with a certificate only.
 fn office(place: &Place, authority: &Authority, rule: &str) -> Conf {
     let own = authority.issue(place, "own", Kind::Ecdsa, &[NAME]);
-    Conf::new(place)
-        .tls(place, &[&own])
-        .trust(authority, "required")
-        .set("auth", "certificate", &format!("{rule:?}"))
-        .set("registrar", "database", "\"\"")
+    Conf::new(place).tls(place, &[&own]).trust(authority, "required").set("auth", "certificate", &format!("{rule:?}")).set(
+        "registrar",
+        "database",
+        "\"\"",
+    )
 }
 
 #[test]
@@ -385,10 +371,7 @@ fn a_server_that_asks_is_shown_nothing_where_the_conf_says_so() {
         arguments.extend(["-verify".to_owned(), "4".to_owned()]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut gateway = SServer::start(&scene.place, scene.address, &gw, &arguments);
-        let server = scene
-            .conf()
-            .set("tls", "show_client_certificate", &shows.to_string())
-            .start(&scene.place);
+        let server = scene.conf().set("tls", "show_client_certificate", &shows.to_string()).start(&scene.place);
         let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
         let request = caller.request("MESSAGE", "sip:1@x.test");
         caller.send(&request);
@@ -435,9 +418,7 @@ fn a_route_shows_its_own_certificate() {
         assert_eq!(subjects > before, is_shown, "{uri}: {said}");
         assert!(!said.contains("subject=CN = sip.example.test"), "{said}");
         before = subjects;
-        let over = wait_for(Duration::from_secs(5), || {
-            (server.stat(&scene.place, "strowger_connections") == 0.0).then_some(())
-        });
+        let over = wait_for(Duration::from_secs(5), || (server.stat(&scene.place, "strowger_connections") == 0.0).then_some(()));
         assert!(over.is_some());
     }
 }
@@ -526,8 +507,6 @@ fn old_clients_are_served_in_their_groups_and_the_conf_can_name_others() {
     client.ask();
     let said = client.leave();
     assert!(said.contains("secp521r1"), "{said}");
-    let agent = wait_for(Duration::from_secs(1), || {
-        Some(server.stat(&place, "strowger_tls_handshakes_total"))
-    });
+    let agent = wait_for(Duration::from_secs(1), || Some(server.stat(&place, "strowger_tls_handshakes_total")));
     assert!(agent.is_some_and(|count| count >= 1.0));
 }

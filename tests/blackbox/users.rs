@@ -106,9 +106,7 @@ fn md5(text: &str) -> String {
 
 /// A conf that challenges REGISTER, with this file of users.
 fn conf(place: &Place, users: &str) -> Conf {
-    Conf::new(place)
-        .set("auth", "challenge_register", "true")
-        .set("auth", "users", &format!("{users:?}"))
+    Conf::new(place).set("auth", "challenge_register", "true").set("auth", "users", &format!("{users:?}"))
 }
 
 /// A REGISTER of `user` with the answer to the challenge for MD5, as any phone would make it; the final response.
@@ -118,19 +116,11 @@ fn register(place: &Place, server: &Server, user: &str, password: &str) -> Messa
     let first = agent.register("example.test", user, &contact, 60);
     let challenged = agent.ask(&first);
     assert_eq!(challenged.status(), Some(401), "{:?}", challenged.start);
-    let lines: Vec<&String> = challenged
-        .headers
-        .iter()
-        .filter(|(name, _)| name == "www-authenticate")
-        .map(|(_, value)| value)
-        .collect();
+    let lines: Vec<&String> =
+        challenged.headers.iter().filter(|(name, _)| name == "www-authenticate").map(|(_, value)| value).collect();
     let md5_line = lines.iter().find(|line| line.contains("algorithm=MD5"));
     let line = md5_line.unwrap_or_else(|| panic!("no challenge for MD5 among {lines:?}"));
-    let nonce = line
-        .split("nonce=\"")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next())
-        .expect("a nonce");
+    let nonce = line.split("nonce=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a nonce");
     assert!(line.contains("realm=\"example.test\""), "{line}");
     let mut second = agent.register("example.test", user, &contact, 60);
     (second.call_id, second.cseq) = (first.call_id, first.cseq + 1);
@@ -181,10 +171,7 @@ fn the_life_of_a_user() {
     let says = |text: &str| disk.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     assert!(says(MD5) && !says("sesame"), "hashes, and never a password");
 
-    desk.refused(
-        &["user", "add", "alice@EXAMPLE.test", "--password", "x"],
-        &["alice@example.test exists already", "passwd"],
-    );
+    desk.refused(&["user", "add", "alice@EXAMPLE.test", "--password", "x"], &["alice@example.test exists already", "passwd"]);
     desk.refused(&["user", "passwd", "bob", "--password", "x"], &["no bob@example.test"]);
     desk.refused(&["user", "rm", "bob@example.test"], &["no bob@example.test"]);
     desk.refused(&["user", "add", "b:b", "--password", "x"], &["colon"]);
@@ -209,10 +196,7 @@ fn the_life_of_a_user() {
     // Without a password there is nothing to do: that is wrong usage.
     for arguments in [["user", "add", "carol"], ["user", "passwd", "bob"]] {
         let outcome = desk.run(&arguments);
-        assert!(
-            outcome.code == Some(2) && outcome.stderr.contains("--password-stdin"),
-            "{outcome:?}"
-        );
+        assert!(outcome.code == Some(2) && outcome.stderr.contains("--password-stdin"), "{outcome:?}");
     }
 }
 
@@ -226,10 +210,7 @@ fn a_bare_name_needs_a_domain_to_complete_it() {
     place.write("strowger.toml", "[auth]\nusers = \"u.db\"\nrealm = \"My Phones\"\n");
     desk.add("alice", "x");
     let said = desk.tell(&["user", "add", "bob@example.net", "--password-stdin"], "x");
-    assert!(
-        said.code == Some(0) && said.stderr.contains("no challenge asks for it"),
-        "{said:?}"
-    );
+    assert!(said.code == Some(0) && said.stderr.contains("no challenge asks for it"), "{said:?}");
     let names = "SELECT username, domain, ha1 FROM subscriber WHERE username = 'alice'";
     let expected = format!("alice|My Phones|{}\n", md5("alice:My Phones:x"));
     assert_eq!(sqlite3(&place, "u.db", names), expected);
@@ -249,10 +230,7 @@ fn an_import_is_whole_or_nothing() {
     let imported = desk.run(&["user", "import", "users.txt"]);
     assert_eq!(imported.stdout, "2 added, 0 changed\n", "{imported:?}");
     assert!(desk.list().contains("alice  example.test  SHA-512-256,MD5\n"));
-    place.write(
-        "more.txt",
-        &format!("carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"),
-    );
+    place.write("more.txt", &format!("carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"));
     desk.refused(&["user", "import", "more.txt"], &["more.txt:3: HA1 must be"]);
     assert!(!desk.list().contains("carol"));
     let more = fs::read_to_string(place.path("more.txt")).expect("what was written");
@@ -285,9 +263,7 @@ fn without_users_nobody_is_challenged() {
     let good = text.run(&["check"]);
     assert!(
         good.code == Some(0)
-            && good
-                .stdout
-                .contains("challenged REGISTER by SHA-256, MD5, realm the domain of the request")
+            && good.stdout.contains("challenged REGISTER by SHA-256, MD5, realm the domain of the request")
             && good.stdout.contains("users      1 in users.txt"),
         "{good:?}"
     );
@@ -339,10 +315,7 @@ fn a_running_server_sees_every_change_of_its_database() {
     let more = server.log().split_off(said);
     assert!(!more.contains("users stay"), "once is enough: {more}");
     let refused = server.command(&place, &["reload"]);
-    assert!(
-        refused.code == Some(1) && refused.stderr.contains("users are unchanged"),
-        "{refused:?}"
-    );
+    assert!(refused.code == Some(1) && refused.stderr.contains("users are unchanged"), "{refused:?}");
     sqlite3(&place, "strowger.db", "ALTER TABLE gone RENAME TO subscriber");
     server.expect_log_after(said, &["users read from strowger.db: 1"]);
     assert_eq!(server.stat(&place, "strowger_users_unreadable"), 0.0);
@@ -403,11 +376,7 @@ fn a_database_that_kamailio_has_made() {
     desk.add("alice", "open sesame");
     assert_eq!(
         desk.list().lines().collect::<Vec<_>>(),
-        [
-            "NAME   DOMAIN        HASHES",
-            "alice  example.test  MD5",
-            "carol  example.test  MD5",
-        ]
+        ["NAME   DOMAIN        HASHES", "alice  example.test  MD5", "carol  example.test  MD5",]
     );
     let mut server = conf.start(&place);
     assert!(may_register(&place, &server, "carol", "c"));

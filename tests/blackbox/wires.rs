@@ -40,14 +40,7 @@ fn a_call_over_ipv6() {
         let received = vias[1].received.clone().unwrap_or_default();
         assert_eq!(received.trim_matches(['[', ']']), "::1", "RFC 5118 4.5 allows both forms");
     }
-    assert_eq!(
-        caller
-            .received()
-            .iter()
-            .filter(|message| message.answers("INVITE", 200))
-            .count(),
-        20
-    );
+    assert_eq!(caller.received().iter().filter(|message| message.answers("INVITE", 200)).count(), 20);
 }
 
 /// Each user comes in by a listener of their own; a request leaves by the one that its destination can be reached from, and the dialog holds.
@@ -64,10 +57,7 @@ fn several_listeners() {
     }
     let server = conf.start(&place);
     let first = server.address;
-    let mut phones = vec![
-        ("one", Agent::new(place.at(CALLEE), first)),
-        ("two", Agent::new(place.at_port(CALLEE, 5070), second)),
-    ];
+    let mut phones = vec![("one", Agent::new(place.at(CALLEE), first)), ("two", Agent::new(place.at_port(CALLEE, 5070), second))];
     if let Some(v6) = v6 {
         phones.push(("six", Agent::new(free_port_v6().expect("::1"), v6)));
     }
@@ -83,16 +73,13 @@ fn several_listeners() {
             }
             let invite = caller.request("INVITE", &format!("sip:{to}@{domain}"));
             caller.send(&invite);
-            let rung = callee.expect(&format!("INVITE from {from}"), |message| {
-                message.is("INVITE") && message.call_id() == invite.call_id
-            });
+            let rung = callee
+                .expect(&format!("INVITE from {from}"), |message| message.is("INVITE") && message.call_id() == invite.call_id);
             callee.accept(&rung);
             let accepted = caller.final_for(&invite);
             assert_eq!(accepted.status(), Some(200));
             caller.send(&caller.in_dialog("ACK", &invite, &accepted));
-            callee.expect(&format!("ACK from {from} to {to}"), |message| {
-                message.is("ACK") && message.call_id() == invite.call_id
-            });
+            callee.expect(&format!("ACK from {from} to {to}"), |message| message.is("ACK") && message.call_id() == invite.call_id);
             let bye = caller.in_dialog("BYE", &invite, &accepted);
             caller.send(&bye);
             let arrived = callee.expect("BYE", |message| message.is("BYE") && message.call_id() == invite.call_id);
@@ -123,18 +110,12 @@ fn two_cores() {
         .call("bob", server.address, server.address)
         .succeed(200);
     let answered = uas.succeed(200);
-    let sources: std::collections::BTreeSet<_> = by_call(answered.received())
-        .values()
-        .filter_map(|call| call[0].vias()[1].rport.clone())
-        .collect();
+    let sources: std::collections::BTreeSet<_> =
+        by_call(answered.received()).values().filter_map(|call| call[0].vias()[1].rport.clone()).collect();
     assert!(sources.len() >= 150, "{} source ports", sources.len());
     for call in by_call(report.received()).values() {
         for method in ["INVITE", "BYE"] {
-            assert_eq!(
-                call.iter().filter(|message| message.is_final_for(method)).count(),
-                1,
-                "{call:#?}"
-            );
+            assert_eq!(call.iter().filter(|message| message.is_final_for(method)).count(), 1, "{call:#?}");
         }
     }
     for call in by_call(answered.received()).values() {
@@ -149,23 +130,17 @@ fn two_cores() {
         let elsewhere = Agent::new(place.at_port(CALLER, 0), server.address);
         let invite = caller.request("INVITE", &server.uri("carol"));
         caller.send(&invite);
-        let rung = phone.expect("INVITE", |message| {
-            message.is("INVITE") && message.call_id() == invite.call_id
-        });
+        let rung = phone.expect("INVITE", |message| message.is("INVITE") && message.call_id() == invite.call_id);
         phone.respond(&rung, 180, &[]);
         caller.expect("180", |message| message.answers("INVITE", 180));
         elsewhere.send(&invite.cancel());
-        let cancel = phone.expect(&format!("CANCEL number {n}"), |message| {
-            message.is("CANCEL") && message.call_id() == invite.call_id
-        });
+        let cancel =
+            phone.expect(&format!("CANCEL number {n}"), |message| message.is("CANCEL") && message.call_id() == invite.call_id);
         assert_cancels(&rung, &cancel);
         elsewhere.expect("200 to CANCEL", |message| message.answers("CANCEL", 200));
         phone.respond(&cancel, 200, &[]);
         phone.respond(&rung, 487, &[]);
-        assert_hop_ack(
-            &rung,
-            &phone.expect("ACK", |message| message.is("ACK") && message.call_id() == invite.call_id),
-        );
+        assert_hop_ack(&rung, &phone.expect("ACK", |message| message.is("ACK") && message.call_id() == invite.call_id));
         let ended = caller.final_for(&invite);
         assert_eq!(ended.status(), Some(487));
         elsewhere.acknowledge(&invite, &ended);
@@ -201,15 +176,11 @@ fn big_datagrams() {
         let mut request = caller.request("MESSAGE", &server.uri("bob"));
         request.body = (0..size).map(|n: usize| (n * 31 % 251) as u8).collect();
         caller.send(&request);
-        let arrived = phone.expect(&format!("MESSAGE of {size} bytes"), |message| {
-            message.is("MESSAGE") && message.call_id() == request.call_id
-        });
+        let arrived = phone
+            .expect(&format!("MESSAGE of {size} bytes"), |message| message.is("MESSAGE") && message.call_id() == request.call_id);
         assert!(arrived.body == request.body, "{size} bytes have changed on the way");
         phone.send_bytes(&crate::agent::response(&arrived, 200, "big", &[], &request.body));
-        assert!(
-            caller.final_for(&request).body == request.body,
-            "{size} bytes have changed on the way back"
-        );
+        assert!(caller.final_for(&request).body == request.body, "{size} bytes have changed on the way back");
     }
     // A datagram as big as they get: with one more Via it cannot leave.
     let mut request = caller.request("MESSAGE", &server.uri("bob"));
@@ -241,10 +212,7 @@ fn a_wildcard_listener() {
     drop(spare);
     let wildcard = std::net::SocketAddr::from(([0, 0, 0, 0], port));
     let advertised = place.at_port(SERVER, port);
-    let server = Conf::new(&place)
-        .only(wildcard)
-        .advertise(&advertised.to_string())
-        .start(&place);
+    let server = Conf::new(&place).only(wildcard).advertise(&advertised.to_string()).start(&place);
     let client = std::net::UdpSocket::bind(place.at(CALLER)).expect("a socket");
     client.connect(advertised).expect("a socket that hears one peer only");
     client.set_read_timeout(Some(Duration::from_secs(2))).expect("a time-out");
@@ -266,9 +234,7 @@ fn a_wildcard_listener() {
     assert_eq!(answer.status(), Some(200), "{answer:?}");
     let uri = format!("sip:bob@{advertised}");
     agent.send(&agent.request("MESSAGE", &uri));
-    let length = client
-        .recv(&mut buffer)
-        .expect("a request from the address where the phone registered");
+    let length = client.recv(&mut buffer).expect("a request from the address where the phone registered");
     let request = Message::read(&buffer[..length]).expect("SIP");
     assert!(request.is("MESSAGE"), "{request:?}");
     drop(server);

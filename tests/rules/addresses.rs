@@ -33,19 +33,8 @@ fn ipv6_addresses_are_references_in_uris_and_via_and_bare_in_received() {
 fn another_way_to_write_our_ipv6_address_is_still_ours() {
     let mut b = bench();
     let callee = "[2001:db8::b]:5070";
-    b.location
-        .add(
-            Default::default(),
-            b"bob@[2001:db8::1]",
-            format!("sip:bob@{callee}").as_bytes(),
-            60,
-        )
-        .unwrap();
-    for uri in [
-        "sip:[2001:db8::1]",
-        "sip:[2001:DB8:0:0::1]:5060",
-        "sip:[2001:db8:0:0:0:0:0:1]",
-    ] {
+    b.location.add(Default::default(), b"bob@[2001:db8::1]", format!("sip:bob@{callee}").as_bytes(), 60).unwrap();
+    for uri in ["sip:[2001:db8::1]", "sip:[2001:DB8:0:0::1]:5060", "sip:[2001:db8:0:0:0:0:0:1]"] {
         let answer = b.send_for_one(callee, Request::new("OPTIONS", uri).via(callee, "z9hG4bKo"));
         assert_eq!(answer.status(), 200, "{uri}");
     }
@@ -59,9 +48,7 @@ fn another_way_to_write_our_ipv6_address_is_still_ours() {
 #[test]
 fn an_ipv4_peer_of_an_ipv6_only_server_is_a_failed_branch() {
     let mut b = bench();
-    b.location
-        .add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 60)
-        .unwrap();
+    b.location.add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 60).unwrap();
     let sent = b.send("[2001:db8::a]:5060", Request::invite().via("[2001:db8::a]", "z9hG4bKv"));
     let statuses: Vec<_> = sent.iter().map(|s| s.status()).collect();
     assert_eq!(statuses, [100, 500]);
@@ -99,10 +86,7 @@ fn a_phone_that_names_its_public_address_is_called_there() {
     let mut b = Bench::new();
     let nat = "198.51.100.7:40123";
     let register = |contact: &str, via: &str| {
-        Request::new("REGISTER", "sip:example.com")
-            .set("Via", via)
-            .to("<sip:bob@example.com>")
-            .add(&format!("Contact: {contact}"))
+        Request::new("REGISTER", "sip:example.com").set("Via", via).to("<sip:bob@example.com>").add(&format!("Contact: {contact}"))
     };
     let via = "SIP/2.0/UDP 192.168.0.5:5060;rport;branch=z9hG4bKpub";
     b.send_for_one(nat, register("<sip:bob@198.51.100.7:40123>", via));

@@ -20,10 +20,7 @@ const STRANGER: &str = "10.0.6.1:5080";
 
 fn trusting(settings: &mut Settings) {
     settings.auth.challenge_proxy = true;
-    settings.limits.trusted_sources = vec![Network {
-        address: "10.0.5.0".parse().unwrap(),
-        prefix: 24,
-    }];
+    settings.limits.trusted_sources = vec![Network { address: "10.0.5.0".parse().unwrap(), prefix: 24 }];
 }
 
 fn relaying(hops: &'static [&'static str]) -> Bench {
@@ -37,10 +34,7 @@ fn invite(from: &str) -> Request {
     Request::new("INVITE", "sip:+4930@carrier.example").from(from)
 }
 
-const ALICES_CALL: Client = Client {
-    uri: "sip:+4930@carrier.example",
-    ..ALICES
-};
+const ALICES_CALL: Client = Client { uri: "sip:+4930@carrier.example", ..ALICES };
 
 /// The request with credentials for what `from` is asked.
 #[track_caller]
@@ -49,10 +43,7 @@ fn proved(b: &mut Bench, peer: &str, client: &Client, request: Request) -> Reque
     assert_eq!(asked.status(), 407, "{asked}");
     b.send(peer, request.ack(&asked));
     let line = client.answer(&challenge(&asked, "SHA-256"), &request.method.clone(), "");
-    request
-        .via(peer, &format!("z9hG4bKproved{}", unique()))
-        .add(&format!("Proxy-Authorization: {line}"))
-        .cseq(2)
+    request.via(peer, &format!("z9hG4bKproved{}", unique())).add(&format!("Proxy-Authorization: {line}")).cseq(2)
 }
 
 const ALICE_IS: &str = "<sip:alice@example.com>;tag=1";
@@ -118,9 +109,7 @@ fn nobody_is_named_who_has_proved_nothing() {
     let request = proved(&mut b, ALICE, &ALICES_CALL, invite(ALICE_IS));
     let sent = b.send(ALICE, &request);
     let copy = String::from_utf8(the(&sent, GATE).bytes.clone()).unwrap();
-    let back = copy
-        .replacen("+4930@", "+4940@", 1)
-        .replacen("P-Asserted-Identity: <sip:alice@example.com>\r\n", "", 1);
+    let back = copy.replacen("+4930@", "+4940@", 1).replacen("P-Asserted-Identity: <sip:alice@example.com>\r\n", "", 1);
     let back = back.replacen("Via:", &format!("Via: SIP/2.0/UDP {GATE};branch=z9hG4bKback\r\nVia:"), 1);
     let sent = b.send(GATE, back.as_bytes());
     let again = sent.iter().find(|sent| sent.method() == "INVITE").expect("it goes on");

@@ -64,9 +64,7 @@ impl Bench {
 /// A parameter of a challenge, without its quotes.
 pub fn said<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
     let rest = challenge.strip_prefix("Digest ")?;
-    rest.split(", ")
-        .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-        .map(|value| value.trim_matches('"'))
+    rest.split(", ").find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).map(|value| value.trim_matches('"'))
 }
 
 /// A client that answers challenges.
@@ -80,21 +78,9 @@ pub struct Client {
     pub uri: &'static str,
 }
 
-pub const BOBS: Client = Client {
-    user: "bob",
-    password: "b",
-    qop: Some("auth"),
-    nc: 1,
-    session: false,
-    uri: "sip:example.com",
-};
+pub const BOBS: Client = Client { user: "bob", password: "b", qop: Some("auth"), nc: 1, session: false, uri: "sip:example.com" };
 
-pub const ALICES: Client = Client {
-    user: "alice",
-    password: "a",
-    uri: "sip:bob@example.com",
-    ..BOBS
-};
+pub const ALICES: Client = Client { user: "alice", password: "a", uri: "sip:bob@example.com", ..BOBS };
 
 impl Client {
     /// The value of (Proxy-)Authorization that answers a challenge.
@@ -160,9 +146,7 @@ fn challenges(answer: &Text) -> Vec<String> {
 /// The challenge for one algorithm.
 pub fn challenge(answer: &Text, algorithm: &str) -> String {
     let all = challenges(answer);
-    all.into_iter()
-        .find(|line| said(line, "algorithm") == Some(algorithm))
-        .expect("a challenge for it")
+    all.into_iter().find(|line| said(line, "algorithm") == Some(algorithm)).expect("a challenge for it")
 }
 
 #[track_caller]
@@ -237,10 +221,7 @@ fn every_way_to_compute_the_response_is_accepted() {
     }
     // A phone that writes its whole address as its name.
     let asked = challenge(&ask(&mut b), "MD5");
-    let whole = Client {
-        user: "bob@example.com",
-        ..BOBS
-    };
+    let whole = Client { user: "bob@example.com", ..BOBS };
     assert_eq!(register_with(&mut b, &whole, &asked).status(), 200);
 }
 
@@ -327,13 +308,7 @@ fn what_is_wrong_is_asked_again_and_counted() {
         (Client { password: "x", ..BOBS }, AuthOutcome::WrongResponse),
         (Client { user: "carol", ..BOBS }, AuthOutcome::UnknownUser),
         (Client { user: "Bob", ..BOBS }, AuthOutcome::UnknownUser),
-        (
-            Client {
-                user: "bob@example.net",
-                ..BOBS
-            },
-            AuthOutcome::UnknownUser,
-        ),
+        (Client { user: "bob@example.net", ..BOBS }, AuthOutcome::UnknownUser),
         (Client { nc: 0, ..BOBS }, AuthOutcome::Malformed),
     ];
     for (client, outcome) in cases {
@@ -353,10 +328,7 @@ fn what_is_wrong_is_asked_again_and_counted() {
         (good.replace("nc=00000001, ", ""), AuthOutcome::Malformed),
         (good.replace("qop=auth,", "qop=none,"), AuthOutcome::Malformed),
         (good.replace(&REALM.to_string(), "example.net"), AuthOutcome::Challenged),
-        (
-            good.replace(said(&asked, "nonce").unwrap(), "0123456789abcdef0123456789abcdef"),
-            AuthOutcome::Challenged,
-        ),
+        (good.replace(said(&asked, "nonce").unwrap(), "0123456789abcdef0123456789abcdef"), AuthOutcome::Challenged),
     ];
     for (line, outcome) in cases {
         assert_ne!(line, good, "{outcome:?}");
@@ -372,10 +344,7 @@ fn what_is_wrong_is_asked_again_and_counted() {
 fn nobody_registers_for_another() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "MD5");
-    let alice = Client {
-        uri: "sip:example.com",
-        ..ALICES
-    };
+    let alice = Client { uri: "sip:example.com", ..ALICES };
     let answer = register_with(&mut b, &alice, &asked);
     assert_eq!(answer.status(), 403);
     assert_eq!(answer.header("WWW-Authenticate"), None);
@@ -497,12 +466,7 @@ fn an_algorithm_that_not_all_users_have_is_not_offered() {
         sha256: hash(Algorithm::Sha256, b"bob"),
         ..Entry::default()
     });
-    users.insert(&Entry {
-        name: b"alice",
-        domain: b"example.com",
-        md5: hash(Algorithm::Md5, b"alice"),
-        ..Entry::default()
-    });
+    users.insert(&Entry { name: b"alice", domain: b"example.com", md5: hash(Algorithm::Md5, b"alice"), ..Entry::default() });
     b.cores[0].handle_users(Arc::new(users));
     let all = challenges(&ask(&mut b));
     assert_eq!(all.len(), 1);
@@ -606,10 +570,7 @@ fn a_bye_is_asked_where_the_conf_wants_it() {
     let bye = || in_dialog("BYE", &routes, &call_id).cseq(3);
     let answer = b.send_for_one(ALICE, bye());
     let asked = challenge(&answer, "SHA-256");
-    let client = Client {
-        uri: "sip:bob@10.0.1.2:5060",
-        ..ALICES
-    };
+    let client = Client { uri: "sip:bob@10.0.1.2:5060", ..ALICES };
     let line = client.answer(&asked, "BYE", "");
     let sent = b.send(ALICE, bye().add(&format!("Proxy-Authorization: {line}")));
     assert_eq!(the(&sent, BOB).method(), "BYE");
@@ -654,10 +615,7 @@ fn an_invite_that_comes_again_is_asked_once() {
 fn a_body_is_protected_by_auth_int() {
     let mut b = proxy();
     let asked = call(&mut b);
-    let client = Client {
-        qop: Some("auth-int"),
-        ..ALICES
-    };
+    let client = Client { qop: Some("auth-int"), ..ALICES };
     let line = client.answer(&asked, "INVITE", "v=0\r\n");
     let line = format!("Proxy-Authorization: {line}");
     let changed = b.send_for_one(ALICE, invite().add(&line).body("v=1\r\n"));

@@ -81,11 +81,8 @@ impl Bench {
 
     /// The same with a journal that the test keeps.
     pub fn with_journal(durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
-        let mut settings = Settings {
-            domains: vec![b"example.com".to_vec()],
-            listeners: vec![listener(PROXY)],
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.per_core.transactions = 1000;
         change(&mut settings);
         let secret = Key::new(0x5eed, 0xcafe);
@@ -211,10 +208,8 @@ impl Bench {
     /// Where everybody at 10.x.x.x is trusted, and has all that there is.
     pub fn trusting() -> Bench {
         Bench::with(|settings| {
-            settings.limits.trusted_sources = vec![strowger::stack::route::Network {
-                address: "10.0.0.0".parse().unwrap(),
-                prefix: 8,
-            }];
+            settings.limits.trusted_sources =
+                vec![strowger::stack::route::Network { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
         })
     }
 
@@ -344,19 +339,12 @@ impl Bench {
 }
 
 pub fn listener(at: &str) -> Listener {
-    Listener {
-        transport: Transport::Udp,
-        address: address(at),
-        advertise: at.as_bytes().to_vec(),
-    }
+    Listener { transport: Transport::Udp, address: address(at), advertise: at.as_bytes().to_vec() }
 }
 
 /// The proxy on UDP, TCP and TLS: the listeners stand in the order of the transports.
 pub fn listeners() -> Vec<Listener> {
-    let at = |transport: Transport| Listener {
-        transport,
-        ..listener(&format!("10.0.0.1:{}", transport.default_port()))
-    };
+    let at = |transport: Transport| Listener { transport, ..listener(&format!("10.0.0.1:{}", transport.default_port())) };
     [Transport::Udp, Transport::Tcp, Transport::Tls].map(at).into()
 }
 

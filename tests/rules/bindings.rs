@@ -58,9 +58,7 @@ fn streams() -> Bench {
 
 /// Bob registers over a connection; the status.
 fn by(b: &mut Bench, flow: Flow, sent_by: &str, contact: &str) -> u16 {
-    let request = with_contact(contact)
-        .via(sent_by, &format!("z9hG4bKway{}", unique()))
-        .by(flow.transport);
+    let request = with_contact(contact).via(sent_by, &format!("z9hG4bKway{}", unique())).by(flow.transport);
     let answer = only(b.send_on(flow.core.into(), flow, request));
     assert_eq!(answer.flow, flow);
     answer.status()

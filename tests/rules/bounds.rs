@@ -52,16 +52,8 @@ fn no_answer_is_more_than_three_times_its_request() {
         ("challenge, INVITE", 0, short("INVITE", bob, bob, "")),
         ("query of ten long contacts", 1, short("REGISTER", "sip:example.com", bob, "")),
         ("OPTIONS", 1, short("OPTIONS", "sip:example.com", bob, "")),
-        (
-            "Require, one option 3,000 times",
-            1,
-            short("REGISTER", "sip:example.com", bob, &many),
-        ),
-        (
-            "Require, 3,000 options",
-            1,
-            short("REGISTER", "sip:example.com", bob, &different),
-        ),
+        ("Require, one option 3,000 times", 1, short("REGISTER", "sip:example.com", bob, &many)),
+        ("Require, 3,000 options", 1, short("REGISTER", "sip:example.com", bob, &different)),
         ("Proxy-Require, folded", 1, short("INVITE", bob, bob, &folded)),
         ("302 with ten long contacts", 2, short("INVITE", bob, bob, "")),
         ("404", 1, short("MESSAGE", "sip:nobody@example.com", bob, "")),
@@ -191,11 +183,9 @@ fn short_challenges_all_arrive() {
 #[test]
 fn an_answer_to_too_many_lines_can_be_matched() {
     let lines = "X: y\r\n".repeat(1100);
-    for (first, last) in [
-        ("Via|", "From|To|Call-ID|CSeq|"),
-        ("", "Via|From|To|Call-ID|CSeq|"),
-        ("Via|CSeq|", "Via|To|From|Call-ID|"),
-    ] {
+    for (first, last) in
+        [("Via|", "From|To|Call-ID|CSeq|"), ("", "Via|From|To|Call-ID|CSeq|"), ("Via|CSeq|", "Via|To|From|Call-ID|")]
+    {
         let line = |name: &str| match name {
             "Via" => "Via: SIP/2.0/UDP 10.0.1.1:5060;branch=z9hG4bKx\r\n",
             "From" => "f: <sip:alice@example.com>;tag=1\r\n",
@@ -205,11 +195,7 @@ fn an_answer_to_too_many_lines_can_be_matched() {
             _ => "",
         };
         let text = |names: &str| names.split('|').map(line).collect::<String>();
-        let request = format!(
-            "MESSAGE sip:bob@example.com SIP/2.0\r\n{}{lines}{}\r\n",
-            text(first),
-            text(last)
-        );
+        let request = format!("MESSAGE sip:bob@example.com SIP/2.0\r\n{}{lines}{}\r\n", text(first), text(last));
         let mut b = Bench::new();
         let answer = b.send_for_one(ALICE, request.as_bytes());
         assert_eq!(answer.status(), 513);

@@ -134,10 +134,7 @@ fn requests_in_the_dialog_go_to_the_name_that_it_began_with() {
 #[test]
 fn a_route_shows_its_own_certificate_on_connections_of_its_own() {
     let by = |prefix: &str, identity: u64| {
-        let hop = NextHop {
-            identity,
-            ..hop(Tls, GATE, "gw.example")
-        };
+        let hop = NextHop { identity, ..hop(Tls, GATE, "gw.example") };
         let mut route = route(Action::Relay(vec![hop]));
         route.to_user_prefix = Some(prefix.into());
         route
@@ -160,19 +157,15 @@ fn a_route_shows_its_own_certificate_on_connections_of_its_own() {
         assert!(ways[0] != ways[1] && ways[1] != ways[2] && ways[0] != ways[2]);
     }
     // In a dialog, by the gateway's address and by its name.
-    for route_to in [
-        format!("<sip:gate@{GATE};transport=tls>"),
-        "<sip:gw.example:5070;maddr=10.0.5.1;transport=tls;lr>".to_owned(),
-    ] {
+    for route_to in [format!("<sip:gate@{GATE};transport=tls>"), "<sip:gw.example:5070;maddr=10.0.5.1;transport=tls;lr>".to_owned()]
+    {
         let mut b = Bench::with(|settings| {
             settings.listeners = listeners();
             settings.routes = vec![by("1", 7), by("2", 9)].into();
         });
         let uri = "sip:2@example.net";
-        let invite = Request::new("INVITE", uri)
-            .to(&format!("<{uri}>"))
-            .from("<sip:alice@example.org>;tag=a")
-            .call_id("own-certificate");
+        let invite =
+            Request::new("INVITE", uri).to(&format!("<{uri}>")).from("<sip:alice@example.org>;tag=a").call_id("own-certificate");
         let sent = b.send(ALICE, invite);
         let copy = the(&sent, GATE);
         assert_eq!(copy.identity, 9);
@@ -202,11 +195,7 @@ fn office(rule: Certificate) -> Bench {
         settings.auth.certificate = rule;
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
-    let mut settings = Settings {
-        domains: vec![b"example.com".to_vec()],
-        listeners: listeners(),
-        ..Settings::default()
-    };
+    let mut settings = Settings { domains: vec![b"example.com".to_vec()], listeners: listeners(), ..Settings::default() };
     settings.auth.certificate = rule;
     settings.auth.challenge_register = true;
     settings.auth.challenge_proxy = true;
@@ -231,9 +220,7 @@ fn register_as(uri: &str) -> Request {
 }
 
 fn call_as(method: &str, uri: &str) -> Request {
-    Request::new(method, "sip:bob@example.com")
-        .by(Tls)
-        .from(&format!("<{uri}>;tag=c"))
+    Request::new(method, "sip:bob@example.com").by(Tls).from(&format!("<{uri}>;tag=c"))
 }
 
 #[test]
@@ -252,11 +239,7 @@ fn a_certificate_proves_an_identity_and_that_one_only() {
         (alice, "sip:boss@example.com;maddr=192.0.2.1", false),
         // Our own address is one of our domains, and no certificate's of example.com.
         (alice, "sip:alice@10.0.0.1", false),
-        (
-            &["sip:boss@example.com", "sip:alice@example.com"],
-            "sip:boss@example.com",
-            true,
-        ),
+        (&["sip:boss@example.com", "sip:alice@example.com"], "sip:boss@example.com", true),
         // A domain's certificate stands for all of its users.
         (&["example.com"], "sip:boss@example.com", true),
         (&["Example.COM."], "sip:boss@example.com", true),

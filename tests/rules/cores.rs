@@ -103,9 +103,7 @@ fn an_ack_to_a_2xx_passes_whichever_core_gets_it() {
             .top(&format!("Route: {}", ok.header("Record-Route").unwrap()));
         assert_eq!(only(b.send_by(core, 0, ALICE, ack)).to, BOB);
         // And without Record-Route, after one look round.
-        let ack = Request::new("ACK", "sip:bob@example.com")
-            .to(ok.header("To").unwrap())
-            .call_id(ok.header("Call-ID").unwrap());
+        let ack = Request::new("ACK", "sip:bob@example.com").to(ok.header("To").unwrap()).call_id(ok.header("Call-ID").unwrap());
         assert_eq!(only(b.send_by(core, 0, ALICE, ack)).to, BOB);
     }
     b.assert_quiet();
@@ -146,9 +144,10 @@ fn all_cores_see_one_location_service() {
 fn a_loop_through_another_core_is_a_loop() {
     let mut b = bench(2);
     let (_, at_bob) = invited(&mut b, 0);
-    let looped = at_bob
-        .to_string()
-        .replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1)
-        .replacen("Via:", "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:", 1);
+    let looped = at_bob.to_string().replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1).replacen(
+        "Via:",
+        "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:",
+        1,
+    );
     assert_eq!(only(b.send_by(1, 0, BOB, looped.as_str())).status(), 482);
 }

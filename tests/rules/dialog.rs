@@ -40,20 +40,14 @@ fn dialog(b: &mut Bench) -> Dialog {
     let (caller, callee) = (recorded(&ok), recorded(&at_bob));
     assert_ne!(caller, callee);
     assert!(caller.iter().map(|r| bare(r)).eq(callee.iter().map(|r| bare(r))));
-    Dialog {
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        routes: caller,
-        callees: callee,
-    }
+    Dialog { call_id: at_bob.header("Call-ID").unwrap().into(), routes: caller, callees: callee }
 }
 
 impl Dialog {
     #[allow(clippy::wrong_self_convention)]
     fn from_alice(&self, method: &str) -> Request {
-        let mut request = Request::new(method, "sip:bob@10.0.1.2:5060")
-            .to("<sip:bob@example.com>;tag=callee")
-            .call_id(&self.call_id)
-            .cseq(2);
+        let mut request =
+            Request::new(method, "sip:bob@10.0.1.2:5060").to("<sip:bob@example.com>;tag=callee").call_id(&self.call_id).cseq(2);
         for route in self.routes.iter() {
             request = request.top(&format!("Route: {route}"));
         }
@@ -113,11 +107,7 @@ fn a_re_invite_of_the_callee_goes_through_and_is_recorded_so_that_its_route_work
     let ok = b.send_for_one(ALICE, at_alice.answer(200));
     assert_eq!(ok.to, BOB);
     // Bob has called this time.
-    let again = Dialog {
-        call_id: d.call_id.clone(),
-        routes: recorded(&at_alice),
-        callees: recorded(&ok),
-    };
+    let again = Dialog { call_id: d.call_id.clone(), routes: recorded(&at_alice), callees: recorded(&ok) };
     assert_eq!(b.send_for_one(BOB, again.from_bob("ACK")).to, ALICE);
     assert_eq!(only(b.send(ALICE, again.from_alice("BYE"))).to, BOB);
     b.assert_quiet();
@@ -127,10 +117,7 @@ fn a_re_invite_of_the_callee_goes_through_and_is_recorded_so_that_its_route_work
 fn a_route_of_several_hops_goes_on_to_the_next() {
     let mut b = bench();
     let d = dialog(&mut b);
-    let request = d.from_alice("BYE").set(
-        "Route",
-        &format!("{}, <sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>", d.routes[0]),
-    );
+    let request = d.from_alice("BYE").set("Route", &format!("{}, <sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>", d.routes[0]));
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.to, "10.0.6.6:5066");
     assert_eq!(sent.all("Route"), ["<sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>"]);
@@ -149,10 +136,8 @@ fn a_strict_router_before_us_is_understood() {
     assert_eq!((sent.to.as_str(), sent.uri()), (BOB, "sip:bob@10.0.1.2:5060"));
     assert_eq!(sent.all("Route").len(), 0);
     // With a further hop between.
-    let mut request = d
-        .from_alice("BYE")
-        .via("10.0.1.1:5060", "z9hG4bKstrict2")
-        .set("Route", "<sip:10.0.6.6;lr>,<sip:bob@10.0.1.2:5060>");
+    let mut request =
+        d.from_alice("BYE").via("10.0.1.1:5060", "z9hG4bKstrict2").set("Route", "<sip:10.0.6.6;lr>,<sip:bob@10.0.1.2:5060>");
     request.uri = ours.to_string();
     let sent = only(b.send(ALICE, request));
     assert_eq!((sent.to.as_str(), sent.uri()), ("10.0.6.6:5060", "sip:bob@10.0.1.2:5060"));
@@ -164,18 +149,14 @@ fn a_strict_router_behind_us_gets_what_it_expects() {
     // §16.6 step 6: its URI into the Request-URI, the real one as the last Route.
     let mut b = bench();
     let d = dialog(&mut b);
-    let request = d
-        .from_alice("BYE")
-        .set("Route", &format!("{},<sip:10.0.6.6:5066;x=y>,<sip:10.0.6.7;lr>", d.routes[0]));
+    let request = d.from_alice("BYE").set("Route", &format!("{},<sip:10.0.6.6:5066;x=y>,<sip:10.0.6.7;lr>", d.routes[0]));
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.to, "10.0.6.6:5066");
     assert_eq!(sent.uri(), "sip:10.0.6.6:5066;x=y");
     assert_eq!(sent.all("Route"), ["<sip:10.0.6.7;lr>", "<sip:bob@10.0.1.2:5060>"]);
     // Where it is the only one.
-    let request = d
-        .from_alice("BYE")
-        .via("10.0.1.1:5060", "z9hG4bKstrict4")
-        .set("Route", &format!("{}, <sip:10.0.6.6>", d.routes[0]));
+    let request =
+        d.from_alice("BYE").via("10.0.1.1:5060", "z9hG4bKstrict4").set("Route", &format!("{}, <sip:10.0.6.6>", d.routes[0]));
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.uri(), "sip:10.0.6.6");
     assert_eq!(sent.all("Route"), ["<sip:bob@10.0.1.2:5060>"]);
@@ -271,9 +252,7 @@ fn an_ack_with_the_invites_branch_to_a_2xx_goes_through() {
     let sent = b.send(ALICE, &request);
     let at_bob = the(&sent, BOB).clone();
     let ok = b.send_for_one(BOB, at_bob.answer(200));
-    let mut ack = request
-        .ack(&ok)
-        .top(&format!("Route: {}", ok.header("Record-Route").unwrap()));
+    let mut ack = request.ack(&ok).top(&format!("Route: {}", ok.header("Record-Route").unwrap()));
     ack.uri = "sip:bob@10.0.1.2:5060".into();
     assert_eq!(b.send_for_one(ALICE, ack).to, BOB);
     b.assert_quiet();
@@ -285,9 +264,7 @@ fn two_sides() -> Bench {
     let mut b = Bench::with(|settings| {
         settings.listeners = vec![listener("127.0.0.1:5060"), listener(INNER)];
     });
-    b.location
-        .add(Default::default(), b"bob@example.com", b"sip:bob@192.168.7.9:5060", 3600)
-        .unwrap();
+    b.location.add(Default::default(), b"bob@example.com", b"sip:bob@192.168.7.9:5060", 3600).unwrap();
     let _ = &mut b;
     b
 }
@@ -296,28 +273,19 @@ fn two_sides() -> Bench {
 fn between_two_listeners_both_are_recorded_and_both_sides_find_through() {
     let mut b = two_sides();
     let (caller, callee) = ("127.0.0.9:5060", "192.168.7.9:5060");
-    let invite = Request::invite()
-        .via("127.0.0.9:5060", "z9hG4bKtwo")
-        .set("Contact", "<sip:alice@127.0.0.9:5060>");
+    let invite = Request::invite().via("127.0.0.9:5060", "z9hG4bKtwo").set("Contact", "<sip:alice@127.0.0.9:5060>");
     let sent = b.send_by(0, 0, caller, &invite);
     let at_bob = the(&sent, callee).clone();
     assert_eq!(at_bob.listener, 1);
     let records = at_bob.all("Record-Route");
     assert_eq!(records.len(), 2);
-    assert!(
-        records[0].starts_with(&format!("<sip:{INNER};lr")),
-        "the callee's side on top"
-    );
+    assert!(records[0].starts_with(&format!("<sip:{INNER};lr")), "the callee's side on top");
     assert!(records[1].starts_with("<sip:127.0.0.1:5060;lr"));
     assert!(at_bob.header("Via").unwrap().starts_with(&format!("SIP/2.0/UDP {INNER};")));
     let sent = b.send_by(0, 1, callee, at_bob.answer(200));
     let ok = the(&sent, caller);
     assert_eq!(ok.listener, 0);
-    let d = Dialog {
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        routes: recorded(ok),
-        callees: recorded(&at_bob),
-    };
+    let d = Dialog { call_id: at_bob.header("Call-ID").unwrap().into(), routes: recorded(ok), callees: recorded(&at_bob) };
     let mut bye = d.from_alice("BYE").via("127.0.0.9:5060", "z9hG4bKbye1");
     bye.uri = "sip:bob@192.168.7.9:5060".into();
     let at_callee = only(b.send_by(0, 0, caller, bye));
@@ -336,14 +304,7 @@ fn between_ipv4_and_ipv6_each_side_sees_its_own_family() {
     let six = "[2001:db8::1]:5060";
     let phone = "[2001:db8::9]:5062";
     let mut b = Bench::with(|settings| settings.listeners.push(listener(six)));
-    b.location
-        .add(
-            Default::default(),
-            b"bob@example.com",
-            format!("sip:bob@{phone}").as_bytes(),
-            3600,
-        )
-        .unwrap();
+    b.location.add(Default::default(), b"bob@example.com", format!("sip:bob@{phone}").as_bytes(), 3600).unwrap();
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, phone).clone();
     assert!(at_bob.header("Via").unwrap().starts_with(&format!("SIP/2.0/UDP {six};")));
@@ -370,11 +331,7 @@ fn a_phone_is_called_by_the_listener_at_which_it_registered() {
     assert_eq!(at_bob.listener, 1);
     assert_eq!(at_bob.all("Record-Route").len(), 2);
     // And a request within the dialog leaves by the listener that its Route names.
-    let d = Dialog {
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        routes: recorded(&at_bob),
-        callees: recorded(&at_bob),
-    };
+    let d = Dialog { call_id: at_bob.header("Call-ID").unwrap().into(), routes: recorded(&at_bob), callees: recorded(&at_bob) };
     let mut bye = d.from_alice("BYE");
     bye.uri = format!("sip:bob@{phone}");
     let at_bob = only(b.send(ALICE, bye));

@@ -61,11 +61,7 @@ fn a_dialog_goes_on() {
     // A re-INVITE of it has a To tag.
     let again = Request::invite().to(&format!("{};tag=b", "<sip:bob@example.com>"));
     let sent = b.send(ALICE, again);
-    assert!(
-        sent.iter().any(|sent| sent.to == BOB),
-        "{:?}",
-        sent.iter().map(|sent| sent.gist()).collect::<Vec<_>>()
-    );
+    assert!(sent.iter().any(|sent| sent.to == BOB), "{:?}", sent.iter().map(|sent| sent.gist()).collect::<Vec<_>>());
 }
 
 /// bob's calls go to carol, by this very server: a call that had begun before comes by for the second time.
@@ -74,9 +70,7 @@ fn what_has_been_here_before_has_begun() {
     let mut b = Bench::new();
     b.register("bob", &format!("<sip:carol@{PROXY}>"));
     for aor in [&b"carol@10.0.0.1"[..], b"carol@10.0.0.1:5060"] {
-        b.location
-            .add(Default::default(), aor, b"sip:carol@10.0.1.3:5060", 3600)
-            .unwrap();
+        b.location.add(Default::default(), aor, b"sip:carol@10.0.1.3:5060", 3600).unwrap();
     }
     let sent = b.send(ALICE, Request::invite());
     let spiral = sent.iter().find(|sent| sent.to == PROXY).expect("to itself");

@@ -68,9 +68,7 @@ fn a_change_is_answered_when_its_round_is_on_disk() {
 fn what_changes_nothing_is_answered_at_once() {
     let mut b = bench(Durability::Acknowledged);
     held(&mut b, &register(1, BOUND));
-    let query = Request::new("REGISTER", "sip:example.com")
-        .via(BOB, "z9hG4bKquery")
-        .to("<sip:bob@example.com>");
+    let query = Request::new("REGISTER", "sip:example.com").via(BOB, "z9hG4bKquery").to("<sip:bob@example.com>");
     assert_eq!(only(b.send(BOB, query)).status(), 200);
     let stale = only(b.send(BOB, register(0, BOUND)));
     assert_eq!(stale.status(), 500);
@@ -106,10 +104,7 @@ fn a_disk_that_takes_nothing_is_told_before_anything_changes() {
     round(&b, true);
     held(&mut b, &register(2, BOUND));
     round(&b, false);
-    for refused in [
-        register(3, "Contact: <sip:bob@10.0.1.9>"),
-        register(4, "Expires: 0").add("Contact: *"),
-    ] {
+    for refused in [register(3, "Contact: <sip:bob@10.0.1.9>"), register(4, "Expires: 0").add("Contact: *")] {
         let refused = only(b.send(BOB, refused));
         assert_eq!(refused.status(), 503, "{refused}");
         let retry_after = refused.header("Retry-After").map(str::to_owned);

@@ -16,10 +16,7 @@ const GATE: &str = "10.0.5.1:5080";
 const SPARE: &str = "10.0.5.2:5080";
 
 fn edited(hops: Vec<NextHop>, edits: Edits) -> Route {
-    Route {
-        edits: Arc::new(edits),
-        ..route(Action::Relay(hops))
-    }
+    Route { edits: Arc::new(edits), ..route(Action::Relay(hops)) }
 }
 
 fn number() -> Edits {
@@ -56,10 +53,7 @@ fn invite() -> Request {
 fn check(copy: &Sent) {
     assert_eq!(copy.uri(), "sip:004930123@carrier.example:5070;user=phone");
     assert_eq!((copy.all("X-Account"), copy.all("X-Way")), (vec!["42"], vec!["out"]));
-    assert_eq!(
-        (copy.all("X-Internal").len(), copy.all("Subject").len(), copy.all("s").len()),
-        (0, 0, 0)
-    );
+    assert_eq!((copy.all("X-Internal").len(), copy.all("Subject").len(), copy.all("s").len()), (0, 0, 0));
     assert_eq!(copy.all("X-Internals"), ["c"]);
 }
 
@@ -119,11 +113,7 @@ fn what_waits_for_a_name_leaves_with_its_changes() {
 #[test]
 fn a_number_that_is_too_short_is_answered_484() {
     for uri in ["sip:1@example.com", "sip:%31@example.com", "sip:example.com", "tel:1"] {
-        let edits = Edits {
-            strip: 2,
-            prefix: b"7".to_vec(),
-            ..Edits::default()
-        };
+        let edits = Edits { strip: 2, prefix: b"7".to_vec(), ..Edits::default() };
         let mut b = bench(edits);
         let sent = only(b.send(ALICE, Request::new("INVITE", uri)));
         assert_eq!((sent.status(), sent.to.as_str()), (484, ALICE), "{uri}");
@@ -133,10 +123,7 @@ fn a_number_that_is_too_short_is_answered_484() {
 
 #[test]
 fn a_tel_uri_becomes_a_sip_uri_at_the_host() {
-    let edits = || Edits {
-        set_host: Some(b"carrier.example".to_vec()),
-        ..Edits::default()
-    };
+    let edits = || Edits { set_host: Some(b"carrier.example".to_vec()), ..Edits::default() };
     let mut b = bench(edits());
     let sent = b.send(ALICE, Request::new("INVITE", "tel:+49-30-123;isub=1"));
     assert_eq!(the(&sent, GATE).uri(), "sip:+49-30-123;isub=1@carrier.example;user=phone");
@@ -144,18 +131,12 @@ fn a_tel_uri_becomes_a_sip_uri_at_the_host() {
 
 #[test]
 fn without_targets_the_request_goes_to_the_host_that_is_set() {
-    let edits = || Edits {
-        set_host: Some(b"10.0.5.9:5090".to_vec()),
-        ..Edits::default()
-    };
+    let edits = || Edits { set_host: Some(b"10.0.5.9:5090".to_vec()), ..Edits::default() };
     let mut b = Bench::with(|settings| settings.routes = vec![edited(Vec::new(), edits())].into());
     let sent = b.send(ALICE, Request::new("INVITE", "sip:030123@example.com"));
     assert_eq!(the(&sent, "10.0.5.9:5090").uri(), "sip:030123@10.0.5.9:5090");
     // It is the conf's: this machine may be named. By a parameter of its own the caller reaches nothing there.
-    let here = Edits {
-        set_host: Some(b"127.0.0.1:5090".to_vec()),
-        ..Edits::default()
-    };
+    let here = Edits { set_host: Some(b"127.0.0.1:5090".to_vec()), ..Edits::default() };
     let mut b = Bench::with(|settings| settings.routes = vec![edited(Vec::new(), here)].into());
     let sent = b.send(ALICE, Request::new("INVITE", "sip:030123@example.com"));
     assert_eq!(to(&sent, "127.0.0.1:5090").len(), 1, "{}", show(&sent));
@@ -187,10 +168,7 @@ fn within_a_dialog_nothing_is_changed() {
 #[test]
 fn a_request_that_comes_back_changed_is_a_spiral_and_ends_by_max_forwards() {
     // The next hop of the route sends everything back.
-    let edits = Edits {
-        prefix: b"7".to_vec(),
-        ..Edits::default()
-    };
+    let edits = Edits { prefix: b"7".to_vec(), ..Edits::default() };
     let mut b = bench(edits);
     let mut message = invite().set("Max-Forwards", "3").bytes();
     let mut passes = 0;
@@ -207,10 +185,7 @@ fn a_request_that_comes_back_changed_is_a_spiral_and_ends_by_max_forwards() {
     }
     assert_eq!(passes, 3);
     // What comes back as it was is a loop.
-    let same = Edits {
-        add_header: b"X-Account: 42\r\n".to_vec(),
-        ..Edits::default()
-    };
+    let same = Edits { add_header: b"X-Account: 42\r\n".to_vec(), ..Edits::default() };
     let mut b = bench(same);
     let sent = b.send(ALICE, invite());
     let copy = the(&sent, GATE).bytes.clone();
@@ -220,10 +195,7 @@ fn a_request_that_comes_back_changed_is_a_spiral_and_ends_by_max_forwards() {
 
 #[test]
 fn what_is_too_large_for_a_datagram_with_its_changes_goes_by_tcp() {
-    let edits = Edits {
-        add_header: format!("X-Long: {}\r\n", "x".repeat(1200)).into_bytes(),
-        ..Edits::default()
-    };
+    let edits = Edits { add_header: format!("X-Long: {}\r\n", "x".repeat(1200)).into_bytes(), ..Edits::default() };
     let routes = vec![edited(vec![hop(GATE)], edits)];
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();

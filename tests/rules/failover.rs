@@ -169,24 +169,15 @@ fn reject_answers_its_status_and_its_ack_ends_here() {
 
 #[test]
 fn the_first_route_whose_conditions_all_hold_wins() {
-    let network = |text: &str, prefix| Network {
-        address: text.parse().unwrap(),
-        prefix,
-    };
+    let network = |text: &str, prefix| Network { address: text.parse().unwrap(), prefix };
     let routes = vec![
-        Route {
-            to_user_prefix: Some(b"0900".to_vec()),
-            ..route(Action::Reject(403))
-        },
+        Route { to_user_prefix: Some(b"0900".to_vec()), ..route(Action::Reject(403)) },
         Route {
             to_host: Some(b"carrier.example".to_vec().into()),
             from_source: vec![network("10.0.1.0", 24), network("2001:db8::", 32)],
             ..relay(&[GATE])
         },
-        Route {
-            methods: vec![b"MESSAGE".to_vec()],
-            ..relay(&[SPARE])
-        },
+        Route { methods: vec![b"MESSAGE".to_vec()], ..relay(&[SPARE]) },
     ];
     let mut b = Bench::with(|settings| settings.routes = routes.into());
     let mut where_to = |from: &str, method: &str, uri: &str| {
@@ -208,10 +199,7 @@ fn the_first_route_whose_conditions_all_hold_wins() {
 
 #[test]
 fn a_tel_uri_goes_where_a_route_says_and_nowhere_without() {
-    let routes = vec![Route {
-        to_user_prefix: Some(b"+49".to_vec()),
-        ..relay(&[GATE])
-    }];
+    let routes = vec![Route { to_user_prefix: Some(b"+49".to_vec()), ..relay(&[GATE]) }];
     let mut b = Bench::with(|settings| settings.routes = routes.into());
     let sent = b.send(ALICE, Request::new("INVITE", "tel:+4930123456"));
     assert_eq!(the(&sent, GATE).uri(), "tel:+4930123456");
@@ -240,11 +228,7 @@ fn a_relay_route_without_hops_follows_the_request_uri() {
 fn a_cancel_and_an_ack_take_the_way_of_their_invite_whatever_the_routes_methods() {
     let mut b = Bench::with(|settings| {
         settings.proxy.record_route = false;
-        settings.routes = vec![Route {
-            methods: vec![b"INVITE".to_vec()],
-            ..relay(&[GATE])
-        }]
-        .into();
+        settings.routes = vec![Route { methods: vec![b"INVITE".to_vec()], ..relay(&[GATE]) }].into();
     });
     let request = invite();
     let sent = b.send(ALICE, &request);
@@ -263,11 +247,8 @@ fn a_config_change_holds_for_what_comes_next() {
     let request = invite();
     let sent = b.send(ALICE, &request);
     let at_gate = the(&sent, GATE).clone();
-    let settings = strowger::stack::Settings {
-        listeners: vec![listener(PROXY)],
-        routes: vec![relay(&[LAST])].into(),
-        ..Default::default()
-    };
+    let settings =
+        strowger::stack::Settings { listeners: vec![listener(PROXY)], routes: vec![relay(&[LAST])].into(), ..Default::default() };
     b.cores[0].handle_config(std::sync::Arc::new(settings));
     // What is under way keeps its targets.
     let sent = b.send(GATE, at_gate.answer(503));

@@ -88,13 +88,7 @@ fn a_dead_flow_is_skipped_in_a_fork_and_counted() {
     let bob = b.open(Tcp, 0, 3, NAT);
     register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 1);
     let desk = b.open(Tcp, 0, 4, OTHER_NAT);
-    register(
-        &mut b,
-        desk,
-        "192.168.0.9:5060",
-        "<sip:bob@192.168.0.9:5060;transport=tcp>",
-        2,
-    );
+    register(&mut b, desk, "192.168.0.9:5060", "<sip:bob@192.168.0.9:5060;transport=tcp>", 2);
     b.lose(bob);
     let sent = b.send(ALICE, Request::invite());
     let branches: Vec<_> = sent.iter().filter(|s| s.status() == 0).collect();
@@ -187,13 +181,7 @@ fn the_loss_of_a_phones_connection_fails_its_branch_alone() {
     let bob = b.open(Tcp, 0, 3, NAT);
     register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 1);
     let desk = b.open(Tcp, 0, 4, OTHER_NAT);
-    register(
-        &mut b,
-        desk,
-        "192.168.0.9:5060",
-        "<sip:bob@192.168.0.9:5060;transport=tcp>",
-        2,
-    );
+    register(&mut b, desk, "192.168.0.9:5060", "<sip:bob@192.168.0.9:5060;transport=tcp>", 2);
     let request = Request::invite();
     let sent = b.send(ALICE, &request);
     let at_desk = the(&sent, OTHER_NAT).clone();
@@ -232,23 +220,15 @@ fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
     let callee = way(b, to, 3, NAT);
     register(b, callee, "192.168.0.5:5060;rport", "<sip:bob@192.168.0.5:5060>", 1);
     let caller = way(b, by, 4, OTHER_NAT);
-    let invite = Request::invite()
-        .via("192.168.0.7:5060;rport", "z9hG4bKcall")
-        .by(by)
-        .set("Contact", "<sip:alice@192.168.0.7:5060>");
+    let invite =
+        Request::invite().via("192.168.0.7:5060;rport", "z9hG4bKcall").by(by).set("Contact", "<sip:alice@192.168.0.7:5060>");
     let sent = b.send_on(0, caller, &invite);
     let at_bob = the(&sent, NAT).clone();
     assert_eq!(at_bob.flow, callee);
     let answer = at_bob.answer(200).add("Contact: <sip:bob@192.168.0.5:5060>");
     let ok = only(b.send_on(0, callee, answer));
     assert_eq!((ok.status(), ok.flow), (200, caller));
-    Call {
-        caller,
-        callee,
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        routes: recorded(&at_bob),
-        callers: recorded(&ok),
-    }
+    Call { caller, callee, call_id: at_bob.header("Call-ID").unwrap().into(), routes: recorded(&at_bob), callers: recorded(&ok) }
 }
 
 impl Call {
@@ -401,19 +381,13 @@ fn who_is_where_it_says_has_no_flow_in_its_route() {
         ("192.168.0.7:5060;rport", "<sip:alice@198.51.100.7:40123>"),
         ("192.168.0.7:5060", "<sip:alice@192.168.0.7:5060>"),
     ] {
-        let request = Request::invite()
-            .via(via, &format!("z9hG4bKpub{}", crate::message::unique()))
-            .set("Contact", contact);
+        let request = Request::invite().via(via, &format!("z9hG4bKpub{}", crate::message::unique())).set("Contact", contact);
         assert_eq!(cookie_len(&mut b, request, NAT), COOKIE_LEN, "{via} {contact}");
     }
-    let nat = Request::invite()
-        .via("192.168.0.7:5060;rport", "z9hG4bKnat")
-        .set("Contact", "<sip:alice@192.168.0.7:5060>");
+    let nat = Request::invite().via("192.168.0.7:5060;rport", "z9hG4bKnat").set("Contact", "<sip:alice@192.168.0.7:5060>");
     assert!(cookie_len(&mut b, nat.clone(), NAT) > COOKIE_LEN);
     // Behind a proxy the proxy's address is not the phone's.
-    let proxied = nat
-        .via("192.168.0.7:5060;rport", "z9hG4bKnat2")
-        .add("Via: SIP/2.0/UDP 192.168.0.9:5060;branch=z9hG4bKbelow");
+    let proxied = nat.via("192.168.0.7:5060;rport", "z9hG4bKnat2").add("Via: SIP/2.0/UDP 192.168.0.9:5060;branch=z9hG4bKbelow");
     assert_eq!(cookie_len(&mut b, proxied, NAT), COOKIE_LEN);
 }
 
@@ -564,11 +538,7 @@ fn nobody_elses_binding_takes_a_dialog_over() {
         if to == Udp {
             continue;
         }
-        b.location.remove(
-            strowger::base::Instant::from_ms(0),
-            b"bob@example.com",
-            Some(b"sip:alice@192.168.0.7:5060"),
-        );
+        b.location.remove(strowger::base::Instant::from_ms(0), b"bob@example.com", Some(b"sip:alice@192.168.0.7:5060"));
         b.lose(call.callee);
         let sent = b.send_on(0, call.caller, call.by_caller("ACK"));
         assert_eq!(only(sent).to, "192.168.0.5:5060", "{by:?} {to:?}");
@@ -641,11 +611,8 @@ fn where_names_may_change_no_name_leads_to_another_way() {
     let bob = b.open(Tcp, 0, 3, NAT);
     register(&mut b, bob, "192.168.0.5:5060", BOBS, 1);
     let alice = b.open(Tcp, 0, 4, OTHER_NAT);
-    let invite = Request::invite()
-        .via("192.168.0.7:5060", "z9hG4bKchange")
-        .by(Tcp)
-        .set("Contact", ALICES)
-        .add("Supported: from-change");
+    let invite =
+        Request::invite().via("192.168.0.7:5060", "z9hG4bKchange").by(Tcp).set("Contact", ALICES).add("Supported: from-change");
     let sent = b.send_on(0, alice, &invite);
     let at_bob = the(&sent, NAT).clone();
     let answer = at_bob.answer(200).add(&format!("Contact: {BOBS}"));

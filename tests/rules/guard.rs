@@ -74,9 +74,7 @@ fn named(target: &str) -> Bench {
     let target = target.to_string();
     gateway(move |settings| {
         settings.listeners = listeners();
-        settings
-            .routes
-            .change(|routes| routes[0].action = Action::Relay(vec![by_name(&target)]));
+        settings.routes.change(|routes| routes[0].action = Action::Relay(vec![by_name(&target)]));
     })
 }
 
@@ -180,10 +178,7 @@ fn a_name_that_leads_nowhere_gives_nothing_away() {
 /// What a dialog is known by to one of its ends.
 fn routes(text: &Text, request: Request) -> Request {
     let routes = text.all("Record-Route");
-    routes
-        .iter()
-        .rev()
-        .fold(request, |request, route| request.add(&format!("Route: {route}")))
+    routes.iter().rev().fold(request, |request, route| request.add(&format!("Route: {route}")))
 }
 
 #[test]
@@ -291,9 +286,7 @@ fn within(at_bob: &Text, method: &str) -> Request {
         .call_id(at_bob.header("Call-ID").unwrap())
         .cseq(unique() as u32);
     let routes = at_bob.all("Record-Route");
-    routes
-        .iter()
-        .fold(inside, |request, route| request.add(&format!("Route: {route}")))
+    routes.iter().fold(inside, |request, route| request.add(&format!("Route: {route}")))
 }
 
 fn told_to_be(b: &mut Bench, name: &str, extra: &str, uri: &str) -> Sent {
@@ -408,9 +401,7 @@ fn no_later_request_gives_the_name_away() {
 fn a_bye_is_asked_of_whom_can_answer() {
     // The gateway has been called by a number, and has no password.
     let mut b = asks(|settings| settings.auth.challenge_bye = true);
-    let invite = dial("INVITE", "sip:alice@example.com")
-        .to("<sip:4930@example.com>")
-        .add("Contact: <sip:alice@10.0.1.1:5060>");
+    let invite = dial("INVITE", "sip:alice@example.com").to("<sip:4930@example.com>").add("Contact: <sip:alice@10.0.1.1:5060>");
     let at_gateway = the(&as_alice(&mut b, &invite), GATEWAY).clone();
     b.send_for_one(GATEWAY, at_gateway.answer(200));
     let bye = |from: &str| {

@@ -80,9 +80,7 @@ fn first_has_failed(b: &mut Bench) {
 
 fn failed(b: &Bench) -> Vec<(String, Failure)> {
     let list = b.health.list();
-    list.into_iter()
-        .map(|(hop, failure)| (hop.address.to_string(), failure))
-        .collect()
+    list.into_iter().map(|(hop, failure)| (hop.address.to_string(), failure)).collect()
 }
 
 #[track_caller]
@@ -143,10 +141,7 @@ fn a_provisional_response_ends_patience() {
 #[test]
 fn a_route_has_a_patience_of_its_own_and_timer_b_goes_before_a_longer_one() {
     for (patience, tried_at) in [(500, Some(500)), (10_000, Some(10_000)), (32_000, None), (60_000, None)] {
-        let mut b = bench(Route {
-            patience: Some(patience),
-            ..relay(&[GATE, SPARE])
-        });
+        let mut b = bench(Route { patience: Some(patience), ..relay(&[GATE, SPARE]) });
         first_copy(&mut b, "INVITE");
         let sent = b.tick(31_999);
         let at_spare = copies(&sent, "INVITE").into_iter().find(|s| s.to == SPARE).map(|s| s.at);
@@ -427,11 +422,7 @@ fn a_silent_server_is_not_given_up_for_one_that_dns_does_not_know() {
         let mut b = bench(route(Action::Relay(vec![by_name("sip:gates.example;transport=udp")])));
         b.send(ALICE, request("INVITE"));
         let mut sent = Vec::new();
-        while b
-            .asked
-            .first()
-            .is_some_and(|question| !question.name.to_string().starts_with("two"))
-        {
+        while b.asked.first().is_some_and(|question| !question.name.to_string().starts_with("two")) {
             sent.extend(zone.serve_one(&mut b));
         }
         let at_gate = only(sent);
@@ -535,10 +526,7 @@ fn a_dead_phone_does_not_keep_the_answer_of_a_busy_one() {
         let sent = b.tick(PATIENCE);
         let answer = to(&sent, ALICE).into_iter().find(|s| s.status() >= 200).expect("an answer");
         assert_eq!((answer.status(), answer.at), (486, PATIENCE), "{method}");
-        assert!(
-            to(&b.tick(60_000), &phone(0)).is_empty(),
-            "nothing is repeated to the dead one"
-        );
+        assert!(to(&b.tick(60_000), &phone(0)).is_empty(), "nothing is repeated to the dead one");
         b.assert_quiet();
     }
 }
@@ -551,11 +539,7 @@ fn a_server_error_is_an_answer_too_though_another_next_hop_is_silent() {
         let at_second = the(&sent, &phone(1)).clone();
         b.send(&phone(1), at_second.answer(500));
         let sent = b.tick(PATIENCE);
-        assert!(
-            to(&sent, ALICE).iter().any(|s| s.status() == 500),
-            "{method}: {}",
-            show(&sent)
-        );
+        assert!(to(&sent, ALICE).iter().any(|s| s.status() == 500), "{method}: {}", show(&sent));
         b.assert_quiet();
     }
     let mut b = bench(relay(&[GATE, SPARE]));
@@ -649,10 +633,7 @@ fn with_a_breadth_of_one_a_silent_phone_makes_room_for_the_next() {
 
 #[test]
 fn a_route_says_after_which_answers_the_next_target_is_tried() {
-    let with = |ranges: &[(u16, u16)]| Route {
-        failover: Statuses::new(ranges.to_vec()),
-        ..relay(&[GATE, SPARE])
-    };
+    let with = |ranges: &[(u16, u16)]| Route { failover: Statuses::new(ranges.to_vec()), ..relay(&[GATE, SPARE]) };
     type List = (&'static [(u16, u16)], &'static [u16]);
     let lists: [List; 4] = [
         (&[(503, 503)], &[503]),
@@ -686,10 +667,7 @@ fn a_route_says_after_which_answers_the_next_target_is_tried() {
 
 #[test]
 fn what_the_last_target_says_is_the_answer_though_it_is_listed() {
-    let mut b = bench(Route {
-        failover: Statuses::new(vec![(400, 699)]),
-        ..relay(&[GATE, SPARE])
-    });
+    let mut b = bench(Route { failover: Statuses::new(vec![(400, 699)]), ..relay(&[GATE, SPARE]) });
     let at_gate = first_copy(&mut b, "INVITE");
     let sent = b.send(GATE, at_gate.answer(500));
     let at_spare = the(&sent, SPARE).clone();
@@ -701,10 +679,7 @@ fn what_the_last_target_says_is_the_answer_though_it_is_listed() {
 #[test]
 fn after_a_cancel_a_listed_answer_starts_nothing() {
     for status in [486, 487, 603] {
-        let mut b = bench(Route {
-            failover: Statuses::new(vec![(400, 699)]),
-            ..relay(&[GATE, SPARE])
-        });
+        let mut b = bench(Route { failover: Statuses::new(vec![(400, 699)]), ..relay(&[GATE, SPARE]) });
         let invite = request("INVITE");
         let sent = b.send(ALICE, &invite);
         let at_gate = the(&sent, GATE).clone();
@@ -719,13 +694,7 @@ fn after_a_cancel_a_listed_answer_starts_nothing() {
 
 #[test]
 fn a_phone_that_refuses_is_no_failed_target_though_the_route_lists_its_answer() {
-    let mut b = bench_with(
-        Route {
-            failover: Statuses::new(vec![(400, 699)]),
-            ..route(Action::Location)
-        },
-        |_| (),
-    );
+    let mut b = bench_with(Route { failover: Statuses::new(vec![(400, 699)]), ..route(Action::Location) }, |_| ());
     b.register("bob", "<sip:bob@10.0.2.1:5060>");
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, &phone(0)).clone();
@@ -761,10 +730,7 @@ fn an_answer_from_elsewhere_or_with_a_guessed_branch_makes_nothing_well() {
 
 #[test]
 fn what_a_caller_names_harms_no_target_of_the_conf_at_the_same_address() {
-    let to_gate = Route {
-        to_host: Some(b"carrier.example".to_vec().into()),
-        ..relay(&[GATE, SPARE])
-    };
+    let to_gate = Route { to_host: Some(b"carrier.example".to_vec().into()), ..relay(&[GATE, SPARE]) };
     let mut b = Bench::with(|settings| {
         settings.limits.answer_factor = 0;
         settings.routes = vec![to_gate, route(Action::Relay(Vec::new()))].into();
@@ -780,16 +746,9 @@ fn what_a_caller_names_harms_no_target_of_the_conf_at_the_same_address() {
 
 #[test]
 fn a_reload_in_between_changes_neither_targets_nor_failover_of_what_is_under_way() {
-    let mut b = bench(Route {
-        failover: Statuses::new(vec![(486, 486)]),
-        ..relay(&[GATE, SPARE, LAST])
-    });
+    let mut b = bench(Route { failover: Statuses::new(vec![(486, 486)]), ..relay(&[GATE, SPARE, LAST]) });
     let at_gate = first_copy(&mut b, "INVITE");
-    let settings = Settings {
-        listeners: listeners(),
-        routes: vec![relay(&[LAST])].into(),
-        ..Settings::default()
-    };
+    let settings = Settings { listeners: listeners(), routes: vec![relay(&[LAST])].into(), ..Settings::default() };
     b.cores[0].handle_config(Arc::new(settings));
     let sent = b.send(GATE, at_gate.answer(486));
     let at_spare = the(&sent, SPARE).clone();
@@ -815,11 +774,7 @@ fn without_state_a_failed_target_is_passed_over_and_a_repetition_has_the_same_br
     let message = request("MESSAGE");
     let first = b.send_for_one(ALICE, &message);
     assert_eq!(first.to, GATE);
-    let gate = strowger::stack::health::Neighbour {
-        named_by: NamedBy::Conf,
-        transport: Transport::Udp,
-        address: address(GATE),
-    };
+    let gate = strowger::stack::health::Neighbour { named_by: NamedBy::Conf, transport: Transport::Udp, address: address(GATE) };
     let now = strowger::base::Instant::from_ms(b.now);
     b.health.note_failure(now, gate, Cause::NoResponse, 30_000, None);
     let again = b.send_for_one(ALICE, &message);

@@ -33,10 +33,7 @@ fn asks(settings: &mut Settings) {
 
 /// A request that is not challenged, and brings credentials all the same.
 fn armed(method: &str, uri: &str) -> Request {
-    Request::new(method, uri)
-        .from("<sip:alice@elsewhere.example>;tag=alice")
-        .add(OURS)
-        .add(THEIRS)
+    Request::new(method, uri).from("<sip:alice@elsewhere.example>;tag=alice").add(OURS).add(THEIRS)
 }
 
 /// The credentials of the other realm are there, and none else.
@@ -155,10 +152,7 @@ fn nor_with_what_follows_in_the_dialog() {
     let mut b = auth::proxy();
     let (routes, call_id) = auth::dialog(&mut b);
     for (number, method) in ["ACK", "INFO", "INVITE", "UPDATE", "BYE"].into_iter().enumerate() {
-        let request = auth::in_dialog(method, &routes, &call_id)
-            .cseq(number as u32 + 1)
-            .add(OURS)
-            .add(THEIRS);
+        let request = auth::in_dialog(method, &routes, &call_id).cseq(number as u32 + 1).add(OURS).add(THEIRS);
         let sent = b.send(ALICE, request);
         assert_disarmed(the(&sent, BOB));
     }
@@ -196,9 +190,7 @@ fn nor_by_a_route_that_asks_nobody_nor_from_whom_nobody_asks() {
 #[test]
 fn a_request_that_comes_back_to_us_has_none_left() {
     let mut b = Bench::with(asks);
-    b.location
-        .add(Default::default(), b"bob@example.com", b"sip:carol@10.0.0.1:5060", 3600)
-        .unwrap();
+    b.location.add(Default::default(), b"bob@example.com", b"sip:carol@10.0.0.1:5060", 3600).unwrap();
     let sent = b.send_for_one(ALICE, armed("MESSAGE", "sip:bob@example.com"));
     assert_eq!(sent.to, PROXY);
     assert_disarmed(&sent);
@@ -269,10 +261,8 @@ fn the_realm_of_the_conf_is_the_only_one_where_it_has_one() {
         settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))].into();
     });
     let house = OURS.replace("example.com", "the house");
-    let request = Request::new("MESSAGE", "sip:1@carrier.example")
-        .from("<sip:alice@elsewhere.example>;tag=alice")
-        .add(&house)
-        .add(THEIRS);
+    let request =
+        Request::new("MESSAGE", "sip:1@carrier.example").from("<sip:alice@elsewhere.example>;tag=alice").add(&house).add(THEIRS);
     assert_disarmed(&b.send_for_one(ALICE, request));
 }
 
@@ -283,12 +273,7 @@ fn who_asks_nobody_keeps_nothing_back() {
         settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))].into();
     });
     for method in ["INVITE", "REGISTER"] {
-        let sent = b.send(
-            ALICE,
-            Request::new(method, "sip:example.com")
-                .add(OURS)
-                .add(&OURS.replace("Proxy-", "")),
-        );
+        let sent = b.send(ALICE, Request::new(method, "sip:example.com").add(OURS).add(&OURS.replace("Proxy-", "")));
         let at_gate = the(&sent, GATE);
         assert_eq!(at_gate.all("Proxy-Authorization").len(), 1, "{at_gate}");
         assert_eq!(at_gate.all("Authorization").len(), 1, "{at_gate}");
@@ -296,11 +281,7 @@ fn who_asks_nobody_keeps_nothing_back() {
     // One that asks who calls, and leaves it to that server who registers.
     let mut b = Bench::with(|settings| {
         settings.auth.challenge_proxy = true;
-        settings.routes = vec![Route {
-            challenge: Some(false),
-            ..route(Action::Relay(vec![failover::hop(GATE)]))
-        }]
-        .into();
+        settings.routes = vec![Route { challenge: Some(false), ..route(Action::Relay(vec![failover::hop(GATE)])) }].into();
     });
     for (method, left) in [("REGISTER", 1), ("MESSAGE", 0)] {
         let request = Request::new(method, "sip:example.com").add(&OURS.replace("Proxy-", ""));
@@ -418,12 +399,9 @@ fn to_phones(mode: Mode) -> (Bench, Flow) {
 
 #[test]
 fn a_phones_answers_say_their_length_on_the_callers_stream() {
-    for (mode, method) in [
-        (Mode::Stateful, "INVITE"),
-        (Mode::Stateful, "MESSAGE"),
-        (Mode::Stateless, "INVITE"),
-        (Mode::Stateless, "MESSAGE"),
-    ] {
+    for (mode, method) in
+        [(Mode::Stateful, "INVITE"), (Mode::Stateful, "MESSAGE"), (Mode::Stateless, "INVITE"), (Mode::Stateless, "MESSAGE")]
+    {
         let provisional = method == "INVITE" || mode == Mode::Stateless;
         for body in BODIES {
             for status in [183, 200, 302, 404, 486, 603] {
@@ -465,10 +443,7 @@ fn so_does_the_best_of_several_answers() {
 fn a_2xx_that_comes_when_its_transaction_is_over_says_it_too_and_finds_the_connection() {
     let (mut b, alice) = to_phones(Mode::Stateful);
     // Its connection is known by a port that its Via does not name.
-    let alice = Flow {
-        peer: address("10.0.1.1:44444"),
-        ..alice
-    };
+    let alice = Flow { peer: address("10.0.1.1:44444"), ..alice };
     let request = Request::invite().via("10.0.1.1:5060", "z9hG4bKlate").by(Tcp);
     let sent = b.send_on(0, alice, request);
     let at_bob = the(&sent, BOB).clone();
@@ -530,10 +505,7 @@ fn a_length_that_is_wrong_or_said_twice_is_refused_and_noise_is_cut_off() {
     }
     assert_eq!(b.dropped(Drop::BadResponse), dropped + 2);
     // What stands behind the body is no next message on the stream.
-    let ok = [
-        at_bob.answer(200).body("sdp").bytes(),
-        b"BYE sip:alice@10.0.1.1 SIP/2.0\r\n\r\n".to_vec(),
-    ];
+    let ok = [at_bob.answer(200).body("sdp").bytes(), b"BYE sip:alice@10.0.1.1 SIP/2.0\r\n\r\n".to_vec()];
     assert_length(&only(b.send(BOB, ok.concat())), "sdp");
 }
 
@@ -549,10 +521,7 @@ const PREFERRED: &str = "P-Preferred-Identity: <sip:ceo@example.com>";
 
 fn trusting(networks: &[(&str, u8)]) -> Bench {
     let mut b = Bench::with(|settings| {
-        let network = |(address, prefix): &(&str, u8)| Network {
-            address: address.parse().unwrap(),
-            prefix: *prefix,
-        };
+        let network = |(address, prefix): &(&str, u8)| Network { address: address.parse().unwrap(), prefix: *prefix };
         settings.limits.trusted_sources = networks.iter().map(network).collect();
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
@@ -811,17 +780,9 @@ fn our_302_to_an_invite_is_repeated_until_its_ack_comes() {
 
 #[test]
 fn by_a_route_in_a_dialog_and_from_another_port_it_is_the_same() {
-    for action in [
-        Action::Redirect(vec![]),
-        Action::Redirect(vec![b"sip:elsewhere.example".to_vec()]),
-    ] {
-        let mut b = redirecting(|settings| {
-            settings.routes = vec![Route {
-                methods: vec![b"INVITE".to_vec()],
-                ..route(action)
-            }]
-            .into()
-        });
+    for action in [Action::Redirect(vec![]), Action::Redirect(vec![b"sip:elsewhere.example".to_vec()])] {
+        let mut b =
+            redirecting(|settings| settings.routes = vec![Route { methods: vec![b"INVITE".to_vec()], ..route(action) }].into());
         for request in [
             Request::invite().set("Via", "SIP/2.0/UDP 10.0.1.1:5060;rport;branch=z9hG4bKa"),
             Request::invite().to("<sip:bob@example.com>;tag=callee"),
@@ -850,10 +811,9 @@ fn over_a_stream_without_state_and_to_other_requests_it_leaves_once() {
     assert_eq!((answer.status(), b.server_transactions()), (302, before));
     b.assert_quiet();
 
-    for change in [
-        (|settings: &mut Settings| settings.proxy.mode = Mode::Stateless) as fn(&mut Settings),
-        |settings| settings.per_core.transactions = 0,
-    ] {
+    for change in [(|settings: &mut Settings| settings.proxy.mode = Mode::Stateless) as fn(&mut Settings), |settings| {
+        settings.per_core.transactions = 0
+    }] {
         let mut b = redirecting(change);
         let request = Request::invite();
         let answer = b.send_for_one(ALICE, &request);
@@ -868,11 +828,7 @@ fn over_a_stream_without_state_and_to_other_requests_it_leaves_once() {
 fn a_refusal_takes_no_memory() {
     let mut b = redirecting(|settings| settings.auth.challenge_proxy = true);
     let before = b.server_transactions();
-    for (uri, status) in [
-        ("sip:nobody@example.com", 404),
-        ("sip:x@elsewhere.example", 404),
-        ("sip:bob@example.com", 407),
-    ] {
+    for (uri, status) in [("sip:nobody@example.com", 404), ("sip:x@elsewhere.example", 404), ("sip:bob@example.com", 407)] {
         let mut request = Request::new("INVITE", uri);
         if status == 404 {
             request = request.from("<sip:x@elsewhere.example>;tag=x");
@@ -926,10 +882,7 @@ fn in_a_dialog_that_began_by_sip_a_sips_target_can_be_acknowledged_and_hung_up_o
                 let request = in_dialog(method, transport, &routes, &call_id);
                 let sent = b.send_on(0, alice, request);
                 let at_bob = the(&sent, "10.0.1.2:5061");
-                assert_eq!(
-                    (at_bob.method(), at_bob.uri(), at_bob.flow.transport),
-                    (method, "sips:bob@10.0.1.2", Tls)
-                );
+                assert_eq!((at_bob.method(), at_bob.uri(), at_bob.flow.transport), (method, "sips:bob@10.0.1.2", Tls));
             }
         }
     }
@@ -945,9 +898,7 @@ fn outside_of_one_and_where_tls_was_promised_no_method_passes() {
         });
         // The dialog began by SIPS: our Route says so.
         let alice = b.open(Tls, 0, 1, ALICE);
-        let request = Request::new("INVITE", "sips:bob@10.0.1.2")
-            .by(Tls)
-            .add("Contact: <sips:alice@10.0.1.1>");
+        let request = Request::new("INVITE", "sips:bob@10.0.1.2").by(Tls).add("Contact: <sips:alice@10.0.1.1>");
         let sent = b.send_on(0, alice, &request);
         let at_bob = the(&sent, "10.0.1.2:5061").clone();
         let routes: Vec<String> = at_bob.all("Record-Route").iter().map(|r| r.to_string()).collect();
@@ -996,10 +947,7 @@ fn a_sips_target_without_tls_is_not_reached_in_clear() {
             480 => "Contact: <sip:bob@192.168.0.5:5060>",
             _ => "Contact: <sip:bob@10.0.1.2:5060>",
         };
-        let register = Request::new("REGISTER", "sip:example.com")
-            .set("Via", via)
-            .to("<sip:bob@example.com>")
-            .add(contact);
+        let register = Request::new("REGISTER", "sip:example.com").set("Via", via).to("<sip:bob@example.com>").add(contact);
         assert_eq!(b.send_for_one(BOB, register).status(), 200);
         let (routes, call_id) = plain_dialog(&mut b, alice);
         let dropped = b.dropped(Drop::StrayAck);

@@ -29,12 +29,7 @@ fn quoted(name: &str) -> String {
 
 /// Credentials of a user whose name may need quoting.
 pub fn credentials(user: &str, password: &str, uri: &str, method: &str, challenge: &str) -> String {
-    let client = Client {
-        user: user.to_owned().leak(),
-        password: password.to_owned().leak(),
-        uri: uri.to_owned().leak(),
-        ..BOBS
-    };
+    let client = Client { user: user.to_owned().leak(), password: password.to_owned().leak(), uri: uri.to_owned().leak(), ..BOBS };
     let line = client.answer(challenge, method, "");
     let (raw, escaped) = (format!("username=\"{user}\""), quoted(user));
     line.replace(&raw, &format!("username=\"{escaped}\""))
@@ -99,13 +94,7 @@ fn a_name_of_ours_is_asked_for_however_it_is_spelled() {
         }
     }
     // No address, as some libraries would read it.
-    for from in [
-        "sip:ceo@10.0.1",
-        "sip:ceo@0x0a.0.0.1",
-        "sip:ceo@0x0a000001",
-        "sip:ceo@167772161.",
-        "sip:ceo@10.0.0.0x1:5060",
-    ] {
+    for from in ["sip:ceo@10.0.1", "sip:ceo@0x0a.0.0.1", "sip:ceo@0x0a000001", "sip:ceo@167772161.", "sip:ceo@10.0.0.0x1:5060"] {
         let answer = b.send_for_one(ALICE, invite().from(&format!("<{from}>;tag=a")));
         assert_eq!(answer.status(), 400, "{from}: {answer}");
     }
@@ -328,11 +317,7 @@ fn who_has_no_hash_is_as_unknown_as_anybody() {
         more.iter().for_each(|entry| users.insert(entry));
         Arc::new(users)
     };
-    let bare = Entry {
-        name: b"bare",
-        domain: b"example.com",
-        ..Entry::default()
-    };
+    let bare = Entry { name: b"bare", domain: b"example.com", ..Entry::default() };
     let mut b = registrar();
     for users in [users(&[]), users(&[bare])] {
         b.cores[0].handle_users(users);
@@ -411,20 +396,11 @@ fn a_route_for_users_takes_nobody_who_has_not_proved_to_be_one() {
                 settings.proxy.mode = mode;
             });
             for method in ["INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "REGISTER"] {
-                for from in [
-                    "sip:ceo@example.org",
-                    "tel:+4930123456",
-                    "sip:alice@example.com.example.org",
-                    "urn:service:sos",
-                ] {
+                for from in ["sip:ceo@example.org", "tel:+4930123456", "sip:alice@example.com.example.org", "urn:service:sos"] {
                     let answer = b.send_for_one(ALICE, dial(method, from));
                     assert_eq!(answer.status(), 403, "{method} from {from}: {answer}");
                 }
-                for from in [
-                    "sip:alice@example.com",
-                    "sip:alice@10.0.0.1:99",
-                    "sip:anonymous@anonymous.invalid",
-                ] {
+                for from in ["sip:alice@example.com", "sip:alice@10.0.0.1:99", "sip:anonymous@anonymous.invalid"] {
                     let answer = b.send_for_one(ALICE, dial(method, from));
                     assert_eq!(answer.status(), 407, "{method} from {from}: {answer}");
                 }
@@ -502,10 +478,7 @@ fn a_call_through_a_route_for_users_can_be_held_and_ended() {
         .to("<sip:alice@example.com>;tag=a")
         .call_id(&call_id)
         .cseq(1);
-    let hangs_up = at_gateway
-        .all("Record-Route")
-        .iter()
-        .fold(hangs_up, |bye, route| bye.top(&format!("Route: {route}")));
+    let hangs_up = at_gateway.all("Record-Route").iter().fold(hangs_up, |bye, route| bye.top(&format!("Route: {route}")));
     assert_eq!(the(&b.send(GATEWAY, hangs_up), ALICE).method(), "BYE");
 }
 
@@ -539,11 +512,7 @@ fn a_user_who_forwards_to_a_number_lets_nobody_out() {
 #[test]
 fn a_registration_by_a_route_for_users_is_asked() {
     let mut b = gateway(|settings| {
-        let registering = Route {
-            methods: vec![b"REGISTER".to_vec()],
-            users_only: true,
-            ..route(Action::Location)
-        };
+        let registering = Route { methods: vec![b"REGISTER".to_vec()], users_only: true, ..route(Action::Location) };
         settings.routes.change(|routes| routes[0] = registering);
     });
     assert_eq!(b.send_for_one(BOB, register()).status(), 401);
@@ -592,18 +561,12 @@ fn an_invite_that_found_nobody_authorises_no_other() {
         b.register("bob", "<sip:bob@10.0.1.2:5060>");
         let nobody = "sip:nobody@example.com";
         let request = invite();
-        let request = Request {
-            uri: nobody.into(),
-            ..request
-        };
+        let request = Request { uri: nobody.into(), ..request };
         let asked = challenge(&b.send_for_one(ALICE, request.clone()), "SHA-256");
         let line = credentials("alice", "a", nobody, "INVITE", &asked);
         let tried = request.add(&format!("Proxy-Authorization: {line}"));
         assert_eq!(b.send_for_one(ALICE, tried.clone()).status(), 404);
-        let other = Request {
-            uri: "sip:bob@example.com".into(),
-            ..tried
-        };
+        let other = Request { uri: "sip:bob@example.com".into(), ..tried };
         let answer = b.send_for_one(ALICE, other);
         let expected = match check_uri {
             UriCheck::Off => 407,
@@ -635,11 +598,7 @@ fn a_nonce_of_an_earlier_run_is_stale_and_binds_nothing() {
 fn a_nonce_outlives_other_settings() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "SHA-256");
-    let mut settings = Settings {
-        domains: vec![b"example.com".to_vec()],
-        listeners: vec![listener(PROXY)],
-        ..Settings::default()
-    };
+    let mut settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
     settings.auth.challenge_register = true;
     b.cores[0].handle_config(Arc::new(settings));
     assert_eq!(register_with(&mut b, &BOBS, &asked).status(), 200);
@@ -650,10 +609,7 @@ fn a_nonce_outlives_other_settings() {
 /// What an INVITE for bob with credentials for `uri` gets: 0 where it is relayed.
 fn called_with(b: &mut Bench, uri: &str) -> u16 {
     let asked = call(b);
-    let client = Client {
-        uri: uri.to_owned().leak(),
-        ..ALICES
-    };
+    let client = Client { uri: uri.to_owned().leak(), ..ALICES };
     let sent = b.send(ALICE, invite_with(&client, &asked));
     let status = |sent: &Sent| match to(std::slice::from_ref(sent), BOB).len() {
         1 => 0,
@@ -687,11 +643,8 @@ fn credentials_are_good_for_the_uri_that_they_were_made_for() {
     let checks = [UriCheck::Strict, UriCheck::Address, UriCheck::Off];
     for (place, check) in checks.into_iter().enumerate() {
         let mut b = proxy();
-        let mut settings = Settings {
-            domains: vec![b"example.com".to_vec()],
-            listeners: vec![listener(PROXY)],
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.auth.challenge_proxy = true;
         settings.auth.check_uri = check;
         b.cores[0].handle_config(Arc::new(settings));
@@ -714,10 +667,7 @@ fn a_register_may_be_signed_for_its_address_of_record_and_no_other() {
         ("sip:bob@example.org", 400),
     ] {
         let asked = challenge(&ask(&mut b), "SHA-256");
-        let client = Client {
-            uri: uri.to_owned().leak(),
-            ..BOBS
-        };
+        let client = Client { uri: uri.to_owned().leak(), ..BOBS };
         let answer = register_with(&mut b, &client, &asked);
         assert_eq!(answer.status(), status, "{uri}: {answer}");
         assert_eq!(answer.header("Contact").is_some(), status == 200);

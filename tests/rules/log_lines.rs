@@ -81,10 +81,7 @@ fn bench() -> Bench {
 
 fn relay(hops: &[&str]) -> Bench {
     lines();
-    let relay = Route {
-        methods: vec![b"INVITE".to_vec()],
-        ..route(Action::Relay(hops.iter().map(|at| hop(at)).collect()))
-    };
+    let relay = Route { methods: vec![b"INVITE".to_vec()], ..route(Action::Relay(hops.iter().map(|at| hop(at)).collect())) };
     Bench::with(|settings| settings.routes = vec![relay].into())
 }
 
@@ -107,10 +104,7 @@ fn a_line_names_its_subject_and_its_call() {
     lines();
     let challenge = auth::call(&mut b);
     lines();
-    let wrong = auth::Client {
-        password: "wrong",
-        ..auth::ALICES
-    };
+    let wrong = auth::Client { password: "wrong", ..auth::ALICES };
     b.send(ALICE, auth::invite_with(&wrong, &challenge).call_id("guess@a"));
     let (target, call_id, text) = line();
     assert_eq!((target.as_str(), call_id.as_str()), ("auth", "guess@a"));
@@ -143,10 +137,7 @@ fn a_response_with_our_via_alone_is_told() {
         });
         b.send(BOB, answer);
         let lines = lines();
-        assert!(
-            lines.iter().all(|line| line.call_id.as_deref() == Some("via@a")),
-            "{lines:#?}"
-        );
+        assert!(lines.iter().all(|line| line.call_id.as_deref() == Some("via@a")), "{lines:#?}");
         assert!(lines[0].text.ends_with("bad_response: its only Via is ours"), "{lines:#?}");
         b = bench();
     }
@@ -175,9 +166,7 @@ fn an_ack_that_goes_nowhere_is_told() {
         ("sip:10.0.0.1:5060", "No User In Request-URI"),
         ("sip:bob@example.com", "of no transaction and no dialog"),
     ] {
-        let ack = Request::new("ACK", uri)
-            .call_id("ack@a")
-            .to("<sip:bob@example.com>;tag=callee");
+        let ack = Request::new("ACK", uri).call_id("ack@a").to("<sip:bob@example.com>;tag=callee");
         assert!(b.send(ALICE, ack).is_empty());
         let (target, call_id, text) = line();
         assert_eq!((target.as_str(), call_id.as_str()), ("routing", "ack@a"));
@@ -203,10 +192,7 @@ fn a_failover_and_an_answer_of_our_own_are_told() {
     let told = of_the_call();
     assert_eq!(told.len(), 1, "{told:#?}");
     let text = &told[0].text;
-    assert!(
-        text.ends_with("branch to 10.0.5.1:5080 over UDP failed: answered 503 Service Unavailable"),
-        "{text}"
-    );
+    assert!(text.ends_with("branch to 10.0.5.1:5080 over UDP failed: answered 503 Service Unavailable"), "{text}");
     let at_spare = the(&sent, SPARE).clone();
     b.send(SPARE, at_spare.answer(503));
     let told = of_the_call();
@@ -255,29 +241,12 @@ fn timers_that_fire_are_told_as_such() {
     b.send(ALICE, Request::new("INVITE", "sip:1@carrier.example").call_id("t@a"));
     b.notes.clear();
     b.tick(600);
-    assert_eq!(
-        b.notes,
-        [(
-            NoteKind::Timer,
-            "t@a".to_owned(),
-            "timer A: INVITE sent again to 10.0.5.1:5080".to_owned()
-        )]
-    );
+    assert_eq!(b.notes, [(NoteKind::Timer, "t@a".to_owned(), "timer A: INVITE sent again to 10.0.5.1:5080".to_owned())]);
     b.notes.clear();
     b.tick(40_000);
     let of_b = b.notes.iter().find(|(_, _, text)| text.starts_with("timer B"));
-    assert_eq!(
-        of_b.unwrap(),
-        &(
-            NoteKind::Timer,
-            "t@a".into(),
-            "timer B: nothing final from 10.0.5.1:5080".into()
-        )
-    );
-    let own = b
-        .notes
-        .iter()
-        .any(|(_, _, text)| text.ends_with("answered 408 Request Timeout"));
+    assert_eq!(of_b.unwrap(), &(NoteKind::Timer, "t@a".into(), "timer B: nothing final from 10.0.5.1:5080".into()));
+    let own = b.notes.iter().any(|(_, _, text)| text.ends_with("answered 408 Request Timeout"));
     assert!(own, "{:#?}", b.notes);
     // While a phone rings for ever.
     b.notes.clear();

@@ -56,11 +56,8 @@ fn a_cancel_and_an_ack_match_however_their_sent_by_is_written() {
         ("TCP 10.0.1.1:5060", "TCP 10.0.1.1"),
         ("UDP [::ffff:10.0.1.1]", "UDP [::ffff:a00:101]"),
     ] {
-        let with = |request: &Request, sent_by: &str| {
-            request
-                .clone()
-                .set("Via", &format!("SIP/2.0/{sent_by};rport;branch=z9hG4bKfixed"))
-        };
+        let with =
+            |request: &Request, sent_by: &str| request.clone().set("Via", &format!("SIP/2.0/{sent_by};rport;branch=z9hG4bKfixed"));
         let mut b = bench();
         let (request, at_bob) = ringing(&mut b, &format!("SIP/2.0/{of_invite}"));
         // Its repetition is one.
@@ -276,11 +273,9 @@ fn without_state_a_branch_that_is_used_again_leaves_with_another_of_ours() {
     let answer = Text::new(&Request::invite().bytes());
     assert_eq!(branch(b.send(ALICE, request.ack(&answer))), first);
     assert_eq!(branch(b.send(ALICE, request.cancel())), first);
-    for other in [
-        request.clone().call_id("another"),
-        request.clone().cseq(7),
-        request.clone().from("<sip:alice@example.com>;tag=x"),
-    ] {
+    for other in
+        [request.clone().call_id("another"), request.clone().cseq(7), request.clone().from("<sip:alice@example.com>;tag=x")]
+    {
         assert_ne!(branch(b.send(ALICE, &other)), first);
         assert_ne!(branch(b.send(ALICE, other.cancel())), first);
     }
@@ -436,16 +431,8 @@ fn a_serial_search_goes_on_behind_a_next_hop_whose_answer_names_nobody() {
 fn what_a_proxy_does_not_need_of_a_response_kills_no_call() {
     // What is changed in the answer, and what of it must arrive.
     let edits: &[(&str, &str, &str)] = &[
-        (
-            "To: ",
-            "To: <sip:bob@example.com>;tag=callee;tag=callee\r\nX: ",
-            "To: <sip:bob@example.com>;tag=callee;tag=callee",
-        ),
-        (
-            "To: ",
-            "To: <sip:bob@example.com>;tag=one;tag=other\r\nX: ",
-            ";tag=one;tag=other",
-        ),
+        ("To: ", "To: <sip:bob@example.com>;tag=callee;tag=callee\r\nX: ", "To: <sip:bob@example.com>;tag=callee;tag=callee"),
+        ("To: ", "To: <sip:bob@example.com>;tag=one;tag=other\r\nX: ", ";tag=one;tag=other"),
         (";tag=callee", ";tag=", ";tag="),
         (";tag=callee", ";tag", ";tag"),
         (";tag=callee", "", "To: "),
@@ -514,14 +501,8 @@ fn a_method_that_differs_in_case_alone_is_another_one_and_its_answer_its_own() {
 
 #[test]
 fn header_lines_that_nobody_can_read_are_left_out_of_a_response() {
-    for line in [
-        "no colon at all",
-        "Content Length: 9",
-        "Content-Length\u{1}: 9",
-        ": empty",
-        "Vi\u{e4}: x",
-        "bad\r\n  folded: yes",
-    ] {
+    for line in ["no colon at all", "Content Length: 9", "Content-Length\u{1}: 9", ": empty", "Vi\u{e4}: x", "bad\r\n  folded: yes"]
+    {
         for status in [180, 200, 486] {
             for place in ["Via: ", "From: ", "Content-Length: "] {
                 let mut b = bench();
@@ -594,12 +575,7 @@ fn a_request_behind_what_is_not_sip_is_answered_and_not_processed() {
     let alice = b.open(Transport::Tcp, 0, 1, ALICE);
     let request = Request::new("MESSAGE", "sip:bob@example.com").by(Transport::Tcp);
     let bytes = |junk: &str, request: &Request| [junk.as_bytes(), &request.bytes()].concat();
-    for junk in [
-        "HELLO\r\n",
-        "\r\r\nHELLO\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "SIP/2.0 200 OK?\r\n",
-    ] {
+    for junk in ["HELLO\r\n", "\r\r\nHELLO\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "SIP/2.0 200 OK?\r\n"] {
         let sent = b.unframed(alice, &bytes(junk, &request), Fault::NotSip);
         let answer = only(sent);
         assert_eq!((answer.gist().as_str(), answer.flow), ("400 MESSAGE", alice));

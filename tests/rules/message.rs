@@ -33,12 +33,7 @@ impl Request {
             format!("Call-ID: call{n}"),
             format!("CSeq: 1 {method}"),
         ];
-        Request {
-            method: method.into(),
-            uri: uri.into(),
-            lines: lines.into(),
-            body: Vec::new(),
-        }
+        Request { method: method.into(), uri: uri.into(), lines: lines.into(), body: Vec::new() }
     }
 
     /// An INVITE for Bob with a body.
@@ -175,10 +170,8 @@ pub struct Text {
 
 impl Text {
     pub fn new(bytes: &[u8]) -> Text {
-        let end = bytes
-            .windows(4)
-            .position(|w| w == b"\r\n\r\n")
-            .unwrap_or_else(|| panic!("no end: {}", String::from_utf8_lossy(bytes)));
+        let end =
+            bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("no end: {}", String::from_utf8_lossy(bytes)));
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         // Folded lines belong to the one before.
         let head = head.replace("\r\n ", "  ").replace("\r\n\t", "  ");
@@ -190,12 +183,7 @@ impl Text {
                 (name.trim().to_string(), value.trim().to_string())
             })
             .collect();
-        Text {
-            bytes: bytes.to_vec(),
-            start_line,
-            headers,
-            body: bytes[end + 4..].to_vec(),
-        }
+        Text { bytes: bytes.to_vec(), start_line, headers, body: bytes[end + 4..].to_vec() }
     }
 
     /// 0 for a request.
@@ -276,14 +264,11 @@ impl Text {
         lines.push(format!("To: {}", value("To")));
         lines.push(format!("Call-ID: {}", value("Call-ID")));
         lines.push(format!("CSeq: {}", value("CSeq")));
-        Answer {
-            status,
-            reason: "Whatever".into(),
-            lines,
-            tag: String::new(),
-            body: String::new(),
-        }
-        .tag(if status == 100 { "" } else { "callee" })
+        Answer { status, reason: "Whatever".into(), lines, tag: String::new(), body: String::new() }.tag(if status == 100 {
+            ""
+        } else {
+            "callee"
+        })
     }
 }
 
@@ -323,10 +308,7 @@ impl Answer {
     pub fn tag(mut self, tag: &str) -> Answer {
         if !self.tag.is_empty() {
             let old = format!(";tag={}", self.tag);
-            self.lines
-                .iter_mut()
-                .filter(|line| line.starts_with("To:"))
-                .for_each(|line| *line = line.replace(&old, ""));
+            self.lines.iter_mut().filter(|line| line.starts_with("To:")).for_each(|line| *line = line.replace(&old, ""));
         }
         let to = self.lines.iter_mut().find(|line| line.starts_with("To:"));
         if let Some(to) = to {

@@ -23,10 +23,7 @@ pub struct Zone {
 
 impl Zone {
     pub fn new(lines: &str) -> Zone {
-        let mut zone = Zone {
-            ttl_ms: 60_000,
-            ..Zone::default()
-        };
+        let mut zone = Zone { ttl_ms: 60_000, ..Zone::default() };
         for line in lines.lines().map(str::trim).filter(|l| !l.is_empty()) {
             let (name, rest) = line.split_once(' ').unwrap();
             let (kind, data) = rest.split_once(' ').unwrap();
@@ -43,14 +40,8 @@ impl Zone {
         self.answered.push(format!("{kind} {name}"));
         let ttl_ms = self.ttl_ms;
         let outcome = match self.records.get(&(name.clone(), kind)) {
-            Some(lines) => Outcome::Found {
-                records: records(question.kind, lines),
-                ttl_ms,
-            },
-            None => Outcome::Nothing {
-                exists: self.records.keys().any(|(own, _)| *own == name),
-                ttl_ms,
-            },
+            Some(lines) => Outcome::Found { records: records(question.kind, lines), ttl_ms },
+            None => Outcome::Nothing { exists: self.records.keys().any(|(own, _)| *own == name), ttl_ms },
         };
         Answer { question, outcome }
     }
@@ -91,13 +82,7 @@ fn records(kind: RecordType, lines: &[String]) -> Records {
             .collect(),
         ),
         RecordType::Srv => Records::Srv(
-            all.map(|f| Srv {
-                priority: number(&f[0]),
-                weight: number(&f[1]),
-                port: number(&f[2]),
-                target: name(&f[3]),
-            })
-            .collect(),
+            all.map(|f| Srv { priority: number(&f[0]), weight: number(&f[1]), port: number(&f[2]), target: name(&f[3]) }).collect(),
         ),
         RecordType::A | RecordType::Aaaa => Records::Addresses(all.map(|f| f[0].parse().expect("an address")).collect()),
     }
@@ -228,10 +213,7 @@ fn a_named_transport_asks_for_its_srv_records_and_a_port_for_addresses() {
         // Without SRV records the name is a host's.
         ("sip:x@udp.example.net;transport=tcp", "TCP 10.0.9.3:5060"),
         // TARGET is the maddr; what must be proved is still the host.
-        (
-            "sip:x@nowhere.example;maddr=udp.example.net;transport=tls",
-            "TLS 10.0.9.3:5061 as nowhere.example",
-        ),
+        ("sip:x@nowhere.example;maddr=udp.example.net;transport=tls", "TLS 10.0.9.3:5061 as nowhere.example"),
     ] {
         assert_eq!(goes_to(&mut b, &mut zone, uri), way, "{uri}");
     }
@@ -249,13 +231,8 @@ fn without_naptr_records_srv_and_without_those_addresses() {
     );
     assert_eq!(goes_to(&mut b, &mut zone, "sip:x@a.example"), "TCP 10.0.9.1:5072");
     // SRV records are asked for all at once: the first of our transports that has some is used.
-    let asked = [
-        "NAPTR a.example",
-        "SRV _sip._udp.a.example",
-        "SRV _sip._tcp.a.example",
-        "SRV _sips._tcp.a.example",
-        "A h.example",
-    ];
+    let asked =
+        ["NAPTR a.example", "SRV _sip._udp.a.example", "SRV _sip._tcp.a.example", "SRV _sips._tcp.a.example", "A h.example"];
     assert_eq!(zone.answered, asked);
     assert_eq!(goes_to(&mut b, &mut zone, "sip:x@h.example"), "UDP 10.0.9.1:5060");
 }
@@ -643,11 +620,7 @@ fn who_waits_too_long_fails_and_spares_are_tried() {
 
     let mut b = Bench::with(|settings| {
         settings.dns.timeout = 1000;
-        settings.routes = vec![route(Action::Relay(vec![
-            by_name("sip:gate.example"),
-            crate::failover::hop(SECOND),
-        ]))]
-        .into();
+        settings.routes = vec![route(Action::Relay(vec![by_name("sip:gate.example"), crate::failover::hop(SECOND)]))].into();
     });
     b.send(ALICE, Request::new("INVITE", "sip:+49301@carrier.example"));
     let sent = b.tick(1000);
@@ -676,12 +649,7 @@ fn the_deadline_is_that_of_the_request_not_of_each_question() {
 fn names_that_lead_nowhere_fail_like_targets_that_cannot_be_reached() {
     let mut b = relaying();
     let mut zone = Zone::new("other.example A 10.0.9.1");
-    for uri in [
-        "sip:x@nowhere.example:5060",
-        "sip:x@nowhere.example",
-        "sip:x@nowhere.example;transport=tcp",
-        "sip:x@a..b:5060",
-    ] {
+    for uri in ["sip:x@nowhere.example:5060", "sip:x@nowhere.example", "sip:x@nowhere.example;transport=tcp", "sip:x@a..b:5060"] {
         assert_eq!(goes_to(&mut b, &mut zone, uri), "500", "{uri}");
     }
     let label = "l".repeat(64);
@@ -748,11 +716,8 @@ pub fn by_name(uri: &str) -> NextHop {
 fn a_route_leads_to_a_name_and_keeps_the_request_uri() {
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(vec![
-            by_name("sip:gate.example;transport=udp"),
-            by_name("sips:safe.example"),
-        ]))]
-        .into();
+        settings.routes =
+            vec![route(Action::Relay(vec![by_name("sip:gate.example;transport=udp"), by_name("sips:safe.example")]))].into();
     });
     let mut zone = Zone::new(
         "_sip._udp.gate.example SRV 1 0 5090 g.example.
@@ -779,10 +744,7 @@ fn the_address_that_a_next_hop_records_has_to_prove_the_name_of_the_conf() {
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
         settings.routes = vec![
-            Route {
-                to_host: Some(b"carrier.example".to_vec().into()),
-                ..route(Action::Relay(vec![by_name("sips:safe.example")]))
-            },
+            Route { to_host: Some(b"carrier.example".to_vec().into()), ..route(Action::Relay(vec![by_name("sips:safe.example")])) },
             route(Action::Relay(Vec::new())),
         ]
         .into();

@@ -6,12 +6,7 @@ use crate::message::{Request, unique};
 use strowger::base::Load;
 use strowger::stack::Element;
 
-const TOO_MUCH: Load = Load {
-    is_behind: true,
-    waits_ms: 120,
-    is_losing: false,
-    shed: 0,
-};
+const TOO_MUCH: Load = Load { is_behind: true, waits_ms: 120, is_losing: false, shed: 0 };
 
 /// The core takes less than comes, for so long.
 fn behind(b: &mut Bench, ms: u64) {
@@ -106,9 +101,7 @@ fn who_was_let_in_and_challenged_is_let_in() {
     assert!(refused(&mut b, CAROL, 1) > 25, "of somebody else");
     let line = auth::ALICES.answer(&nonces[0], "INVITE", "");
     let unasked = || {
-        let request = Request::invite()
-            .from("<sip:a@elsewhere.test>;tag=x")
-            .call_id(&format!("u{}", unique()));
+        let request = Request::invite().from("<sip:a@elsewhere.test>;tag=x").call_id(&format!("u{}", unique()));
         request.add(&format!("Proxy-Authorization: {line}"))
     };
     let passed = (0..30).filter(|_| !b.send(ALICE, unasked()).iter().any(|sent| sent.status() == 503));

@@ -54,9 +54,8 @@ fn answered(b: &mut Bench) -> Sent {
 
 /// A request of the caller within the dialog; `remote` is what the callee gave as contact.
 fn within(at_gate: &Sent, method: &str, remote: &str) -> Request {
-    let mut request = Request::new(method, remote)
-        .to("<sip:bob@example.com>;tag=callee")
-        .call_id(at_gate.header("Call-ID").unwrap());
+    let mut request =
+        Request::new(method, remote).to("<sip:bob@example.com>;tag=callee").call_id(at_gate.header("Call-ID").unwrap());
     for record in at_gate.all("Callers-Route").iter().rev() {
         request = request.add(&format!("Route: {record}"));
     }
@@ -201,9 +200,7 @@ fn the_next_hop_of_the_same_call_has_its_own_and_a_shared_one_is_kept() {
     let mut b = with(|settings| settings.routes.change(Vec::clear));
     for user in ["bob", "desk"] {
         let uri = format!("sip:{user}@{GATE};transport=tcp");
-        b.location
-            .add(Default::default(), b"bob@example.com", uri.as_bytes(), 60)
-            .unwrap();
+        b.location.add(Default::default(), b"bob@example.com", uri.as_bytes(), 60).unwrap();
     }
     let sent = b.send(ALICE, Request::invite());
     let branches: Vec<_> = to(&sent, GATE).into_iter().cloned().collect();
@@ -227,11 +224,8 @@ fn a_route_may_differ_from_the_rest_and_its_dialogs_remember() {
     for (general, special) in [(Outgoing::Reuse, Outgoing::PerCall), (Outgoing::PerCall, Outgoing::Reuse)] {
         let mut b = with(|settings| {
             settings.outgoing = general;
-            let special = Route {
-                to_host: Some(b"far.example".to_vec().into()),
-                outgoing: Some(special),
-                ..settings.routes[0].clone()
-            };
+            let special =
+                Route { to_host: Some(b"far.example".to_vec().into()), outgoing: Some(special), ..settings.routes[0].clone() };
             settings.routes.change(|routes| routes.insert(0, special));
         });
         let at_gate = answered(&mut b);

@@ -141,9 +141,7 @@ fn a_request_that_comes_back_unchanged_is_a_loop_and_one_with_another_uri_is_a_s
     let answer = b.send_for_one(BOB, looped.as_str());
     assert_eq!((answer.status(), answer.to.as_str()), (482, BOB));
     // And forwards it to another user of ours: that is allowed.
-    let spiral = looped
-        .replacen("sip:bob@example.com ", "sip:carol@example.com ", 1)
-        .replace("z9hG4bKloop", "z9hG4bKspiral");
+    let spiral = looped.replacen("sip:bob@example.com ", "sip:carol@example.com ", 1).replace("z9hG4bKloop", "z9hG4bKspiral");
     let sent = b.send(BOB, spiral.as_str());
     assert_eq!(the(&sent, CAROL).method(), "INVITE");
 }
@@ -154,21 +152,13 @@ fn a_spiral_that_only_the_source_tells_from_a_loop_passes_once() {
     let filter = "10.0.3.1:5060";
     let mut b = Bench::with(|settings| {
         let from_filter = Route {
-            from_source: vec![strowger::stack::route::Network {
-                address: "10.0.3.1".parse().unwrap(),
-                prefix: 32,
-            }],
+            from_source: vec![strowger::stack::route::Network { address: "10.0.3.1".parse().unwrap(), prefix: 32 }],
             ..route(Action::Location)
         };
-        let rest = Route {
-            methods: vec![b"INVITE".to_vec()],
-            ..route(Action::Relay(vec![crate::failover::hop(filter)]))
-        };
+        let rest = Route { methods: vec![b"INVITE".to_vec()], ..route(Action::Relay(vec![crate::failover::hop(filter)])) };
         settings.routes = vec![from_filter, rest].into();
     });
-    b.location
-        .add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 3600)
-        .unwrap();
+    b.location.add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 3600).unwrap();
     let sent = b.send(ALICE, Request::invite());
     let at_filter = the(&sent, filter).to_string();
     let back = at_filter.replacen("Via:", "Via: SIP/2.0/UDP 10.0.3.1:5060;branch=z9hG4bKfilter\r\nVia:", 1);
@@ -277,9 +267,7 @@ fn max_forwards_is_added_as_70_where_there_is_none() {
 #[test]
 fn our_record_route_is_the_topmost_wherever_the_sender_put_its_via() {
     let mut b = bench();
-    let invite = Request::invite()
-        .top("Record-Route: <sip:10.0.9.9;lr>")
-        .top("Subject: upside down");
+    let invite = Request::invite().top("Record-Route: <sip:10.0.9.9;lr>").top("Subject: upside down");
     let sent = b.send(ALICE, invite);
     let records = the(&sent, BOB).all("Record-Route");
     assert_eq!(records.len(), 2);
@@ -416,9 +404,7 @@ fn a_domain_that_is_not_ours_is_refused() {
 #[test]
 fn the_domain_and_the_servers_own_address_are_one_and_the_host_is_read_without_case() {
     let mut b = bench();
-    b.location
-        .add(Default::default(), b"bob@10.0.0.1", b"sip:bob@10.0.1.9:5060", 60)
-        .unwrap();
+    b.location.add(Default::default(), b"bob@10.0.0.1", b"sip:bob@10.0.1.9:5060", 60).unwrap();
     for uri in ["sip:bob@EXAMPLE.com", "sip:bob@example.com:5060", "sip:%62ob@example.com;x=y"] {
         let sent = b.send(ALICE, Request::new("MESSAGE", uri));
         assert_eq!(only(sent).to, BOB, "{uri}");
@@ -444,18 +430,11 @@ fn an_own_maddr_is_stripped_with_its_port_and_transport() {
     // §16.4: where the request came by the port and transport that the URI names.
     let mut b = Bench::with(|settings| {
         settings.listeners[0] = listener("10.0.0.1:5070");
-        settings.routes = vec![Route {
-            to_host: Some(b"10.0.7.7".to_vec().into()),
-            ..route(Action::Relay(vec![]))
-        }]
-        .into();
+        settings.routes = vec![Route { to_host: Some(b"10.0.7.7".to_vec().into()), ..route(Action::Relay(vec![])) }].into();
     });
     for (uri, left) in [
         ("sip:x@10.0.7.7:5070;maddr=10.0.0.1", "sip:x@10.0.7.7"),
-        (
-            "sip:x:y@10.0.7.7:5070;a=b;Maddr=10.0.0.1;transport=UDP;c",
-            "sip:x:y@10.0.7.7;a=b;c",
-        ),
+        ("sip:x:y@10.0.7.7:5070;a=b;Maddr=10.0.0.1;transport=UDP;c", "sip:x:y@10.0.7.7;a=b;c"),
     ] {
         let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
         assert_eq!((sent.uri(), sent.to.as_str()), (left, "10.0.7.7:5060"), "{uri}");
@@ -493,11 +472,7 @@ fn a_response_loses_our_via_and_nothing_else() {
     let mut b = bench();
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, BOB);
-    let answer = at_bob
-        .answer(183)
-        .add("X-Odd:  ;;,, \u{fffd}")
-        .add("Contact: <sip:bob@10.0.1.2>")
-        .body("sdp");
+    let answer = at_bob.answer(183).add("X-Odd:  ;;,, \u{fffd}").add("Contact: <sip:bob@10.0.1.2>").body("sdp");
     let before = Text::new(&answer.bytes());
     let after = b.send_for_one(BOB, answer);
     assert_eq!(after.all("Via"), before.all("Via")[1..]);
@@ -507,10 +482,7 @@ fn a_response_loses_our_via_and_nothing_else() {
         route.split(";sc=").next().unwrap().to_string()
     };
     assert_eq!(ours(&after), ours(&before));
-    assert_eq!(
-        lines_without(&after, &["Via", "Record-Route"]),
-        lines_without(&before, &["Via", "Record-Route"])
-    );
+    assert_eq!(lines_without(&after, &["Via", "Record-Route"]), lines_without(&before, &["Via", "Record-Route"]));
     assert_eq!(after.body, b"sdp");
     assert_eq!(after.start_line, before.start_line);
 }

@@ -66,12 +66,7 @@ struct Call {
 
 impl Call {
     fn of(invite: &Request, at_callee: &Sent, ok: &Sent, tag: &str) -> Call {
-        let recorded = |sent: &Sent| {
-            sent.all("Record-Route")
-                .iter()
-                .map(|route| route.to_string())
-                .collect::<Vec<_>>()
-        };
+        let recorded = |sent: &Sent| sent.all("Record-Route").iter().map(|route| route.to_string()).collect::<Vec<_>>();
         Call {
             invite: invite.clone(),
             callers: recorded(ok).into_iter().rev().collect(),
@@ -178,10 +173,7 @@ fn a_bye_without_the_cookie_of_its_call_ends_nothing() {
     // None, another call's, and that of the other side.
     b.send(CAROL, bye.clone().without("Route"));
     b.send(CAROL, routed(bye.clone().without("Route"), &other.callers));
-    b.send(
-        CAROL,
-        routed(bye.clone().without("Route"), &["<sip:10.0.0.1:5060;lr;sc=00000000>".into()]),
-    );
+    b.send(CAROL, routed(bye.clone().without("Route"), &["<sip:10.0.0.1:5060;lr;sc=00000000>".into()]));
     // Its own, in a dialog that is none of this call's.
     b.send(ALICE, bye.clone().to("<sip:bob@example.com>;tag=other"));
     assert_eq!((records(&mut b).len(), calls.answered()), (0, 2));
@@ -222,11 +214,7 @@ fn a_call_whose_bye_is_lost_ends_as_lost() {
     b.tick(30_000);
     let line = record(&mut b);
     assert_eq!((&line["end"], &line["status"]), (&"lost".into(), &200.into()));
-    assert_eq!(
-        line["tried"].as_array().unwrap().len(),
-        1,
-        "no copy of a re-INVITE is an attempt"
-    );
+    assert_eq!(line["tried"].as_array().unwrap().len(), 1, "no copy of a re-INVITE is an attempt");
     b.assert_quiet();
 }
 
@@ -267,10 +255,7 @@ fn when_two_phones_answer_at_once_the_call_goes_on_behind_the_bye_to_one() {
     let (at_bob, at_carol) = (the(&sent, BOB).clone(), the(&sent, CAROL).clone());
     let sent = b.send(BOB, at_bob.answer(200).tag("bob").add(CONTACT));
     let first = Call::of(&invite, &at_bob, the(&sent, ALICE), "bob");
-    let sent = b.send(
-        CAROL,
-        at_carol.answer(200).tag("carol").add("Contact: <sip:bob@10.0.1.3:5060>"),
-    );
+    let sent = b.send(CAROL, at_carol.answer(200).tag("carol").add("Contact: <sip:bob@10.0.1.3:5060>"));
     let mut second = Call::of(&invite, &at_carol, the(&sent, ALICE), "carol");
     second.invite.uri = "sip:bob@10.0.1.3:5060".into();
     let mut bye = second.by_caller("BYE");
@@ -288,10 +273,7 @@ fn gated(hops: &[&str]) -> (Bench, Arc<Calls>) {
         methods: vec![b"INVITE".to_vec()],
         ..route(Action::Relay(hops.iter().map(|at| hop(at)).collect()))
     };
-    let never = strowger::stack::route::Route {
-        to_user_prefix: Some(b"nobody".to_vec()),
-        ..route(Action::Reject(403))
-    };
+    let never = strowger::stack::route::Route { to_user_prefix: Some(b"nobody".to_vec()), ..route(Action::Reject(403)) };
     bench_with(|settings| settings.routes = vec![never, relay].into())
 }
 
@@ -314,10 +296,7 @@ fn a_record_names_the_route_and_all_next_hops_that_were_tried() {
         {"to": CAROL, "transport": "UDP", "status": 486},
     ]);
     assert_eq!(line["tried"], expected);
-    assert_eq!(
-        (&line["route"], &line["status"], &line["end"]),
-        (&2.into(), &486.into(), &"refused".into())
-    );
+    assert_eq!((&line["route"], &line["status"], &line["end"]), (&2.into(), &486.into(), &"refused".into()));
     b.assert_quiet();
 }
 
@@ -327,10 +306,7 @@ fn an_answer_of_our_own_ends_a_call_as_any_does() {
     b.send(ALICE, Request::new("INVITE", "sip:+4930123@carrier.example"));
     b.tick(40_000);
     let line = record(&mut b);
-    assert_eq!(
-        (&line["status"], &line["tried"][0]["failure"]),
-        (&408.into(), &"no response".into())
-    );
+    assert_eq!((&line["status"], &line["tried"][0]["failure"]), (&408.into(), &"no response".into()));
     let sent = b.send(ALICE, Request::new("INVITE", "sip:+4930124@carrier.example"));
     let at_gate = the(&sent, GATE).clone();
     b.send(GATE, at_gate.answer(503));
@@ -374,10 +350,7 @@ fn a_redirection_and_a_cancelled_call_leave_theirs() {
             None => b.tick(200_000),
         };
         let line = record(&mut b);
-        assert_eq!(
-            (&line["status"], &line["end"]),
-            (&status.unwrap_or(487).into(), &"cancelled".into())
-        );
+        assert_eq!((&line["status"], &line["end"]), (&status.unwrap_or(487).into(), &"cancelled".into()));
         assert_eq!(line["ringing_ms"], 0);
     }
     b.assert_quiet();
@@ -425,12 +398,7 @@ fn a_challenge_is_no_call_and_the_user_who_proves_itself_is_named() {
     let sent = b.send(ALICE, auth::invite_with(&auth::ALICES, &challenge));
     let at_bob = the(&sent, BOB).clone();
     // One further on asks for a password too: the caller comes again.
-    b.send(
-        BOB,
-        at_bob
-            .answer(407)
-            .add("Proxy-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\""),
-    );
+    b.send(BOB, at_bob.answer(407).add("Proxy-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\""));
     assert!(calls.is_empty() && records(&mut b).is_empty());
     let challenge = auth::call(&mut b);
     let sent = b.send(ALICE, auth::invite_with(&auth::ALICES, &challenge));
@@ -447,11 +415,7 @@ fn what_opens_no_call_leaves_no_record() {
         b.send(BOB, the(&sent, BOB).answer(200));
     }
     // What goes nowhere begins no call.
-    assert_eq!(
-        b.send_for_one(ALICE, Request::new("INVITE", "sip:nobody@example.com"))
-            .status(),
-        404
-    );
+    assert_eq!(b.send_for_one(ALICE, Request::new("INVITE", "sip:nobody@example.com")).status(), 404);
     assert!(calls.is_empty());
     b.assert_quiet();
     assert!(records(&mut b).is_empty());
@@ -498,10 +462,7 @@ fn a_connection_that_breaks_is_named_as_what_it_is() {
 /// What was counted of one next hop: copies that left, and their ends by code.
 fn counted(b: &Bench, route: u16, target: &str) -> (u64, Vec<(u16, u64)>) {
     let counters = b.cores[0].counters().calls;
-    let row = counters
-        .rows
-        .into_iter()
-        .find(|row| row.route == route && &*row.target == target);
+    let row = counters.rows.into_iter().find(|row| row.route == route && &*row.target == target);
     row.map(|row| (row.attempts, row.codes)).unwrap_or_default()
 }
 

@@ -22,21 +22,14 @@ fn the_contacts_are_answered_best_first_with_their_q() {
     assert_eq!(answer.status(), 302);
     assert_eq!(
         answer.all("Contact"),
-        [
-            "<sip:bob@10.0.1.3:5060>",
-            "<sip:bob@10.0.1.4:5060>;q=0.7",
-            "<sip:bob@10.0.1.2:5060;ob>;q=0.3"
-        ]
+        ["<sip:bob@10.0.1.3:5060>", "<sip:bob@10.0.1.4:5060>;q=0.7", "<sip:bob@10.0.1.2:5060;ob>;q=0.3"]
     );
     // The INVITE again, its answer again; its ACK ends here.
     assert_eq!(b.send_for_one(ALICE, &request).bytes, answer.bytes);
     assert!(b.send(ALICE, request.ack(&answer)).is_empty());
     // A CANCEL finds nothing under way.
     assert!(b.send_for_one(ALICE, request.cancel()).gist().ends_with("CANCEL"));
-    assert_eq!(
-        b.send_for_one(ALICE, Request::new("MESSAGE", "sip:bob@example.com")).status(),
-        302
-    );
+    assert_eq!(b.send_for_one(ALICE, Request::new("MESSAGE", "sip:bob@example.com")).status(), 302);
     b.assert_quiet();
 }
 
@@ -45,9 +38,7 @@ fn nobody_is_redirected_to_whom_he_asked_for() {
     let mut b = bench();
     for contact in ["sip:carol@example.com", "sip:%63arol@EXAMPLE.com"] {
         b.location.remove(Default::default(), b"carol@example.com", None);
-        b.location
-            .add(Default::default(), b"carol@example.com", contact.as_bytes(), 3600)
-            .unwrap();
+        b.location.add(Default::default(), b"carol@example.com", contact.as_bytes(), 3600).unwrap();
         let carol = Request::new("INVITE", "sip:carol@example.com");
         assert_eq!(b.send_for_one(ALICE, carol).status(), 404, "{contact}");
     }
@@ -73,14 +64,8 @@ fn a_redirect_route_answers_its_targets_or_the_registered_contacts() {
     let uris = vec![b"sip:a@other.example".to_vec(), b"tel:+123".to_vec()];
     let mut b = Bench::with(|settings| {
         settings.routes = vec![
-            strowger::stack::route::Route {
-                to_host: Some(b"moved.example".to_vec().into()),
-                ..route(Action::Redirect(uris))
-            },
-            strowger::stack::route::Route {
-                methods: vec![b"INVITE".to_vec()],
-                ..route(Action::Redirect(Vec::new()))
-            },
+            strowger::stack::route::Route { to_host: Some(b"moved.example".to_vec().into()), ..route(Action::Redirect(uris)) },
+            strowger::stack::route::Route { methods: vec![b"INVITE".to_vec()], ..route(Action::Redirect(Vec::new())) },
         ]
         .into();
     });

@@ -78,9 +78,7 @@ fn several_contacts_stand_side_by_side_with_their_q() {
 fn one_phone_may_serve_several_addresses() {
     let mut b = Bench::new();
     for user in ["bob", "robert"] {
-        let request = register()
-            .to(&format!("<sip:{user}@example.com>"))
-            .add(&format!("Contact: {A}"));
+        let request = register().to(&format!("<sip:{user}@example.com>")).add(&format!("Contact: {A}"));
         assert_eq!(send(&mut b, request).0, 200);
     }
     assert_eq!(b.location.bindings(), 2);
@@ -97,17 +95,13 @@ fn one_phone_may_serve_several_addresses() {
 #[test]
 fn the_contacts_own_interval_goes_before_the_header_and_that_before_the_default() {
     let mut b = Bench::with(|settings| settings.registrar.default_expires = 1800);
-    let request = register()
-        .add("Expires: 600")
-        .add("Contact: <sip:a@10.0.1.2>;expires=900, <sip:b@10.0.1.2>");
+    let request = register().add("Expires: 600").add("Contact: <sip:a@10.0.1.2>;expires=900, <sip:b@10.0.1.2>");
     let (_, all) = send(&mut b, request);
     assert_eq!(all, ["<sip:a@10.0.1.2>;expires=900", "<sip:b@10.0.1.2>;expires=600"]);
     let (_, all) = contact(&mut b, "<sip:c@10.0.1.2>");
     assert!(all.contains(&"<sip:c@10.0.1.2>;expires=1800".to_string()));
     // Expires: 0 removes what has no interval of its own.
-    let request = register()
-        .add("Expires: 0")
-        .add("Contact: <sip:a@10.0.1.2>, <sip:b@10.0.1.2>;expires=700, <sip:c@10.0.1.2>");
+    let request = register().add("Expires: 0").add("Contact: <sip:a@10.0.1.2>, <sip:b@10.0.1.2>;expires=700, <sip:c@10.0.1.2>");
     assert_eq!(send(&mut b, request).1, ["<sip:b@10.0.1.2>;expires=700"]);
 }
 
@@ -143,9 +137,7 @@ fn a_malformed_interval_counts_as_an_hour() {
         let (status, all) = contact(&mut b, &format!("{A};expires={asked}"));
         assert_eq!((status, all), (200, vec![format!("{A};expires=3600")]), "{asked}");
     }
-    let request = register()
-        .add("Expires: Thu, 01 Dec 1994 16:00:00 GMT")
-        .add(&format!("Contact: {A}"));
+    let request = register().add("Expires: Thu, 01 Dec 1994 16:00:00 GMT").add(&format!("Contact: {A}"));
     assert_eq!(send(&mut b, request).1, [format!("{A};expires=3600")]);
 }
 
@@ -157,10 +149,7 @@ fn a_star_removes_all_and_only_with_expires_0_and_alone() {
         register().add("Contact: *"),
         register().add("Contact: *").add("Expires: 60"),
         register().add("Contact: *").add("Expires: nonsense"),
-        register()
-            .add("Contact: *")
-            .add("Contact: <sip:a@10.0.1.2>")
-            .add("Expires: 0"),
+        register().add("Contact: *").add("Contact: <sip:a@10.0.1.2>").add("Expires: 0"),
         register().add("Contact: <sip:a@10.0.1.2>, *").add("Expires: 0"),
         register().add("Contact: *, *").add("Expires: 0"),
     ] {
@@ -200,11 +189,7 @@ fn a_register_that_comes_again_changes_nothing_and_is_answered_the_same() {
     assert_eq!((again.status(), contacts(&again)), (200, contacts(&first)));
     b.tick(10_500);
     let again = b.send_for_one(BOB, &request);
-    assert_eq!(
-        contacts(&again),
-        [format!("{A};expires=589")],
-        "the interval is not prolonged"
-    );
+    assert_eq!(contacts(&again), [format!("{A};expires=589")], "the interval is not prolonged");
     assert_eq!(b.location.bindings(), 1);
 }
 
@@ -237,10 +222,7 @@ fn what_has_expired_orders_nothing_any_more() {
     let add = format!("Contact: {A};expires=60");
     send(&mut b, register().cseq(50).add(&add));
     b.tick(60_000);
-    assert_eq!(
-        send(&mut b, register().cseq(1).add(&add)),
-        (200, vec![format!("{A};expires=60")])
-    );
+    assert_eq!(send(&mut b, register().cseq(1).add(&add)), (200, vec![format!("{A};expires=60")]));
     assert_eq!(b.location.bindings(), 1);
     // The memory of a removal ends as well.
     send(&mut b, register().cseq(2).add(&format!("Contact: {A};expires=0")));
@@ -320,9 +302,7 @@ fn more_bindings_than_the_server_holds_are_503_with_retry_after() {
     let mut b = Bench::trusting();
     for n in 0..100 {
         let ten: Vec<_> = (0..10).map(|c| format!("<sip:u{n}@10.0.1.2:{}>", 1000 + c)).collect();
-        let request = register()
-            .to(&format!("<sip:u{n}@example.com>"))
-            .add(&format!("Contact: {}", ten.join(", ")));
+        let request = register().to(&format!("<sip:u{n}@example.com>")).add(&format!("Contact: {}", ten.join(", ")));
         assert_eq!(send(&mut b, request).0, 200);
     }
     assert_eq!(b.location.bindings(), 1000);
@@ -408,13 +388,7 @@ fn rfc_3327_the_path_is_answered_stored_and_becomes_the_route() {
         .add("Path: \"x, y\" <sip:10.0.2.3;lr>")
         .add(&format!("Contact: {A}"));
     let answer = b.send_for_one(BOB, request);
-    assert_eq!(
-        answer.all("Path"),
-        [
-            "<sip:edge.example.net@10.0.2.1;lr>,<sip:10.0.2.2:5080;lr>",
-            "\"x, y\" <sip:10.0.2.3;lr>"
-        ]
-    );
+    assert_eq!(answer.all("Path"), ["<sip:edge.example.net@10.0.2.1;lr>,<sip:10.0.2.2:5080;lr>", "\"x, y\" <sip:10.0.2.3;lr>"]);
     let sent = b.send(ALICE, Request::invite());
     let at_edge = the(&sent, "10.0.2.1:5060");
     assert_eq!(at_edge.uri(), "sip:bob@10.0.1.2:5060");
@@ -450,9 +424,7 @@ fn rfc_3327_each_binding_has_the_path_of_its_own_register() {
 #[test]
 fn rfc_3327_a_path_of_a_strict_router_is_followed_strictly() {
     let mut b = Bench::new();
-    let request = register()
-        .add("Path: <sip:10.0.2.1:5066>, <sip:10.0.2.2;lr>")
-        .add(&format!("Contact: {A}"));
+    let request = register().add("Path: <sip:10.0.2.1:5066>, <sip:10.0.2.2;lr>").add(&format!("Contact: {A}"));
     send(&mut b, request);
     let sent = b.send(ALICE, Request::invite());
     let at = the(&sent, "10.0.2.1:5066");
@@ -484,10 +456,7 @@ fn rfc_5626_the_same_instance_and_reg_id_replace_whatever_the_uri() {
     assert_eq!(contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{ONE};reg-id=2")).1.len(), 2);
     assert_eq!(contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{TWO};reg-id=1")).1.len(), 3);
     // The restarted phone with a new Call-ID still replaces its own.
-    let request = register()
-        .call_id("restarted")
-        .cseq(1)
-        .add(&format!("Contact: <sip:bob@10.0.1.2:3333>;{ONE};reg-id=1"));
+    let request = register().call_id("restarted").cseq(1).add(&format!("Contact: <sip:bob@10.0.1.2:3333>;{ONE};reg-id=1"));
     let (_, all) = send(&mut b, request);
     assert_eq!(all.len(), 3);
     assert!(all.contains(&format!("<sip:bob@10.0.1.2:3333>;expires=3600;{ONE};reg-id=1")));
@@ -535,9 +504,7 @@ fn the_answer_lists_all_bindings_and_keeps_no_transaction() {
 #[test]
 fn the_operators_binding_gives_way_to_the_phones_own() {
     let mut b = Bench::new();
-    b.location
-        .add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 100)
-        .unwrap();
+    b.location.add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 100).unwrap();
     assert_eq!(query(&mut b), [format!("{A};expires=100")]);
     assert_eq!(contact(&mut b, A).1, [format!("{A};expires=3600")]);
     assert_eq!(b.location.bindings(), 1);

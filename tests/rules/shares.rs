@@ -11,10 +11,7 @@ use crate::message::{Request, unique};
 fn bench(trusted: &[&str]) -> Bench {
     let mut b = Bench::with(|settings| {
         settings.per_core.transactions = 200;
-        let network = |address: &&str| Network {
-            address: address.parse().unwrap(),
-            prefix: 32,
-        };
+        let network = |address: &&str| Network { address: address.parse().unwrap(), prefix: 32 };
         settings.limits.trusted_sources = trusted.iter().map(network).collect();
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
@@ -89,9 +86,7 @@ fn registers(b: &mut Bench, user: &str, from: &str) -> u16 {
 #[test]
 fn one_source_leaves_bindings_for_others() {
     let mut b = bench(&[]);
-    let bound = (0..1500)
-        .filter(|n| registers(&mut b, &format!("m{n}"), "10.9.9.9:5060") == 200)
-        .count();
+    let bound = (0..1500).filter(|n| registers(&mut b, &format!("m{n}"), "10.9.9.9:5060") == 200).count();
     assert!((700..=800).contains(&bound), "{bound}");
     assert!(b.limit_hits(Limit::BindingsOfSource) > 0);
     for n in 0..20 {

@@ -47,10 +47,7 @@ fn register(b: &mut Bench, uri: &str, lines: &[&str]) -> (Flow, Sent) {
 fn bob_is_secure(b: &mut Bench) -> Flow {
     let (bob, answer) = register(b, "sips:example.com", &["Contact: <sips:bob@10.0.1.2>"]);
     assert_eq!(answer.status(), 200);
-    assert_eq!(
-        answer.header("Contact").unwrap().split('>').next(),
-        Some("<sips:bob@10.0.1.2")
-    );
+    assert_eq!(answer.header("Contact").unwrap().split('>').next(), Some("<sips:bob@10.0.1.2"));
     bob
 }
 
@@ -163,10 +160,7 @@ fn a_sips_contact_is_bound_only_where_all_is_sips() {
     for (uri, lines) in [
         ("sip:example.com", &["Contact: <sips:bob@10.0.1.2>"][..]),
         ("sips:example.com", &["Contact: <sips:bob@10.0.1.2>, <sip:bob@10.0.1.3>"]),
-        (
-            "sips:example.com",
-            &["Contact: <sips:bob@10.0.1.2>", "Path: <sips:10.0.6.6;lr>, <sip:10.0.6.7;lr>"],
-        ),
+        ("sips:example.com", &["Contact: <sips:bob@10.0.1.2>", "Path: <sips:10.0.6.6;lr>, <sip:10.0.6.7;lr>"]),
     ] {
         let (_, answer) = register(&mut b, uri, lines);
         assert_eq!(answer.status(), 400, "{uri} {lines:?}");
@@ -175,12 +169,7 @@ fn a_sips_contact_is_bound_only_where_all_is_sips() {
     let lines = ["Contact: <sips:bob@10.0.1.2>", "Path: <sips:10.0.6.6;lr>"];
     assert_eq!(register(&mut b, "sips:example.com", &lines).1.status(), 200);
     // A SIP contact may come by either.
-    assert_eq!(
-        register(&mut b, "sips:example.com", &["Contact: <sip:bob@10.0.1.4>"])
-            .1
-            .status(),
-        200
-    );
+    assert_eq!(register(&mut b, "sips:example.com", &["Contact: <sip:bob@10.0.1.4>"]).1.status(), 200);
 }
 
 #[test]
@@ -203,9 +192,7 @@ fn the_sips_version_of_a_contact_replaces_the_sip_version_and_back() {
 fn a_dialog_by_sips_stays_by_tls() {
     let (mut b, alice) = bench();
     let bob = bob_is_secure(&mut b);
-    let request = Request::new("INVITE", "sips:bob@example.com")
-        .by(Tls)
-        .add("Contact: <sips:alice@10.0.1.1>");
+    let request = Request::new("INVITE", "sips:bob@example.com").by(Tls).add("Contact: <sips:alice@10.0.1.1>");
     let sent = b.send_on(0, alice, &request);
     let at_bob = the(&sent, BOB_TLS).clone();
     let record = at_bob.header("Record-Route").unwrap();

@@ -26,11 +26,9 @@ fn large(method: &str, uri: &str) -> Request {
 #[test]
 fn a_large_request_goes_by_tcp_where_the_uri_names_no_transport() {
     let mut b = bench(Action::Relay(vec![]));
-    for (uri, transport) in [
-        ("sip:x@10.0.7.7:5066", Tcp),
-        ("sip:x@10.0.7.7:5066;transport=udp", Udp),
-        ("sip:x@10.0.7.7:5066;transport=tls", Tls),
-    ] {
+    for (uri, transport) in
+        [("sip:x@10.0.7.7:5066", Tcp), ("sip:x@10.0.7.7:5066;transport=udp", Udp), ("sip:x@10.0.7.7:5066;transport=tls", Tls)]
+    {
         let sent = only(b.send(ALICE, large("MESSAGE", uri)));
         assert_eq!((sent.flow.transport, sent.to.as_str()), (transport, "10.0.7.7:5066"), "{uri}");
         let via = format!("SIP/2.0/{} ", transport.name());

@@ -46,12 +46,7 @@ fn nonce(b: &mut Bench, from: &str) -> String {
 /// A REGISTER for bob's address by who claims to be `user`, with a count of its own.
 fn try_with(asked: &str, user: &'static str, password: &'static str) -> Request {
     let nc = unique() as u32;
-    let client = Client {
-        user,
-        password,
-        nc,
-        ..BOBS
-    };
+    let client = Client { user, password, nc, ..BOBS };
     let line = client.answer(asked, "REGISTER", "");
     register().add(&format!("Authorization: {line}"))
 }
@@ -59,9 +54,7 @@ fn try_with(asked: &str, user: &'static str, password: &'static str) -> Request 
 /// What so many wrong passwords for a user are answered.
 fn statuses(b: &mut Bench, from: &str, user: &'static str, count: usize) -> Vec<u16> {
     let asked = nonce(b, from);
-    (0..count)
-        .map(|_| by(b, 0, from, try_with(&asked, user, "wrong")).status())
-        .collect()
+    (0..count).map(|_| by(b, 0, from, try_with(&asked, user, "wrong")).status()).collect()
 }
 
 fn ten_and_no_more() -> Vec<u16> {
@@ -148,11 +141,7 @@ fn a_call_counts_as_a_register_does_and_a_stream_as_a_datagram() {
     let asked = challenge(&call(&mut b, None), "SHA-256");
     let all: Vec<u16> = (1..=30)
         .map(|nc| {
-            let wrong = Client {
-                nc,
-                password: "wrong",
-                ..ALICES
-            };
+            let wrong = Client { nc, password: "wrong", ..ALICES };
             call(&mut b, Some(wrong.answer(&asked, "INVITE", ""))).status()
         })
         .collect();
@@ -162,9 +151,8 @@ fn a_call_counts_as_a_register_does_and_a_stream_as_a_datagram() {
     let flow = b.open(Transport::Tcp, 0, 3, "10.0.1.9:40000");
     // No nonce need come from there: whoever has a connection is there.
     let asked = nonce(&mut b, CAROL);
-    let all: Vec<u16> = (0..30)
-        .map(|_| only(b.send_on(0, flow, try_with(&asked, "bob", "wrong").by(Transport::Tcp))).status())
-        .collect();
+    let all: Vec<u16> =
+        (0..30).map(|_| only(b.send_on(0, flow, try_with(&asked, "bob", "wrong").by(Transport::Tcp))).status()).collect();
     assert_eq!(all, ten_and_no_more());
     let other = b.open(Transport::Tcp, 0, 4, "10.0.1.9:40001");
     let refused = only(b.send_on(0, other, try_with(&asked, "bob", "b").by(Transport::Tcp)));
@@ -248,10 +236,7 @@ fn who_guesses_is_banned_where_the_conf_says_so() {
 fn trusted_sources_and_a_conf_without_a_bound_let_all_be_tried() {
     let (mut b, sources) = guarded(|_| ());
     sources.set_ban_ms(600_000);
-    sources.set_trusted(vec![Network {
-        address: "10.0.1.2".parse().unwrap(),
-        prefix: 32,
-    }]);
+    sources.set_trusted(vec![Network { address: "10.0.1.2".parse().unwrap(), prefix: 32 }]);
     assert_eq!(statuses(&mut b, BOB, "bob", 30), [401; 30]);
     assert_eq!(statuses(&mut b, CAROL, "bob", 30), ten_and_no_more());
     // Forged in a trusted name.
@@ -299,10 +284,7 @@ fn an_address_of_record_is_called_and_registered_so_often_a_second() {
             let user = ["bob", "b%6Fb"][number % 2];
             let request = Request::new("MESSAGE", &format!("sip:{user}@example.com"));
             let sent = b.send(&format!("10.9.0.{}:5060", 1 + number), request);
-            refused += usize::from(
-                sent.iter()
-                    .any(|sent| sent.status() == 480 && sent.header("Retry-After") == Some("1")),
-            );
+            refused += usize::from(sent.iter().any(|sent| sent.status() == 480 && sent.header("Retry-After") == Some("1")));
         }
         assert_eq!(refused, 15, "{mode:?}");
         assert_eq!(b.limit_hits(Limit::PerAor), 15);
@@ -380,10 +362,7 @@ fn scanners_are_answered_nothing_whatever_they_send() {
 
 #[test]
 fn the_first_route_that_matches_decides_and_a_dialog_goes_on() {
-    let network = |address: &str| Network {
-        address: address.parse().unwrap(),
-        prefix: 32,
-    };
+    let network = |address: &str| Network { address: address.parse().unwrap(), prefix: 32 };
     let mut b = Bench::with(|settings| {
         let mut friends = route(Action::Location);
         friends.from_source = vec![network("10.0.1.1"), network("10.0.1.2")];

@@ -67,11 +67,7 @@ fn they_take_its_way_where_a_route_names_only_invite() {
     let gate = "10.0.5.1:5080";
     let mut b = Bench::with(|settings| {
         settings.proxy.mode = Mode::Stateless;
-        settings.routes = vec![Route {
-            methods: vec![b"INVITE".to_vec()],
-            ..route(Action::Relay(vec![hop(gate)]))
-        }]
-        .into();
+        settings.routes = vec![Route { methods: vec![b"INVITE".to_vec()], ..route(Action::Relay(vec![hop(gate)])) }].into();
     });
     let request = Request::new("INVITE", "sip:1@carrier.example");
     let at_gate = only(b.send(ALICE, &request));
@@ -144,9 +140,10 @@ fn responses_whose_branch_it_did_not_make_are_dropped() {
 fn a_loop_is_noticed_without_memory() {
     let mut b = bench();
     let at_bob = only(b.send(ALICE, Request::invite()));
-    let looped = at_bob
-        .to_string()
-        .replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1)
-        .replacen("Via:", "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:", 1);
+    let looped = at_bob.to_string().replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1).replacen(
+        "Via:",
+        "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:",
+        1,
+    );
     assert_eq!(b.send_for_one(BOB, looped.as_str()).status(), 482);
 }

@@ -21,13 +21,7 @@ pub fn hop(transport: Transport, at: &str, host: &str) -> NextHop {
         "" => format!("sip:{at};transport={transport_name}"),
         host => format!("sip:{host}:{port};maddr={ip};transport={transport_name}"),
     };
-    NextHop {
-        identity: 0,
-        uri: uri.parse().unwrap(),
-        address: Some(address),
-        transport,
-        host: host.into(),
-    }
+    NextHop { identity: 0, uri: uri.parse().unwrap(), address: Some(address), transport, host: host.into() }
 }
 
 /// Everything goes to these next hops.
@@ -127,10 +121,9 @@ fn two_requests_to_one_peer_share_a_connection_and_other_names_do_not() {
 #[test]
 fn over_tls_the_peer_must_prove_the_host_of_the_uri_or_the_name_in_the_conf() {
     let mut b = follow();
-    for (uri, host) in [
-        ("sip:x@Far.Example;maddr=10.0.7.8;transport=tls", "far.example"),
-        ("sip:x@10.0.7.7;transport=tls", "10.0.7.7"),
-    ] {
+    for (uri, host) in
+        [("sip:x@Far.Example;maddr=10.0.7.8;transport=tls", "far.example"), ("sip:x@10.0.7.7;transport=tls", "10.0.7.7")]
+    {
         let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
         assert_eq!(sent.host.as_deref(), Some(host), "{uri}");
     }
@@ -189,10 +182,7 @@ fn recorded(came_by: Transport, uri: &str) -> Vec<String> {
             b.send_on(0, flow, request)
         }
     };
-    let invite = sent
-        .iter()
-        .find(|s| s.status() == 0)
-        .unwrap_or_else(|| panic!("{}", show(&sent)));
+    let invite = sent.iter().find(|s| s.status() == 0).unwrap_or_else(|| panic!("{}", show(&sent)));
     let bare = |value: &&str| value.split(";lr;sc=").next().unwrap().to_string();
     invite.all("Record-Route").iter().map(bare).collect()
 }
@@ -244,9 +234,7 @@ fn a_dialog_between_two_transports_leaves_by_the_side_of_its_receiver() {
         }
         request
     };
-    let bye = in_dialog("BYE", "sip:bob@10.0.1.2:5060", &mut routes.iter().rev())
-        .by(Tcp)
-        .to("<sip:bob@example.com>;tag=callee");
+    let bye = in_dialog("BYE", "sip:bob@10.0.1.2:5060", &mut routes.iter().rev()).by(Tcp).to("<sip:bob@example.com>;tag=callee");
     let bye = only(b.send_on(0, alice, bye));
     assert_eq!((bye.to.as_str(), bye.flow.transport, bye.all("Route").len()), (BOB, Udp, 0));
     let bye = in_dialog("BYE", "sip:alice@10.0.1.1:5060;transport=tcp", &mut routes.iter())
@@ -281,9 +269,7 @@ fn a_response_whose_connection_is_gone_goes_to_the_source_at_the_port_of_sent_by
     for (transport, host) in [(Tcp, None), (Tls, Some("alice.example"))] {
         let mut b = follow();
         let alice = b.open(transport, 0, 1, "10.0.1.1:33333");
-        let invite = Request::new("INVITE", "sip:bob@10.0.1.2:5060")
-            .via("Alice.example:5999", "z9hG4bKgone")
-            .by(transport);
+        let invite = Request::new("INVITE", "sip:bob@10.0.1.2:5060").via("Alice.example:5999", "z9hG4bKgone").by(transport);
         let sent = b.send_on(0, alice, &invite);
         let at_bob = the(&sent, BOB).clone();
         assert!(b.lose(alice).is_empty(), "the caller may still be there");
@@ -333,9 +319,7 @@ fn a_stateless_response_goes_back_by_the_connection_that_was_opened_from_there()
     });
     let alice = b.open(Tcp, 0, 1, "10.0.1.1:33333");
     // The port names the connection. Who has not asked for it doesn't get it back in its own Via (RFC 3581 §4): ours keeps it.
-    let request = Request::new("MESSAGE", "sip:x@far.example")
-        .via("10.0.9.9:5060", "z9hG4bKstateless")
-        .by(Tcp);
+    let request = Request::new("MESSAGE", "sip:x@far.example").via("10.0.9.9:5060", "z9hG4bKstateless").by(Tcp);
     let at_gate = only(b.send_on(0, alice, request));
     assert_eq!(at_gate.host.as_deref(), Some("gate.example"));
     let below = at_gate.all("Via")[1];
@@ -443,14 +427,9 @@ fn a_lost_connection_harms_nobody_elses_requests() {
         let sent = b.send(ALICE, Request::new("MESSAGE", uri));
         only(sent)
     };
-    let lost: Vec<_> = (0..5)
-        .map(|n| ask(&mut b, &format!("sip:{n}@10.0.7.7;transport=tcp")))
-        .collect();
-    let others = [
-        ask(&mut b, "sip:x@10.0.7.8;transport=tcp"),
-        ask(&mut b, "sip:x@10.0.7.7;transport=tls"),
-        ask(&mut b, "sip:x@10.0.7.7"),
-    ];
+    let lost: Vec<_> = (0..5).map(|n| ask(&mut b, &format!("sip:{n}@10.0.7.7;transport=tcp"))).collect();
+    let others =
+        [ask(&mut b, "sip:x@10.0.7.8;transport=tcp"), ask(&mut b, "sip:x@10.0.7.7;transport=tls"), ask(&mut b, "sip:x@10.0.7.7")];
     // The middle one of the list has been answered, and so has the last one; the first is the youngest.
     b.send(BOB, lost[2].answer(200));
     b.send(BOB, lost[0].answer(200));

@@ -12,10 +12,7 @@ fn bench() -> Bench {
 }
 
 fn times(sent: &[Sent], peer: &str, gist: &str) -> Vec<u64> {
-    sent.iter()
-        .filter(|s| s.to == peer && s.gist() == gist)
-        .map(|s| s.at)
-        .collect()
+    sent.iter().filter(|s| s.to == peer && s.gist() == gist).map(|s| s.at).collect()
 }
 
 /// An INVITE that has reached Bob.
@@ -152,16 +149,10 @@ fn timer_e_doubles_up_to_t2_and_timer_f_ends_it_in_silence() {
     let mut b = bench();
     let at_bob = only(b.send(ALICE, Request::new("MESSAGE", "sip:bob@example.com")));
     let sent = b.tick(40_000);
-    assert_eq!(
-        times(&sent, BOB, "MESSAGE"),
-        [500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]
-    );
+    assert_eq!(times(&sent, BOB, "MESSAGE"), [500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]);
     assert_eq!(to(&sent, BOB)[0].bytes, at_bob.bytes);
     // RFC 4320 §4.2: no 408 to a non-INVITE. §4.1: a 100 at T2's time, 3.5 s after the request, and only then.
-    assert_eq!(
-        when(&sent.iter().filter(|s| s.to == ALICE).cloned().collect::<Vec<_>>()),
-        [(3500, "100 MESSAGE".to_string())]
-    );
+    assert_eq!(when(&sent.iter().filter(|s| s.to == ALICE).cloned().collect::<Vec<_>>()), [(3500, "100 MESSAGE".to_string())]);
     assert_eq!(b.server_transactions(), 0);
     b.assert_quiet();
 }

@@ -34,9 +34,7 @@ fn guarded(change: impl FnOnce(&mut Settings)) -> Bench {
 /// alice's call as it comes to bob.
 fn at_bob(b: &mut Bench) -> Sent {
     let asked = auth::call(b);
-    let request = auth::invite_with(&ALICES, &asked)
-        .set("Contact", "<sip:alice@10.0.1.1:5060>")
-        .body("v=0");
+    let request = auth::invite_with(&ALICES, &asked).set("Contact", "<sip:alice@10.0.1.1:5060>").body("v=0");
     the(&b.send(ALICE, request), BOB).clone()
 }
 
@@ -58,9 +56,7 @@ fn a_request_that_comes_by_again_is_not_asked_again() {
     let sent = b.send(BOB, sent_on(&call, CAROLS, |text| text).as_str());
     assert_eq!(the(&sent, CAROL).method(), "INVITE");
     // The display name and the spelling of names are no part of it.
-    let spelled = sent_on(&call, CAROLS, |text| {
-        text.replace("sip:alice@example.com", "sip:%61lice@EXAMPLE.com.:5070")
-    });
+    let spelled = sent_on(&call, CAROLS, |text| text.replace("sip:alice@example.com", "sip:%61lice@EXAMPLE.com.:5070"));
     let sent = b.send(BOB, spelled.as_str());
     assert_eq!(the(&sent, CAROL).method(), "INVITE");
     // After it has rung for minutes, too.
@@ -73,11 +69,7 @@ fn a_request_that_comes_by_again_is_not_asked_again() {
 fn a_via_of_another_request_exempts_from_nothing() {
     let open = |settings: &mut Settings| settings.auth.challenge_proxy = true;
     let by_route = |settings: &mut Settings| {
-        settings.routes = vec![Route {
-            challenge: Some(true),
-            ..route(Action::Location)
-        }]
-        .into();
+        settings.routes = vec![Route { challenge: Some(true), ..route(Action::Location) }].into();
     };
     for mut b in [guarded(open), guarded(by_route)] {
         let call = at_bob(&mut b);
@@ -89,11 +81,7 @@ fn a_via_of_another_request_exempts_from_nothing() {
             ("From tag", ";tag=a", ";tag=another"),
             ("To", "To: <sip:bob@example.com>", "To: <sip:carol@example.com>"),
             ("CSeq", &cseq, "99 INVITE"),
-            (
-                "Contact",
-                "Contact: <sip:alice@10.0.1.1:5060>",
-                "Contact: <sip:alice@10.0.9.9>",
-            ),
+            ("Contact", "Contact: <sip:alice@10.0.1.1:5060>", "Contact: <sip:alice@10.0.9.9>"),
             ("body", "\r\n\r\nv=0", "\r\n\r\nv=1"),
             ("branch", "", ""),
         ];
@@ -166,9 +154,8 @@ fn while_draining_a_via_of_another_request_lets_nothing_begin() {
     let sent = b.send(ALICE, Request::invite());
     let call = the(&sent, BOB).clone();
     b.cores[0].handle_drain();
-    let other = Request::new("INVITE", CAROLS)
-        .from("<sip:x@example.org>;tag=x")
-        .add(&format!("Via: {}", call.header("Via").unwrap()));
+    let other =
+        Request::new("INVITE", CAROLS).from("<sip:x@example.org>;tag=x").add(&format!("Via: {}", call.header("Via").unwrap()));
     assert_eq!(b.send_for_one(BOB, other).status(), 503);
     let sent = b.send(BOB, sent_on(&call, CAROLS, |text| text).as_str());
     assert_eq!(the(&sent, CAROL).method(), "INVITE");
@@ -195,11 +182,7 @@ fn what_passed_within_a_dialog_is_asked_outside_of_it() {
         let at_bob = the(&b.send(ALICE, auth::invite_with(&ALICES, &asked)), BOB).clone();
         let answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
         let ok = b.send_for_one(BOB, answer);
-        let call = Call {
-            call_id: at_bob.header("Call-ID").unwrap().into(),
-            callers: recorded(&ok),
-            callees: recorded(&at_bob),
-        };
+        let call = Call { call_id: at_bob.header("Call-ID").unwrap().into(), callers: recorded(&ok), callees: recorded(&at_bob) };
         for method in ["INVITE", "MESSAGE", "INFO", "REFER", "BYE"] {
             let inside = call
                 .by_caller(method, BOBS_CONTACT)
@@ -209,12 +192,8 @@ fn what_passed_within_a_dialog_is_asked_outside_of_it() {
             let got = the(&sent, "10.0.1.2:5071").clone();
             assert_eq!(got.method(), method);
             let line = format!("{method} sip:");
-            for (uri, keeps_tag) in [
-                (CAROLS, true),
-                (CAROLS, false),
-                ("sip:bob@example.com", true),
-                ("sip:bob@example.com", false),
-            ] {
+            for (uri, keeps_tag) in [(CAROLS, true), (CAROLS, false), ("sip:bob@example.com", true), ("sip:bob@example.com", false)]
+            {
                 let copy = sent_on(&got, uri, |text| {
                     let text = text.replacen("INVITE sip:", &line, 1);
                     match keeps_tag {
@@ -253,11 +232,7 @@ fn call_with(b: &mut Bench, extra: &str) -> Call {
     let at_bob = the(&b.send(ALICE, invite), BOB).clone();
     let answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
     let ok = b.send_for_one(BOB, answer);
-    Call {
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        callers: recorded(&ok),
-        callees: recorded(&at_bob),
-    }
+    Call { call_id: at_bob.header("Call-ID").unwrap().into(), callers: recorded(&ok), callees: recorded(&at_bob) }
 }
 
 fn call(b: &mut Bench) -> Call {
@@ -271,10 +246,7 @@ fn by(routes: &[String], request: Request) -> Request {
 
 impl Call {
     fn by_caller(&self, method: &str, uri: &str) -> Request {
-        let request = Request::new(method, uri)
-            .to("<sip:bob@example.com>;tag=callee")
-            .call_id(&self.call_id)
-            .cseq(unique() as u32);
+        let request = Request::new(method, uri).to("<sip:bob@example.com>;tag=callee").call_id(&self.call_id).cseq(unique() as u32);
         let routes: Vec<String> = self.callers.iter().rev().cloned().collect();
         by(&routes, request)
     }
@@ -292,11 +264,8 @@ impl Call {
 
 fn plain(change: impl FnOnce(&mut Settings)) -> Bench {
     let mut b = Bench::with(|settings| {
-        settings.routes = vec![Route {
-            to_user_prefix: Some(b"0".to_vec()),
-            ..route(Action::Relay(vec![failover::hop(GATE)]))
-        }]
-        .into();
+        settings.routes =
+            vec![Route { to_user_prefix: Some(b"0".to_vec()), ..route(Action::Relay(vec![failover::hop(GATE)])) }].into();
         change(settings);
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
@@ -305,13 +274,8 @@ fn plain(change: impl FnOnce(&mut Settings)) -> Bench {
 }
 
 const ALICES_CONTACT: &str = "sip:alice@10.0.1.1:5060";
-const ANYWHERE: [&str; 5] = [
-    BOBS_CONTACT,
-    "sip:carol@example.com",
-    "sip:0900@example.com",
-    "sip:victim@10.9.9.9",
-    "sip:victim@10.9.9.9;maddr=10.0.1.2",
-];
+const ANYWHERE: [&str; 5] =
+    [BOBS_CONTACT, "sip:carol@example.com", "sip:0900@example.com", "sip:victim@10.9.9.9", "sip:victim@10.9.9.9;maddr=10.0.1.2"];
 
 #[test]
 fn a_cookie_is_its_holders_alone() {
@@ -365,11 +329,7 @@ fn a_cookie_leads_where_the_other_side_wants_to_be_reached() {
                 assert_eq!(answer.status(), 403, "{method} {uri}: {answer}");
             }
             // As its phone writes it, and as others may.
-            for uri in [
-                BOBS_CONTACT,
-                "sip:bob@10.0.1.2:5071;ob",
-                "sip:%62ob@10.0.1.2:5071;transport=udp;x=1",
-            ] {
+            for uri in [BOBS_CONTACT, "sip:bob@10.0.1.2:5071;ob", "sip:%62ob@10.0.1.2:5071;transport=udp;x=1"] {
                 let sent = b.send(ALICE, call.by_caller(method, uri));
                 assert_eq!(the(&sent, "10.0.1.2:5071").method(), method, "{uri}");
             }
@@ -405,11 +365,7 @@ fn who_leaves_its_dialog_is_asked_as_outside_of_it() {
     let at_bob = the(&b.send(ALICE, invite), BOB).clone();
     let answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
     let ok = b.send_for_one(BOB, answer);
-    let call = Call {
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        callers: recorded(&ok),
-        callees: recorded(&at_bob),
-    };
+    let call = Call { call_id: at_bob.header("Call-ID").unwrap().into(), callers: recorded(&ok), callees: recorded(&at_bob) };
     let by_caller = |method: &str, uri: &str| {
         let request = call.by_caller(method, uri);
         request.from("<sip:alice@example.com>;tag=a")
@@ -434,10 +390,8 @@ fn each_early_and_each_forked_dialog_has_a_cookie_of_its_own() {
     let (one, other) = (the(&sent, BOB).clone(), the(&sent, DAVE).clone());
     let call_id = one.header("Call-ID").unwrap().to_string();
     let within = |routes: &[String], tag: &str, uri: &str| {
-        let request = Request::new("PRACK", uri)
-            .to(&format!("<sip:bob@example.com>;tag={tag}"))
-            .call_id(&call_id)
-            .cseq(unique() as u32);
+        let request =
+            Request::new("PRACK", uri).to(&format!("<sip:bob@example.com>;tag={tag}")).call_id(&call_id).cseq(unique() as u32);
         by(routes, request)
     };
     let answer = one.answer(183).tag("one").add("Contact: <sip:bob@10.0.7.1:5071>");
@@ -542,23 +496,15 @@ fn after_a_restart_calls_go_on_and_can_be_ended_wherever_they_have_moved() {
 #[test]
 fn a_notify_before_the_answer_makes_the_dialog_of_a_subscription() {
     let mut b = plain(|_| ());
-    let subscribe = Request::new("SUBSCRIBE", "sip:bob@example.com")
-        .add(&format!("Contact: <{ALICES_CONTACT}>"))
-        .add("Event: presence");
+    let subscribe =
+        Request::new("SUBSCRIBE", "sip:bob@example.com").add(&format!("Contact: <{ALICES_CONTACT}>")).add("Event: presence");
     let at_bob = the(&b.send(ALICE, &subscribe), BOB).clone();
-    let call = Call {
-        call_id: at_bob.header("Call-ID").unwrap().into(),
-        callers: Vec::new(),
-        callees: recorded(&at_bob),
-    };
+    let call = Call { call_id: at_bob.header("Call-ID").unwrap().into(), callers: Vec::new(), callees: recorded(&at_bob) };
     let notify = call.by_callee("NOTIFY", ALICES_CONTACT);
     let notify = notify.add(&format!("Contact: <{BOBS_CONTACT}>"));
     let at_alice = the(&b.send(BOB, notify), ALICE).clone();
     // The subscriber's route set is that of the NOTIFY.
-    let call = Call {
-        callers: recorded(&at_alice).into_iter().rev().collect(),
-        ..call
-    };
+    let call = Call { callers: recorded(&at_alice).into_iter().rev().collect(), ..call };
     let sent = b.send(ALICE, call.by_caller("SUBSCRIBE", BOBS_CONTACT));
     assert_eq!(the(&sent, "10.0.1.2:5071").method(), "SUBSCRIBE");
     let answer = b.send_for_one(ALICE, call.by_caller("INFO", "sip:victim@10.9.9.9"));
@@ -572,11 +518,8 @@ fn a_name_changes_where_the_other_side_understands_that() {
     let mut b = guarded(|settings| settings.auth.challenge_proxy = false);
     let call = call_with(&mut b, "Supported: timer, from-change");
     for core in &mut b.cores {
-        let mut settings = Settings {
-            domains: vec![b"example.com".to_vec()],
-            listeners: vec![listener(PROXY)],
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.auth.challenge_proxy = true;
         core.handle_config(Arc::new(settings));
     }
@@ -710,11 +653,9 @@ fn a_response_comes_by_no_more_often_than_its_request() {
 #[test]
 fn a_request_within_a_dialog_without_a_route_of_ours_is_refused_by_conf() {
     for mode in [Mode::Stateful, Mode::Stateless] {
-        for (choice, record_route, refused) in [
-            (InDialog::Refuse, true, true),
-            (InDialog::Refuse, false, false),
-            (InDialog::Relay, true, false),
-        ] {
+        for (choice, record_route, refused) in
+            [(InDialog::Refuse, true, true), (InDialog::Refuse, false, false), (InDialog::Relay, true, false)]
+        {
             let mut b = plain(|settings| {
                 settings.proxy.mode = mode;
                 settings.proxy.in_dialog_without_route = choice;
@@ -767,12 +708,8 @@ fn the_ack_to_an_answer_of_our_own_stays_here_by_any_branch() {
 #[test]
 fn the_ack_to_the_refusal_of_a_broken_invite_stays_here() {
     for record_route in [true, false] {
-        let twice = [
-            "Call-ID: second",
-            "From: <sip:second@example.org>;tag=second",
-            "To: <sip:second@example.org>",
-            "CSeq: 7 INVITE",
-        ];
+        let twice =
+            ["Call-ID: second", "From: <sip:second@example.org>;tag=second", "To: <sip:second@example.org>", "CSeq: 7 INVITE"];
         for line in twice {
             let mut b = plain(|settings| settings.proxy.record_route = record_route);
             let invite = Request::invite();

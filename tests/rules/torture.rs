@@ -82,10 +82,7 @@ fn forwarded(bytes: &[u8], peer: &str) {
     let invite = bytes.starts_with(b"INVITE");
     assert_eq!(sent.len(), 1 + usize::from(invite), "{}", show(&sent));
     assert_eq!(at_phone.uri(), format!("sip:phone@{PHONE}"));
-    assert_eq!(
-        at_phone.start_line.split(' ').next().map(str::as_bytes),
-        bytes.split(|b| *b == b' ').next()
-    );
+    assert_eq!(at_phone.start_line.split(' ').next().map(str::as_bytes), bytes.split(|b| *b == b' ').next());
 
     let edited = ["via", "v", "max-forwards", "record-route", "route", "max-breadth"];
     assert_eq!(raw_lines(&at_phone.bytes, &edited), raw_lines(bytes, &edited), "\n{at_phone}");
@@ -294,9 +291,7 @@ fn every_message_of_both_rfcs_has_its_verdict_here() {
 
 /// The contacts of a user of example.com, without their expiry.
 fn fetch(b: &mut Bench, user: &str) -> Vec<String> {
-    let request = Request::new("REGISTER", "sip:example.com")
-        .to(&format!("<sip:{user}@example.com>"))
-        .call_id("fetch");
+    let request = Request::new("REGISTER", "sip:example.com").to(&format!("<sip:{user}@example.com>")).call_id("fetch");
     let answer = b.send_for_one(ALICE, request);
     assert_eq!(answer.status(), 200);
     let bare = |contact: &&str| contact.split(";expires=").next().unwrap().to_string();

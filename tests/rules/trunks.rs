@@ -93,9 +93,7 @@ fn next(b: &mut Bench) -> Sent {
 /// Those that are no repetitions.
 fn fresh(sent: Vec<Sent>) -> Vec<Sent> {
     let mut seen = std::collections::HashSet::new();
-    sent.into_iter()
-        .filter(|sent| seen.insert(sent.branch().to_owned()))
-        .collect()
+    sent.into_iter().filter(|sent| seen.insert(sent.branch().to_owned())).collect()
 }
 
 fn challenge(status: u16, more: &str) -> String {
@@ -105,9 +103,7 @@ fn challenge(status: u16, more: &str) -> String {
 
 fn said<'a>(credentials: &'a str, name: &str) -> Option<&'a str> {
     let rest = credentials.strip_prefix("Digest ")?;
-    rest.split(", ")
-        .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-        .map(|value| value.trim_matches('"'))
+    rest.split(", ").find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).map(|value| value.trim_matches('"'))
 }
 
 /// Whether the credentials of a request are what the password makes of a challenge; their nonce and their count.
@@ -130,14 +126,7 @@ fn check_credentials(request: &Text, name: &str, algorithm: &str, body: &str) ->
         nc: get("nc"),
     };
     let secret = ha1(function, b"login", credentials.realm, PASSWORD.as_bytes());
-    let right = response(
-        function,
-        session,
-        &secret,
-        &credentials,
-        request.method().as_bytes(),
-        body.as_bytes(),
-    );
+    let right = response(function, session, &secret, &credentials, request.method().as_bytes(), body.as_bytes());
     let right = String::from_utf8(right.unwrap().hex().bytes().to_vec()).unwrap();
     assert_eq!(said(line, "response"), Some(right.as_str()), "{line}");
     assert!(!request.to_string().contains(PASSWORD));
@@ -170,10 +159,7 @@ fn a_trunk_registers_answers_the_challenge_and_refreshes() {
         );
         assert_ne!(second.header("CSeq"), first.header("CSeq"));
         assert_ne!(second.branch(), first.branch());
-        assert_eq!(
-            more.contains("opaque"),
-            second.header("Authorization").unwrap().contains("opaque=\"o\"")
-        );
+        assert_eq!(more.contains("opaque"), second.header("Authorization").unwrap().contains("opaque=\"o\""));
         let now = line.b.now;
         let granted = second.answer(200).add("Contact: <sip:4930@10.0.0.1:5060>;expires=100");
         assert!(line.answer(granted).is_empty());
@@ -183,10 +169,7 @@ fn a_trunk_registers_answers_the_challenge_and_refreshes() {
         let third = next(&mut line.b);
         assert!(third.at <= now + 75_000, "{}", third.at);
         let (nonce, count) = check_credentials(&third, "Authorization", algorithm, "");
-        assert_eq!(
-            (nonce.as_str(), count.as_str()),
-            ("n", if more.contains("qop") { "00000002" } else { "" })
-        );
+        assert_eq!((nonce.as_str(), count.as_str()), ("n", if more.contains("qop") { "00000002" } else { "" }));
         // A nonce that has become too old is followed by the new one, the password is still right.
         let stale = challenge(401, &more.replace("nonce=\"n\"", "nonce=\"m\", stale=true"));
         let fourth = only(line.answer(third.answer(401).add(&stale)));
@@ -205,10 +188,7 @@ fn a_refused_password_is_told_and_tried_again_later() {
     assert!(refused.is_empty(), "one answer for each round: {}", show(&refused));
     assert_eq!(line.state(), State::Failed("the password is refused".into()));
     let next = next(&mut line.b);
-    assert!(
-        next.all("Proxy-Authorization").is_empty(),
-        "a new round begins without an answer"
-    );
+    assert!(next.all("Proxy-Authorization").is_empty(), "a new round begins without an answer");
 }
 
 #[test]
@@ -269,11 +249,7 @@ fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
     assert_eq!(first.uri(), "sip:carrier.example:5080");
     assert_eq!(first.header("To"), Some("<sip:4930@carrier.example>"));
     let later = line.b.tick(32_000);
-    let second = later
-        .iter()
-        .find(|sent| sent.to != first.to)
-        .expect("the other server")
-        .clone();
+    let second = later.iter().find(|sent| sent.to != first.to).expect("the other server").clone();
     line.b.send(&second.to, second.answer(200));
     assert_eq!(line.state(), State::Registered);
     // No name, no registration; and it is tried again.
@@ -285,18 +261,12 @@ fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
 
 #[test]
 fn a_registrar_over_tcp_is_reached_by_a_connection_and_told_of_it() {
-    let by_tcp = NextHop {
-        transport: Transport::Tcp,
-        uri: format!("sip:{CARRIER};transport=tcp").parse().unwrap(),
-        ..hop(CARRIER)
-    };
+    let by_tcp =
+        NextHop { transport: Transport::Tcp, uri: format!("sip:{CARRIER};transport=tcp").parse().unwrap(), ..hop(CARRIER) };
     let mut line = Line::new(trunk(by_tcp), |settings| settings.listeners = listeners());
     let first = next(&mut line.b);
     assert_eq!(first.flow.transport, Transport::Tcp);
-    assert!(
-        first.header("Via").unwrap().starts_with("SIP/2.0/TCP 10.0.0.1:5060;"),
-        "{first}"
-    );
+    assert!(first.header("Via").unwrap().starts_with("SIP/2.0/TCP 10.0.0.1:5060;"), "{first}");
     assert_eq!(first.header("Contact"), Some("<sip:4930@10.0.0.1:5060;transport=tcp>"));
     line.b.lose(first.flow);
     assert_eq!(line.state(), State::Failed(format!("no connection from {CARRIER}")));
@@ -338,11 +308,8 @@ fn a_reload_keeps_what_has_not_changed_and_gives_back_what_is_gone() {
     let (mut line, first) = Line::asked();
     line.answer(first.answer(200));
     let with = |trunks: Vec<Trunk>| {
-        let mut settings = Settings {
-            domains: vec![b"example.com".to_vec()],
-            listeners: vec![listener(PROXY)],
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.trunks = trunks.into_iter().map(Arc::new).collect();
         Arc::new(settings)
     };
@@ -350,10 +317,7 @@ fn a_reload_keeps_what_has_not_changed_and_gives_back_what_is_gone() {
     assert!(line.b.tick(1000).is_empty(), "it is registered");
     assert_eq!(line.state(), State::Registered);
     // Another password is tried at once.
-    let other = Trunk {
-        password: b"other".to_vec().into(),
-        ..trunk(hop(CARRIER))
-    };
+    let other = Trunk { password: b"other".to_vec().into(), ..trunk(hop(CARRIER)) };
     line.b.cores[0].handle_config(with(vec![other]));
     let again = next(&mut line.b);
     assert_eq!(again.header("Expires"), Some("600"));
@@ -381,10 +345,7 @@ fn calling(change: impl FnOnce(&mut Trunk)) -> Bench {
     let mut account = trunk(hop(CARRIER));
     account.register = false;
     change(&mut account);
-    let route = Route {
-        trunk: Some(Arc::new(account)),
-        ..route(Action::Relay(vec![hop(CARRIER), hop(SPARE)]))
-    };
+    let route = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![hop(CARRIER), hop(SPARE)])) };
     Bench::with(|settings| settings.routes = vec![route].into())
 }
 
@@ -406,10 +367,7 @@ fn a_challenge_to_a_call_is_answered_without_the_callers_knowing() {
             let sent = b.send(CARRIER, first.answer(status).add(&challenge(status, more)));
             let at_carrier = to(&sent, CARRIER);
             assert!(to(&sent, ALICE).is_empty(), "{}", show(&sent));
-            assert_eq!(
-                at_carrier.iter().map(|sent| sent.method()).collect::<Vec<_>>(),
-                ["ACK", "INVITE"]
-            );
+            assert_eq!(at_carrier.iter().map(|sent| sent.method()).collect::<Vec<_>>(), ["ACK", "INVITE"]);
             assert_eq!(at_carrier[0].branch(), first.branch());
             let second = at_carrier[1].clone();
             check_credentials(&second, name, algorithm, "v=0\r\n");
@@ -458,10 +416,7 @@ fn a_spare_is_asked_as_ever_and_its_challenge_is_answered_too() {
     let at_spare = the(&sent, SPARE).clone();
     assert!(at_spare.all("Proxy-Authorization").is_empty());
     let sent = b.send(SPARE, at_spare.answer(407).add(&challenge(407, "nonce=\"s\"")));
-    assert_eq!(
-        check_credentials(to(&sent, SPARE)[1], "Proxy-Authorization", "MD5", "").0,
-        "s"
-    );
+    assert_eq!(check_credentials(to(&sent, SPARE)[1], "Proxy-Authorization", "MD5", "").0, "s");
 }
 
 #[test]
@@ -489,10 +444,7 @@ fn a_call_that_is_cancelled_is_not_tried_again() {
     let first = the(&sent, CARRIER).clone();
     b.send(ALICE, request.cancel());
     let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
-    assert_eq!(
-        to(&sent, CARRIER).iter().map(|sent| sent.method()).collect::<Vec<_>>(),
-        ["ACK"]
-    );
+    assert_eq!(to(&sent, CARRIER).iter().map(|sent| sent.method()).collect::<Vec<_>>(), ["ACK"]);
     let answer = the(&sent, ALICE);
     assert_eq!(answer.status(), 487);
     b.send(ALICE, request.ack(answer));
@@ -514,10 +466,7 @@ fn one_nonce_for_several_requests_is_counted() {
 // ---- probes --------------------------------------------------------------------------------------------------------------
 
 fn probing(hops: Vec<NextHop>) -> (Bench, Arc<Health>) {
-    let route = Route {
-        probe: Some(10_000),
-        ..route(Action::Relay(hops))
-    };
+    let route = Route { probe: Some(10_000), ..route(Action::Relay(hops)) };
     let mut b = Bench::with(|settings| {
         settings.proxy.mode = Mode::Stateful;
         settings.cores = 2;
@@ -548,11 +497,7 @@ fn each_target_is_asked_so_often_and_any_answer_makes_it_well() {
     // From its answer, which came a moment after it.
     assert!((9000..=12_000).contains(&(next.at - answered_at)), "{}", next.at);
     // The failed one goes on being asked, and is well as soon as it answers.
-    let asked = to(&later, SPARE)
-        .into_iter()
-        .find(|sent| sent.at > 6000)
-        .expect("it is asked again")
-        .clone();
+    let asked = to(&later, SPARE).into_iter().find(|sent| sent.at > 6000).expect("it is asked again").clone();
     b.send(SPARE, asked.answer(200));
     let failed: Vec<_> = health.list().iter().map(|(who, _)| who.address.to_string()).collect();
     assert!(!failed.contains(&SPARE.to_owned()), "{failed:?}");
@@ -560,11 +505,7 @@ fn each_target_is_asked_so_often_and_any_answer_makes_it_well() {
 }
 
 fn health_of(at: &str) -> Neighbour {
-    Neighbour {
-        named_by: NamedBy::Conf,
-        transport: Transport::Udp,
-        address: address(at),
-    }
+    Neighbour { named_by: NamedBy::Conf, transport: Transport::Udp, address: address(at) }
 }
 
 #[test]
@@ -586,9 +527,7 @@ fn a_closed_port_shows_at_once_and_all_servers_of_a_name_are_asked() {
 fn answers_that_are_not_to_our_request_are_dropped() {
     let (mut b, health) = probing(vec![hop(CARRIER)]);
     let probe = next(&mut b);
-    let other = String::from_utf8(probe.answer(200).bytes())
-        .unwrap()
-        .replace("OPTIONS", "REGISTER");
+    let other = String::from_utf8(probe.answer(200).bytes()).unwrap().replace("OPTIONS", "REGISTER");
     assert!(b.send(CARRIER, other.as_bytes()).is_empty());
     b.tick(4500);
     assert_eq!(health.list().len(), 1, "it has not answered");

@@ -51,16 +51,10 @@ fn contacts_at_machines_that_have_not_registered_them_get_three_times_the_reques
     for contacts in sets {
         for method in ["INVITE", "MESSAGE", "SUBSCRIBE"] {
             let mut b = bench(&contacts);
-            let request = Request::new(method, "sip:mallory@example.com")
-                .to("<sip:mallory@example.com>")
-                .call_id("reflected");
+            let request = Request::new(method, "sip:mallory@example.com").to("<sip:mallory@example.com>").call_id("reflected");
             let mut sent = b.send(ALICE, &request);
             sent.extend(b.tick(200_000));
-            let there: usize = sent
-                .iter()
-                .filter(|sent| sent.to.starts_with("203.0.113."))
-                .map(|sent| sent.bytes.len())
-                .sum();
+            let there: usize = sent.iter().filter(|sent| sent.to.starts_with("203.0.113.")).map(|sent| sent.bytes.len()).sum();
             assert!(there <= 3 * len(&request), "{there} {method} {contacts:?}");
             assert!(b.limit_hits(Limit::AnswerSize) > 0, "{method} {contacts:?}");
             b.assert_quiet();
@@ -173,11 +167,7 @@ fn what_a_request_brings_back_to_a_forged_source_is_bounded() {
             awaited = bytes(&b.send(BOB, at_bob.answer(486)), VICTIM);
         }
         back += bytes(&b.tick(100_000), VICTIM);
-        assert!(
-            back <= 3 * len(&request),
-            "{status}: {back} and {awaited} for {}",
-            len(&request)
-        );
+        assert!(back <= 3 * len(&request), "{status}: {back} and {awaited} for {}", len(&request));
         assert!(b.limit_hits(Limit::AnswerSize) > 0);
         b.assert_quiet();
     }
@@ -214,10 +204,7 @@ fn whoever_hears_us_is_answered_as_often_as_the_rfc_has_it() {
 
 #[test]
 fn a_trusted_source_and_a_conf_without_the_bound_are_free() {
-    let network = Network {
-        address: "203.0.113.0".parse().unwrap(),
-        prefix: 24,
-    };
+    let network = Network { address: "203.0.113.0".parse().unwrap(), prefix: 24 };
     for trusted in [true, false] {
         let mut b = Bench::with(|settings| match trusted {
             true => settings.limits.trusted_sources = vec![network],
@@ -236,9 +223,7 @@ fn a_trusted_source_and_a_conf_without_the_bound_are_free() {
 fn called(b: &mut Bench) -> Vec<String> {
     let sent = b.send(ALICE, call("mallory"));
     let copies = sent.iter().filter(|sent| sent.method() == "INVITE");
-    copies
-        .map(|sent| format!("{} {}", sent.flow.transport.name(), sent.to))
-        .collect()
+    copies.map(|sent| format!("{} {}", sent.flow.transport.name(), sent.to)).collect()
 }
 
 #[test]
@@ -289,10 +274,7 @@ fn from_outside_no_private_address_is_reached_and_from_inside_it_is() {
 #[test]
 fn contact_networks_say_where_contacts_may_be() {
     let mut b = Bench::with(|settings| {
-        settings.registrar.contact_networks = vec![Network {
-            address: "203.0.113.0".parse().unwrap(),
-            prefix: 24,
-        }];
+        settings.registrar.contact_networks = vec![Network { address: "203.0.113.0".parse().unwrap(), prefix: 24 }];
     });
     for (contact, place) in [("203.0.113.9:5060", VICTIM), ("10.0.9.9:5060", DAVE)] {
         let register = Request::new("REGISTER", "sip:example.com")

@@ -16,10 +16,7 @@ const THIRD: &str = "10.0.5.3:5080";
 
 fn bench(weights: &[u16], mode: Mode) -> Bench {
     let hops = [FIRST, SECOND, THIRD].map(hop);
-    let route = Route {
-        weights: weights.to_vec(),
-        ..route(Action::Relay(hops.into()))
-    };
+    let route = Route { weights: weights.to_vec(), ..route(Action::Relay(hops.into())) };
     Bench::with(|settings| {
         settings.proxy.mode = mode;
         settings.proxy.record_route = false;

@@ -14,8 +14,7 @@ pub fn faults(files: &[File], known: &[&[&str]]) -> Vec<String> {
     let new = found.iter().filter(|circle| !is_known(circle));
     let gone = known.iter().filter(|circle| !is_found(circle));
     let new = new.map(|circle| format!("a circle of imports: {circle:?}"));
-    new.chain(gone.map(|circle| format!("no circle any more, or another one: {circle:?}")))
-        .collect()
+    new.chain(gone.map(|circle| format!("no circle any more, or another one: {circle:?}"))).collect()
 }
 
 fn circles(files: &[File]) -> Vec<Vec<&str>> {
@@ -58,11 +57,7 @@ impl<'a> Map<'a> {
                 names.insert((&module[..], name.as_str()), &path.segments);
             }
         }
-        Map {
-            files,
-            modules: modules.collect(),
-            names,
-        }
+        Map { files, modules: modules.collect(), names }
     }
 
     fn imports(&self, file: usize) -> BTreeSet<usize> {
@@ -82,9 +77,7 @@ impl<'a> Map<'a> {
 
     /// The file that makes what a path names.
     fn home(&self, path: &[String], steps: usize) -> Option<usize> {
-        let length = (0..=path.len())
-            .rev()
-            .find(|length| self.modules.contains_key(&path[..*length]))?;
+        let length = (0..=path.len()).rev().find(|length| self.modules.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);
         if let (Some(name), true) = (rest.first(), steps < 8)
             && name != "*"

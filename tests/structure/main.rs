@@ -22,26 +22,12 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("stack", &["base", "settings", "sip"]),
     ("sim", &["base", "settings", "sip", "stack"]),
     // The two readers of raw bytes, and nothing else of the words.
-    (
-        "net",
-        &[
-            "base",
-            "settings",
-            "sip::frame",
-            "sip::Frame",
-            "sip::Framer",
-            "sip::Fault",
-            "sip::sniff",
-        ],
-    ),
+    ("net", &["base", "settings", "sip::frame", "sip::Frame", "sip::Framer", "sip::Fault", "sip::sniff"]),
     ("resolver", &["base", "settings"]),
     // Copies of what passes, for those who look on.
     ("trace", &["base", "settings", "sip"]),
     // Of the resolver only how to ask it.
-    (
-        "worker",
-        &["base", "settings", "sip", "stack", "net", "resolver::Asker", "trace"],
-    ),
+    ("worker", &["base", "settings", "sip", "stack", "net", "resolver::Asker", "trace"]),
     // Whose data it keeps: users, and bindings.
     ("store", &["base", "settings", "stack::auth", "stack::location"]),
     // Above those that it sets up.
@@ -70,17 +56,13 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "control::Targets",
             "control::TraceEvent",
             "trace::Wanted",
+            "trace::visible",
             "control::TraceQuery",
             "control::Traced",
         ],
     ),
     // The running server: the whole library but the laboratory.
-    (
-        "server",
-        &[
-            "base", "settings", "sip", "stack", "net", "resolver", "trace", "worker", "store", "config", "control",
-        ],
-    ),
+    ("server", &["base", "settings", "sip", "stack", "net", "resolver", "trace", "worker", "store", "config", "control"]),
 ];
 
 /// Rooms without a clock, a socket, a thread or a random source.
@@ -92,18 +74,7 @@ pub const PURE_CRATES: &[&str] = &["std", "memchr", "siphasher", "md5", "sha2", 
 /// Of these modules of the standard library a pure room may name only the items given: plain data.
 pub const PURE_STD: &[(&str, &[&str])] = &[
     ("time", &["Duration"]),
-    (
-        "net",
-        &[
-            "AddrParseError",
-            "IpAddr",
-            "Ipv4Addr",
-            "Ipv6Addr",
-            "SocketAddr",
-            "SocketAddrV4",
-            "SocketAddrV6",
-        ],
-    ),
+    ("net", &["AddrParseError", "IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr", "SocketAddrV4", "SocketAddrV6"]),
     ("thread", &[]),
     ("process", &[]),
     ("os", &[]),

@@ -44,11 +44,7 @@ pub enum By {
     /// In the midst of the code.
     Mention,
     /// A `use` in this module, the name that it gives (`*`: all), and whether others may take it from here.
-    Use {
-        module: Segments,
-        name: String,
-        is_public: bool,
-    },
+    Use { module: Segments, name: String, is_public: bool },
 }
 
 pub struct Function {
@@ -78,12 +74,7 @@ impl File {
         file.take_words(tokens.clone());
         file.find_tests(tokens.clone());
         let tree: syn::File = syn::parse2(tokens).map_err(|error| fault(error.span(), error.to_string()))?;
-        let mut reader = Reader {
-            file: &mut file,
-            module,
-            modules: Vec::new(),
-            written: Vec::new(),
-        };
+        let mut reader = Reader { file: &mut file, module, modules: Vec::new(), written: Vec::new() };
         reader.visit_file(&tree);
         reader.resolve();
         Ok(file)
@@ -96,9 +87,7 @@ impl File {
     /// Whether these words stand somewhere one after the other.
     pub fn has(&self, words: &str) -> bool {
         let words: Vec<&str> = words.split(' ').collect();
-        self.words
-            .windows(words.len())
-            .any(|window| window.iter().zip(&words).all(|(found, word)| found.text == *word))
+        self.words.windows(words.len()).any(|window| window.iter().zip(&words).all(|(found, word)| found.text == *word))
     }
 
     fn take_words(&mut self, tokens: TokenStream) {
@@ -117,10 +106,7 @@ impl File {
             };
             take(open.to_owned(), line);
             self.take_words(group.stream());
-            self.words.push(Word {
-                text: close.to_owned(),
-                line: group.span_close().end().line,
-            });
+            self.words.push(Word { text: close.to_owned(), line: group.span_close().end().line });
         }
     }
 
@@ -181,12 +167,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn find(&mut self, line: usize, segments: Segments, by: By) {
         let is_ours = false;
-        let found = Found {
-            line,
-            segments,
-            is_ours,
-            by,
-        };
+        let found = Found { line, segments, is_ours, by };
         self.written.push((found, self.module.clone()));
     }
 
@@ -208,11 +189,7 @@ impl Reader<'_> {
             };
             let ups = found.segments.iter().filter(|segment| *segment == "super").count();
             resolved.truncate(resolved.len().saturating_sub(ups));
-            let names = found
-                .segments
-                .iter()
-                .skip(1)
-                .filter(|segment| !["self", "super"].contains(&segment.as_str()));
+            let names = found.segments.iter().skip(1).filter(|segment| !["self", "super"].contains(&segment.as_str()));
             resolved.extend(names.cloned());
             (found.segments, found.is_ours) = (resolved, true);
             self.file.paths.push(found);
@@ -247,11 +224,7 @@ impl Reader<'_> {
     /// The paths in a macro: words with `::` between them, and braces behind the last as in a `use`.
     fn read_tokens(&mut self, tokens: TokenStream, prefix: &[String]) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-        let is_separator = |at: usize| {
-            [at, at + 1]
-                .iter()
-                .all(|at| tokens.get(*at).is_some_and(|token| is_mark(token, ':')))
-        };
+        let is_separator = |at: usize| [at, at + 1].iter().all(|at| tokens.get(*at).is_some_and(|token| is_mark(token, ':')));
         let mut at = 0;
         while at < tokens.len() {
             let line = tokens[at].span().start().line;

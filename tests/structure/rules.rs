@@ -28,14 +28,8 @@ pub fn faults(sources: &[(String, String)], crates: &BTreeSet<String>, exception
         length_of_functions(file, exceptions, &mut found);
         faults.extend(found.into_iter().map(|fault| format!("{}:{fault}", file.name)));
     }
-    let rooms: BTreeSet<&str> = files
-        .iter()
-        .filter_map(|file| file.name.split_once('/'))
-        .map(|(room, _)| room)
-        .collect();
-    let unknown = rooms
-        .into_iter()
-        .filter(|room| !IMPORTS.iter().any(|(known, _)| known == room));
+    let rooms: BTreeSet<&str> = files.iter().filter_map(|file| file.name.split_once('/')).map(|(room, _)| room).collect();
+    let unknown = rooms.into_iter().filter(|room| !IMPORTS.iter().any(|(known, _)| known == room));
     faults.extend(unknown.map(|room| format!("{room}/: a room that the import table lacks")));
     faults.extend(circles::faults(&files, exceptions.circles));
     faults.extend(needless(&files, exceptions));
@@ -45,10 +39,7 @@ pub fn faults(sources: &[(String, String)], crates: &BTreeSet<String>, exception
 /// Files are tests if the module that names them is one, or says that they are.
 fn mark_tests(files: &mut [File]) {
     let children = files.iter().flat_map(|file| &file.children);
-    let tests: Vec<_> = children
-        .filter(|(_, is_test)| *is_test)
-        .map(|(module, _)| module.clone())
-        .collect();
+    let tests: Vec<_> = children.filter(|(_, is_test)| *is_test).map(|(module, _)| module.clone()).collect();
     for file in files {
         file.is_test = tests.iter().any(|module| file.module.starts_with(module));
     }
@@ -68,10 +59,7 @@ fn opening(name: &str, text: &str) -> Option<String> {
 fn room(file: &File) -> Option<&str> {
     match file.name.split_once('/') {
         Some((room, _)) => Some(room),
-        None => IMPORTS
-            .iter()
-            .map(|(room, _)| *room)
-            .find(|room| file.name.strip_suffix(".rs") == Some(room)),
+        None => IMPORTS.iter().map(|(room, _)| *room).find(|room| file.name.strip_suffix(".rs") == Some(room)),
     }
 }
 
@@ -85,16 +73,10 @@ fn imports(file: &File, faults: &mut Vec<String>) {
     let Some(room) = room(file) else {
         // It only names the rooms.
         let is_library = file.name == "lib.rs";
-        faults.extend(
-            ours.filter(|_| is_library)
-                .map(|path| format!("{}: lib.rs imports {}", path.line, spelled(path))),
-        );
+        faults.extend(ours.filter(|_| is_library).map(|path| format!("{}: lib.rs imports {}", path.line, spelled(path))));
         return;
     };
-    let allowed = IMPORTS
-        .iter()
-        .find(|(name, _)| *name == room)
-        .map_or(&[][..], |(_, allowed)| allowed);
+    let allowed = IMPORTS.iter().find(|(name, _)| *name == room).map_or(&[][..], |(_, allowed)| allowed);
     for path in ours {
         let fits = match path.segments.first().map(String::as_str) {
             Some(first) if first == room => true,
@@ -116,10 +98,7 @@ fn doors(file: &File, faults: &mut Vec<String>) {
     for three in file.words.windows(3) {
         let words = [&three[0].text[..], &three[1].text, &three[2].text];
         if matches!(words, ["extern", "crate", _] | ["include", "!", _] | ["[", "path", "="]) {
-            faults.push(format!(
-                "{}: `{} {}` hides what a file takes in",
-                three[0].line, words[0], words[1]
-            ));
+            faults.push(format!("{}: `{} {}` hides what a file takes in", three[0].line, words[0], words[1]));
         }
     }
 }
@@ -173,11 +152,7 @@ fn purity(file: &File, crates: &BTreeSet<String>, faults: &mut Vec<String>) {
         if is_foreign || is_impure {
             faults.push(format!("{}: a pure room mentions `{}`", path.line, spelled(path)));
         } else if path.segments.windows(2).any(makes_map) && !in_tests {
-            faults.push(format!(
-                "{}: a pure room takes a random seed by `{}`",
-                path.line,
-                spelled(path)
-            ));
+            faults.push(format!("{}: a pure room takes a random seed by `{}`", path.line, spelled(path)));
         }
     }
     for word in &file.words {
@@ -232,21 +207,14 @@ fn needless(files: &[File], exceptions: &Exceptions) -> Vec<String> {
     for (name, _, why) in exceptions.files {
         let is_long = |file: &File| file.name == *name && lines_without_tests(file) > LONGEST_FILE;
         if !files.iter().any(is_long) || why.is_empty() {
-            faults.push(format!(
-                "{name}: needs no exception for its length, or has one without a reason"
-            ));
+            faults.push(format!("{name}: needs no exception for its length, or has one without a reason"));
         }
     }
     for (name, of, _, why) in exceptions.functions {
-        let functions = files
-            .iter()
-            .filter(|file| file.name == *name)
-            .flat_map(|file| &file.functions);
+        let functions = files.iter().filter(|file| file.name == *name).flat_map(|file| &file.functions);
         let mut long = functions.filter(|function| function.name == *of && function.lines > LONGEST_FUNCTION);
         if long.next().is_none() || why.is_empty() {
-            faults.push(format!(
-                "{name}: `{of}` needs no exception for its length, or has one without a reason"
-            ));
+            faults.push(format!("{name}: `{of}` needs no exception for its length, or has one without a reason"));
         }
     }
     faults

@@ -4,10 +4,7 @@ use crate::{Exceptions, LONGEST_FILE, PURE, rules};
 
 fn faults_of(sources: &[(&str, &str)], exceptions: &Exceptions) -> Vec<String> {
     let crates = ["mio", "libc", "log", "memchr", "rand"].map(String::from).into();
-    let sources: Vec<_> = sources
-        .iter()
-        .map(|(name, text)| (name.to_string(), text.to_string()))
-        .collect();
+    let sources: Vec<_> = sources.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
     rules::faults(&sources, &crates, exceptions)
 }
 
@@ -19,10 +16,7 @@ fn faults(name: &str, source: &str) -> Vec<String> {
 #[track_caller]
 fn caught(name: &str, source: &str, what: &str) {
     let faults = faults(name, source);
-    assert!(
-        faults.iter().any(|fault| fault.contains(what)),
-        "{name}: {source}\nexpected {what:?} in {faults:?}"
-    );
+    assert!(faults.iter().any(|fault| fault.contains(what)), "{name}: {source}\nexpected {what:?} in {faults:?}");
 }
 
 #[track_caller]
@@ -115,15 +109,9 @@ fn the_table_of_imports() {
         ("net", "base settings sip::sniff net"),
         ("resolver", "base settings resolver resolver::Asker"),
         ("trace", "base settings sip::Uri sip::sniff trace"),
-        (
-            "worker",
-            "base settings sip::Uri sip::sniff stack stack::auth net resolver::Asker trace worker",
-        ),
+        ("worker", "base settings sip::Uri sip::sniff stack stack::auth net resolver::Asker trace worker"),
         ("store", "base settings stack::auth store"),
-        (
-            "config",
-            "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker store config",
-        ),
+        ("config", "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker store config"),
         ("control", "base trace control control::Client"),
         ("cli", "base settings config control::Client cli"),
         (
@@ -142,10 +130,7 @@ fn the_table_of_imports() {
     caught("net/x.rs", "use crate::sip::*;", "imports");
     caught("lib.rs", "use stack::Endpoint; pub mod stack;", "lib.rs imports");
     caught("sim/x.rs", "use strowger::net::Udp;", "`sim` imports `crate::net");
-    passed(
-        "sim/x.rs",
-        "use crate::net::Udp; use super::laboratory::Air; use strowger::stack::Endpoint;",
-    );
+    passed("sim/x.rs", "use crate::net::Udp; use super::laboratory::Air; use strowger::stack::Endpoint;");
     // The binary's own rooms call the library by its name.
     for source in [
         "use strowger::control::ControlApi;",
@@ -230,11 +215,7 @@ fn openings_and_leftovers() {
         let faults = faults_of(&[("worker/x.rs", text)], &Exceptions::default());
         assert!(faults.iter().any(|fault| fault.contains("does not open")), "{text}");
     }
-    for source in [
-        "fn f() { todo!() }",
-        "fn f() { unimplemented!(\"x\") }",
-        "fn f() { a!(dbg!(1)); }",
-    ] {
+    for source in ["fn f() { todo!() }", "fn f() { unimplemented!(\"x\") }", "fn f() { a!(dbg!(1)); }"] {
         caught("worker/x.rs", source, "!`");
     }
     passed("worker/x.rs", "// todo!()\nfn todo() {} fn f() { todo(); }");
@@ -250,11 +231,7 @@ fn files_have_a_length() {
     caught("worker/x.rs", &long, "601 lines without the tests");
     passed("worker/x.rs", &long["fn f() {}\n".len()..]);
     let mine = |named: &str, long: &str| {
-        let sources = [
-            ("worker/mod.rs", named),
-            ("worker/suite.rs", long),
-            ("worker/suite/x.rs", long),
-        ];
+        let sources = [("worker/mod.rs", named), ("worker/suite.rs", long), ("worker/suite/x.rs", long)];
         faults_of(&sources, &Exceptions::default()).len()
     };
     let long = format!("//! A file made up.\n{long}");
@@ -277,14 +254,7 @@ fn files_have_a_length() {
 fn functions_have_a_length() {
     let long = |lines: usize| format!("fn f(\n) {{\n{}}}", "g();\n".repeat(lines - 3));
     passed("worker/x.rs", &long(70));
-    for source in [
-        "@",
-        "impl A { @ }",
-        "trait A { @ }",
-        "mod a { @ }",
-        "fn g() { @ }",
-        "impl A { pub(crate) async @ }",
-    ] {
+    for source in ["@", "impl A { @ }", "trait A { @ }", "mod a { @ }", "fn g() { @ }", "impl A { pub(crate) async @ }"] {
         caught("worker/x.rs", &source.replace('@', &long(71)), "2: `f` has 71 lines");
     }
     passed("worker/x.rs", &format!("#[cfg(test)] mod tests {{ {} }}", long(71)));
@@ -300,37 +270,22 @@ fn an_exception_must_be_needed() {
         circles: &[],
     };
     let count = |lines: usize| faults_of(&[("worker/x.rs", &sources(lines))], &exceptions).len();
-    assert_eq!(
-        [count(651), count(642), count(641), count(601), count(600), count(71)],
-        [2, 1, 0, 0, 1, 2]
-    );
-    let without_reason = Exceptions {
-        files: &[("worker/x.rs", 650, "")],
-        ..exceptions
-    };
+    assert_eq!([count(651), count(642), count(641), count(601), count(600), count(71)], [2, 1, 0, 0, 1, 2]);
+    let without_reason = Exceptions { files: &[("worker/x.rs", 650, "")], ..exceptions };
     assert_eq!(faults_of(&[("worker/x.rs", &sources(641))], &without_reason).len(), 1);
 }
 
 /// What is said of files that import each other; each is a name and its text.
 fn circles(sources: &[(&str, &str)], known: &'static [&'static [&'static str]]) -> Vec<String> {
-    let exceptions = Exceptions {
-        circles: known,
-        ..Exceptions::default()
-    };
-    let opened: Vec<_> = sources
-        .iter()
-        .map(|(name, text)| (*name, format!("//! A file made up.\n{text}")))
-        .collect();
+    let exceptions = Exceptions { circles: known, ..Exceptions::default() };
+    let opened: Vec<_> = sources.iter().map(|(name, text)| (*name, format!("//! A file made up.\n{text}"))).collect();
     let sources: Vec<_> = opened.iter().map(|(name, text)| (*name, text.as_str())).collect();
     faults_of(&sources, &exceptions)
 }
 
 #[test]
 fn circles_are_found() {
-    let front = (
-        "stack/mod.rs",
-        "mod a; mod b; mod c; pub use a::A; pub(crate) use self::b::{B as Bee, Other};",
-    );
+    let front = ("stack/mod.rs", "mod a; mod b; mod c; pub use a::A; pub(crate) use self::b::{B as Bee, Other};");
     for (a, b) in [
         ("use super::b::B;", "use crate::stack::a::A;"),
         ("use super::b;", "fn f() { super::a::g() }"),
@@ -342,11 +297,7 @@ fn circles_are_found() {
         ("use super::b::*; use super::c::*;", "use super::a::*; use super::c::*;"),
     ] {
         let files = [front, ("stack/a.rs", a), ("stack/b.rs", b), ("stack/c.rs", "")];
-        assert_eq!(
-            circles(&files, &[]),
-            [r#"a circle of imports: ["stack/a.rs", "stack/b.rs"]"#],
-            "{a} {b}"
-        );
+        assert_eq!(circles(&files, &[]), [r#"a circle of imports: ["stack/a.rs", "stack/b.rs"]"#], "{a} {b}");
         assert!(circles(&files, &[&["stack/a.rs", "stack/b.rs"]]).is_empty());
         // A known one that has become smaller, or is gone.
         assert_eq!(circles(&files, &[&["stack/a.rs", "stack/b.rs", "stack/c.rs"]]).len(), 2);
@@ -385,9 +336,6 @@ fn what_is_no_circle() {
         assert_eq!(circles(&files, &[]), [""; 0], "{a} {b}");
     }
     // A file of tests takes from its parent, and names others.
-    let tests = [
-        ("stack/mod.rs", "#[cfg(test)] mod tests; fn f() {}"),
-        ("stack/tests.rs", "use super::f;"),
-    ];
+    let tests = [("stack/mod.rs", "#[cfg(test)] mod tests; fn f() {}"), ("stack/tests.rs", "use super::f;")];
     assert_eq!(circles(&tests, &[]), [""; 0]);
 }

@@ -83,10 +83,7 @@ enum Passwords {
 impl NameArguments {
     pub fn accounts(&self) -> Result<Rc<Accounts>, String> {
         let accounts = match &self.accounts {
-            None => Accounts {
-                names: Rc::new(Users::new(self.users)),
-                passwords: Passwords::Prefix(self.password_prefix.clone()),
-            },
+            None => Accounts { names: Rc::new(Users::new(self.users)), passwords: Passwords::Prefix(self.password_prefix.clone()) },
             Some(path) => read_accounts(path)?,
         };
         Ok(Rc::new(accounts))
@@ -104,10 +101,7 @@ fn read_accounts(path: &Path) -> Result<Accounts, String> {
         names.push(name);
         passwords.push(password.to_owned());
     }
-    Ok(Accounts {
-        names: Rc::new(Users::listed(&names).map_err(at)?),
-        passwords: Passwords::Listed(passwords),
-    })
+    Ok(Accounts { names: Rc::new(Users::listed(&names).map_err(at)?), passwords: Passwords::Listed(passwords) })
 }
 
 impl Accounts {
@@ -281,9 +275,7 @@ impl Credentials {
         let algorithm = self.algorithm;
         let (accounts, realm) = (&self.accounts, &self.realm);
         let ha1 = self.ha1.get(user, || accounts.ha1(user, realm, algorithm));
-        let ha2 = self
-            .ha2
-            .get(request.target, || algorithm.hash(&[request.method.as_bytes(), request.uri]));
+        let ha2 = self.ha2.get(request.target, || algorithm.hash(&[request.method.as_bytes(), request.uri]));
         let session = &self.sessions[user as usize];
         let answer = Answer {
             asker: request.asker,
@@ -310,10 +302,7 @@ struct Memo {
 
 impl Memo {
     fn new(length: usize) -> Memo {
-        Memo {
-            known: vec![false; length],
-            hashes: vec![Hash::NONE; length],
-        }
+        Memo { known: vec![false; length], hashes: vec![Hash::NONE; length] }
     }
 
     fn get(&mut self, number: u32, compute: impl FnOnce() -> Hash) -> Hash {
@@ -359,17 +348,11 @@ mod tests {
     fn answer(to: &mut Credentials, carried: Carried, lines: &str, stats: &mut Stats) -> Option<String> {
         let raw = challenge(lines);
         let scan = message::scan(&raw).expect("whole");
-        to.challenged(1, Asker::Registrar, carried, &raw, &scan, stats)
-            .then(|| write(to))
+        to.challenged(1, Asker::Registrar, carried, &raw, &scan, stats).then(|| write(to))
     }
 
     fn write(credentials: &mut Credentials) -> String {
-        let request = Request {
-            asker: Asker::Registrar,
-            method: "REGISTER",
-            target: 0,
-            uri: b"sip:h",
-        };
+        let request = Request { asker: Asker::Registrar, method: "REGISTER", target: 0, uri: b"sip:h" };
         let mut line = Vec::new();
         credentials.write(1, &request, &mut line);
         String::from_utf8(line).expect("text")
@@ -382,10 +365,7 @@ mod tests {
         let ha2 = hex(&[b"REGISTER", b"sip:h"]);
         let (middle, end) = match count {
             None => (nonce.to_owned(), String::new()),
-            Some(count) => (
-                format!("{nonce}:{count:08x}:0badcafe:auth"),
-                format!(",cnonce=\"0badcafe\",qop=auth,nc={count:08x}"),
-            ),
+            Some(count) => (format!("{nonce}:{count:08x}:0badcafe:auth"), format!(",cnonce=\"0badcafe\",qop=auth,nc={count:08x}")),
         };
         let response = hex(&[ha1.as_bytes(), middle.as_bytes(), ha2.as_bytes()]);
         format!(
@@ -462,10 +442,7 @@ mod tests {
         assert_eq!(said, Some(expected("n1", Some(1))));
         let mut sha256 = credentials("--auth new --algorithm sha-256");
         let said = answer(&mut sha256, Carried::Nothing, &both, &mut stats).expect("an answer");
-        assert!(
-            said.contains("nonce=\"n0\"") && said.contains(",algorithm=SHA-256,"),
-            "{said}"
-        );
+        assert!(said.contains("nonce=\"n0\"") && said.contains(",algorithm=SHA-256,"), "{said}");
         // Nothing of the kind, or too much.
         assert_eq!(answer(&mut sha256, Carried::Nothing, MD5, &mut stats), None);
         let long = MD5.replace("n1", &"n".repeat(LONGEST_CHALLENGE));
@@ -498,11 +475,7 @@ mod tests {
         assert_eq!(accounts.names.name(1), b"bobby");
         let ha1 = accounts.ha1(0, b"r", Algorithm::Md5);
         assert!(ha1 == Algorithm::Md5.hash(&[b"alice", b"r", b"secret:with colon"]));
-        for (text, why) in [
-            ("alice:a\nbob:b\n", "length"),
-            ("alice\n", "line 1 is not name:password"),
-            ("", "no users"),
-        ] {
+        for (text, why) in [("alice:a\nbob:b\n", "length"), ("alice\n", "line 1 is not name:password"), ("", "no users")] {
             fs::write(&path, text).expect("a file");
             let error = read_accounts(&path).err().expect("an error");
             assert!(error.contains(why), "{error}");

@@ -192,12 +192,7 @@ impl Calls {
         for part in [b"sip:", self.users.name(call.callee), b"@", self.dialect.domain.as_bytes()] {
             self.uri.extend_from_slice(part);
         }
-        let request = Request {
-            asker: Asker::Proxy,
-            method: "INVITE",
-            target: call.callee,
-            uri: &self.uri,
-        };
+        let request = Request { asker: Asker::Proxy, method: "INVITE", target: call.callee, uri: &self.uri };
         credentials.write(call.caller, &request, &mut call.credentials);
     }
 
@@ -610,9 +605,7 @@ impl Calls {
                 spread.as_bytes()
             }
         };
-        answer::is_for(raw, self.users.name(call.callee), address)
-            .then_some(())
-            .ok_or("not for the registered contact")
+        answer::is_for(raw, self.users.name(call.callee), address).then_some(()).ok_or("not for the registered contact")
     }
 
     /// A plain 200.
@@ -699,10 +692,7 @@ impl Flow for Calls {
         call.attempt = 0;
         call.carried = Carried::Nothing;
         call.credentials.clear();
-        let identity = Identity {
-            slot,
-            generation: call.generation,
-        };
+        let identity = Identity { slot, generation: call.generation };
         if let Some(credentials) = &mut self.credentials {
             call.carried = credentials.begin(call.caller);
             if call.carried != Carried::Nothing {
@@ -801,10 +791,7 @@ impl Flow for Calls {
     }
 
     fn next_timer_ns(&self) -> Option<u64> {
-        [self.timers.next_ns(), self.ringing.next_ns(), self.holding.next_ns()]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.timers.next_ns(), self.ringing.next_ns(), self.holding.next_ns()].into_iter().flatten().min()
     }
 
     fn outstanding(&self) -> u32 {

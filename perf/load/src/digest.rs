@@ -57,10 +57,7 @@ impl Algorithm {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        Hex {
-            text,
-            length: 2 * length,
-        }
+        Hex { text, length: 2 * length }
     }
 }
 
@@ -144,9 +141,8 @@ impl<'a> Challenge<'a> {
                 challenge.stale = value.eq_ignore_ascii_case(b"true");
             } else if is("qop") {
                 challenge.qop = true;
-                challenge.qop_auth = value
-                    .split(|byte| *byte == b',')
-                    .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"auth"));
+                challenge.qop_auth =
+                    value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"auth"));
             }
         }
         (challenge.realm, challenge.nonce) = (realm?, nonce?);
@@ -304,22 +300,14 @@ mod tests {
         let cnonce = &b"f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"[..];
         for (algorithm, expected) in [
             (Algorithm::Md5, "8ca523f5e9506fed4657c9700eebdbec"),
-            (
-                Algorithm::Sha256,
-                "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1",
-            ),
+            (Algorithm::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
             let mut answer = mufasa(algorithm, realm, nonce, b"Circle of Life");
             answer.counted = Some((1, cnonce));
             assert_eq!(response(&answer), expected);
         }
         // Without qop: RFC 2069 §2.4 as its erratum corrects it.
-        let answer = mufasa(
-            Algorithm::Md5,
-            b"testrealm@host.com",
-            b"dcd98b7102dd2f0e8b11d0f600bfb0c093",
-            b"CircleOfLife",
-        );
+        let answer = mufasa(Algorithm::Md5, b"testrealm@host.com", b"dcd98b7102dd2f0e8b11d0f600bfb0c093", b"CircleOfLife");
         assert_eq!(response(&answer), "1949323746fe6a43ef61f9606e7febea");
     }
 
@@ -384,10 +372,7 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&line), expected);
 
         line.clear();
-        let plain = Answer {
-            names_algorithm: false,
-            ..mufasa(Algorithm::Md5, b"r", b"n", b"p")
-        };
+        let plain = Answer { names_algorithm: false, ..mufasa(Algorithm::Md5, b"r", b"n", b"p") };
         plain.write(&mut line);
         let expected = format!(
             "Authorization: Digest username=\"Mufasa\",realm=\"r\",nonce=\"n\",uri=\"/dir/index.html\",response=\"{}\"\r\n",

@@ -34,10 +34,7 @@ const IPV6_BODY: Body = Body {
     length: "117",
 };
 
-const _: () = assert!(
-    IPV4_BODY.text.len() == 129 && IPV6_BODY.text.len() == 117,
-    "the lengths must be those of the texts"
-);
+const _: () = assert!(IPV4_BODY.text.len() == 129 && IPV6_BODY.text.len() == 117, "the lengths must be those of the texts");
 
 /// The session description (RFC 4566) for media at a loopback address of this family.
 pub fn body(address: IpAddr) -> &'static Body {

@@ -86,11 +86,7 @@ pub fn run(processes: u32) -> Result<Vec<Value>, String> {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("no pipes".into());
         };
-        workers.push(Worker {
-            child,
-            input,
-            output: BufReader::new(output),
-        });
+        workers.push(Worker { child, input, output: BufReader::new(output) });
     }
     loop {
         // All of them say the same: that they are ready for the next load, or what came of all.

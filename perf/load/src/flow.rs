@@ -39,12 +39,6 @@ impl Dialect {
             0 => String::new(),
             bytes => format!("X-Pad: {}\r\n", "p".repeat(bytes.saturating_sub(9))),
         };
-        Dialect {
-            domain: domain.to_string(),
-            body,
-            floor,
-            routed,
-            pad,
-        }
+        Dialect { domain: domain.to_string(), body, floor, routed, pad }
     }
 }

@@ -17,10 +17,7 @@ pub enum Frame {
 pub const LONGEST: usize = 64 * 1024;
 
 pub fn next(bytes: &[u8]) -> Frame {
-    let skip = bytes
-        .iter()
-        .position(|byte| !matches!(byte, b'\r' | b'\n'))
-        .unwrap_or(bytes.len());
+    let skip = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let rest = &bytes[skip..];
     let Some(end) = memmem::find(rest, b"\r\n\r\n") else {
         return match rest.len() {
@@ -31,10 +28,7 @@ pub fn next(bytes: &[u8]) -> Frame {
     match content_length(&rest[..end + 2]) {
         Ok(body) if body > LONGEST => Frame::Broken("Content-Length out of all proportion"),
         Ok(body) if rest.len() < end + 4 + body => Frame::Partial { skip },
-        Ok(body) => Frame::Message {
-            skip,
-            length: end + 4 + body,
-        },
+        Ok(body) => Frame::Message { skip, length: end + 4 + body },
         Err(why) => Frame::Broken(why),
     }
 }
@@ -106,10 +100,7 @@ mod tests {
             (&b"X\r\nContent-Type: a\r\n\r\n"[..], "no Content-Length"),
             (b"X\r\nContent-Length: -1\r\n\r\n", "Content-Length is not a number"),
             (b"X\r\nContent-Length: 1\r\nl: 2\r\n\r\n", "two different Content-Lengths"),
-            (
-                b"X\r\nContent-Length: 99999999\r\n\r\n",
-                "Content-Length out of all proportion",
-            ),
+            (b"X\r\nContent-Length: 99999999\r\n\r\n", "Content-Length out of all proportion"),
         ] {
             assert_eq!(next(bytes), Frame::Broken(why));
         }

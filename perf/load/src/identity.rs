@@ -61,10 +61,7 @@ impl Run {
         if token[..8] != self.0 {
             return None;
         }
-        Some(Identity {
-            slot: read_hex(&token[8..16])?,
-            generation: read_hex(&token[16..])?,
-        })
+        Some(Identity { slot: read_hex(&token[8..16])?, generation: read_hex(&token[16..])? })
     }
 }
 
@@ -74,10 +71,7 @@ mod tests {
 
     #[test]
     fn a_token_reads_back_and_another_runs_does_not() {
-        let identity = Identity {
-            slot: 0x0012_abcd,
-            generation: u32::MAX,
-        };
+        let identity = Identity { slot: 0x0012_abcd, generation: u32::MAX };
         let token = Run::new(7).token(identity);
         assert_eq!(&token, b"000000070012abcdffffffff");
         assert_eq!(Run::new(7).identity(&token), Some(identity));

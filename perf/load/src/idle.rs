@@ -161,13 +161,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     });
     let mut server = Watched::new(&arguments.server_pid);
     let out = Outbox::open(&[opening]).map_err(|error| error.to_string())?;
-    let mut opened = Opened {
-        wire: Wire::new(&out),
-        out,
-        stats: Stats::new(),
-        answers: Answers::default(),
-        start: Instant::now(),
-    };
+    let mut opened = Opened { wire: Wire::new(&out), out, stats: Stats::new(), answers: Answers::default(), start: Instant::now() };
     server.refresh();
     let before = server.own_bytes();
     let before_ns = server.time().run_ns;

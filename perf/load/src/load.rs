@@ -180,9 +180,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         let host = arguments.local.map(|local| loopback(local.is_ipv6()));
         sides::default_server(arguments.sides.transport, host)
     });
-    let local = arguments
-        .local
-        .unwrap_or_else(|| SocketAddr::new(loopback(server.is_ipv6()), 0));
+    let local = arguments.local.unwrap_or_else(|| SocketAddr::new(loopback(server.is_ipv6()), 0));
     let openings = arguments.sides.openings(
         server,
         local,
@@ -192,9 +190,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
     )?;
     let out = Outbox::open(&openings).map_err(|error| error.to_string())?;
     let wire = Wire::new(&out);
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(|error| error.to_string())?;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.
     let number = since_1970.as_millis() as u32 ^ std::process::id().rotate_left(16);
     let mut bench = Bench {
@@ -208,21 +204,13 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         progress: Progress::new(arguments.quiet, arguments.steps()),
         epoch: Instant::now(),
         seed: u64::from(number),
-        offset: arguments
-            .share
-            .map_or(0.0, |share| f64::from(share.index) / f64::from(share.of)),
+        offset: arguments.share.map_or(0.0, |share| f64::from(share.index) / f64::from(share.of)),
     };
     let domain = match &arguments.domain {
         Some(domain) => domain.clone(),
         None => end::uri_host(loopback(server.is_ipv6())),
     };
-    let dialect = Dialect::new(
-        &domain,
-        end::body(local.ip()),
-        arguments.floor,
-        arguments.sides.routed,
-        arguments.pad,
-    );
+    let dialect = Dialect::new(&domain, end::body(local.ip()), arguments.floor, arguments.sides.routed, arguments.pad);
     let only_registers = method == Some(Method::Register);
     let singles = |method, number, bench: &Bench| {
         Singles::new(
@@ -260,12 +248,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
     }
     let results = match method {
         None if role == Role::Answerers => {
-            let mut flow = Reflector::new(
-                dialect.clone(),
-                &accounts.names,
-                &bench.out.locals,
-                (arguments.ring * 1e9) as u64,
-            );
+            let mut flow = Reflector::new(dialect.clone(), &accounts.names, &bench.out.locals, (arguments.ring * 1e9) as u64);
             eprintln!("strowger-load: answerers ready");
             let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
             let phase = Phase::new("answer", Load::Rest, seconds).measured();
@@ -342,10 +325,7 @@ fn print_merged(result: &Value) {
 fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Result<Vec<Value>, String> {
     // Processes that share a load begin each of its parts together.
     let meet = || arguments.share.map_or(Ok(()), Share::meet);
-    let open = |rate| Load::Open {
-        rate,
-        poisson: arguments.poisson,
-    };
+    let open = |rate| Load::Open { rate, poisson: arguments.poisson };
     let warm_window = match arguments.share {
         Some(share) => share.of(u64::from(WARM_WINDOW)).max(1) as u32,
         None => WARM_WINDOW,
@@ -360,9 +340,7 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     loads.extend(arguments.window.map(|window| (Load::Window(window), Value::Null)));
     let (settle, drain) = (arguments.settle(), arguments.drain + arguments.hold);
     if arguments.search.wanted() {
-        let (rate, found) = arguments
-            .search
-            .run(bench, flow, arguments.poisson, (settle, drain, arguments.hold));
+        let (rate, found) = arguments.search.run(bench, flow, arguments.poisson, (settle, drain, arguments.hold));
         loads.push((open(rate), found));
     }
     let mut results = Vec::new();

@@ -110,10 +110,6 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    let manner = relay::Manner {
-        trying: !arguments.no_trying,
-        batch: arguments.batch.max(1),
-        lose: arguments.lose,
-    };
+    let manner = relay::Manner { trying: !arguments.no_trying, batch: arguments.batch.max(1), lose: arguments.lose };
     relay::run(arguments.listen, &sides, &manner).map_err(|error| format!("relay: {error}"))
 }

@@ -95,11 +95,7 @@ pub fn scan(raw: &[u8]) -> Option<Scan> {
         while line.get(value).is_some_and(|&b| b == b' ' || b == b'\t') {
             value += 1;
         }
-        let header = Line {
-            start: start as u16,
-            value: (start + value) as u16,
-            end: end as u16,
-        };
+        let header = Line { start: start as u16, value: (start + value) as u16, end: end as u16 };
         let is = |long: &str| name.len() == 1 || name.eq_ignore_ascii_case(long.as_bytes());
         match (name.len(), line[0] | 0x20) {
             (3 | 1, b'v') if is("Via") => found.via.push(header),
@@ -128,9 +124,9 @@ pub fn scan(raw: &[u8]) -> Option<Scan> {
 /// Status of a response; 0 for anything else.
 pub fn status(raw: &[u8]) -> u16 {
     match raw.get(..12) {
-        Some(line) if line.starts_with(b"SIP/2.0 ") => line[8..11]
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0').min(9))),
+        Some(line) if line.starts_with(b"SIP/2.0 ") => {
+            line[8..11].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0').min(9)))
+        }
         _ => 0,
     }
 }
@@ -147,10 +143,7 @@ pub fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let after = at + name.len();
         if at > 0 && rest[at - 1] == b';' && rest.get(after) == Some(&b'=') {
             let token = &rest[after + 1..];
-            let end = token
-                .iter()
-                .position(|b| matches!(b, b';' | b' ' | b'\t' | b','))
-                .unwrap_or(token.len());
+            let end = token.iter().position(|b| matches!(b, b';' | b' ' | b'\t' | b',')).unwrap_or(token.len());
             return Some(&token[..end]);
         }
         rest = &rest[after..];
@@ -194,11 +187,7 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub fn new(buffer: &'a mut [u8]) -> Writer<'a> {
-        Writer {
-            buffer,
-            length: 0,
-            overflowed: false,
-        }
+        Writer { buffer, length: 0, overflowed: false }
     }
 
     #[inline]
@@ -239,19 +228,13 @@ mod tests {
         let found = scan(OK).expect("complete");
         assert_eq!(status(OK), 200);
         assert_eq!(found.via.len(), 2);
-        assert_eq!(
-            parameter(found.via.as_slice()[1].value(OK), b"branch"),
-            Some(&b"z9hG4bKabc"[..])
-        );
+        assert_eq!(parameter(found.via.as_slice()[1].value(OK), b"branch"), Some(&b"z9hG4bKabc"[..]));
         assert_eq!(parameter(found.from.value(OK), b"tag"), Some(&b"x1"[..]));
         assert_eq!(parameter(found.to.value(OK), b"tag"), Some(&b"y2"[..]));
         assert_eq!(found.call_id.value(OK), b"id1");
         assert_eq!(found.cseq.value(OK), b"1 INVITE");
         assert_eq!(contact_uri(found.contact.value(OK)), b"sip:u2@127.0.0.1:5080");
-        assert_eq!(
-            found.record_route.as_slice()[0].whole(OK),
-            b"Record-Route: <sip:127.0.0.1;lr>\r\n"
-        );
+        assert_eq!(found.record_route.as_slice()[0].whole(OK), b"Record-Route: <sip:127.0.0.1;lr>\r\n");
         let challenges: Vec<_> = found.challenges.as_slice().iter().collect();
         assert_eq!(challenges[0].value(OK), b"Digest a");
         assert_eq!(challenges[1].value(OK), b"Digest b");
@@ -269,10 +252,7 @@ mod tests {
 
     #[test]
     fn commas_split_outside_brackets_and_quotes() {
-        assert_eq!(
-            split_list(b"<sip:a;x=1,2>, \"p,q\" <sip:b> ,<sip:c>"),
-            [&b"<sip:a;x=1,2>"[..], b"\"p,q\" <sip:b>", b"<sip:c>"]
-        );
+        assert_eq!(split_list(b"<sip:a;x=1,2>, \"p,q\" <sip:b> ,<sip:c>"), [&b"<sip:a;x=1,2>"[..], b"\"p,q\" <sip:b>", b"<sip:c>"]);
     }
 
     #[test]

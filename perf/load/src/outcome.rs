@@ -102,10 +102,7 @@ impl Outcome {
         let scheduled = self.counts.get(Count::Scheduled);
         let mut reasons = Vec::new();
         if self.own_drops > 0 {
-            reasons.push(format!(
-                "{} datagrams were dropped at the generator's own sockets",
-                self.own_drops
-            ));
+            reasons.push(format!("{} datagrams were dropped at the generator's own sockets", self.own_drops));
         }
         // In a window the schedule is the answers'.
         if let Load::Open { .. } = self.phase.load {
@@ -121,13 +118,9 @@ impl Outcome {
         if self.own_busy > FULL {
             let busy = self.own_busy * 100.0;
             match self.server {
-                None => reasons.push(format!(
-                    "the generator was busy {busy:.0} % of the time, and nobody watched the server"
-                )),
+                None => reasons.push(format!("the generator was busy {busy:.0} % of the time, and nobody watched the server")),
                 Some(time) if ((time.run_ns + time.wait_ns) as f64) < FULL * 1e9 * self.seconds => {
-                    reasons.push(format!(
-                        "the generator was busy {busy:.0} % of the time, and the server's core was not full"
-                    ));
+                    reasons.push(format!("the generator was busy {busy:.0} % of the time, and the server's core was not full"));
                 }
                 Some(_) => {}
             }
@@ -206,10 +199,7 @@ mod tests {
 
     /// Ten seconds at 1,000/s, of which nothing is to be said.
     fn outcome() -> Outcome {
-        let load = Load::Open {
-            rate: 1_000.0,
-            poisson: false,
-        };
+        let load = Load::Open { rate: 1_000.0, poisson: false };
         let mut counts = Counts::default();
         for count in [Count::Scheduled, Count::Started, Count::Completed] {
             counts.add_many(count, 10_000);
@@ -221,19 +211,13 @@ mod tests {
             sent: 60_000,
             sent_bytes: 30_000_000,
             send_errors: 0,
-            server: Some(CpuTime {
-                run_ns: 1_000_000_000,
-                wait_ns: 0,
-            }),
+            server: Some(CpuTime { run_ns: 1_000_000_000, wait_ns: 0 }),
             server_resident: (0, 0),
             server_drops: 0,
             own_drops: 0,
             own_busy: 0.3,
             own_cpu_ns: (0, 0),
-            own: CpuTime {
-                run_ns: 10_000_000_000,
-                wait_ns: 0,
-            },
+            own: CpuTime { run_ns: 10_000_000_000, wait_ns: 0 },
             outstanding: 0,
         }
     }
@@ -250,10 +234,7 @@ mod tests {
 
     fn busy(outcome: &mut Outcome, server_ns: u64, waited_ns: u64) {
         outcome.own_busy = 0.96;
-        outcome.server = Some(CpuTime {
-            run_ns: server_ns,
-            wait_ns: waited_ns,
-        });
+        outcome.server = Some(CpuTime { run_ns: server_ns, wait_ns: waited_ns });
     }
 
     #[test]

@@ -29,11 +29,7 @@ fn interval_ns(load: Load) -> f64 {
 impl Pace {
     /// `offset`: by which part of an interval the first call is later than the start.
     pub fn new(load: Load, start_ns: u64, seed: u64, offset: f64) -> Pace {
-        Pace {
-            load,
-            next_ns: start_ns as f64 + offset * interval_ns(load),
-            random: seed | 1,
-        }
+        Pace { load, next_ns: start_ns as f64 + offset * interval_ns(load), random: seed | 1 }
     }
 
     /// The time for which the next call was scheduled, if that has come.
@@ -75,10 +71,7 @@ mod tests {
 
     #[test]
     fn a_schedule_keeps_its_times_when_the_clock_is_late() {
-        let load = Load::Open {
-            rate: 1_000.0,
-            poisson: false,
-        };
+        let load = Load::Open { rate: 1_000.0, poisson: false };
         let mut pace = Pace::new(load, 5_000_000, 1, 0.0);
         assert_eq!(pace.due(4_999_999, 0), None);
         // Three are due at once, each with its own scheduled time.
@@ -92,10 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_not_due_before_a_time_is_not_announced_before_it() {
-        let load = Load::Open {
-            rate: 17_815.0,
-            poisson: false,
-        };
+        let load = Load::Open { rate: 17_815.0, poisson: false };
         let mut pace = Pace::new(load, 1, 1, 0.0);
         for _ in 0..100_000 {
             let next_ns = pace.next_ns().expect("a schedule");
@@ -106,10 +96,7 @@ mod tests {
 
     #[test]
     fn poisson_has_the_mean_and_the_spread_of_an_exponential() {
-        let load = Load::Open {
-            rate: 1_000.0,
-            poisson: true,
-        };
+        let load = Load::Open { rate: 1_000.0, poisson: true };
         let mut pace = Pace::new(load, 0, 42, 0.0);
         let times: Vec<f64> = (0..100_000).map(|_| pace.due(u64::MAX, 0).expect("due") as f64).collect();
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();

@@ -14,10 +14,7 @@ impl Progress {
     /// `steps`: how many loads are expected, one after the other.
     pub fn new(quiet: bool, steps: u64) -> Progress {
         let shows = !quiet && steps > 1 && io::stderr().is_terminal();
-        Progress {
-            quiet,
-            bar: shows.then(|| bar(steps)),
-        }
+        Progress { quiet, bar: shows.then(|| bar(steps)) }
     }
 
     /// One step is done: always told, except where all is quiet.

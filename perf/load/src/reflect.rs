@@ -69,9 +69,7 @@ impl Reflector {
             _ if self.dialect.routed && is_invite => address == self.dialect.domain.as_bytes(),
             0 => address == end.address.as_bytes(),
             // Which of them is the user's only the one who registered it knows.
-            _ => address
-                .strip_prefix(b"127.")
-                .is_some_and(|rest| rest.ends_with(format!(":{}", end.port).as_bytes())),
+            _ => address.strip_prefix(b"127.").is_some_and(|rest| rest.ends_with(format!(":{}", end.port).as_bytes())),
         };
         match right {
             true => Ok(Asked { token, user, address }),
@@ -126,10 +124,7 @@ impl Reflector {
         kept.answered_ns = None;
         kept.ok.clear();
         kept.ok.extend_from_slice(&out.buffer()[..length]);
-        let identity = Identity {
-            slot,
-            generation: kept.generation,
-        };
+        let identity = Identity { slot, generation: kept.generation };
         self.by_token.insert(*asked.token, slot);
         match self.ringing.ns {
             0 => self.accept(identity, now_ns, out),
@@ -169,12 +164,7 @@ impl Reflector {
 /// The token in a Call-ID of ours, of whatever run.
 fn read_token(call_id: &[u8]) -> Option<&[u8; TOKEN]> {
     let token = call_id.strip_suffix(b"@load")?;
-    token
-        .iter()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        .then_some(token)?
-        .try_into()
-        .ok()
+    token.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(token)?.try_into().ok()
 }
 
 /// `u00001` of `sip:u00001@127.0.0.1`

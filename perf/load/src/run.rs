@@ -156,10 +156,7 @@ impl Bench {
             server_drops: after.server_drops.saturating_sub(before.server_drops),
             own_drops: after.own_drops.saturating_sub(before.own_drops),
             own_busy: 1.0 - idle_ns as f64 / elapsed.max(1) as f64,
-            own_cpu_ns: (
-                after.own_cpu_ns.0 - before.own_cpu_ns.0,
-                after.own_cpu_ns.1 - before.own_cpu_ns.1,
-            ),
+            own_cpu_ns: (after.own_cpu_ns.0 - before.own_cpu_ns.0, after.own_cpu_ns.1 - before.own_cpu_ns.1),
             own: after.own.since(&before.own),
             outstanding: flow.outstanding(),
         };
@@ -224,10 +221,8 @@ impl Bench {
                 continue;
             }
             if self.sleep {
-                let until_ns = [pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns)]
-                    .into_iter()
-                    .flatten()
-                    .fold(end_ns, u64::min);
+                let until_ns =
+                    [pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns)].into_iter().flatten().fold(end_ns, u64::min);
                 let now_ns = self.now_ns();
                 if until_ns > now_ns {
                     self.wire.wait(&self.out, until_ns - now_ns);
@@ -345,10 +340,6 @@ struct Live {
 
 impl Live {
     fn new(at_ns: u64, stats: &Stats, idle_ns: u64) -> Live {
-        Live {
-            at_ns,
-            counts: stats.counts,
-            idle_ns,
-        }
+        Live { at_ns, counts: stats.counts, idle_ns }
     }
 }

@@ -178,12 +178,7 @@ const FURTHEST: f64 = 16.0;
 
 impl Bisection {
     fn new(start: f64, resolution: f64) -> Bisection {
-        Bisection {
-            start,
-            resolution,
-            passed: None,
-            failed: None,
-        }
+        Bisection { start, resolution, passed: None, failed: None }
     }
 
     /// The rate to try; nothing when it is known.

@@ -274,9 +274,7 @@ impl SideArguments {
                 manner: Manner::Socket,
                 count: 1,
                 local: at(0),
-                server: self
-                    .register_server
-                    .unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
+                server: self.register_server.unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
                 tls: None,
                 spread: 0,
                 sources: 1,
@@ -314,10 +312,7 @@ mod tests {
     fn udp_alone_is_two_rows_of_sockets() {
         let (sides, openings) = openings("").expect("options");
         let kinds: Vec<_> = openings.iter().map(|o| (o.side, o.manner, o.count)).collect();
-        assert_eq!(
-            kinds,
-            [(Side::Caller, Manner::Socket, 2), (Side::Answerer, Manner::Socket, 2)]
-        );
+        assert_eq!(kinds, [(Side::Caller, Manner::Socket, 2), (Side::Answerer, Manner::Socket, 2)]);
         assert_eq!(sides.registrar(false), Side::Caller);
     }
 
@@ -365,11 +360,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in [
-            "--transport tls",
-            "--transport tcp --callee flow --callee-connections per-call",
-            "--callee-transport udp --spread 10",
-        ] {
+        for line in
+            ["--transport tls", "--transport tcp --callee flow --callee-connections per-call", "--callee-transport udp --spread 10"]
+        {
             assert!(openings(line).is_err(), "{line}");
         }
         assert!("0".parse::<Connections>().is_err());

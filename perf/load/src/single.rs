@@ -74,13 +74,7 @@ impl Singles {
         locals: &[Local],
         registrar: Side,
     ) -> Singles {
-        let ends = |side| {
-            locals
-                .iter()
-                .enumerate()
-                .filter(move |(_, local)| local.side == side)
-                .collect::<Vec<_>>()
-        };
+        let ends = |side| locals.iter().enumerate().filter(move |(_, local)| local.side == side).collect::<Vec<_>>();
         let (registrars, answerers) = (ends(registrar), ends(Side::Answerer));
         let pairs = match method {
             Method::Register => registrars.len().max(answerers.len()),
@@ -134,18 +128,10 @@ impl Singles {
         if user.carried != Carried::Nothing
             && let Some(credentials) = &mut self.credentials
         {
-            let request = Request {
-                asker: Asker::Registrar,
-                method: "REGISTER",
-                target: 0,
-                uri: self.uri.as_bytes(),
-            };
+            let request = Request { asker: Asker::Registrar, method: "REGISTER", target: 0, uri: self.uri.as_bytes() };
             credentials.write(number, &request, &mut self.lines);
         }
-        let identity = Identity {
-            slot: number,
-            generation: user.sequence,
-        };
+        let identity = Identity { slot: number, generation: user.sequence };
         let origin = self.origin(number);
         let mut host = None;
         let fill = Fill {
@@ -167,10 +153,7 @@ impl Singles {
 
     /// The From tag of the user's request.
     fn tag(&self, number: u32) -> [u8; TAG] {
-        let token = self.run.token(Identity {
-            slot: number,
-            generation: self.state[number as usize].first_sequence,
-        });
+        let token = self.run.token(Identity { slot: number, generation: self.state[number as usize].first_sequence });
         std::array::from_fn(|at| token[at + 8])
     }
 
@@ -188,10 +171,8 @@ impl Singles {
     fn answer(&mut self, number: u32, raw: &[u8], scan: &Scan, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         let user = &mut self.state[number as usize];
         let (asker, carried) = (Asker::Registrar, user.carried);
-        let answers = self
-            .credentials
-            .as_mut()
-            .is_some_and(|credentials| credentials.challenged(number, asker, carried, raw, scan, stats));
+        let answers =
+            self.credentials.as_mut().is_some_and(|credentials| credentials.challenged(number, asker, carried, raw, scan, stats));
         if !answers {
             stats.refused(message::status(raw));
             return self.finish(number, out);
@@ -199,10 +180,7 @@ impl Singles {
         user.carried = Carried::Fresh;
         user.sequence += 1;
         user.started_ns = now_ns;
-        let identity = Identity {
-            slot: number,
-            generation: user.sequence,
-        };
+        let identity = Identity { slot: number, generation: user.sequence };
         self.send(number, out);
         self.timers.arm(now_ns, identity, Awaited::Request);
     }
@@ -224,9 +202,7 @@ impl Singles {
             Method::Register => b" REGISTER",
             Method::Options => b" OPTIONS",
         };
-        let number = cseq
-            .strip_suffix(method)
-            .and_then(|number| std::str::from_utf8(number).ok()?.parse::<u32>().ok());
+        let number = cseq.strip_suffix(method).and_then(|number| std::str::from_utf8(number).ok()?.parse::<u32>().ok());
         if number != Some(identity.generation) {
             return Err("CSeq is not the request's");
         }
@@ -274,11 +250,7 @@ fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &D
                 contact.transport.in_uri()
             ),
         ),
-        Method::Options => (
-            "OPTIONS",
-            format!("<sip:{domain}>"),
-            "Accept: application/sdp\r\n".to_string(),
-        ),
+        Method::Options => ("OPTIONS", format!("<sip:{domain}>"), "Accept: application/sdp\r\n".to_string()),
     };
     // A user's REGISTERs keep their Call-ID (RFC 3261 §10.2.4); another run has another.
     let run = run.text();
@@ -323,10 +295,7 @@ impl Flow for Singles {
         user.mark = stats.mark();
         user.scheduled_ns = scheduled_ns;
         user.started_ns = now_ns;
-        let identity = Identity {
-            slot: number,
-            generation: user.sequence,
-        };
+        let identity = Identity { slot: number, generation: user.sequence };
         self.outstanding += 1;
         self.send(number, out);
         self.timers.arm(now_ns, identity, Awaited::Request);

@@ -116,23 +116,14 @@ impl Counts {
     }
 
     pub fn retransmissions(&self) -> u64 {
-        [
-            Count::RetransmittedInvite,
-            Count::RetransmittedOk,
-            Count::RetransmittedRequest,
-            Count::RetransmittedAck,
-        ]
-        .iter()
-        .map(|count| self.get(*count))
-        .sum()
+        [Count::RetransmittedInvite, Count::RetransmittedOk, Count::RetransmittedRequest, Count::RetransmittedAck]
+            .iter()
+            .map(|count| self.get(*count))
+            .sum()
     }
 
     pub fn json(&self) -> Map<String, Value> {
-        NAMES
-            .iter()
-            .zip(self.0)
-            .map(|(name, number)| ((*name).to_string(), json!(number)))
-            .collect()
+        NAMES.iter().zip(self.0).map(|(name, number)| ((*name).to_string(), json!(number))).collect()
     }
 }
 
@@ -151,15 +142,7 @@ pub enum Span {
     Lag,
 }
 
-const SPANS: [&str; 7] = [
-    "to_100",
-    "to_180",
-    "to_200",
-    "bye_to_200",
-    "whole",
-    "to_refusal",
-    "generator_lag",
-];
+const SPANS: [&str; 7] = ["to_100", "to_180", "to_200", "bye_to_200", "whole", "to_refusal", "generator_lag"];
 
 /// The measured part of a run in which something began; none by default.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -177,13 +160,7 @@ pub struct Stats {
 impl Stats {
     pub fn new() -> Stats {
         let histogram = Histogram::new_with_bounds(100, 64_000_000_000, 3).expect("constant bounds");
-        Stats {
-            counts: Counts::default(),
-            spans: vec![histogram; SPANS.len()],
-            measuring: false,
-            part: 0,
-            complaints: 0,
-        }
+        Stats { counts: Counts::default(), spans: vec![histogram; SPANS.len()], measuring: false, part: 0, complaints: 0 }
     }
 
     #[inline]
@@ -250,9 +227,7 @@ impl Stats {
             .iter()
             .zip(&self.spans)
             .map(|(name, span)| {
-                let pairs = span
-                    .iter_recorded()
-                    .map(|step| json!([step.value_iterated_to(), step.count_at_value()]));
+                let pairs = span.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_at_value()]));
                 ((*name).to_string(), Value::Array(pairs.collect()))
             })
             .collect();
@@ -318,15 +293,9 @@ mod tests {
         for status in [302, 404, 486, 500, 503, 504, 600] {
             stats.refused(status);
         }
-        let counts = [
-            Count::Refused,
-            Count::Refused3xx,
-            Count::Refused4xx,
-            Count::Refused503,
-            Count::Refused5xx,
-            Count::Refused6xx,
-        ]
-        .map(|count| stats.counts.get(count));
+        let counts =
+            [Count::Refused, Count::Refused3xx, Count::Refused4xx, Count::Refused503, Count::Refused5xx, Count::Refused6xx]
+                .map(|count| stats.counts.get(count));
         assert_eq!(counts, [7, 1, 2, 1, 2, 1]);
     }
 }

@@ -118,9 +118,7 @@ impl Streams {
     pub fn listen(&mut self, end: u32, address: SocketAddr, tls: Option<Rc<Endpoint>>) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        socket
-            .bind(&address.into())
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
+        socket.bind(&address.into()).map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
         socket.listen(4_096)?;
         socket.set_nonblocking(true)?;
         self.poll.registry().register(
@@ -128,12 +126,7 @@ impl Streams {
             Token(LISTENERS + self.listeners.len()),
             Interest::READABLE,
         )?;
-        self.listeners.push(Listener {
-            socket,
-            end,
-            tls,
-            ready: true,
-        });
+        self.listeners.push(Listener { socket, end, tls, ready: true });
         Ok(())
     }
 
@@ -167,10 +160,7 @@ impl Streams {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                self.slots.push(Slot {
-                    generation: 1,
-                    stream: None,
-                });
+                self.slots.push(Slot { generation: 1, stream: None });
                 self.slots.len() as u32 - 1
             }
         };
@@ -199,17 +189,11 @@ impl Streams {
             hung_up: false,
         });
         self.open += 1;
-        Ok(Link {
-            end,
-            slot,
-            generation: place.generation,
-        })
+        Ok(Link { end, slot, generation: place.generation })
     }
 
     pub fn is_live(&self, link: Link) -> bool {
-        self.slots
-            .get(link.slot as usize)
-            .is_some_and(|slot| slot.generation == link.generation && slot.stream.is_some())
+        self.slots.get(link.slot as usize).is_some_and(|slot| slot.generation == link.generation && slot.stream.is_some())
     }
 
     fn stream(&mut self, link: Link) -> Option<&mut Stream> {
@@ -389,11 +373,7 @@ impl Streams {
             let Some(stream) = place.stream.as_ref() else {
                 continue;
             };
-            let link = Link {
-                end: stream.end,
-                slot,
-                generation: place.generation,
-            };
+            let link = Link { end: stream.end, slot, generation: place.generation };
             if entry & WRITTEN != 0 && !stream.unsent.is_empty() {
                 self.write_out(slot);
             }
@@ -411,11 +391,7 @@ impl Streams {
 
     /// Reads what has come into `buffer`, after what was kept from the last time.
     pub fn read(&mut self, link: Link, buffer: &mut [u8]) -> Reading {
-        let nothing = Reading {
-            length: 0,
-            more: false,
-            over: false,
-        };
+        let nothing = Reading { length: 0, more: false, over: false };
         let scratch = mem::take(&mut self.scratch);
         let Some(stream) = self.stream(link) else {
             self.scratch = scratch;
@@ -460,11 +436,7 @@ impl Streams {
                 self.handshake(link.slot);
             }
             let Some(stream) = self.stream(link) else {
-                return Ok(Reading {
-                    length: 0,
-                    more: false,
-                    over: false,
-                });
+                return Ok(Reading { length: 0, more: false, over: false });
             };
             if stream.tls.as_ref().is_none_or(|tls| tls.handshaking) {
                 if reading.over {
@@ -497,10 +469,7 @@ impl Streams {
     }
 
     fn begin_handshake(&mut self, slot: u32) {
-        let tls = self.slots[slot as usize]
-            .stream
-            .as_ref()
-            .and_then(|stream| stream.tls.as_ref());
+        let tls = self.slots[slot as usize].stream.as_ref().and_then(|stream| stream.tls.as_ref());
         if tls.is_some() {
             self.handshake(slot);
         }
@@ -577,11 +546,7 @@ impl Streams {
             return;
         };
         if !stream.closing && !stream.closed {
-            let link = Link {
-                end: stream.end,
-                slot,
-                generation: place.generation,
-            };
+            let link = Link { end: stream.end, slot, generation: place.generation };
             let handshaking = stream.tls.as_ref().is_some_and(|tls| tls.handshaking);
             self.counts.add(match (handshaking, stream.accepted) {
                 (true, true) => Count::ServerFailed,
@@ -654,17 +619,9 @@ fn read_plain(mut socket: &Socket, buffer: &mut [u8], start: usize) -> Result<Re
     let room = buffer.len() - start;
     loop {
         return match socket.read(&mut buffer[start..]) {
-            Ok(count) => Ok(Reading {
-                length: start + count,
-                more: count == room,
-                over: count == 0,
-            }),
+            Ok(count) => Ok(Reading { length: start + count, more: count == room, over: count == 0 }),
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Reading {
-                length: start,
-                more: false,
-                over: false,
-            }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Reading { length: start, more: false, over: false }),
             Err(error) => Err(format!("read: {error}")),
         };
     }

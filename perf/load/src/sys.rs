@@ -25,10 +25,7 @@ impl Inbox {
         // SAFETY: all-zero is a valid value of these C structures.
         let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
         let mut iovs: Box<[libc::iovec]> = (0..capacity)
-            .map(|i| libc::iovec {
-                iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(),
-                iov_len: DATAGRAM,
-            })
+            .map(|i| libc::iovec { iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(), iov_len: DATAGRAM })
             .collect();
         let headers = (0..capacity)
             .map(|i| {
@@ -41,12 +38,7 @@ impl Inbox {
                 header
             })
             .collect();
-        Inbox {
-            buffers,
-            headers,
-            _iovs: iovs,
-            names,
-        }
+        Inbox { buffers, headers, _iovs: iovs, names }
     }
 
     /// Fills the batch from a connected socket without waiting. Returns the number of datagrams; 0 when there is none.
@@ -73,15 +65,7 @@ impl Inbox {
 
     fn receive_with(&mut self, fd: RawFd, flags: i32) -> io::Result<usize> {
         // SAFETY: every header points into boxes that live as long as `self` and are never reallocated.
-        let count = unsafe {
-            libc::recvmmsg(
-                fd,
-                self.headers.as_mut_ptr(),
-                self.headers.len() as u32,
-                flags,
-                ptr::null_mut(),
-            )
-        };
+        let count = unsafe { libc::recvmmsg(fd, self.headers.as_mut_ptr(), self.headers.len() as u32, flags, ptr::null_mut()) };
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -115,12 +99,8 @@ pub struct Datagrams {
 impl Datagrams {
     pub fn new(fds: Vec<RawFd>, capacity: usize) -> Datagrams {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
-        let mut iovs: Box<[libc::iovec]> = (0..capacity)
-            .map(|i| libc::iovec {
-                iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(),
-                iov_len: 0,
-            })
-            .collect();
+        let mut iovs: Box<[libc::iovec]> =
+            (0..capacity).map(|i| libc::iovec { iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(), iov_len: 0 }).collect();
         let headers = (0..capacity)
             .map(|i| {
                 // SAFETY: all-zero is a valid value of this C structure.
@@ -206,12 +186,7 @@ impl RelayBatch {
     pub fn new(capacity: usize) -> RelayBatch {
         // At most two datagrams leave for one that came.
         let out = capacity * 2;
-        let mut iovs: Box<[libc::iovec]> = (0..out)
-            .map(|_| libc::iovec {
-                iov_base: ptr::null_mut(),
-                iov_len: 0,
-            })
-            .collect();
+        let mut iovs: Box<[libc::iovec]> = (0..out).map(|_| libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }).collect();
         // SAFETY: all-zero is a valid value of these C structures.
         let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
         let headers = (0..out)
@@ -225,13 +200,7 @@ impl RelayBatch {
                 header
             })
             .collect();
-        RelayBatch {
-            inbox: Inbox::new(capacity),
-            headers,
-            iovs,
-            names,
-            length: 0,
-        }
+        RelayBatch { inbox: Inbox::new(capacity), headers, iovs, names, length: 0 }
     }
 
     pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
@@ -279,11 +248,7 @@ pub fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), Erro
 
 /// Waits until a socket can be read or the time is over.
 pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
-    let mut polls = [libc::pollfd {
-        fd: -1,
-        events: libc::POLLIN,
-        revents: 0,
-    }; 256];
+    let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 256];
     let count = fds.len().min(polls.len());
     for (poll, fd) in polls.iter_mut().zip(fds) {
         poll.fd = *fd;
@@ -325,13 +290,7 @@ pub fn enlarge_receive_buffer(fd: RawFd, bytes: usize) {
     for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
         // SAFETY: the pointer is to a local of the size given.
         let done = unsafe {
-            libc::setsockopt(
-                fd,
-                libc::SOL_SOCKET,
-                option,
-                ptr::from_ref(&bytes).cast(),
-                mem::size_of_val(&bytes) as u32,
-            )
+            libc::setsockopt(fd, libc::SOL_SOCKET, option, ptr::from_ref(&bytes).cast(), mem::size_of_val(&bytes) as u32)
         };
         if done == 0 {
             return;

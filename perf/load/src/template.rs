@@ -139,11 +139,7 @@ impl Users {
         for number in 0..count {
             text.extend_from_slice(format!("u{number:0digits$}").as_bytes());
         }
-        Users {
-            text,
-            width: digits + 1,
-            count,
-        }
+        Users { text, width: digits + 1, count }
     }
 
     /// These names, which must be of one length.
@@ -152,21 +148,13 @@ impl Users {
         if width == 0 || names.iter().any(|name| name.len() != width) {
             return Err("all names must be of one length, and not empty");
         }
-        Ok(Users {
-            text: names.concat().into_bytes(),
-            width,
-            count: names.len() as u32,
-        })
+        Ok(Users { text: names.concat().into_bytes(), width, count: names.len() as u32 })
     }
 
     /// So many of them, from this one.
     pub fn part(&self, first: u32, count: u32) -> Users {
         let (from, to) = (first as usize, (first + count) as usize);
-        Users {
-            text: self.text[from * self.width..to * self.width].to_vec(),
-            width: self.width,
-            count,
-        }
+        Users { text: self.text[from * self.width..to * self.width].to_vec(), width: self.width, count }
     }
 
     pub fn name(&self, number: u32) -> &[u8] {
@@ -191,10 +179,8 @@ mod tests {
     fn holes_are_filled_where_they_stand() {
         let users = Users::new(10_000);
         assert_eq!(users.name(9_999), b"u09999");
-        let template = Template::new(
-            "{callee}<{caller}>{token}{branch};{tag};{attempt};{sequence} X@{host}\n{lines}end",
-            users.width(),
-        );
+        let template =
+            Template::new("{callee}<{caller}>{token}{branch};{tag};{attempt};{sequence} X@{host}\n{lines}end", users.width());
         let mut out = [0; 160];
         for (lines, shown) in [(&b""[..], ""), (b"X: y\n", "X: y\n")] {
             let length = template.render(

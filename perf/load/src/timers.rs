@@ -42,10 +42,7 @@ pub struct Delay {
 
 impl Delay {
     pub fn new(ns: u64) -> Delay {
-        Delay {
-            ns,
-            queue: VecDeque::new(),
-        }
+        Delay { ns, queue: VecDeque::new() }
     }
 
     pub fn push(&mut self, now_ns: u64, identity: Identity) {
@@ -83,12 +80,7 @@ impl Timers {
     }
 
     fn push(&mut self, now_ns: u64, identity: Identity, awaited: Awaited, doublings: u8) {
-        self.queues[usize::from(doublings)].push_back(Due {
-            at_ns: now_ns + (T1_NS << doublings),
-            identity,
-            awaited,
-            doublings,
-        });
+        self.queues[usize::from(doublings)].push_back(Due { at_ns: now_ns + (T1_NS << doublings), identity, awaited, doublings });
     }
 
     /// The next timer whose time has come.
@@ -103,10 +95,7 @@ impl Timers {
 
     /// When the next timer fires.
     pub fn next_ns(&self) -> Option<u64> {
-        self.queues
-            .iter()
-            .filter_map(|queue| queue.front().map(|due| due.at_ns))
-            .min()
+        self.queues.iter().filter_map(|queue| queue.front().map(|due| due.at_ns)).min()
     }
 }
 
@@ -147,9 +136,6 @@ mod tests {
     #[test]
     fn intervals_double_as_the_rfc_says() {
         assert_eq!(intervals(Awaited::Invite(0)), [500, 1_000, 2_000, 4_000, 8_000, 16_000]);
-        assert_eq!(
-            intervals(Awaited::Request),
-            [500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000, 4_000]
-        );
+        assert_eq!(intervals(Awaited::Request), [500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000, 4_000]);
     }
 }

@@ -53,10 +53,7 @@ const KEPT: usize = 8_192;
 
 impl<S> Default for Sessions<S> {
     fn default() -> Sessions<S> {
-        Sessions {
-            single: Vec::new(),
-            repeated: None,
-        }
+        Sessions { single: Vec::new(), repeated: None }
     }
 }
 
@@ -106,12 +103,7 @@ impl Endpoint {
             Some(_) => SslVerifyMode::PEER,
             None => SslVerifyMode::NONE,
         });
-        Ok(Endpoint {
-            context: builder.build(),
-            sessions,
-            is_client: true,
-            checks_name: settings.ca.is_some(),
-        })
+        Ok(Endpoint { context: builder.build(), sessions, is_client: true, checks_name: settings.ca.is_some() })
     }
 
     pub fn server(settings: &Settings) -> Result<Endpoint, String> {
@@ -121,9 +113,7 @@ impl Endpoint {
         let mut builder = common(SslMethod::tls_server(), settings)?;
         if settings.resume {
             builder.set_session_cache_mode(SslSessionCacheMode::SERVER);
-            builder
-                .set_session_id_context(b"strowger-load")
-                .map_err(|error| format!("session context: {error}"))?;
+            builder.set_session_id_context(b"strowger-load").map_err(|error| format!("session context: {error}"))?;
         } else {
             builder.set_session_cache_mode(SslSessionCacheMode::OFF);
             builder.set_options(SslOptions::NO_TICKET);
@@ -134,12 +124,7 @@ impl Endpoint {
             }
             builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
         }
-        Ok(Endpoint {
-            context: builder.build(),
-            sessions: None,
-            is_client: false,
-            checks_name: false,
-        })
+        Ok(Endpoint { context: builder.build(), sessions: None, is_client: false, checks_name: false })
     }
 
     /// An SSL object for a new connection to or from `peer`, with a session to resume where there is one.
@@ -157,10 +142,7 @@ impl Endpoint {
         } else {
             ssl.set_accept_state();
         }
-        Ok(Tls {
-            stream: SslStream::new(ssl, Pipe::default())?,
-            handshaking: true,
-        })
+        Ok(Tls { stream: SslStream::new(ssl, Pipe::default())?, handshaking: true })
     }
 }
 
@@ -177,21 +159,15 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
         .and_then(|()| builder.set_max_proto_version(Some(high)))
         .map_err(|error| format!("TLS version: {error}"))?;
     if !settings.ciphers.is_empty() {
-        builder
-            .set_cipher_list(&settings.ciphers)
-            .map_err(|error| format!("ciphers {}: {error}", settings.ciphers))?;
+        builder.set_cipher_list(&settings.ciphers).map_err(|error| format!("ciphers {}: {error}", settings.ciphers))?;
     }
     if !settings.ciphersuites.is_empty() {
         set_ciphersuites(&mut builder, &settings.ciphersuites)?;
     }
     if let Some(path) = &settings.certificate {
         let key = settings.private_key.as_ref().unwrap_or(path);
-        builder
-            .set_certificate_chain_file(path)
-            .map_err(|error| say("certificate", path, error))?;
-        builder
-            .set_private_key_file(key, SslFiletype::PEM)
-            .map_err(|error| say("private key", key, error))?;
+        builder.set_certificate_chain_file(path).map_err(|error| say("certificate", path, error))?;
+        builder.set_private_key_file(key, SslFiletype::PEM).map_err(|error| say("private key", key, error))?;
     }
     if let Some(path) = &settings.ca {
         builder.set_ca_file(path).map_err(|error| say("CA", path, error))?;
@@ -201,9 +177,7 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
 
 #[cfg(not(feature = "aws-lc"))]
 fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(), String> {
-    builder
-        .set_ciphersuites(list)
-        .map_err(|error| format!("ciphersuites {list}: {error}"))
+    builder.set_ciphersuites(list).map_err(|error| format!("ciphersuites {list}: {error}"))
 }
 
 #[cfg(feature = "aws-lc")]

@@ -12,10 +12,7 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(roots: &[u32]) -> Watched {
-        let mut watched = Watched {
-            roots: roots.to_vec(),
-            pids: Vec::new(),
-        };
+        let mut watched = Watched { roots: roots.to_vec(), pids: Vec::new() };
         watched.refresh();
         watched
     }
@@ -45,10 +42,7 @@ impl Watched {
             .iter()
             .flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task)))
             .filter_map(|(pid, task)| CpuTime::read(&format!("/proc/{pid}/task/{task}/schedstat")))
-            .fold(CpuTime::default(), |sum, time| CpuTime {
-                run_ns: sum.run_ns + time.run_ns,
-                wait_ns: sum.wait_ns + time.wait_ns,
-            })
+            .fold(CpuTime::default(), |sum, time| CpuTime { run_ns: sum.run_ns + time.run_ns, wait_ns: sum.wait_ns + time.wait_ns })
     }
 
     /// Resident memory, bytes. Shared memory of several processes is counted for each.
@@ -95,10 +89,7 @@ impl CpuTime {
     fn read(path: &str) -> Option<CpuTime> {
         let text = fs::read_to_string(path).ok()?;
         let mut numbers = text.split_whitespace().map(str::parse);
-        Some(CpuTime {
-            run_ns: numbers.next()?.ok()?,
-            wait_ns: numbers.next()?.ok()?,
-        })
+        Some(CpuTime { run_ns: numbers.next()?.ok()?, wait_ns: numbers.next()?.ok()? })
     }
 
     pub fn of_this_thread() -> CpuTime {
@@ -106,10 +97,7 @@ impl CpuTime {
     }
 
     pub fn since(&self, earlier: &CpuTime) -> CpuTime {
-        CpuTime {
-            run_ns: self.run_ns.saturating_sub(earlier.run_ns),
-            wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
-        }
+        CpuTime { run_ns: self.run_ns.saturating_sub(earlier.run_ns), wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns) }
     }
 }
 
@@ -117,9 +105,7 @@ fn tasks(pid: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Datagrams that the kernel dropped at the UDP sockets where this server may listen: at its address, or at any.
@@ -190,10 +176,7 @@ mod tests {
         };
         assert_eq!(at("127.0.0.1:5060"), 12);
         assert_eq!(at("127.0.0.2:5060"), 0);
-        assert_eq!(
-            read_address("00000000000000000000000001000000:13C4"),
-            Some("[::1]:5060".parse().expect("an address"))
-        );
+        assert_eq!(read_address("00000000000000000000000001000000:13C4"), Some("[::1]:5060".parse().expect("an address")));
         assert_eq!(read_address("0100007F"), None);
     }
 

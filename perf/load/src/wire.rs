@@ -185,9 +185,7 @@ impl Outbox {
             if self.streams.is_none() {
                 self.streams = Some(Streams::new()?);
             }
-            let from = (0..opening.sources.max(1))
-                .map(|offset| upwards(opening.local.ip(), offset))
-                .collect();
+            let from = (0..opening.sources.max(1)).map(|offset| upwards(opening.local.ip(), offset)).collect();
             self.place.push(self.dials.len());
             self.dials.push(Dial {
                 from,
@@ -233,11 +231,7 @@ impl Outbox {
     pub fn begin(&mut self, end: u32) -> Option<Link> {
         let place = self.place[end as usize];
         match self.locals[end as usize].manner {
-            Manner::Socket => Some(Link {
-                end,
-                slot: place as u32,
-                generation: 0,
-            }),
+            Manner::Socket => Some(Link { end, slot: place as u32, generation: 0 }),
             Manner::Persistent => {
                 let link = self.dials[place].link;
                 if !self.is_live(link) {
@@ -272,10 +266,8 @@ impl Outbox {
 
     /// The call on this link is over.
     pub fn done(&mut self, link: Link) {
-        if matches!(
-            self.locals[link.end as usize].manner,
-            Manner::PerCall | Manner::ListeningPerCall
-        ) && let Some(streams) = &mut self.streams
+        if matches!(self.locals[link.end as usize].manner, Manner::PerCall | Manner::ListeningPerCall)
+            && let Some(streams) = &mut self.streams
         {
             streams.close(link);
         }
@@ -358,9 +350,7 @@ impl Outbox {
 fn udp_socket(address: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
-    socket
-        .bind(&address.into())
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
+    socket.bind(&address.into()).map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
     socket.connect(&server.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -377,12 +367,7 @@ pub fn upwards(address: IpAddr, offset: u32) -> IpAddr {
 /// The host that the contact of this user names, where contacts are spread.
 pub fn spread_host(user: u32, spread: u32) -> String {
     let number = user % spread;
-    format!(
-        "127.{}.{}.{}",
-        100 + number / 10_000 % 100,
-        100 + number / 100 % 100,
-        100 + number % 100
-    )
+    format!("127.{}.{}.{}", 100 + number / 10_000 % 100, 100 + number / 100 % 100, 100 + number % 100)
 }
 
 /// The receiving half: a batch of datagrams, or the bytes of one connection.
@@ -424,11 +409,7 @@ impl Wire {
             worked = true;
             let now_ns = now_ns();
             let mut bytes = 0;
-            let link = Link {
-                end: self.ends[socket],
-                slot: socket as u32,
-                generation: 0,
-            };
+            let link = Link { end: self.ends[socket], slot: socket as u32, generation: 0 };
             for index in 0..count {
                 let raw = self.inbox.datagram(index);
                 bytes += raw.len() as u64;

@@ -25,12 +25,7 @@ struct Wishes {
     uses: u32,
 }
 
-const WISHES: Wishes = Wishes {
-    algorithm: "MD5",
-    offers_qop: true,
-    gets_qop: true,
-    uses: u32::MAX,
-};
+const WISHES: Wishes = Wishes { algorithm: "MD5", offers_qop: true, gets_qop: true, uses: u32::MAX };
 
 /// What it saw.
 #[derive(Default)]
@@ -59,9 +54,7 @@ fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
 /// A parameter of credentials, without its quotes.
 fn parameter<'a>(credentials: &'a str, name: &str) -> Option<&'a str> {
     let parts = credentials.strip_prefix("Digest ")?.split(',');
-    let found = parts
-        .map(str::trim)
-        .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
+    let found = parts.map(str::trim).find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
     Some(found.trim_matches('"'))
 }
 
@@ -168,10 +161,7 @@ impl Seen {
         self.challenges += 1;
         self.stale += u64::from(stale);
         let nonce = format!("nonce-{}==", self.challenges);
-        let asked = Nonce {
-            uses: 0,
-            asked: request.to_owned(),
-        };
+        let asked = Nonce { uses: 0, asked: request.to_owned() };
         self.nonces.insert(nonce.clone(), asked);
         let (status, asks_in) = match proxy {
             true => ("407 Proxy Authentication Required", "Proxy-Authenticate"),
@@ -221,11 +211,7 @@ impl Server {
         let (seen, over) = (Arc::default(), Arc::default());
         let shared = (Arc::clone(&seen), Arc::clone(&over));
         let thread = std::thread::spawn(move || work(&shared.0, &shared.1));
-        Server {
-            seen,
-            over,
-            thread: Some(thread),
-        }
+        Server { seen, over, thread: Some(thread) }
     }
 
     /// Ends it, and gives what it saw.
@@ -371,24 +357,11 @@ fn agree(host: &str, server: Server, line: &str) -> (Value, Seen) {
 
 #[test]
 fn each_request_is_challenged_and_answered() {
-    for (last, algorithm, qop) in [
-        (1, "MD5", true),
-        (2, "SHA-256", true),
-        (3, "MD5", false),
-        (4, "SHA-256", false),
-    ] {
+    for (last, algorithm, qop) in [(1, "MD5", true), (2, "SHA-256", true), (3, "MD5", false), (4, "SHA-256", false)] {
         let host = format!("127.1.2.{last}");
-        let wishes = Wishes {
-            algorithm,
-            offers_qop: qop,
-            gets_qop: qop,
-            uses: 1,
-        };
+        let wishes = Wishes { algorithm, offers_qop: qop, gets_qop: qop, uses: 1 };
         let server = registrar(&format!("{host}:25060"), wishes);
-        let line = format!(
-            "register --auth new --algorithm {} --window 8 --count 300 --users 50",
-            algorithm.to_lowercase()
-        );
+        let line = format!("register --auth new --algorithm {} --window 8 --count 300 --users 50", algorithm.to_lowercase());
         let (result, seen) = agree(&host, server, &line);
         assert_eq!(count(&result, "completed"), 300);
         assert_eq!(seen.challenges, 300);
@@ -399,10 +372,7 @@ fn each_request_is_challenged_and_answered() {
 #[test]
 fn a_client_may_do_without_the_qop_that_is_offered() {
     let host = "127.1.2.5";
-    let wishes = Wishes {
-        gets_qop: false,
-        ..WISHES
-    };
+    let wishes = Wishes { gets_qop: false, ..WISHES };
     let server = registrar(&format!("{host}:25060"), wishes);
     let line = "register --auth kept --qop none --rate 400 --count 200 --users 20";
     let (_, seen) = agree(host, server, line);

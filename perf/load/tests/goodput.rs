@@ -29,16 +29,12 @@ impl Drop for Server {
 
 fn header<'a>(message: &'a str, name: &str) -> &'a str {
     let mut lines = message.split("\r\n").skip(1);
-    lines
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        .unwrap_or_else(|| panic!("no {name} in {message}"))
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_else(|| panic!("no {name} in {message}"))
 }
 
 fn refusal(request: &str, status: &str) -> String {
-    let copied: String = ["Via", "From", "Call-ID", "CSeq"]
-        .iter()
-        .map(|name| format!("{name}: {}\r\n", header(request, name)))
-        .collect();
+    let copied: String =
+        ["Via", "From", "Call-ID", "CSeq"].iter().map(|name| format!("{name}: {}\r\n", header(request, name))).collect();
     let to = header(request, "To");
     format!("SIP/2.0 {status}\r\n{copied}To: {to};tag=t\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
 }
@@ -82,10 +78,7 @@ impl Server {
                 socket.send_to(&buffer[..length], to).expect("sent");
             }
         });
-        Server {
-            over,
-            thread: Some(thread),
-        }
+        Server { over, thread: Some(thread) }
     }
 }
 
@@ -210,10 +203,7 @@ fn where_nobody_answers_the_first_registration_the_others_are_not_tried() {
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(
-        said.contains("the first of 10000 users could not be registered within 10 s"),
-        "{said}"
-    );
+    assert!(said.contains("the first of 10000 users could not be registered within 10 s"), "{said}");
     assert!(began.elapsed() < Duration::from_secs(100), "{said}");
     drop(silent);
 }
@@ -262,13 +252,7 @@ impl Drop for Relay {
 fn each_rate_has_a_result_of_its_own() {
     let host = "127.1.3.5";
     let server = format!("{host}:25060");
-    let _relay = Relay(
-        Command::new(BINARY)
-            .args(["relay", "--listen", &server])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("relay"),
-    );
+    let _relay = Relay(Command::new(BINARY).args(["relay", "--listen", &server]).stdout(Stdio::null()).spawn().expect("relay"));
     while UdpSocket::bind(&server).is_ok() {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -83,10 +83,8 @@ fn calls_over_tls_to_a_certificate_for_the_address() {
 
 #[test]
 fn two_families_in_one_run_are_refused() {
-    let output = Command::new(BINARY)
-        .args(["call", "--server", "[::1]:5060", "--local", "127.0.0.1:0"])
-        .output()
-        .expect("generator");
+    let output =
+        Command::new(BINARY).args(["call", "--server", "[::1]:5060", "--local", "127.0.0.1:0"]).output().expect("generator");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("IPv6"));
 }

@@ -20,14 +20,8 @@ impl Drop for Relay {
 /// Runs the relay and the generator on an address of their own, so that tests do not meet.
 fn run(host: &str, relay: &[&str], load: &[&str]) -> (Value, Option<i32>) {
     let server = format!("{host}:25060");
-    let _relay = Relay(
-        Command::new(BINARY)
-            .args(["relay", "--listen", &server])
-            .args(relay)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("relay"),
-    );
+    let _relay =
+        Relay(Command::new(BINARY).args(["relay", "--listen", &server]).args(relay).stdout(Stdio::null()).spawn().expect("relay"));
     let start = Instant::now();
     while UdpSocket::bind(&server).is_ok() {
         assert!(start.elapsed() < Duration::from_secs(10), "no relay");

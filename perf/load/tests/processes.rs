@@ -18,12 +18,7 @@ impl Drop for Relay {
 }
 
 fn relay(server: &str) -> Relay {
-    let relay = Command::new(BINARY)
-        .args(["relay", "--listen", server])
-        .stdout(Stdio::null())
-        .spawn()
-        .map(Relay)
-        .expect("relay");
+    let relay = Command::new(BINARY).args(["relay", "--listen", server]).stdout(Stdio::null()).spawn().map(Relay).expect("relay");
     while UdpSocket::bind(server).is_ok() {
         std::thread::sleep(Duration::from_millis(10));
     }

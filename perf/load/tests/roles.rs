@@ -168,11 +168,7 @@ fn answerers_alone_see_what_a_server_does_to_a_call() {
         )
     };
     // A tag that is not the call's, a Max-Forwards that somebody has changed, and a BYE as it should be.
-    for message in [
-        bye("0000000100000002", 70),
-        bye("0000000100000001", 68),
-        bye("0000000100000001", 70),
-    ] {
+    for message in [bye("0000000100000002", 70), bye("0000000100000001", 68), bye("0000000100000001", 70)] {
         let to = format!("{host}:15570");
         server.send_to(message.as_bytes(), to).expect("sent");
     }

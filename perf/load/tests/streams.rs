@@ -30,15 +30,9 @@ fn certificates() -> &'static Path {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
         let p256 = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
-        openssl(
-            &format!("req -x509 {p256} -nodes -subj /CN=CA -days 30 -keyout ca.key -out ca.pem"),
-            "",
-        );
+        openssl(&format!("req -x509 {p256} -nodes -subj /CN=CA -days 30 -keyout ca.key -out ca.pem"), "");
         for (name, key) in [("ec", p256), ("rsa", "-newkey rsa:2048")] {
-            openssl(
-                &format!("req -new {key} -nodes -subj /CN=end -keyout {name}.key -out {name}.csr"),
-                &names,
-            );
+            openssl(&format!("req -new {key} -nodes -subj /CN=end -keyout {name}.key -out {name}.csr"), &names);
             openssl(
                 &format!(
                     "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 30 -copy_extensions copy -out {name}.pem"
@@ -64,9 +58,7 @@ fn load(host: &str, line: &str) -> (Value, Output) {
         .args(["--settle", "0", "--wait", "sleep", "--json", "-", "--quiet"])
         .output()
         .expect("generator");
-    let result = serde_json::from_slice::<Value>(&output.stdout)
-        .map(|results| results[0].clone())
-        .unwrap_or_default();
+    let result = serde_json::from_slice::<Value>(&output.stdout).map(|results| results[0].clone()).unwrap_or_default();
     (result, output)
 }
 
@@ -85,9 +77,7 @@ fn direct(last: u8, line: &str) -> Value {
 }
 
 fn count(result: &Value, name: &str) -> u64 {
-    result["counts"][name]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{name} in {result:#}"))
+    result["counts"][name].as_u64().unwrap_or_else(|| panic!("{name} in {result:#}"))
 }
 
 #[test]
@@ -127,21 +117,13 @@ fn a_full_handshake_for_each_call_takes_as_many_calls_as_flights() {
         assert_eq!(count(&result, "tls_server_full"), 300);
         assert_eq!(count(&result, "tls_client_handshake_calls"), 300 * client_calls);
         assert_eq!(count(&result, "tls_server_handshake_calls"), 600);
-        assert_eq!(
-            result["tls"].as_str().expect("agreed").split(' ').next(),
-            Some(format!("TLSv{version}").as_str())
-        );
+        assert_eq!(result["tls"].as_str().expect("agreed").split(' ').next(), Some(format!("TLSv{version}").as_str()));
     }
 }
 
 #[test]
 fn sessions_are_resumed_with_and_without_client_certificates() {
-    for (last, version, mutual) in [
-        (6, "1.2", ""),
-        (7, "1.3", ""),
-        (8, "1.2", "--callee-verify"),
-        (9, "1.3", "--callee-verify"),
-    ] {
+    for (last, version, mutual) in [(6, "1.2", ""), (7, "1.3", ""), (8, "1.2", "--callee-verify"), (9, "1.3", "--callee-verify")] {
         let result = direct(
             last,
             &format!(
@@ -174,10 +156,8 @@ fn without_tickets_nothing_is_resumed() {
 
 #[test]
 fn a_chosen_cipher_is_the_one_agreed_on() {
-    let result = direct(
-        12,
-        "--transport tls --tls-version 1.2 --ciphers AES128-SHA --callee-cert @/rsa.pem --callee-key @/rsa.key",
-    );
+    let result =
+        direct(12, "--transport tls --tls-version 1.2 --ciphers AES128-SHA --callee-cert @/rsa.pem --callee-key @/rsa.key");
     assert_eq!(result["tls"], "TLSv1.2 AES128-SHA");
 }
 
@@ -203,10 +183,7 @@ fn a_certificate_for_another_address_is_refused() {
 
 #[test]
 fn a_caller_without_a_certificate_is_refused_where_one_is_required() {
-    let (result, _) = fails(
-        13,
-        "--tls-version 1.2 --ca @/ca.pem --callee-cert @/ec.pem --callee-key @/ec.key --callee-verify",
-    );
+    let (result, _) = fails(13, "--tls-version 1.2 --ca @/ca.pem --callee-cert @/ec.pem --callee-key @/ec.key --callee-verify");
     assert_eq!(count(&result, "tls_server_failed"), 3);
 }
 
@@ -290,17 +267,7 @@ fn openssls_own_client_resumes_with_our_listener() {
     let mut generator = Command::new(BINARY)
         .args(["call", "--local", "127.1.1.17:0", "--transport", "udp"])
         .args(["--callee-transport", "tls", "--callee-resume", "--rate", "0.01"])
-        .args([
-            "--duration",
-            "20",
-            "--settle",
-            "0",
-            "--drain",
-            "0",
-            "--quiet",
-            "--wait",
-            "sleep",
-        ])
+        .args(["--duration", "20", "--settle", "0", "--drain", "0", "--quiet", "--wait", "sleep"])
         .args(options("--callee-cert @/rsa.pem --callee-key @/rsa.key"))
         .spawn()
         .map(Peer)

@@ -89,10 +89,7 @@ impl Batch {
     /// Those of one kind, in order.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = (Flow, &[u8])> {
         let bytes = &self.bytes;
-        self.items
-            .iter()
-            .filter(move |item| item.kind == kind)
-            .map(move |item| (item.flow, &bytes[item.span.range()]))
+        self.items.iter().filter(move |item| item.kind == kind).map(move |item| (item.flow, &bytes[item.span.range()]))
     }
 
     /// Messages of different calls at different stages arrive mixed; those that were sent together stay together.
@@ -138,11 +135,7 @@ impl Server {
     pub fn new(linger_ms: u64, transactions: usize) -> Server {
         let mut settings = Settings {
             domains: vec![DOMAIN.into()],
-            listeners: vec![Listener {
-                transport: Transport::Udp,
-                address: address(SERVER),
-                advertise: SERVER.into(),
-            }],
+            listeners: vec![Listener { transport: Transport::Udp, address: address(SERVER), advertise: SERVER.into() }],
             ..Settings::default()
         };
         settings.timers.linger = linger_ms;
@@ -159,8 +152,7 @@ impl Server {
 
     /// Calls leave records from now on: lines in the outbox.
     pub fn record_calls(&mut self) {
-        self.endpoint
-            .share_calls(Some(Arc::new(strowger::stack::calls::Calls::new(usize::MAX))));
+        self.endpoint.share_calls(Some(Arc::new(strowger::stack::calls::Calls::new(usize::MAX))));
     }
 
     /// Hands every message to the endpoint, and fires what is due: what one turn of the loop does between its sockets. The
@@ -341,10 +333,7 @@ fn answer(request: &Message, status: u16, flow: Flow, replies: &mut Batch) {
         }
         if invite && status == 200 {
             let length = SDP.len();
-            write(
-                out,
-                format_args!("Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{SDP}"),
-            );
+            write(out, format_args!("Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{SDP}"));
         } else {
             out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
         }

@@ -130,11 +130,7 @@ impl<W: Write> Ladder<W> {
     fn arrow(&mut self, left: &str, event: &TraceEvent, message: &[u8], call: Option<usize>) -> io::Result<()> {
         let address = if event.is_received() { &event.from } else { &event.to };
         let unknown = "?".to_owned();
-        let peer = format!(
-            "{} {}",
-            event.transport.as_ref().unwrap_or(&unknown),
-            address.as_ref().unwrap_or(&unknown)
-        );
+        let peer = format!("{} {}", event.transport.as_ref().unwrap_or(&unknown), address.as_ref().unwrap_or(&unknown));
         let (column, is_new) = self.column_of(&peer);
         if is_new {
             self.write_heads()?;
@@ -345,12 +341,8 @@ call 1: call
         for width in [1, 40, 60, 80, 100, 132, 200] {
             let mut events = call();
             for host in 1..9 {
-                let mut other = message(
-                    40,
-                    true,
-                    &host.to_string(),
-                    &format!("{} sip:x SIP/2.0\r\nCSeq: 5 X\r\n\r\n", "M".repeat(99)),
-                );
+                let mut other =
+                    message(40, true, &host.to_string(), &format!("{} sip:x SIP/2.0\r\nCSeq: 5 X\r\n\r\n", "M".repeat(99)));
                 other.call_id = format!("call {host}");
                 events.push(other);
                 events.push(message(50, false, "200", "BYE x SIP/2.0\r\nCSeq: 5 BYE\r\n\r\n"));
@@ -387,10 +379,7 @@ call 1: call
         let text = String::from_utf8(ladder.out).unwrap();
         assert!(text.contains("00:50601 ") && text.contains("00:50602"), "{text}");
         let call = text.lines().next().unwrap();
-        assert!(
-            call.chars().count() == 80 && call.starts_with("call 1: long") && call.ends_with('…'),
-            "{call}"
-        );
+        assert!(call.chars().count() == 80 && call.starts_with("call 1: long") && call.ends_with('…'), "{call}");
     }
 
     #[test]

@@ -35,11 +35,7 @@ mod tests {
         assert_eq!(delta(None, 5), "+0.000");
         assert_eq!(delta(Some(1_000_000), 1_012_999), "+0.012");
         assert_eq!(delta(Some(1_000_000), 62_500_000), "+61.500");
-        assert_eq!(
-            delta(Some(1_012_000), 1_000_000),
-            "-0.012",
-            "another core's, or the clock was set"
-        );
+        assert_eq!(delta(Some(1_012_000), 1_000_000), "-0.012", "another core's, or the clock was set");
     }
 
     #[test]

@@ -15,11 +15,7 @@ pub struct Text<W: Write> {
 
 impl<W: Write> Text<W> {
     pub fn new(out: W, is_brief: bool) -> Text<W> {
-        Text {
-            out,
-            is_brief,
-            before_us: None,
-        }
+        Text { out, is_brief, before_us: None }
     }
 }
 
@@ -36,12 +32,7 @@ impl<W: Write> Show for Text<W> {
         let summary = Summary::of(&bytes);
         match self.is_brief {
             // Without the message nothing else says of which call it is.
-            true => writeln!(
-                self.out,
-                "{transport} {from} -> {to} {} [{}]",
-                summary.label,
-                visible(&event.call_id)
-            )?,
+            true => writeln!(self.out, "{transport} {from} -> {to} {} [{}]", summary.label, visible(&event.call_id))?,
             false => {
                 writeln!(self.out, "{transport} {from} -> {to} {}", summary.start)?;
                 for line in String::from_utf8_lossy(&bytes).split('\n') {
@@ -68,16 +59,9 @@ mod tests {
 
     fn text(is_brief: bool) -> String {
         let mut text = Text::new(Vec::new(), is_brief);
-        text.show(&message(
-            0,
-            true,
-            "1",
-            "INVITE sip:b@y SIP/2.0\r\nCSeq: 1 INVITE\r\n\r\nbo\u{1b}dy",
-        ))
-        .unwrap();
+        text.show(&message(0, true, "1", "INVITE sip:b@y SIP/2.0\r\nCSeq: 1 INVITE\r\n\r\nbo\u{1b}dy")).unwrap();
         text.show(&decision(5, "route 1")).unwrap();
-        text.show(&message(17, false, "2", "SIP/2.0 100 Trying\r\nCSeq: 1 INVITE\r\n\r\n"))
-            .unwrap();
+        text.show(&message(17, false, "2", "SIP/2.0 100 Trying\r\nCSeq: 1 INVITE\r\n\r\n")).unwrap();
         String::from_utf8(text.out).unwrap()
     }
 

@@ -81,10 +81,7 @@ impl<'d> Document<'d> {
                     self.wrongs.push(Wrong::new(at, message));
                 }
                 other => {
-                    let message = format!(
-                        "{name} is a section: write [{name}] on a line of its own, not {}",
-                        found(other)
-                    );
+                    let message = format!("{name} is a section: write [{name}] on a line of its own, not {}", found(other));
                     self.wrongs.push(Wrong::new(at, message));
                 }
             }
@@ -110,10 +107,7 @@ impl<'d> Document<'d> {
             match entry.get_ref() {
                 DeValue::Table(table) => tables.push((table, entry.span().start)),
                 other => {
-                    let message = format!(
-                        "{name} is a section: write [[{name}]] on a line of its own, not {}",
-                        found(other)
-                    );
+                    let message = format!("{name} is a section: write [[{name}]] on a line of its own, not {}", found(other));
                     self.wrongs.push(Wrong::new(entry.span().start, message));
                 }
             }
@@ -127,12 +121,7 @@ impl<'d> Document<'d> {
 
     pub(super) fn open(&mut self, name: &'static str, table: Option<&'d DeTable<'d>>, at: usize) -> Section<'_, 'd> {
         self.known.entry(name).or_default();
-        Section {
-            document: self,
-            name,
-            table,
-            at,
-        }
+        Section { document: self, name, table, at }
     }
 
     /// Refuses what nobody asked for. To be called last: only then is everything known that is known.
@@ -241,10 +230,7 @@ impl<'d> Section<'_, 'd> {
     pub(super) fn integers(&self, key: &str) -> Vec<(u64, usize)> {
         let list = self.table.and_then(|table| table.get(key));
         match list.map(Spanned::get_ref) {
-            Some(DeValue::Array(list)) => list
-                .iter()
-                .filter_map(|entry| Some((integer(entry)?, entry.span().start)))
-                .collect(),
+            Some(DeValue::Array(list)) => list.iter().filter_map(|entry| Some((integer(entry)?, entry.span().start))).collect(),
             _ => Vec::new(),
         }
     }

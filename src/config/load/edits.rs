@@ -55,16 +55,10 @@ impl Section<'_, '_> {
             return Vec::new();
         };
         if weights.len() != targets && self.sound(["target", "action"]) {
-            let message = format!(
-                "weight has {} numbers for {targets} targets: name one for each",
-                weights.len()
-            );
+            let message = format!("weight has {} numbers for {targets} targets: name one for each", weights.len());
             self.wrong(self.place("weight"), message);
         } else if weights.iter().all(|weight| *weight == 0) {
-            self.wrong(
-                self.place("weight"),
-                "weight gives no target any request: one must be above 0",
-            );
+            self.wrong(self.place("weight"), "weight gives no target any request: one must be above 0");
         }
         weights
     }
@@ -136,10 +130,7 @@ fn line(value: &Value<'_>) -> Parsed<Vec<u8>> {
         return Err(must_be(value, LINES));
     }
     if is_kept(name) {
-        return Err(wrong(
-            value,
-            format!("adds {name}, which requests find their way by: only this server writes it"),
-        ));
+        return Err(wrong(value, format!("adds {name}, which requests find their way by: only this server writes it")));
     }
     Ok(format!("{name}: {content}\r\n").into_bytes())
 }
@@ -151,10 +142,7 @@ fn name(value: &Value<'_>) -> Parsed<Vec<u8>> {
         return Err(must_be(value, NAMES));
     }
     if is_kept(text) {
-        return Err(wrong(
-            value,
-            format!("removes {text}, which requests find their way by: it must stay"),
-        ));
+        return Err(wrong(value, format!("removes {text}, which requests find their way by: it must stay")));
     }
     Ok(text.to_ascii_lowercase().into_bytes())
 }

@@ -23,11 +23,7 @@ impl Document<'_> {
             let address = section.read("address", listen_address);
             let advertise = section.read("advertise", host_port);
             let place = section.place("address");
-            let listen = Listen {
-                transport,
-                address: address.unwrap_or(default_address(transport)),
-                advertise,
-            };
+            let listen = Listen { transport, address: address.unwrap_or(default_address(transport)), advertise };
             if section.sound(["transport", "address", "advertise"]) {
                 if listen.address.ip().is_unspecified() && listen.advertise.is_none() {
                     let message = format!(

@@ -63,16 +63,12 @@ fn check_bytes(bytes: &[u8], kind: Kind) -> Result<(), String> {
             _ => continue,
         };
         if what == kind && encrypted {
-            return Err(
-                "is encrypted, and a server has nobody to ask for the password: write the key in the clear with \
+            return Err("is encrypted, and a server has nobody to ask for the password: write the key in the clear with \
                  openssl pkey -in FILE -out NEW"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         if what == kind && !is_sequence(&body) {
-            return Err(format!(
-                "is not whole: what follows -----BEGIN {label}----- is not its base64"
-            ));
+            return Err(format!("is not whole: what follows -----BEGIN {label}----- is not its base64"));
         }
         found.push(what);
     }
@@ -95,10 +91,7 @@ fn check_bytes(bytes: &[u8], kind: Kind) -> Result<(), String> {
 
 /// The label of an encapsulation boundary (RFC 7468 §2).
 fn boundary<'l>(line: &'l str, which: &str) -> Option<&'l str> {
-    line.strip_prefix("-----")?
-        .strip_prefix(which)?
-        .strip_prefix(' ')?
-        .strip_suffix("-----")
+    line.strip_prefix("-----")?.strip_prefix(which)?.strip_prefix(' ')?.strip_suffix("-----")
 }
 
 /// The tag of a SEQUENCE (X.690), with which certificates and private keys begin.
@@ -169,11 +162,7 @@ jABqLGTln1s=
             ("", Certificate, "no line -----BEGIN CERTIFICATE-----"),
             ("hello\n", PrivateKey, "no line -----BEGIN PRIVATE KEY-----"),
             (CERTIFICATE, PrivateKey, "holds a certificate, but no private key"),
-            (
-                &key("PRIVATE KEY", ""),
-                Certificate,
-                "holds a private key, but no certificate",
-            ),
+            (&key("PRIVATE KEY", ""), Certificate, "holds a private key, but no certificate"),
             (&key("ENCRYPTED PRIVATE KEY", ""), PrivateKey, "is encrypted"),
             (&old, PrivateKey, "is encrypted"),
             (&cut, Certificate, "is not its base64"),

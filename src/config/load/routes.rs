@@ -46,16 +46,8 @@ const KINDS: [(&str, Kind); 5] = [
 const TAKEN: &[(&str, &[Kind], &str)] = &[
     ("target", &[Kind::Relay, Kind::Redirect], "\"relay\" and \"redirect\""),
     ("outgoing", &[Kind::Relay, Kind::Location], "\"relay\" and \"location\""),
-    (
-        "challenge",
-        &[Kind::Relay, Kind::Location, Kind::Redirect],
-        "\"relay\", \"location\" and \"redirect\"",
-    ),
-    (
-        "from",
-        &[Kind::Relay, Kind::Location, Kind::Redirect],
-        "\"relay\", \"location\" and \"redirect\"",
-    ),
+    ("challenge", &[Kind::Relay, Kind::Location, Kind::Redirect], "\"relay\", \"location\" and \"redirect\""),
+    ("from", &[Kind::Relay, Kind::Location, Kind::Redirect], "\"relay\", \"location\" and \"redirect\""),
     ("status", &[Kind::Reject], "\"reject\""),
     ("weight", &[Kind::Relay], "\"relay\""),
     ("failover", &[Kind::Relay], "\"relay\""),

@@ -58,10 +58,7 @@ impl Document<'_> {
         for (core, at) in section.integers("cores") {
             if !machine.cores.iter().any(|own| *own as u64 == core) {
                 let cores: Vec<String> = machine.cores.iter().map(usize::to_string).collect();
-                let message = format!(
-                    "cores names core {core}, but this process may run on {} only",
-                    cores.join(", ")
-                );
+                let message = format!("cores names core {core}, but this process may run on {} only", cores.join(", "));
                 section.wrong(at, message);
             }
         }

@@ -14,11 +14,7 @@ use crate::stack::route::{Action, Edits, NextHop, Route};
 use std::time::Duration;
 
 fn machine() -> Machine {
-    Machine {
-        cores: vec![0, 1],
-        memory: 1 << 30,
-        files: 1 << 20,
-    }
+    Machine { cores: vec![0, 1], memory: 1 << 30, files: 1 << 20 }
 }
 
 fn good(text: &str) -> Conf {
@@ -71,10 +67,7 @@ impl Certs {
     }
 
     fn pair(&self, name: &str) -> Pair {
-        Pair {
-            certificate: self.path(&format!("{name}.pem")),
-            private_key: self.path(&format!("{name}.key")),
-        }
+        Pair { certificate: self.path(&format!("{name}.pem")), private_key: self.path(&format!("{name}.key")) }
     }
 
     /// `text` with its files below `certs/` in this folder.
@@ -107,20 +100,12 @@ fn reference_in_full() -> (Certs, String) {
 fn the_reference_as_scripts_run_serves_it_speaks_tls() {
     let root = env!("CARGO_MANIFEST_DIR");
     let script = "source <(sed -n '/^with_tls()/,/^}/p' scripts/run); with_tls";
-    let made = std::process::Command::new("bash")
-        .args(["-euc", script])
-        .current_dir(root)
-        .output()
-        .unwrap();
+    let made = std::process::Command::new("bash").args(["-euc", script]).current_dir(root).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     let certs = Certs::new(&["ecdsa", "rsa", "ca"]);
     let conf = good(&certs.settle(&String::from_utf8(made.stdout).unwrap()));
     let mut expected = Conf::default();
-    expected.listen.0.push(Listen {
-        transport: Transport::Tls,
-        address: "127.0.0.1:5061".parse().unwrap(),
-        advertise: None,
-    });
+    expected.listen.0.push(Listen { transport: Transport::Tls, address: "127.0.0.1:5061".parse().unwrap(), advertise: None });
     expected.certificates.default_identity = vec![certs.pair("ecdsa"), certs.pair("rsa")];
     expected.tls.trusted_ca = Some(certs.path("ca.pem"));
     assert_eq!(conf, expected);
@@ -430,10 +415,7 @@ fn a_conf_with_everything() {
     let transports: Vec<Transport> = conf.listen.iter().map(|l| l.transport).collect();
     let (udp, tcp) = (Transport::Udp, Transport::Tcp);
     assert_eq!(transports, [udp, udp, tcp, Transport::Tls]);
-    let identity = |name: &str, pair: &str| Identity {
-        name: name.to_owned(),
-        pairs: vec![certs.pair(pair)],
-    };
+    let identity = |name: &str, pair: &str| Identity { name: name.to_owned(), pairs: vec![certs.pair(pair)] };
     let [(number, of_route)] = &conf.certificates.client_identities[..] else {
         panic!("{:?}", conf.certificates);
     };
@@ -443,10 +425,7 @@ fn a_conf_with_everything() {
         Certificates {
             default_identity: vec![certs.pair("a"), certs.pair("b")],
             identities: vec![identity("example.org", "c"), identity("example.net", "d")],
-            client_identity: vec![Pair {
-                certificate: certs.path("client.pem"),
-                private_key: certs.path("client.pem"),
-            }],
+            client_identity: vec![Pair { certificate: certs.path("client.pem"), private_key: certs.path("client.pem") }],
             client_identities: vec![(*number, of_route.clone())],
         }
     );
@@ -555,12 +534,7 @@ fn a_conf_with_everything() {
         first.action,
         Action::Relay(vec![
             hop("sip:192.0.2.10", "192.0.2.10:5060", udp, "192.0.2.10"),
-            hop(
-                "sip:gw@[2001:db8::5]:5080;transport=UDP;lr",
-                "[2001:db8::5]:5080",
-                udp,
-                "2001:db8::5"
-            ),
+            hop("sip:gw@[2001:db8::5]:5080;transport=UDP;lr", "[2001:db8::5]:5080", udp, "2001:db8::5"),
         ])
     );
     let tls = Transport::Tls;
@@ -569,12 +543,7 @@ fn a_conf_with_everything() {
         streams.action,
         Action::Relay(vec![
             hop("sip:192.0.2.10;transport=tcp", "192.0.2.10:5060", tcp, "192.0.2.10"),
-            hop(
-                "sips:GW.example.org;maddr=192.0.2.11",
-                "192.0.2.11:5061",
-                tls,
-                "gw.example.org"
-            ),
+            hop("sips:GW.example.org;maddr=192.0.2.11", "192.0.2.11:5061", tls, "gw.example.org"),
             hop("sip:192.0.2.12;transport=TLS", "192.0.2.12:5061", tls, "192.0.2.12"),
             hop("sips:192.0.2.13:5081;transport=tcp", "192.0.2.13:5081", tls, "192.0.2.13"),
             hop("sip:a.example;maddr=192.0.2.14", "192.0.2.14:5060", udp, "a.example"),
@@ -589,10 +558,7 @@ fn a_conf_with_everything() {
         assert!(files.contains(&&certs.path(name)), "{name}");
     }
     assert_eq!(sixth.outgoing, Some(Outgoing::PerCall));
-    assert_eq!(
-        [first, streams, second].map(|route| route.challenge),
-        [None, Some(false), Some(true)]
-    );
+    assert_eq!([first, streams, second].map(|route| route.challenge), [None, Some(false), Some(true)]);
     assert_eq!([first, streams, second].map(|route| route.users_only), [false, false, true]);
     assert_eq!(second.action, Action::Redirect(vec![b"sips:bob@example.org".to_vec()]));
     assert_eq!(third.action, Action::Reject(501));
@@ -601,17 +567,7 @@ fn a_conf_with_everything() {
     assert_eq!(dropped.user_agent, [&b"friendly-scanner"[..], b"sipvicious"]);
     assert_eq!(fifth.action, Action::Redirect(vec![]));
     assert_eq!(sixth.action, Action::Location);
-    assert_eq!(
-        conf.timers,
-        Timers {
-            t1: 250,
-            t2: 2000,
-            t4: 2500,
-            c: 240_000,
-            linger: 0,
-            ..Timers::default()
-        }
-    );
+    assert_eq!(conf.timers, Timers { t1: 250, t2: 2000, t4: 2500, c: 240_000, linger: 0, ..Timers::default() });
     assert_eq!(
         conf.limits,
         Limits {
@@ -634,13 +590,7 @@ fn a_conf_with_everything() {
     );
     assert_eq!(
         conf.udp,
-        Udp {
-            receive_buffer: 1 << 20,
-            send_buffer: 64 << 10,
-            batch: 8,
-            gather: Duration::from_micros(50),
-            ..Udp::default()
-        }
+        Udp { receive_buffer: 1 << 20, send_buffer: 64 << 10, batch: 8, gather: Duration::from_micros(50), ..Udp::default() }
     );
     let servers = ["192.0.2.53:53", "[2001:db8::53]:5353"];
     assert_eq!(
@@ -678,22 +628,10 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
             "[[route]]\naction = \"location\"\nmethod = [\"INVITE\"]\n",
             "t:3:1: unknown key \"method\" in [[route]]; the nearest known one is \"methods\"",
         ),
-        (
-            "[timer]\nt1 = \"500ms\"\n",
-            "t:1:2: unknown section \"timer\"; the nearest known one is [timers]",
-        ),
-        (
-            "[server]\nrecord_route = true\n",
-            "t:2:1: unknown key \"record_route\" in [server]; it belongs in [proxy]",
-        ),
-        (
-            "max_contacts = 5\n",
-            "t:1:1: \"max_contacts\" is outside of its section: move it below [registrar]",
-        ),
-        (
-            "[control]\nzzzz = 1\n",
-            "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket",
-        ),
+        ("[timer]\nt1 = \"500ms\"\n", "t:1:2: unknown section \"timer\"; the nearest known one is [timers]"),
+        ("[server]\nrecord_route = true\n", "t:2:1: unknown key \"record_route\" in [server]; it belongs in [proxy]"),
+        ("max_contacts = 5\n", "t:1:1: \"max_contacts\" is outside of its section: move it below [registrar]"),
+        ("[control]\nzzzz = 1\n", "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket"),
         // Columns count characters, not bytes.
         (
             "proxy = { \"ümläut\" = 1, forck = \"parallel\", mode = \"stateful\" }\n",
@@ -794,33 +732,17 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("auth", "challenge_bye = 0", "true or false"),
         ("auth", "check_uri = true", "\"strict\", \"address\", \"off\""),
         ("auth", "check_uri = \"lax\"", "\"strict\", \"address\", \"off\""),
-        (
-            "auth",
-            "certificate = true",
-            "one of \"off\", \"identity\", \"identity-and-password\"",
-        ),
-        (
-            "tls",
-            "groups = [\"x25519\"]",
-            "one of \"X25519MLKEM768\", \"SecP256r1MLKEM768\"",
-        ),
+        ("auth", "certificate = true", "one of \"off\", \"identity\", \"identity-and-password\""),
+        ("tls", "groups = [\"x25519\"]", "one of \"X25519MLKEM768\", \"SecP256r1MLKEM768\""),
         ("tls", "groups = \"X25519\"", "a list of key exchange groups"),
         ("tls", "groups = []", "is an empty list"),
-        (
-            "tls",
-            "client_purposes = [\"emailProtection\"]",
-            "one of \"clientAuth\", \"serverAuth\", \"any\"",
-        ),
+        ("tls", "client_purposes = [\"emailProtection\"]", "one of \"clientAuth\", \"serverAuth\", \"any\""),
         ("tls", "client_purposes = []", "is an empty list"),
         ("tls", "show_client_certificate = \"no\"", "true or false"),
         ("auth", "qop = \"auth\"", "true or false"),
         ("auth", "algorithms = \"MD5\"", "a list of \"SHA-256\""),
         ("auth", "algorithms = []", "an empty list"),
-        (
-            "auth",
-            "algorithms = [\"SHA-1\"]",
-            "one of \"SHA-256\", \"SHA-512-256\", \"MD5\", not the string \"SHA-1\"",
-        ),
+        ("auth", "algorithms = [\"SHA-1\"]", "one of \"SHA-256\", \"SHA-512-256\", \"MD5\", not the string \"SHA-1\""),
         ("auth", "algorithms = [\"md5\"]", "must be one of"),
         ("auth", "nonce_lifetime = \"5s\"", "from \"10s\" to \"24h\""),
         ("auth", "nonce_lifetime = 300", "a time such as"),
@@ -882,69 +804,33 @@ fn each_route_that_is_wrong_is_refused() {
         ("methods = []\naction = \"location\"", "empty list"),
         ("methods = [\"invite\"]\naction = \"location\"", "write \"INVITE\""),
         ("methods = [\"IN VITE\"]\naction = \"location\"", "methods such as"),
-        (
-            "from_source = [\"192.0.2.1/24\"]\naction = \"location\"",
-            "the network is 192.0.2.0/24",
-        ),
+        ("from_source = [\"192.0.2.1/24\"]\naction = \"location\"", "the network is 192.0.2.0/24"),
         ("from_source = [\"192.0.2.0/33\"]\naction = \"location\"", "networks such as"),
         ("from_source = [\"example.com\"]\naction = \"location\"", "networks such as"),
         ("to_host = \"a b\"\naction = \"location\"", "a host such as"),
         ("to_user_prefix = \"\"\naction = \"location\"", "begins with"),
         ("to_user_prefix = \"a@b\"\naction = \"location\"", "begins with"),
         ("methods = [\"INVITE\"]", "has no action"),
-        (
-            "action = \"ignore\"",
-            "one of \"relay\", \"location\", \"redirect\", \"reject\", \"drop\"",
-        ),
+        ("action = \"ignore\"", "one of \"relay\", \"location\", \"redirect\", \"reject\", \"drop\""),
         ("action = \"drop\"\nchallenge = true", "challenge has no effect here"),
         ("action = \"drop\"\nstatus = 403", "status has no effect here"),
         ("user_agent = [\"\"]\naction = \"drop\"", "parts of User-Agents"),
         ("action = \"relay\"\ntarget = \"sip:192.0.2.1\"", "a list of SIP URIs"),
         ("action = \"relay\"\ntarget = []", "empty list"),
         ("action = \"relay\"\ntarget = [\"192.0.2.1\"]", "SIP URIs such as"),
-        (
-            "action = \"relay\"\ntarget = [\"sips:gw.example.net\"]",
-            "no [[listen]] speaks tls:",
-        ),
+        ("action = \"relay\"\ntarget = [\"sips:gw.example.net\"]", "no [[listen]] speaks tls:"),
         ("action = \"relay\"\ntarget = [\"sip:gw_1.example.net\"]", "SIP URIs such as"),
-        (
-            "action = \"relay\"\ntarget = [\"sips:192.0.2.1\"]",
-            "no [[listen]] speaks tls over IPv4",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:[2001:db8::1];transport=tcp\"]",
-            "no [[listen]] speaks tcp over IPv6",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=sctp\"]",
-            "one of udp, tcp, tls, not \"sctp\"",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sips:192.0.2.1;transport=udp\"]",
-            "remove transport=udp",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp;Transport=udp\"]",
-            "Transport appears twice",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;maddr=192.0.2.2\"]",
-            "beside a host name only",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:a.example;maddr=b.example\"]",
-            "maddr must be an IP address",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:a.example;maddr=239.1.2.3\"]",
-            "239.1.2.3 is the address of no server",
-        ),
+        ("action = \"relay\"\ntarget = [\"sips:192.0.2.1\"]", "no [[listen]] speaks tls over IPv4"),
+        ("action = \"relay\"\ntarget = [\"sip:[2001:db8::1];transport=tcp\"]", "no [[listen]] speaks tcp over IPv6"),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=sctp\"]", "one of udp, tcp, tls, not \"sctp\""),
+        ("action = \"relay\"\ntarget = [\"sips:192.0.2.1;transport=udp\"]", "remove transport=udp"),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp;Transport=udp\"]", "Transport appears twice"),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1;maddr=192.0.2.2\"]", "beside a host name only"),
+        ("action = \"relay\"\ntarget = [\"sip:a.example;maddr=b.example\"]", "maddr must be an IP address"),
+        ("action = \"relay\"\ntarget = [\"sip:a.example;maddr=239.1.2.3\"]", "239.1.2.3 is the address of no server"),
         ("action = \"relay\"\ntarget = [\"sip:0.0.0.0\"]", "the address of no server"),
         ("action = \"relay\"\noutgoing = \"once\"", "one of \"reuse\", \"per-call\""),
-        (
-            "action = \"reject\"\noutgoing = \"reuse\"",
-            "only the actions \"relay\" and \"location\" take it",
-        ),
+        ("action = \"reject\"\noutgoing = \"reuse\"", "only the actions \"relay\" and \"location\" take it"),
         ("action = \"relay\"\ntarget = [\"sip:192.0.2.1:0\"]", "SIP URIs such as"),
         ("action = \"relay\"\ntarget = [\"sip:@192.0.2.1\"]", "SIP URIs such as"),
         ("action = \"relay\"\ntarget = [\"sip:2001:db8::1\"]", "SIP URIs such as"),
@@ -952,25 +838,16 @@ fn each_route_that_is_wrong_is_refused() {
         ("action = \"relay\"\ntarget = [\"sip:192.0.2.1?a=b\"]", "SIP URIs such as"),
         ("action = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"sip:192.0.2.1\"]", "twice"),
         ("action = \"relay\"\nstatus = 403", "only the actions \"reject\" take it"),
-        (
-            "action = \"location\"\ntarget = [\"sip:192.0.2.1\"]",
-            "only the actions \"relay\" and \"redirect\" take it",
-        ),
+        ("action = \"location\"\ntarget = [\"sip:192.0.2.1\"]", "only the actions \"relay\" and \"redirect\" take it"),
         ("action = \"redirect\"\ntarget = [\"tel:+1\"]", "SIP URIs such as"),
         ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
         (
             "action = \"reject\"\nfrom = \"users\"",
             "from has no effect here: only the actions \"relay\", \"location\" and \"redirect\" take it",
         ),
-        (
-            "action = \"relay\"\nfrom = \"users\"\nchallenge = false",
-            "challenge = false contradicts from = \"users\"",
-        ),
+        ("action = \"relay\"\nfrom = \"users\"\nchallenge = false", "challenge = false contradicts from = \"users\""),
         ("action = \"relay\"\nfrom = \"us\"", "\"anyone\", \"users\""),
-        (
-            "action = \"reject\"\nchallenge = true",
-            "only the actions \"relay\", \"location\" and \"redirect\" take it",
-        ),
+        ("action = \"reject\"\nchallenge = true", "only the actions \"relay\", \"location\" and \"redirect\" take it"),
         ("action = \"relay\"\nchallenge = \"yes\"", "true or false"),
     ] {
         let fault = fault(&format!("[[route]]\n{settings}\n"));
@@ -986,10 +863,7 @@ fn what_a_route_says_of_its_targets_and_requests_is_read_or_refused() {
          set_host = \"Carrier.example:5070\"\nadd_header = [\"X-Account : 42 \", \"P-Asserted-Identity: <sip:+1@h>\"]\nremove_header = [\"X-Internal\"]\n"
     ));
     let route = &conf.routes[0];
-    assert_eq!(
-        (&route.weights[..], route.patience, route.probe),
-        (&[70, 70][..], Some(2000), Some(10_000))
-    );
+    assert_eq!((&route.weights[..], route.patience, route.probe), (&[70, 70][..], Some(2000), Some(10_000)));
     let tried_again: Vec<u16> = (300..700).filter(|status| route.failover.have(*status)).collect();
     assert_eq!(tried_again, [vec![408], (500..600).collect()].concat());
     let edits = Edits {
@@ -1037,10 +911,7 @@ fn what_a_route_says_of_its_targets_and_requests_is_read_or_refused() {
         ("action = \"relay\"\nfailover = [503]", "there is no second target"),
         ("action = \"relay\"\nprobe = \"5s\"", "there is no target to ask"),
         ("action = \"reject\"\nstrip = 1", "only the actions \"relay\" take it"),
-        (
-            "action = \"location\"\nadd_header = [\"A: b\"]",
-            "only the actions \"relay\" take it",
-        ),
+        ("action = \"location\"\nadd_header = [\"A: b\"]", "only the actions \"relay\" take it"),
     ] {
         let fault = fault(&format!("[[route]]\n{settings}\n"));
         assert!(fault.contains(says), "{settings}: {fault}");
@@ -1111,11 +982,7 @@ fn what_contradicts_itself_is_refused() {
     );
     let location = "[[route]]\naction = \"location\"\n";
     assert!(fault_of(&format!("{location}{location}")).starts_with("t:3:1: this [[route]] is never reached"),);
-    let many = Machine {
-        cores: (0..300).collect(),
-        memory: 0,
-        files: 0,
-    };
+    let many = Machine { cores: (0..300).collect(), memory: 0, files: 0 };
     let cores = |count: usize| {
         let cores: Vec<usize> = (0..count).collect();
         parse("t", &format!("[server]\ncores = {cores:?}\n"), &many)
@@ -1151,41 +1018,21 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
     let pair = "certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"";
     let identity = format!("{pair}\n[[tls.identity]]\nname = \"a.example\"\n{pair}");
     for (settings, line, says) in [
-        (
-            "certificate = \"certs/none.pem\"",
-            2,
-            "none.pem\", which cannot be read: No such file",
-        ),
+        ("certificate = \"certs/none.pem\"", 2, "none.pem\", which cannot be read: No such file"),
         ("certificate = \"certs/a.key\"", 2, "holds a private key, but no certificate"),
-        (
-            "certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.pem\"",
-            3,
-            "holds a certificate, but no private key",
-        ),
+        ("certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.pem\"", 3, "holds a certificate, but no private key"),
         ("certificate = 5", 2, "must be the path of a file, not the integer 5"),
         ("certificate = [\"\"]", 2, "must be the path of a file"),
         ("certificate = [\"certs/a.pem\", \"certs/a.pem\"]", 2, "twice"),
-        (
-            "certificate = [\"certs/a.pem\", \"certs/b.pem\", \"certs/a.pem\"]",
-            2,
-            "3 entries, but takes 2 at most",
-        ),
-        (
-            "certificate = \"certs/a.pem\"",
-            2,
-            "certificate names 1, private_key 0; add to private_key",
-        ),
+        ("certificate = [\"certs/a.pem\", \"certs/b.pem\", \"certs/a.pem\"]", 2, "3 entries, but takes 2 at most"),
+        ("certificate = \"certs/a.pem\"", 2, "certificate names 1, private_key 0; add to private_key"),
         ("private_key = \"certs/a.key\"", 2, "add to certificate"),
         (
             "certificate = [\"certs/a.pem\", \"certs/b.pem\"]\nprivate_key = \"certs/a.key\"",
             2,
             "certificate names 2, private_key 1",
         ),
-        (
-            "client_certificate = \"certs/a.pem\"",
-            2,
-            "name the key's file in client_private_key",
-        ),
+        ("client_certificate = \"certs/a.pem\"", 2, "name the key's file in client_private_key"),
         ("client_private_key = \"certs/a.key\"", 2, "add to client_certificate"),
         (
             "client_certificate = \"certs/a.pem\"\nclient_private_key = \"certs/a.key\"\nshow_client_certificate = false",
@@ -1203,46 +1050,22 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
             5,
             "only targets over TLS are shown it",
         ),
-        (
-            "[[route]]\naction = \"reject\"\ncertificate = \"certs/a.pem\"",
-            4,
-            "name the key's file in private_key",
-        ),
+        ("[[route]]\naction = \"reject\"\ncertificate = \"certs/a.pem\"", 4, "name the key's file in private_key"),
         ("trusted_ca = \"certs/a.key\"", 2, "but no certificate"),
         ("trusted_ca = true", 2, "the path of a file"),
-        (
-            "verify_client = \"required\"",
-            2,
-            "verify_client = \"required\" needs trusted_ca",
-        ),
+        ("verify_client = \"required\"", 2, "verify_client = \"required\" needs trusted_ca"),
         ("verify_client = \"optional\"\ntrusted_ca = \"\"", 2, "needs trusted_ca"),
         ("verify_client = true", 2, "one of \"no\", \"optional\", \"required\""),
         ("verify_client = \"required\"\ntrusted_ca = 5", 3, "the path of a file"),
         ("verify_server = \"no\"", 2, "true or false"),
         ("min_version = \"1.1\"", 2, "one of \"1.2\", \"1.3\""),
         ("max_version = 1.3", 2, "not the number 1.3"),
-        (
-            "min_version = \"1.3\"\nmax_version = \"1.2\"",
-            2,
-            "min_version = \"1.3\" is above max_version = \"1.2\"",
-        ),
+        ("min_version = \"1.3\"\nmax_version = \"1.2\"", 2, "min_version = \"1.3\" is above max_version = \"1.2\""),
         ("ciphers = \"AES128-SHA;RC4\"", 2, "an OpenSSL cipher list"),
         ("ciphers = \"TLS_AES_128_GCM_SHA256\"", 2, "name it in ciphersuites"),
-        (
-            "min_version = \"1.3\"\nciphers = \"AES128-SHA\"",
-            3,
-            "min_version = \"1.3\" leaves it out",
-        ),
-        (
-            "ciphersuites = \"AES128-SHA\"",
-            2,
-            "the suites of TLS 1.3 are TLS_AES_128_GCM_SHA256",
-        ),
-        (
-            "max_version = \"1.2\"\nciphersuites = \"TLS_AES_128_GCM_SHA256\"",
-            3,
-            "max_version = \"1.2\" leaves it out",
-        ),
+        ("min_version = \"1.3\"\nciphers = \"AES128-SHA\"", 3, "min_version = \"1.3\" leaves it out"),
+        ("ciphersuites = \"AES128-SHA\"", 2, "the suites of TLS 1.3 are TLS_AES_128_GCM_SHA256"),
+        ("max_version = \"1.2\"\nciphersuites = \"TLS_AES_128_GCM_SHA256\"", 3, "max_version = \"1.2\" leaves it out"),
         ("session_lifetime = \"0s\"", 2, "from \"1s\" to \"168h\""),
         ("session_lifetime = \"1500ms\"", 2, "whole seconds"),
         ("trusted_cas = \"\"", 2, "the nearest known one is \"trusted_ca\""),
@@ -1255,21 +1078,13 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
         (&identity.replace("a.example", "192.0.2.1"), 5, "a client asks for no address"),
         (&identity.replace("a.example", "*.example"), 5, "a host such as"),
         (&identity.replace("name =", "nam ="), 4, "has no name: add name = \"HOST\""),
-        (
-            &format!("{pair}\n[[tls.identity]]\nname = \"a.example\""),
-            4,
-            "has no certificate",
-        ),
+        (&format!("{pair}\n[[tls.identity]]\nname = \"a.example\""), 4, "has no certificate"),
         (
             &format!("{identity}\n[[tls.identity]]\nname = \"A.example\"\n{pair}"),
             9,
             "another [[tls.identity]] has the name \"a.example\" already",
         ),
-        (
-            &format!("{identity}\nciphers = \"\""),
-            8,
-            "unknown key \"ciphers\" in [[tls.identity]]; it belongs in [tls]",
-        ),
+        (&format!("{identity}\nciphers = \"\""), 8, "unknown key \"ciphers\" in [[tls.identity]]; it belongs in [tls]"),
     ] {
         let faults = faults(&certs.settle(&format!("[tls]\n{settings}\n")));
         let first = &faults[0];
@@ -1302,13 +1117,7 @@ fn each_setting_of_connections_that_is_wrong_is_refused() {
         let fault = fault(&format!("[connections]\n{setting}\n"));
         assert!(fault.contains(says), "{setting}: {fault}");
     }
-    let most = |max, files| {
-        Connections {
-            max,
-            ..Connections::default()
-        }
-        .most(files)
-    };
+    let most = |max, files| Connections { max, ..Connections::default() }.most(files);
     assert_eq!(most(Some(7), 1024), 7);
     assert_eq!(most(None, 1024), 1024 - 64 - 64);
     assert_eq!(most(None, 10), 1);
@@ -1355,11 +1164,7 @@ fn what_is_not_toml_is_told_with_its_place_and_alone() {
 
 #[test]
 fn a_default_core_that_is_not_ours_gives_way_to_one_that_is() {
-    let machine = Machine {
-        cores: vec![2, 3],
-        memory: 0,
-        files: 0,
-    };
+    let machine = Machine { cores: vec![2, 3], memory: 0, files: 0 };
     assert_eq!(parse("t", "", &machine).unwrap().server.cores, [2]);
     assert!(parse("t", "[server]\ncores = [0]\n", &machine).is_err());
 }
@@ -1427,16 +1232,10 @@ fn trunks_are_read_and_routes_go_by_them() {
     let [carrier, other] = &conf.trunks[..] else {
         panic!("{:?}", conf.trunks);
     };
-    assert_eq!(
-        (carrier.user.as_slice(), carrier.auth_user.as_slice()),
-        (&b"4930"[..], &b"4930"[..])
-    );
+    assert_eq!((carrier.user.as_slice(), carrier.auth_user.as_slice()), (&b"4930"[..], &b"4930"[..]));
     assert_eq!((carrier.register, carrier.expires, carrier.realm.clone()), (true, 600, None));
     assert_eq!(carrier.password.reveal(), b"open sesame");
-    assert_eq!(
-        (carrier.registrar.address, carrier.registrar.transport),
-        (None, Transport::Tcp)
-    );
+    assert_eq!((carrier.registrar.address, carrier.registrar.transport), (None, Transport::Tcp));
     assert_eq!((other.register, other.realm.as_deref()), (false, Some(&b"Realm"[..])));
     assert_eq!(other.auth_user, b"login");
     assert_eq!(conf.routes[0].trunk.as_ref(), Some(other));
@@ -1463,25 +1262,13 @@ fn trunks_that_cannot_work_are_told() {
         (with("lines"), "more than one line"),
         (with("long"), "longer than 1024 bytes"),
         (with("good") + &with("good"), "name is \"a\", as another [[trunk]] has it"),
-        (
-            with("good") + "register = false\nexpires = \"1h\"\n",
-            "expires has no effect here",
-        ),
+        (with("good") + "register = false\nexpires = \"1h\"\n", "expires has no effect here"),
         (with("good") + "auth_user = \"a\\\"b\"\n", "auth_user must be"),
         (with("good") + &route("trunk = \"b\""), "there is no such [[trunk]]"),
         (route("trunk = \"b\""), "there is no [[trunk]]: add one"),
-        (
-            with("good") + "[[route]]\naction = \"relay\"\ntrunk = \"a\"\n",
-            "trunk needs targets",
-        ),
-        (
-            with("good") + "[[route]]\naction = \"location\"\ntrunk = \"a\"\n",
-            "trunk has no effect here",
-        ),
-        (
-            "[proxy]\nmode = \"stateless\"\n".to_owned() + &with("good") + &route("trunk = \"a\""),
-            "mode = \"stateful\"",
-        ),
+        (with("good") + "[[route]]\naction = \"relay\"\ntrunk = \"a\"\n", "trunk needs targets"),
+        (with("good") + "[[route]]\naction = \"location\"\ntrunk = \"a\"\n", "trunk has no effect here"),
+        ("[proxy]\nmode = \"stateless\"\n".to_owned() + &with("good") + &route("trunk = \"a\""), "mode = \"stateful\""),
     ] {
         let told = faults(&certs.settle(&text)).join("\n");
         assert!(told.contains(wanted), "{text}\n{told}");

@@ -86,16 +86,8 @@ impl Document<'_> {
 }
 
 /// Key exchange groups by their registered names, P-256 for secp256r1. Which of them the library has is the library's to say.
-const GROUPS: [&str; 8] = [
-    "X25519MLKEM768",
-    "SecP256r1MLKEM768",
-    "SecP384r1MLKEM1024",
-    "X25519",
-    "X448",
-    "P-256",
-    "P-384",
-    "P-521",
-];
+const GROUPS: [&str; 8] =
+    ["X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024", "X25519", "X448", "P-256", "P-384", "P-521"];
 
 pub(super) const GROUPS_MEANT: &str =
     "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
@@ -131,10 +123,7 @@ impl Section<'_, '_> {
                 }
             };
             let both = self.read(certificate, both).unwrap_or_default();
-            let pair = |path: PathBuf| Pair {
-                certificate: path.clone(),
-                private_key: path,
-            };
+            let pair = |path: PathBuf| Pair { certificate: path.clone(), private_key: path };
             return both.into_iter().map(pair).collect();
         }
         if certificates.len() != keys.len() {
@@ -151,10 +140,7 @@ impl Section<'_, '_> {
             self.wrong(place, message);
             return Vec::new();
         }
-        let pair = |(certificate, private_key)| Pair {
-            certificate,
-            private_key,
-        };
+        let pair = |(certificate, private_key)| Pair { certificate, private_key };
         certificates.into_iter().zip(keys).map(pair).collect()
     }
 
@@ -202,12 +188,7 @@ impl Section<'_, '_> {
             return;
         }
         for (key, suites, unspoken, hint) in [
-            (
-                "ciphers",
-                &tls.ciphers,
-                min > Version::Tls12,
-                "only TLS 1.2 takes them, and min_version = \"1.3\" leaves it out",
-            ),
+            ("ciphers", &tls.ciphers, min > Version::Tls12, "only TLS 1.2 takes them, and min_version = \"1.3\" leaves it out"),
             (
                 "ciphersuites",
                 &tls.ciphersuites,

@@ -64,10 +64,7 @@ pub(super) fn collector(value: &Value<'_>) -> Parsed<Collector> {
             true => bare.parse::<std::net::Ipv6Addr>().is_ok(),
             false => is_host(bare),
         };
-        fits.then(|| Collector {
-            host: bare.to_owned(),
-            port,
-        })
+        fits.then(|| Collector { host: bare.to_owned(), port })
     };
     parse().ok_or_else(|| must_be(value, what))
 }
@@ -92,9 +89,7 @@ pub(super) fn share(value: &Value<'_>) -> Parsed<f64> {
         DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
         _ => None,
     };
-    number
-        .filter(|number| (0.0..=1.0).contains(number))
-        .ok_or_else(|| must_be(value, "a number from 0.0 to 1.0"))
+    number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| must_be(value, "a number from 0.0 to 1.0"))
 }
 
 #[cfg(test)]
@@ -104,23 +99,14 @@ mod tests {
     use crate::settings::Trace;
 
     fn trace(key: &str, value: &str) -> Result<Trace, String> {
-        let machine = Machine {
-            cores: vec![0],
-            memory: 1 << 30,
-            files: 1 << 20,
-        };
+        let machine = Machine { cores: vec![0], memory: 1 << 30, files: 1 << 20 };
         let conf = parse("t", &format!("[trace]\n{key} = {value}\n"), &machine);
         conf.map(|conf| conf.trace).map_err(|faults| faults.to_string())
     }
 
     #[test]
     fn collectors() {
-        for text in [
-            "udp:192.0.2.9:9060",
-            "udp:[2001:db8::9]:9060",
-            "udp:homer.example.com:1",
-            "udp:homer_1.:65535",
-        ] {
+        for text in ["udp:192.0.2.9:9060", "udp:[2001:db8::9]:9060", "udp:homer.example.com:1", "udp:homer_1.:65535"] {
             let read = trace("hep", &format!("{text:?}")).unwrap().hep;
             assert_eq!(read.unwrap().to_string(), text);
         }
@@ -140,21 +126,14 @@ mod tests {
             "udp:a..b:9060",
         ] {
             let why = trace("hep", &format!("{text:?}")).unwrap_err();
-            assert!(
-                why.starts_with("t:2:7: hep must be a collector such as \"udp:192.0.2.9:9060\""),
-                "{text}: {why}"
-            );
+            assert!(why.starts_with("t:2:7: hep must be a collector such as \"udp:192.0.2.9:9060\""), "{text}: {why}");
         }
         assert!(trace("hep", "9060").unwrap_err().contains("not the integer 9060"));
     }
 
     #[test]
     fn a_collector_is_one_other_host() {
-        let machine = Machine {
-            cores: vec![0],
-            memory: 1 << 30,
-            files: 1 << 20,
-        };
+        let machine = Machine { cores: vec![0], memory: 1 << 30, files: 1 << 20 };
         let read = |listen: &str, hep: &str| {
             let text = format!("[trace]\nhep = {hep:?}\n{listen}");
             parse("t", &text, &machine).map(|_| ()).map_err(|faults| faults.to_string())
@@ -183,26 +162,14 @@ mod tests {
             assert!(said.starts_with("t:2:7: hep names") && said.contains(address), "{said}");
             assert_eq!(read(&listen("tcp", address), hep), Ok(()), "another transport");
         }
-        for hep in [
-            "udp:192.0.2.1:5071",
-            "udp:192.0.2.2:5070",
-            "udp:[2001:db8::1]:5070",
-            "udp:a.example:5070",
-        ] {
+        for hep in ["udp:192.0.2.1:5071", "udp:192.0.2.2:5070", "udp:[2001:db8::1]:5070", "udp:a.example:5070"] {
             assert_eq!(read(&listen("udp", "192.0.2.1:5070"), hep), Ok(()), "{hep}");
         }
     }
 
     #[test]
     fn shares_and_numbers() {
-        for (text, share) in [
-            ("0.0", 0.0),
-            ("0.25", 0.25),
-            ("1.0", 1.0),
-            ("1", 1.0),
-            ("0", 0.0),
-            ("1e-3", 0.001),
-        ] {
+        for (text, share) in [("0.0", 0.0), ("0.25", 0.25), ("1.0", 1.0), ("1", 1.0), ("0", 0.0), ("1e-3", 0.001)] {
             assert_eq!(trace("share", text).unwrap().share, share, "{text}");
         }
         for text in ["1.01", "-0.1", "2", "nan", "inf", "\"0.5\"", "true"] {

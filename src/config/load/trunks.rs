@@ -32,10 +32,7 @@ impl Document<'_> {
                 continue;
             };
             if trunks.iter().any(|other| other.name == trunk.name) {
-                let message = format!(
-                    "name is {:?}, as another [[trunk]] has it: each needs a name of its own",
-                    trunk.name
-                );
+                let message = format!("name is {:?}, as another [[trunk]] has it: each needs a name of its own", trunk.name);
                 section.wrong(section.place("name"), message);
             }
             trunks.push(Arc::new(trunk));
@@ -51,17 +48,12 @@ impl Section<'_, '_> {
         let registrar = self.needed("registrar", "registrar = \"sip:carrier.example\"", target);
         let user = self.needed("user", "user = \"4930123\"", |value| text_of(value, USER, is_user));
         let auth_user = self.read("auth_user", |value| text_of(value, USER, is_user));
-        let realm = self.read("realm", |value| {
-            text_of(value, "a realm such as \"carrier.example\"", is_user)
-        });
+        let realm = self.read("realm", |value| text_of(value, "a realm such as \"carrier.example\"", is_user));
         let file = self.needed("password_file", "password_file = \"carrier.password\"", path);
         let register = self.read("register", boolean).unwrap_or(true);
         let expires = self.read("expires", seconds(Duration::from_secs(30), Duration::from_secs(7 * 86_400)));
         if expires.is_some() && !register {
-            self.wrong(
-                self.place("expires"),
-                "expires has no effect here: register is false; remove one of the two",
-            );
+            self.wrong(self.place("expires"), "expires has no effect here: register is false; remove one of the two");
         }
         let password = file.as_ref().and_then(|file| match read_password(file) {
             Ok(password) => Some(password),
@@ -106,10 +98,7 @@ impl Section<'_, '_> {
             let message = match (nearest(&name, &names), names.is_empty()) {
                 (Some(near), _) => format!("trunk is {name:?}, and there is no such [[trunk]]; the nearest one is {near:?}"),
                 (None, true) => format!("trunk is {name:?}, and there is no [[trunk]]: add one of that name"),
-                (None, false) => format!(
-                    "trunk is {name:?}, and there is no such [[trunk]]; there are {}",
-                    names.join(", ")
-                ),
+                (None, false) => format!("trunk is {name:?}, and there is no such [[trunk]]; there are {}", names.join(", ")),
             };
             self.wrong(self.place("trunk"), message);
         } else if mode == Mode::Stateless {
@@ -158,9 +147,9 @@ fn read_password(path: &Path) -> Result<Password, String> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line {
         [] => Err("is empty: write the password into it, on one line".to_owned()),
-        line if line.len() > LONGEST_PASSWORD => Err(format!(
-            "is longer than {LONGEST_PASSWORD} bytes: it must hold the password and nothing else"
-        )),
+        line if line.len() > LONGEST_PASSWORD => {
+            Err(format!("is longer than {LONGEST_PASSWORD} bytes: it must hold the password and nothing else"))
+        }
         line if line.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) => {
             Err("has more than one line: it must hold the password and nothing else".to_owned())
         }

@@ -28,9 +28,7 @@ pub(super) fn boolean(value: &Value<'_>) -> Parsed<bool> {
 pub(super) fn number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&Value<'_>) -> Parsed<T> {
     move |value| {
         let number = integer(value).filter(|number| (min..=max).contains(number));
-        number
-            .and_then(|number| T::try_from(number).ok())
-            .ok_or_else(|| must_be(value, &format!("an integer from {min} to {max}")))
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| must_be(value, &format!("an integer from {min} to {max}")))
     }
 }
 
@@ -108,10 +106,7 @@ pub(super) fn name_server(value: &Value<'_>) -> Parsed<SocketAddr> {
     let text = string(value, what)?;
     let ip = text.parse().map(|ip| SocketAddr::new(ip, 53));
     let address = ip.or_else(|_| text.parse::<SocketAddr>());
-    address
-        .ok()
-        .filter(|address| !address.ip().is_unspecified() && address.port() != 0)
-        .ok_or_else(|| must_be(value, what))
+    address.ok().filter(|address| !address.ip().is_unspecified() && address.port() != 0).ok_or_else(|| must_be(value, what))
 }
 
 /// One of the words of a setting.
@@ -245,10 +240,7 @@ pub(super) fn method(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let text = string(value, what)?;
     let upper = text.to_ascii_uppercase();
     if text != upper && METHODS.contains(&upper.as_str()) {
-        return Err(wrong(
-            value,
-            format!("has {text:?}, but methods are in upper case: write {upper:?}"),
-        ));
+        return Err(wrong(value, format!("has {text:?}, but methods are in upper case: write {upper:?}")));
     }
     if text.is_empty() || !text.bytes().all(is_token) {
         return Err(must_be(value, what));

@@ -12,10 +12,7 @@ pub(super) struct Wrong {
 
 impl Wrong {
     pub(super) fn new(at: usize, message: impl Into<String>) -> Wrong {
-        Wrong {
-            at,
-            message: message.into(),
-        }
+        Wrong { at, message: message.into() }
     }
 }
 

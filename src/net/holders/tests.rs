@@ -48,12 +48,7 @@ fn the_one_that_gives_way_against_a_naive_model() {
                         _ => Class::Proved,
                     };
                     holders.step(slot, class, now);
-                    model.push(Model {
-                        slot,
-                        from,
-                        class,
-                        since: now,
-                    });
+                    model.push(Model { slot, from, class, since: now });
                 }
             }
             2 if !model.is_empty() => {
@@ -94,9 +89,7 @@ fn the_one_that_gives_way_against_a_naive_model() {
                 assert!(!exempt(one.from));
                 let by_unproved = held(one.from, false) == most(false) && held(one.from, false) > held(peer, false);
                 assert!(by_unproved || held(one.from, true) >= held(peer, true) + 2);
-                let mut kin = model
-                    .iter()
-                    .filter(|other| other.from == one.from && other.class == one.class);
+                let mut kin = model.iter().filter(|other| other.from == one.from && other.class == one.class);
                 assert!(kin.all(|other| other.since >= one.since), "the oldest");
             }
             None => {

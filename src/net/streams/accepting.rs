@@ -114,13 +114,7 @@ impl Streams {
     }
 
     fn come_in(&mut self, stream: TcpStream, peer: SocketAddr, transport: Transport, number: u16, now: Instant) {
-        let flow = Flow {
-            peer,
-            listener: number,
-            transport,
-            core: self.core,
-            channel: Channel::Back,
-        };
+        let flow = Flow { peer, listener: number, transport, core: self.core, channel: Channel::Back };
         let state = match transport {
             Transport::Tls => State::Accepted,
             _ => State::Open,

@@ -126,10 +126,7 @@ impl Streams {
 
     /// Other limits, valid for what comes next. There cannot be more connections than there were places at the start.
     pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = Limits {
-            connections: limits.connections.min(self.live.places()),
-            ..limits
-        };
+        self.limits = Limits { connections: limits.connections.min(self.live.places()), ..limits };
     }
 
     /// From now on no connection is taken from a source that these ban.
@@ -161,10 +158,7 @@ impl Streams {
     }
 
     pub(super) fn named_by(token: Token) -> Id {
-        Id {
-            slot: token.0 as u32,
-            generation: (token.0 >> 32) as u32,
-        }
+        Id { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
     }
 
     // ---- in, on, out ---------------------------------------------------------------------------------------------------
@@ -282,10 +276,7 @@ impl Streams {
             names => names,
         };
         let flow = connection.flow(self.core, id);
-        self.lost.extend(asked.map(|(name, call)| Flow {
-            channel: Channel::Peer { name, call },
-            ..flow
-        }));
+        self.lost.extend(asked.map(|(name, call)| Flow { channel: Channel::Peer { name, call }, ..flow }));
         self.lost.push(flow);
     }
 

@@ -87,9 +87,7 @@ impl Streams {
         let started = connection.tls.as_mut().map(|tls| tls.start());
         let event = match started {
             Some(Err(failure)) => Event::Abort(Why::Tls(failure)),
-            started => Event::Connected {
-                by_tls: started.is_some(),
-            },
+            started => Event::Connected { by_tls: started.is_some() },
         };
         self.apply(id, event, now);
     }

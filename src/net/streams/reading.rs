@@ -127,11 +127,7 @@ impl Streams {
         if state.is_open() && connection.flags.is_proved && !was_proved {
             self.holders.step(id.slot, Class::Proved, now);
         }
-        let read = Event::Read {
-            is_inside,
-            is_news,
-            is_old: now.ms_since(connection.age.since) >= fresh_ms,
-        };
+        let read = Event::Read { is_inside, is_news, is_old: now.ms_since(connection.age.since) >= fresh_ms };
         if connection.speaks() {
             self.mark_dirty(id);
         }
@@ -184,9 +180,7 @@ impl Streams {
             Next::More => return self.mark_hungry(id, now),
             Next::End => {
                 connection.flags.is_half_closed = true;
-                Event::End {
-                    is_inside: connection.is_inside_message(),
-                }
+                Event::End { is_inside: connection.is_inside_message() }
             }
             Next::Failed(Why::Garbage(fault)) => Event::Unheard(Why::Garbage(fault)),
             Next::Failed(why) => Event::Abort(why),

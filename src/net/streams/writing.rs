@@ -162,10 +162,7 @@ impl Streams {
             return;
         };
         if connection.is_silent() {
-            let silent = Event::Silent {
-                is_even: connection.owes_nothing(),
-                is_released: connection.flags.is_released,
-            };
+            let silent = Event::Silent { is_even: connection.owes_nothing(), is_released: connection.flags.is_released };
             self.apply(id, silent, now);
         }
         let (fresh_ms, most_unsent) = (self.fresh_ms(), self.send_queue());

@@ -7,10 +7,7 @@ use std::io;
 /// can look into its memory (ptrace); root still can. Its files in `/proc` belong to root meanwhile. To be repeated when the process has
 /// become another user, for that sets the second half back to what `fs.suid_dumpable` says.
 pub fn forbid() -> io::Result<()> {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a whole structure that outlives the call, which only reads it.
     check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) })?;
     let no: libc::c_ulong = 0;
@@ -26,10 +23,7 @@ mod tests {
     #[test]
     fn what_the_kernel_says_afterwards() {
         forbid().unwrap();
-        let mut limit = libc::rlimit {
-            rlim_cur: 7,
-            rlim_max: 7,
-        };
+        let mut limit = libc::rlimit { rlim_cur: 7, rlim_max: 7 };
         // SAFETY: the pointer is to a whole structure that outlives the call, which writes it.
         check(unsafe { libc::getrlimit(libc::RLIMIT_CORE, &mut limit) }).unwrap();
         assert_eq!((limit.rlim_cur, limit.rlim_max), (0, 0));

@@ -36,10 +36,7 @@ fn attach_as(socket: BorrowedFd<'_>, program: &[libc::sock_filter], option: libc
     let Ok(len) = u16::try_from(program.len()) else {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     };
-    let program = libc::sock_fprog {
-        len,
-        filter: program.as_ptr().cast_mut(),
-    };
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `len` instructions from `filter`, checks them, and keeps neither pointer.
     check(unsafe {
         libc::setsockopt(

@@ -124,11 +124,7 @@ fn keep_capabilities(kept: u32) -> io::Result<()> {
         version: 0x2008_0522, // _LINUX_CAPABILITY_VERSION_3, of two sets
         pid: 0,
     };
-    let set = |kept| Set {
-        effective: kept,
-        permitted: kept,
-        inheritable: 0,
-    };
+    let set = |kept| Set { effective: kept, permitted: kept, inheritable: 0 };
     let sets = [set(kept), set(0)];
     // SAFETY: the two structures are as the kernel declares them, and it only reads them.
     let done = unsafe { libc::syscall(libc::SYS_capset, ptr::from_ref(&header), sets.as_ptr()) };
@@ -143,13 +139,7 @@ fn user_of(name: &CStr) -> io::Result<Option<(libc::uid_t, libc::gid_t)>> {
         // SAFETY: the name is a C string; the library writes an entry to the first place, its strings into `buffer`, whose length
         // it is given, and to `found` either null or the address of the entry. Only numbers are read from it.
         unsafe {
-            let failed = libc::getpwnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &mut found,
-            );
+            let failed = libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &mut found);
             let entry = (!found.is_null()).then(|| ((*found).pw_uid, (*found).pw_gid));
             (failed, entry)
         }
@@ -163,13 +153,7 @@ fn group_of(name: &CStr) -> io::Result<Option<libc::gid_t>> {
         let mut found = ptr::null_mut();
         // SAFETY: as above.
         unsafe {
-            let failed = libc::getgrnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &mut found,
-            );
+            let failed = libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &mut found);
             (failed, (!found.is_null()).then(|| (*found).gr_gid))
         }
     })

@@ -127,15 +127,7 @@ unsafe extern "C" fn ticket_key(
 
 unsafe fn init_mac(mac: *mut ffi::HMAC_CTX, key: &[u8; 32]) -> bool {
     // SAFETY: `mac` is live as the caller promises, and the key has the length that is given (size_t or int, by the library).
-    unsafe {
-        ffi::HMAC_Init_ex(
-            mac,
-            key.as_ptr().cast::<c_void>(),
-            key.len() as _,
-            ffi::EVP_sha256(),
-            ptr::null_mut(),
-        ) == 1
-    }
+    unsafe { ffi::HMAC_Init_ex(mac, key.as_ptr().cast::<c_void>(), key.len() as _, ffi::EVP_sha256(), ptr::null_mut()) == 1 }
 }
 
 /// Adds to the chain of the certificate that was set last. (`add_extra_chain_cert` has one chain for all certificates.)
@@ -224,10 +216,7 @@ pub fn presented(store: &X509StoreContextRef) -> (Option<&X509Ref>, Option<&Stac
     unsafe {
         let certificate = X509_STORE_CTX_get0_cert(store.as_ptr());
         let chain = X509_STORE_CTX_get0_untrusted(store.as_ptr());
-        (
-            (!certificate.is_null()).then(|| X509Ref::from_ptr(certificate)),
-            (!chain.is_null()).then(|| StackRef::from_ptr(chain)),
-        )
+        ((!certificate.is_null()).then(|| X509Ref::from_ptr(certificate)), (!chain.is_null()).then(|| StackRef::from_ptr(chain)))
     }
 }
 

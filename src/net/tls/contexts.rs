@@ -109,13 +109,7 @@ impl Contexts {
             _ => Arc::new(RotatingKeys::new(settings.rules.lifetime(), Instant::now())),
         };
         let key_log = KeyLog::from_environment()?;
-        let maker = Maker {
-            settings,
-            material: &material,
-            trust: &trust,
-            keys: &keys,
-            key_log: key_log.as_ref(),
-        };
+        let maker = Maker { settings, material: &material, trust: &trust, keys: &keys, key_log: key_log.as_ref() };
         Ok(Contexts {
             server: maker.server()?,
             verifies_client: settings.rules.verify_client != VerifyClient::No,
@@ -176,12 +170,7 @@ impl Contexts {
         }
         ssl.set_ex_data(
             notes_index()?,
-            ClientNotes {
-                peer: peer_name,
-                has_certificate: client.shows_certificate,
-                was_asked: false,
-                refusal: OnceLock::new(),
-            },
+            ClientNotes { peer: peer_name, has_certificate: client.shows_certificate, was_asked: false, refusal: OnceLock::new() },
         );
         Ok(Tls::new(ssl, peer, Side::Client, client.verifies, offered)?)
     }
@@ -451,27 +440,18 @@ fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadEr
     }
     let mut chosen = Vec::new();
     for element in list.split([':', ',', ' ']).filter(|part| !part.is_empty()) {
-        let element = STANDARD_NAMES
-            .iter()
-            .find(|(standard, _)| *standard == element)
-            .map_or(element, |(_, name)| name);
+        let element = STANDARD_NAMES.iter().find(|(standard, _)| *standard == element).map_or(element, |(_, name)| name);
         let is_removal = element.starts_with(['!', '-']);
         if !is_removal && let Some(old) = OLD.iter().find(|old| element.contains(**old)) {
             let is_3des = old.contains("DES");
             if !(is_3des && cfg!(feature = "old-suites")) {
-                let reason = if is_3des {
-                    "unsafe, and only in a build with the feature old-suites"
-                } else {
-                    "unsafe"
-                };
+                let reason = if is_3des { "unsafe, and only in a build with the feature old-suites" } else { "unsafe" };
                 return Err(LoadError::new(format!("ciphers: {element}: {reason}")));
             }
             log::warn!("TLS suite {element} is unsafe: for measuring only");
         }
         // The library passes over what it does not know as long as it knows another.
-        let is_one = element
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_+.".contains(&byte));
+        let is_one = element.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_+.".contains(&byte));
         if is_one && builder.set_cipher_list(element).is_err() {
             return Err(LoadError::new(format!("ciphers: {element}: no such suite")));
         }
@@ -479,9 +459,7 @@ fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadEr
     }
     #[cfg(all(feature = "old-suites", not(feature = "aws-lc")))]
     builder.set_security_level(0);
-    builder
-        .set_cipher_list(&chosen.join(":"))
-        .map_err(|errors| LoadError::new(format!("ciphers: {list}: {}", words_of(&errors))))
+    builder.set_cipher_list(&chosen.join(":")).map_err(|errors| LoadError::new(format!("ciphers: {list}: {}", words_of(&errors))))
 }
 
 /// Secrets of sessions for reading captures, as NSS writes them, if the environment's SSLKEYLOGFILE asks for them.
@@ -501,13 +479,8 @@ impl KeyLog {
             .create(true)
             .open(&path)
             .map_err(|error| LoadError::file(&path, format!("SSLKEYLOGFILE: {error}")))?;
-        log::warn!(
-            "SSLKEYLOGFILE is set: the secrets of all TLS connections are written to {}",
-            path.display()
-        );
-        Ok(Some(KeyLog {
-            file: Arc::new(Mutex::new(file)),
-        }))
+        log::warn!("SSLKEYLOGFILE is set: the secrets of all TLS connections are written to {}", path.display());
+        Ok(Some(KeyLog { file: Arc::new(Mutex::new(file)) }))
     }
 
     fn write(&self, line: &str) {

@@ -77,11 +77,7 @@ fn record(bytes: &[u8]) -> Record<'_> {
         return Record::Garbage;
     }
     match rest.get(..len) {
-        Some(body) => Record::Whole {
-            kind: header[0],
-            body,
-            len: HEADER + len,
-        },
+        Some(body) => Record::Whole { kind: header[0], body, len: HEADER + len },
         None => Record::Partial,
     }
 }

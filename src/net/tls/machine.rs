@@ -75,11 +75,7 @@ impl Tls {
             side,
             verifies,
             state: TlsState::Handshaking,
-            handshake: Some(Box::new(Handshake {
-                flights: Flights::new(side),
-                waiting: Vec::new(),
-                offered,
-            })),
+            handshake: Some(Box::new(Handshake { flights: Flights::new(side), waiting: Vec::new(), offered })),
             handshake_calls: 0,
         })
     }
@@ -246,11 +242,7 @@ impl Tls {
         let ssl = self.stream.ssl();
         let notes = notes_index().ok().and_then(|index| ssl.ex_data(index));
         let detail = notes.and_then(|notes| notes.refusal.get());
-        let alert = self
-            .handshake
-            .as_ref()
-            .and_then(|handshake| handshake.flights.alert())
-            .and_then(failure::alert_name);
+        let alert = self.handshake.as_ref().and_then(|handshake| handshake.flights.alert()).and_then(failure::alert_name);
         let (by, reason) = match (alert, error.ssl_error()) {
             // A client that refuses our certificate says so in the clear even where TLS 1.3 wants it encrypted (OpenSSL does
             // that), and the library then complains of the record.
@@ -266,11 +258,7 @@ impl Tls {
             sessions.forget(&notes.peer);
         }
         drop(ErrorStack::get());
-        Failure {
-            by,
-            reason,
-            in_handshake,
-        }
+        Failure { by, reason, in_handshake }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -322,10 +310,7 @@ impl Tls {
         if !self.verifies || !was_established || self.ssl().verify_result() != X509VerifyResult::OK {
             return Vec::new();
         }
-        let names = self
-            .ssl()
-            .peer_certificate()
-            .map(|certificate| names::identities(&certificate));
+        let names = self.ssl().peer_certificate().map(|certificate| names::identities(&certificate));
         drop(ErrorStack::get());
         names.unwrap_or_default()
     }

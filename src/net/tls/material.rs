@@ -22,17 +22,11 @@ pub struct LoadError {
 
 impl LoadError {
     pub fn file(file: &Path, reason: impl Into<String>) -> LoadError {
-        LoadError {
-            file: Some(file.to_path_buf()),
-            reason: reason.into(),
-        }
+        LoadError { file: Some(file.to_path_buf()), reason: reason.into() }
     }
 
     pub fn new(reason: impl Into<String>) -> LoadError {
-        LoadError {
-            file: None,
-            reason: reason.into(),
-        }
+        LoadError { file: None, reason: reason.into() }
     }
 }
 
@@ -73,11 +67,8 @@ pub struct LoadedPair {
 }
 
 /// Where Debian, Alpine and others keep all authorities in one file; where Red Hat does.
-const SYSTEM_AUTHORITIES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+const SYSTEM_AUTHORITIES: &[&str] =
+    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 impl Material {
     pub fn read(settings: &Settings) -> Result<Material, LoadError> {
@@ -220,9 +211,7 @@ impl LoadedPair {
         let Some(leaf) = chain.first() else {
             return Err(LoadError::file(&pair.certificate, "no certificate in it"));
         };
-        let public = leaf
-            .public_key()
-            .map_err(|errors| LoadError::file(&pair.certificate, words_of(&errors)))?;
+        let public = leaf.public_key().map_err(|errors| LoadError::file(&pair.certificate, words_of(&errors)))?;
         if !public.public_eq(&key) {
             let file = pair.certificate.display();
             let reason = format!("not the private key of the (first) certificate in {file}");
@@ -240,11 +229,7 @@ impl LoadedPair {
         } else if leaf.not_before() > now {
             log::warn!("{file}: not valid before {}", leaf.not_before());
         }
-        Ok(LoadedPair {
-            chain,
-            key,
-            digest: hash.finish(),
-        })
+        Ok(LoadedPair { chain, key, digest: hash.finish() })
     }
 }
 

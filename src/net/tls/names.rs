@@ -90,8 +90,6 @@ fn sip_domain(uri: &str) -> Option<String> {
 pub fn is_dns_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 255
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         && text.parse::<IpAddr>().is_err()
 }

@@ -12,10 +12,7 @@ pub struct Recent<K, V, const CAPACITY: usize> {
 
 impl<K, V, const CAPACITY: usize> Default for Recent<K, V, CAPACITY> {
     fn default() -> Self {
-        Recent {
-            young: HashMap::new(),
-            old: HashMap::new(),
-        }
+        Recent { young: HashMap::new(), old: HashMap::new() }
     }
 }
 

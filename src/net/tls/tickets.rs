@@ -25,11 +25,7 @@ impl RotatingKeys {
     pub fn new(period: Duration, now: Instant) -> RotatingKeys {
         RotatingKeys {
             period: period.max(Duration::from_secs(1)),
-            keys: RwLock::new(Keys {
-                current: fresh(),
-                previous: None,
-                since: now,
-            }),
+            keys: RwLock::new(Keys { current: fresh(), previous: None, since: now }),
         }
     }
 
@@ -80,11 +76,7 @@ impl TicketKeys for RotatingKeys {
 
 /// A new key; `None` where the library has no randomness, and then there are no tickets.
 fn fresh() -> Option<TicketKey> {
-    let mut key = TicketKey {
-        name: [0; TICKET_NAME],
-        cipher: [0; 32],
-        mac: [0; 32],
-    };
+    let mut key = TicketKey { name: [0; TICKET_NAME], cipher: [0; 32], mac: [0; 32] };
     rand_bytes(&mut key.name).ok()?;
     rand_bytes(&mut key.cipher).ok()?;
     rand_bytes(&mut key.mac).ok()?;

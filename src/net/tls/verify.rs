@@ -41,11 +41,7 @@ pub struct Verifier {
 
 impl Verifier {
     pub fn new(checks: Checks, lifetime: Duration) -> Verifier {
-        Verifier {
-            checks,
-            lifetime,
-            good: Mutex::default(),
-        }
+        Verifier { checks, lifetime, good: Mutex::default() }
     }
 
     fn check_chain(&self, store: &mut X509StoreContextRef) -> bool {

@@ -50,14 +50,7 @@ impl<'a> Chosen<'a> {
             Some(_) => Some([&b"auth"[..], b"auth-int"].into_iter().find(|qop| offers(qop))?),
         };
         let fits = trunk.realm.as_ref().is_none_or(|realm| realm == challenge.realm);
-        fits.then_some(Chosen {
-            challenge,
-            value,
-            is_proxys,
-            algorithm,
-            session,
-            qop,
-        })
+        fits.then_some(Chosen { challenge, value, is_proxys, algorithm, session, qop })
     }
 }
 
@@ -79,11 +72,7 @@ pub struct Answering {
 
 impl Answering {
     pub fn new(secret: Key) -> Answering {
-        Answering {
-            key: secret.derive("answers to challenges"),
-            answers: 0,
-            nonces: VecDeque::new(),
-        }
+        Answering { key: secret.derive("answers to challenges"), answers: 0, nonces: VecDeque::new() }
     }
 
     /// The header line that answers a challenge.
@@ -152,9 +141,7 @@ impl Answering {
     fn count(&mut self, trunk: &Trunk, nonce: &[u8]) -> u32 {
         let name = self.key.hash(&[trunk.name.as_bytes(), b"\0", nonce]);
         let known = self.nonces.iter().position(|(known, _)| *known == name);
-        let count = known
-            .and_then(|place| self.nonces.remove(place))
-            .map_or(0, |(_, count)| count);
+        let count = known.and_then(|place| self.nonces.remove(place)).map_or(0, |(_, count)| count);
         let count = count.saturating_add(1);
         if self.nonces.len() >= NONCES {
             self.nonces.pop_front();

@@ -87,10 +87,7 @@ impl Turn<'_> {
             route = settings.routes.iter().find(|route| matches(route, request));
         }
         let (asks, users_only) = match route {
-            Some(route) => (
-                route.challenge.unwrap_or(general),
-                route.users_only && !self.core.is_past_routes(request),
-            ),
+            Some(route) => (route.challenge.unwrap_or(general), route.users_only && !self.core.is_past_routes(request)),
             None => (general, false),
         };
         match (users_only, asks) {
@@ -117,8 +114,7 @@ impl Turn<'_> {
                     self.core.sources.proved.note(self.now, peer);
                 }
                 self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
-                self.outbox
-                    .note(call_id(&request.message), format_args!("the password is right"));
+                self.outbox.note(call_id(&request.message), format_args!("the password is right"));
                 Ok(())
             }
             Err((failure, name)) => {
@@ -153,9 +149,7 @@ impl Turn<'_> {
             out.extend_from_slice(b"Digest realm=\"");
             out.extend_from_slice(realm);
             out.extend_from_slice(b"\", nonce=\"");
-            self.core
-                .nonces
-                .write(self.now.as_ms(), self.core.number, self.core.nonce_count, realm, to, out);
+            self.core.nonces.write(self.now.as_ms(), self.core.number, self.core.nonce_count, realm, to, out);
             out.extend_from_slice(b"\", algorithm=");
             out.extend_from_slice(algorithm.name().as_bytes());
             if auth.qop {

@@ -20,11 +20,7 @@ pub(super) struct Claim<'a> {
 impl<'a> Claim<'a> {
     pub fn of(who: Challenger, message: &Message<'a>, settings: &settings::Settings) -> Claim<'a> {
         let address = who.address(message);
-        Claim {
-            who,
-            address,
-            whose: address.and_then(|uri| settings.whose(&uri)),
-        }
+        Claim { who, address, whose: address.and_then(|uri| settings.whose(&uri)) }
     }
 
     /// Whether the caller withholds its name as RFC 3323 §4.1.1.3 has it.

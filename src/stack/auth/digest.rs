@@ -31,9 +31,7 @@ impl Algorithm {
             true => (&text[..start], true),
             false => (text, false),
         };
-        let found = Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))?;
+        let found = Algorithm::ALL.into_iter().find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))?;
         Some((found, session))
     }
 }
@@ -51,10 +49,7 @@ impl Hash {
         if !matches!(bytes.len(), 16 | 32) {
             return None;
         }
-        let mut hash = Hash {
-            bytes: [0; 32],
-            len: bytes.len() as u8,
-        };
+        let mut hash = Hash { bytes: [0; 32], len: bytes.len() as u8 };
         hash.bytes[..bytes.len()].copy_from_slice(bytes);
         Some(hash)
     }
@@ -124,10 +119,7 @@ pub fn hash(algorithm: Algorithm, parts: &[&[u8]]) -> Hash {
             hasher.update(part);
         }
         let output = hasher.finalize();
-        let mut hash = Hash {
-            bytes: [0; 32],
-            len: output.len() as u8,
-        };
+        let mut hash = Hash { bytes: [0; 32], len: output.len() as u8 };
         hash.bytes[..output.len()].copy_from_slice(&output);
         hash
     }
@@ -174,14 +166,7 @@ pub fn response(
         return None;
     };
     let ha2 = ha2.hex();
-    let parts = [
-        ha1.bytes(),
-        credentials.nonce,
-        credentials.nc?,
-        credentials.cnonce?,
-        qop,
-        ha2.bytes(),
-    ];
+    let parts = [ha1.bytes(), credentials.nonce, credentials.nc?, credentials.cnonce?, qop, ha2.bytes()];
     Some(hash(algorithm, &parts))
 }
 
@@ -261,11 +246,9 @@ mod tests {
             nc: Some(b"00000002"),
             ..Credentials::default()
         };
-        for (name, algorithm) in [
-            ("MD5-sess", Algorithm::Md5),
-            ("SHA-256-sess", Algorithm::Sha256),
-            ("SHA-512-256-sess", Algorithm::Sha512_256),
-        ] {
+        for (name, algorithm) in
+            [("MD5-sess", Algorithm::Md5), ("SHA-256-sess", Algorithm::Sha256), ("SHA-512-256-sess", Algorithm::Sha512_256)]
+        {
             let lower = |text: String| hex(&hash(algorithm, &[text.as_bytes()]));
             let a1 = format!("{}:n:c", lower("bob:biloxi.com:zanzibar".into()));
             let a2 = format!("INVITE:sip:bob@biloxi.com:{}", lower("v=0".into()));
@@ -278,21 +261,13 @@ mod tests {
     #[test]
     fn what_a_qop_needs_must_be_there() {
         let ha1 = ha1(Algorithm::Md5, b"a", b"r", b"p");
-        let full = Credentials {
-            qop: Some(b"auth"),
-            nc: Some(b"00000001"),
-            cnonce: Some(b"c"),
-            ..Credentials::default()
-        };
+        let full = Credentials { qop: Some(b"auth"), nc: Some(b"00000001"), cnonce: Some(b"c"), ..Credentials::default() };
         let is_some =
             |credentials: &Credentials, session| response(Algorithm::Md5, session, &ha1, credentials, b"INVITE", b"").is_some();
         assert!(is_some(&full, false));
         assert!(!is_some(&Credentials { nc: None, ..full }, false));
         assert!(!is_some(&Credentials { cnonce: None, ..full }, false));
-        let other = Credentials {
-            qop: Some(b"auth-conf"),
-            ..full
-        };
+        let other = Credentials { qop: Some(b"auth-conf"), ..full };
         assert!(!is_some(&other, false));
         let bare = Credentials::default();
         assert!(is_some(&bare, false) && !is_some(&bare, true));

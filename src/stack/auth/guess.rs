@@ -18,10 +18,7 @@ impl Turn<'_> {
         }
         let sent_there = |nonce: Nonce| self.core.nonces.is_from(nonce, flow.peer.ip());
         let is_there = flow.transport.is_reliable() || matches!(read, Verdict::Good(nonce) if sent_there(*nonce));
-        Some(Guess {
-            user: self.core.sources.guesses.user(login, realm),
-            from: is_there.then_some(flow.peer),
-        })
+        Some(Guess { user: self.core.sources.guesses.user(login, realm), from: is_there.then_some(flow.peer) })
     }
 
     /// Refuses to look at a password where too many have been wrong.

@@ -102,10 +102,7 @@ impl Nonces {
     pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], to: IpAddr, out: &mut Vec<u8>) {
         let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
         let number = now_ms << SERIAL_BITS | serial;
-        let nonce = Nonce {
-            number,
-            place: self.place(number, to),
-        };
+        let nonce = Nonce { number, place: self.place(number, to) };
         write_hex(number, out);
         write_hex_digits(u64::from(self.run), RUN_LEN, out);
         write_hex_digits(u64::from(nonce.place), PLACE_LEN, out);
@@ -129,10 +126,7 @@ impl Nonces {
             let (run, rest) = rest.split_at_checked(RUN_LEN)?;
             let (place, check) = rest.split_at_checked(PLACE_LEN)?;
             let check = check.get(..CHECK_LEN).filter(|_| check.len() == CHECK_LEN)?;
-            let nonce = Nonce {
-                number: read_hex(number)?,
-                place: read_hex(place)? as u32,
-            };
+            let nonce = Nonce { number: read_hex(number)?, place: read_hex(place)? as u32 };
             Some((nonce, read_hex(run)? as u32, read_hex(check)?))
         };
         let Some((nonce, run, check)) = parts() else {
@@ -171,11 +165,7 @@ impl Nonces {
     pub fn note(&self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, count: u32, request: u32, repeats_ms: u64) -> Use {
         let place = self.key.hash_numbers(nonce.number, 0, 0);
         let shard = &self.shards[place as usize % SHARDS];
-        let this = Request {
-            count,
-            name: request,
-            came_ms: now_ms as u32,
-        };
+        let this = Request { count, name: request, came_ms: now_ms as u32 };
         lock(shard).note(now_ms, lifetime_ms, nonce, this, repeats_ms)
     }
 }
@@ -202,14 +192,7 @@ type Windows = HashMap<u64, Window, BuildPrehashed>;
 
 impl Shard {
     fn new(room: usize) -> Shard {
-        Shard {
-            room,
-            young: Windows::default(),
-            old: Windows::default(),
-            young_since_ms: 0,
-            old_since_ms: 0,
-            forgotten_ms: None,
-        }
+        Shard { room, young: Windows::default(), old: Windows::default(), young_since_ms: 0, old_since_ms: 0, forgotten_ms: None }
     }
 
     fn note(&mut self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, this: Request, repeats_ms: u64) -> Use {
@@ -263,12 +246,7 @@ struct Window {
 
 impl Window {
     fn new(first: Request) -> Window {
-        Window {
-            highest: first.count,
-            came: 1,
-            last: [first; REMEMBERED],
-            next: 0,
-        }
+        Window { highest: first.count, came: 1, last: [first; REMEMBERED], next: 0 }
     }
 
     fn note(&mut self, this: Request, repeats_ms: u64) -> Use {
@@ -463,12 +441,7 @@ mod tests {
             let nonce = good(&nonces, at, n);
             assert_eq!(nonces.note(at, LIFE, nonce, 1, 1, REPEATS), Use::First, "{n}");
         }
-        let held: usize = nonces
-            .shards
-            .iter()
-            .map(lock)
-            .map(|shard| shard.young.len() + shard.old.len())
-            .sum();
+        let held: usize = nonces.shards.iter().map(lock).map(|shard| shard.young.len() + shard.old.len()).sum();
         assert!(held <= 20 * SHARDS, "{held}");
         let late = NOW + 100_000;
         assert_eq!(nonces.note(late, LIFE, first, 1, 2, REPEATS), Use::Forgotten);

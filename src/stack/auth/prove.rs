@@ -16,11 +16,8 @@ impl Turn<'_> {
         let settings = self.core.settings.clone();
         let mut room = [0; 256];
         let realm = realm(&settings, &request.message, claim, &mut room);
-        let (credentials, read) = self
-            .find_credentials(request, claim, realm)
-            .map_err(|failure| (failure, &b""[..]))?;
-        self.check_credentials(request, claim, realm, &credentials, read)
-            .map_err(|failure| (failure, credentials.username))
+        let (credentials, read) = self.find_credentials(request, claim, realm).map_err(|failure| (failure, &b""[..]))?;
+        self.check_credentials(request, claim, realm, &credentials, read).map_err(|failure| (failure, credentials.username))
     }
 
     /// The credentials that answer a challenge of ours, and what their nonce is. Others on the way may have asked too, each in its own realm.

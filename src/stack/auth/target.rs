@@ -28,11 +28,7 @@ impl Settings {
             || asked.any(|asked| self.is_same_address(asked, &said))
             || (request.message.method() == Method::Register
                 && request.parsed.user.is_none()
-                && request
-                    .message
-                    .to()
-                    .and_then(|to| Uri::parse(to.uri))
-                    .is_ok_and(|to| self.is_same_address(&to, &said)))
+                && request.message.to().and_then(|to| Uri::parse(to.uri)).is_ok_and(|to| self.is_same_address(&to, &said)))
     }
 
     /// Whether two URIs name the same user at the same host, or at a domain of ours and an address of ours.

@@ -96,11 +96,7 @@ impl User<'_> {
 impl Users {
     /// `key` keeps strangers from choosing names that collide.
     pub fn new(key: Key, expected: usize) -> Users {
-        Users {
-            key: Some(key),
-            rows: HashMap::with_capacity_and_hasher(expected, BuildPrehashed::default()),
-            ..Users::default()
-        }
+        Users { key: Some(key), rows: HashMap::with_capacity_and_hasher(expected, BuildPrehashed::default()), ..Users::default() }
     }
 
     /// Adds a user, or replaces what was known of it. An entry without a hash says nothing of anybody.
@@ -233,10 +229,7 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_gaps_stay_gaps() {
         let mut users = Users::new(Key::new(1, 2), 0);
-        let md5_only = |name| Entry {
-            sha256: None,
-            ..entry(name, b"d", b"p")
-        };
+        let md5_only = |name| Entry { sha256: None, ..entry(name, b"d", b"p") };
         users.insert(&md5_only(b"one"));
         users.insert(&entry(b"full", b"d", b"p"));
         users.insert(&md5_only(b"last"));
@@ -259,11 +252,7 @@ mod tests {
     #[test]
     fn who_has_no_hash_is_no_user() {
         let mut users = Users::new(Key::new(1, 2), 0);
-        let bare = |name| Entry {
-            name,
-            domain: b"d",
-            ..Entry::default()
-        };
+        let bare = |name| Entry { name, domain: b"d", ..Entry::default() };
         users.insert(&bare(b"bare"));
         users.insert(&entry(b"", b"d", b"p"));
         assert!(users.is_empty() && users.find(b"bare", b"d").is_none());
@@ -284,27 +273,17 @@ mod tests {
         users.insert(&entry(b"full", b"d", b"p"));
         assert_eq!(have(&users, b"D"), [true, true, false]);
         // Of another realm, of no use here, or no user at all.
-        users.insert(&Entry {
-            sha256: None,
-            ..entry(b"old", b"elsewhere", b"p")
-        });
+        users.insert(&Entry { sha256: None, ..entry(b"old", b"elsewhere", b"p") });
         users.insert(&Entry {
             name: b"odd",
             domain: b"d",
             sha512_256: Some(ha1(Sha512_256, b"odd", b"d", b"p")),
             ..Entry::default()
         });
-        users.insert(&Entry {
-            name: b"bare",
-            domain: b"d",
-            ..Entry::default()
-        });
+        users.insert(&Entry { name: b"bare", domain: b"d", ..Entry::default() });
         assert_eq!(have(&users, b"d"), [true, true, false]);
         assert_eq!(have(&users, b"elsewhere"), [true, false, false]);
-        let old = Entry {
-            sha256: None,
-            ..entry(b"old", b"d", b"p")
-        };
+        let old = Entry { sha256: None, ..entry(b"old", b"d", b"p") };
         users.insert(&old);
         assert_eq!(have(&users, b"d"), [true, false, false]);
         users.insert(&entry(b"old", b"d", b"p"));

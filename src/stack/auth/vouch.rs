@@ -59,13 +59,10 @@ impl Core {
     fn answers(&self, now: Instant, flow: Flow, message: &Message, lifetime_ms: u64, fits: impl Fn(&Credentials) -> bool) -> bool {
         let lines = [Name::Authorization, Name::ProxyAuthorization];
         let lines = lines.into_iter().flat_map(|name| message.all(name));
-        lines
-            .filter_map(|line| Credentials::parse(line.value).ok().flatten())
-            .filter(fits)
-            .any(|line| {
-                let read = self.nonces.read(now.as_ms(), lifetime_ms, line.realm, line.nonce);
-                matches!(read, Verdict::Good(nonce) if self.nonces.is_from(nonce, flow.peer.ip()))
-            })
+        lines.filter_map(|line| Credentials::parse(line.value).ok().flatten()).filter(fits).any(|line| {
+            let read = self.nonces.read(now.as_ms(), lifetime_ms, line.realm, line.nonce);
+            matches!(read, Verdict::Good(nonce) if self.nonces.is_from(nonce, flow.peer.ip()))
+        })
     }
 
     fn bears_cookie(&mut self, message: &Message) -> bool {

@@ -53,9 +53,7 @@ pub struct BindingText<'a> {
 impl BindingText<'_> {
     /// False when a part is longer than a binding can hold (65,535 bytes each).
     pub fn fits(&self) -> bool {
-        [self.uri, self.call_id, self.path]
-            .iter()
-            .all(|part| part.len() <= usize::from(u16::MAX))
+        [self.uri, self.call_id, self.path].iter().all(|part| part.len() <= usize::from(u16::MAX))
     }
 }
 
@@ -87,12 +85,7 @@ impl Binding {
         let (call_id, rest) = rest.split_at(self.call_id_len.into());
         let (path, rest) = rest.split_at(self.path_len.into());
         let (instance, _) = rest.split_at(rest.len() - usize::from(self.source_len));
-        BindingText {
-            uri,
-            call_id,
-            path,
-            instance,
-        }
+        BindingText { uri, call_id, path, instance }
     }
 
     pub fn uri(&self) -> &[u8] {
@@ -182,12 +175,8 @@ fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
     };
     let channel = match flow.channel {
         Channel::Datagram { local: None } => 0,
-        Channel::Datagram {
-            local: Some(IpAddr::V4(_)),
-        } => LOCAL_V4,
-        Channel::Datagram {
-            local: Some(IpAddr::V6(_)),
-        } => LOCAL_V6,
+        Channel::Datagram { local: Some(IpAddr::V4(_)) } => LOCAL_V4,
+        Channel::Datagram { local: Some(IpAddr::V6(_)) } => LOCAL_V6,
         Channel::Connection { .. } => CONNECTION,
         Channel::Peer { .. } | Channel::Back => return 0,
     };
@@ -206,12 +195,8 @@ fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
         }
     }
     match flow.channel {
-        Channel::Datagram {
-            local: Some(IpAddr::V4(ip)),
-        } => put(&ip.octets()),
-        Channel::Datagram {
-            local: Some(IpAddr::V6(ip)),
-        } => put(&ip.octets()),
+        Channel::Datagram { local: Some(IpAddr::V4(ip)) } => put(&ip.octets()),
+        Channel::Datagram { local: Some(IpAddr::V6(ip)) } => put(&ip.octets()),
         Channel::Connection { slot, generation } => {
             put(&slot.to_le_bytes());
             put(&generation.to_le_bytes());
@@ -239,27 +224,16 @@ fn read_source(bytes: &[u8]) -> Option<Flow> {
         }
     };
     let channel = match kind & (LOCAL_V4 | LOCAL_V6 | CONNECTION) {
-        LOCAL_V4 => Channel::Datagram {
-            local: Some(Ipv4Addr::from(take::<4>(&mut rest)?).into()),
-        },
-        LOCAL_V6 => Channel::Datagram {
-            local: Some(Ipv6Addr::from(take::<16>(&mut rest)?).into()),
-        },
-        CONNECTION => Channel::Connection {
-            slot: u32::from_le_bytes(take(&mut rest)?),
-            generation: u32::from_le_bytes(take(&mut rest)?),
-        },
+        LOCAL_V4 => Channel::Datagram { local: Some(Ipv4Addr::from(take::<4>(&mut rest)?).into()) },
+        LOCAL_V6 => Channel::Datagram { local: Some(Ipv6Addr::from(take::<16>(&mut rest)?).into()) },
+        CONNECTION => {
+            Channel::Connection { slot: u32::from_le_bytes(take(&mut rest)?), generation: u32::from_le_bytes(take(&mut rest)?) }
+        }
         _ => Channel::Datagram { local: None },
     };
     let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
     let transport = all.into_iter().find(|t| *t as u8 == kind & 0x0f)?;
-    Some(Flow {
-        peer,
-        listener,
-        transport,
-        core,
-        channel,
-    })
+    Some(Flow { peer, listener, transport, core, channel })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -273,12 +247,7 @@ mod tests {
     use super::*;
 
     fn text(call_id: &'static [u8]) -> BindingText<'static> {
-        BindingText {
-            uri: b"sip:a@h",
-            call_id,
-            path: b"<sip:p;lr>",
-            instance: b"\"<urn:x>\"",
-        }
+        BindingText { uri: b"sip:a@h", call_id, path: b"<sip:p;lr>", instance: b"\"<urn:x>\"" }
     }
 
     #[test]
@@ -307,10 +276,7 @@ mod tests {
             let connection = Flow {
                 transport: Transport::Tls,
                 core: 7,
-                channel: Channel::Connection {
-                    slot: 70_000,
-                    generation: u32::MAX,
-                },
+                channel: Channel::Connection { slot: 70_000, generation: u32::MAX },
                 ..datagram
             };
             let flows = [
@@ -318,10 +284,7 @@ mod tests {
                 datagram.from_local(Some("198.51.100.1".parse().unwrap())),
                 datagram.from_local(Some("2001:db8::1".parse().unwrap())),
                 connection,
-                Flow {
-                    transport: Transport::Tcp,
-                    ..connection
-                },
+                Flow { transport: Transport::Tcp, ..connection },
             ];
             for flow in flows {
                 let binding = Binding::new(text(b"abc"), Some(&flow));
@@ -329,10 +292,7 @@ mod tests {
                 assert_eq!(binding.text().instance, b"\"<urn:x>\"");
             }
         }
-        let back = Flow {
-            channel: Channel::Back,
-            ..Flow::datagram(0, v4)
-        };
+        let back = Flow { channel: Channel::Back, ..Flow::datagram(0, v4) };
         assert_eq!(Binding::new(text(b"abc"), Some(&back)).source(), None);
     }
 }

@@ -225,11 +225,7 @@ impl Taken {
             };
             self.rows.push(row);
         }
-        self.records.push(TakenRecord {
-            address,
-            rows_end: self.rows.len() as u32,
-            rows_before: record.rows,
-        });
+        self.records.push(TakenRecord { address, rows_end: self.rows.len() as u32, rows_before: record.rows });
         record.rows = record.bindings.len() as u32;
     }
 
@@ -386,10 +382,7 @@ mod tests {
             let change = |record: &mut Record, _: usize| {
                 record.note_change(at(now), Print::default());
                 if record.bindings.is_empty() {
-                    let text = BindingText {
-                        uri: b"sip:a@192.0.2.1",
-                        ..BindingText::default()
-                    };
+                    let text = BindingText { uri: b"sip:a@192.0.2.1", ..BindingText::default() };
                     record.add(super::super::Binding::new(text, None));
                 }
             };
@@ -439,12 +432,7 @@ mod tests {
         let location = location(Durability::Batched);
         let flow = Flow::datagram(3, "192.0.2.9:40123".parse().unwrap());
         let row = Row {
-            text: BindingText {
-                uri: b"sip:a@10.0.0.1",
-                call_id: b"call",
-                path: b"<sip:p;lr>",
-                instance: b"\"<urn:x>\"",
-            },
+            text: BindingText { uri: b"sip:a@10.0.0.1", call_id: b"call", path: b"<sip:p;lr>", instance: b"\"<urn:x>\"" },
             source: Some(flow),
             expires: at(60_000),
             reg_id: 7,
@@ -453,11 +441,7 @@ mod tests {
             removed: false,
             reached: Reached::ByFlow,
         };
-        let tombstone = Row {
-            removed: true,
-            expires: at(REMOVED_MS),
-            ..row
-        };
+        let tombstone = Row { removed: true, expires: at(REMOVED_MS), ..row };
         assert!(location.restore(b"a@x", &[row, tombstone], 2, true));
         assert!(!location.has_changes(), "it is as the disk has it");
         assert_eq!(location.bindings(), 2);

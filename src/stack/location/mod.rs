@@ -321,11 +321,7 @@ impl Location {
     pub fn add(&self, now: Instant, aor: &[u8], uri: &[u8], expires_s: u32) -> Result<(), LocationFull> {
         let place = self.place_of(uri);
         let add = |record: &mut Record, room: usize| {
-            let text = BindingText {
-                uri,
-                call_id: OPERATOR_CALL_ID,
-                ..BindingText::default()
-            };
+            let text = BindingText { uri, call_id: OPERATOR_CALL_ID, ..BindingText::default() };
             if !text.fits() {
                 return Err(LocationFull);
             }
@@ -476,10 +472,7 @@ mod tests {
         for number in 0..2 * SHARDS {
             let aor = format!("sip:u{number}@example.com");
             location.change(aor.as_bytes(), |record, _| {
-                let text = BindingText {
-                    uri: &uri,
-                    ..BindingText::default()
-                };
+                let text = BindingText { uri: &uri, ..BindingText::default() };
                 let mut binding = Binding::new(text, None);
                 binding.expires = at(65_000);
                 record.add(binding);

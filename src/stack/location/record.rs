@@ -48,10 +48,7 @@ struct Change {
 
 impl Change {
     fn new(what: Print, until: Instant) -> Change {
-        Change {
-            what,
-            until_ms: (until.as_ms() as u32).max(1),
-        }
+        Change { what, until_ms: (until.as_ms() as u32).max(1) }
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -95,11 +92,7 @@ const CHANGES: usize = 16;
 
 impl Record {
     pub(super) fn counted(&self) -> Counted {
-        Counted {
-            bindings: self.count(),
-            weight: self.weight(),
-            holder: self.holder,
-        }
+        Counted { bindings: self.count(), weight: self.weight(), holder: self.holder }
     }
 
     /// Whether this REGISTER has changed the record already.
@@ -200,11 +193,7 @@ mod tests {
 
     #[test]
     fn a_change_is_remembered_for_as_long_as_it_is_said_and_not_a_moment_longer() {
-        let print = |order| Print {
-            order,
-            contents: 1,
-            transaction: 1,
-        };
+        let print = |order| Print { order, contents: 1, transaction: 1 };
         // From the first moment on, and where the low half of the milliseconds turns over.
         for start in [0, 1, 5_000, u64::from(u32::MAX) - 100, 1 << 32, 3 << 40] {
             let at = |ms| Instant::from_ms(start + ms);

@@ -17,10 +17,7 @@ impl RowRules {
     /// For a server that is responsible for one domain.
     #[cfg(test)]
     pub fn of_domain(domain: &[u8]) -> RowRules {
-        RowRules::new(Arc::new(Settings {
-            domains: vec![domain.to_vec()],
-            ..Settings::default()
-        }))
+        RowRules::new(Arc::new(Settings { domains: vec![domain.to_vec()], ..Settings::default() }))
     }
 
     /// Seconds that a binding lasts at most.

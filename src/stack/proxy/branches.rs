@@ -43,12 +43,7 @@ impl Proxy {
                     true => context.targets.targets.len() + 1 - context.next_target,
                     false => allowed - number,
                 };
-                let attempt = Attempt {
-                    target,
-                    breadth: context.breadth / sharers as u32,
-                    since: turn.now,
-                    is_late: false,
-                };
+                let attempt = Attempt { target, breadth: context.breadth / sharers as u32, since: turn.now, is_late: false };
                 if self.start_branch(turn, server, context, request, attempt) {
                     started += 1;
                 }
@@ -173,17 +168,9 @@ impl Proxy {
             debug_assert!(false, "a branch has a target");
             return;
         };
-        let target = Target {
-            transport: Some(Transport::Udp),
-            server_address: context.last_tried(number),
-            ..*target
-        };
-        let attempt = Attempt {
-            target: usize::from(number),
-            breadth: client.breadth.min(context.breadth),
-            since: turn.now,
-            is_late: false,
-        };
+        let target = Target { transport: Some(Transport::Udp), server_address: context.last_tried(number), ..*target };
+        let attempt =
+            Attempt { target: usize::from(number), breadth: client.breadth.min(context.breadth), since: turn.now, is_late: false };
         if attempt.breadth == 0 {
             return context.note_failure(503, &mut turn.transactions.pool);
         }
@@ -210,12 +197,7 @@ impl Proxy {
         attempt: Attempt,
         target: &Target,
     ) -> Result<(Id, Option<ServerAddress>), Obstacle> {
-        let search = Search {
-            since: attempt.since,
-            target: attempt.number(),
-            tried: &context.tried,
-            is_late: attempt.is_late,
-        };
+        let search = Search { since: attempt.since, target: attempt.number(), tried: &context.tried, is_late: attempt.is_late };
         let copy = RequestCopy::new(&context.targets, target, attempt.breadth, search);
         let mut hop = self.next_hop(turn, request, &copy)?;
         let client = turn.transactions.next_client_id();
@@ -282,10 +264,7 @@ impl Turn<'_> {
             return 0;
         };
         let sequential = self.core.settings.proxy.fork == Fork::Sequential;
-        let together = rest
-            .iter()
-            .take_while(|target| !target.spare && (!sequential || target.q == first.q))
-            .count();
+        let together = rest.iter().take_while(|target| !target.spare && (!sequential || target.q == first.q)).count();
         match (together, context.is_idle()) {
             // A spare waits for the failure of all before it.
             (0, true) => 1,
@@ -320,12 +299,9 @@ impl Turn<'_> {
         let copy = RequestCopy::new(&context.targets, target, 0, Search::without_memory(self.now));
         let (hop, why, uri) = (copy.next_uri(request), refusal.reason, Shown(copy.uri));
         match hop == uri.0 {
-            true => self.log_event(
-                Subject::Routing,
-                &request.message,
-                request.flow,
-                format_args!("branch to {uri} not started: {why}"),
-            ),
+            true => {
+                self.log_event(Subject::Routing, &request.message, request.flow, format_args!("branch to {uri} not started: {why}"))
+            }
             false => self.log_event(
                 Subject::Routing,
                 &request.message,

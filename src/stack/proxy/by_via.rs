@@ -14,12 +14,7 @@ impl Proxy {
         let next = message.values(Name::Via).nth(1);
         let port = source_port(message);
         let Some(flow) = next.and_then(|value| turn.via_flow(&Via::parse(value).ok()?, port)) else {
-            return turn.discard_message(
-                message,
-                *source,
-                Drop::BadResponse,
-                "below our Via is none that leads anywhere",
-            );
+            return turn.discard_message(message, *source, Drop::BadResponse, "below our Via is none that leads anywhere");
         };
         if turn.goes_round(message, &flow) {
             return turn.discard_message(message, *source, Drop::BadResponse, "more Vias of ours than passes");
@@ -59,19 +54,15 @@ impl Turn<'_> {
         let ip = via.received().or_else(|| via.host.ip())?;
         let port = match via.rport() {
             Some(Some(port)) => port,
-            _ => port
-                .filter(|_| transport.is_reliable())
-                .or(via.port)
-                .unwrap_or(transport.default_port()),
+            _ => port.filter(|_| transport.is_reliable()).or(via.port).unwrap_or(transport.default_port()),
         };
         let peer = SocketAddr::new(ip, port);
         let listener = self.core.settings.listener_towards(transport, peer, 0)?;
         Some(match transport {
             Transport::Udp => Flow::datagram(listener, peer),
-            Transport::Tcp | Transport::Tls => Flow {
-                channel: Channel::Back,
-                ..Flow::towards(transport, listener, self.core.number, peer, 0, 0)
-            },
+            Transport::Tcp | Transport::Tls => {
+                Flow { channel: Channel::Back, ..Flow::towards(transport, listener, self.core.number, peer, 0, 0) }
+            }
         })
     }
 }

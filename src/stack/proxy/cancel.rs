@@ -100,18 +100,8 @@ impl Proxy {
 impl Turn<'_> {
     /// True when the CANCEL is for a request other than INVITE that has a transaction here.
     fn is_under_way(&self, message: &Message) -> bool {
-        const METHODS: [&[u8]; 10] = [
-            b"BYE",
-            b"OPTIONS",
-            b"MESSAGE",
-            b"SUBSCRIBE",
-            b"NOTIFY",
-            b"INFO",
-            b"UPDATE",
-            b"PRACK",
-            b"REFER",
-            b"PUBLISH",
-        ];
+        const METHODS: [&[u8]; 10] =
+            [b"BYE", b"OPTIONS", b"MESSAGE", b"SUBSCRIBE", b"NOTIFY", b"INFO", b"UPDATE", b"PRACK", b"REFER", b"PUBLISH"];
         let Ok(via) = message.top_via() else {
             return false;
         };

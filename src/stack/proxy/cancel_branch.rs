@@ -39,9 +39,7 @@ impl Turn<'_> {
         let request = self.transactions.sent(client);
         let index = &mut self.core.second_index;
         let span = self.outbox.send(flow, |out| ack::write_cancel(request, index, out));
-        let cancel = self
-            .transactions
-            .open_client(self.now, ClientKind::Cancel, server, flow, span, self.outbox);
+        let cancel = self.transactions.open_client(self.now, ClientKind::Cancel, server, flow, span, self.outbox);
         if let Some(client) = self.transactions.client_mut(id) {
             client.cancel = Some(cancel);
         }

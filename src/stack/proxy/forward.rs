@@ -67,9 +67,7 @@ impl Proxy {
         let head = request.via.value.header.line.start as usize;
         let listener = turn.core.settings.listeners.get(usize::from(hop.flow.listener));
         let advertised = listener.map_or(&[][..], |listener| &listener.advertise);
-        rewrite.insert(head, |out| {
-            write_via(request, hop.flow.transport, advertised, write_branch, out)
-        });
+        rewrite.insert(head, |out| write_via(request, hop.flow.transport, advertised, write_branch, out));
         fill_received(&request.via, request.flow.peer, rewrite);
 
         // Step 4.
@@ -97,8 +95,7 @@ impl Proxy {
             self.withhold(turn, message, &request.flow, &hop.flow);
         }
         if !copy.credentials.is_empty() {
-            self.rewrite
-                .insert(message.headers_end(), |out| out.extend_from_slice(copy.credentials));
+            self.rewrite.insert(message.headers_end(), |out| out.extend_from_slice(copy.credentials));
         }
         if !copy.asserted.is_empty() {
             self.assert(turn, message, copy.asserted, &request.flow, &hop.flow);
@@ -152,10 +149,7 @@ impl Turn<'_> {
             true => 0,
             false => self.passage(request, proof),
         };
-        request.mark = Mark {
-            loop_hash: self.core.loop_hash(request.flow, &request.message),
-            passage,
-        };
+        request.mark = Mark { loop_hash: self.core.loop_hash(request.flow, &request.message), passage };
     }
 
     fn passage(&mut self, request: &mut Request, proof: Proof) -> u64 {
@@ -247,10 +241,7 @@ fn edit_headers(rewrite: &mut Rewrite, message: &Message, edits: &Edits) {
 
 /// Requests that may open a dialog or refresh its target.
 fn opens_dialog(method: Method) -> bool {
-    matches!(
-        method,
-        Method::Invite | Method::Subscribe | Method::Notify | Method::Refer | Method::Update | Method::Other
-    )
+    matches!(method, Method::Invite | Method::Subscribe | Method::Notify | Method::Refer | Method::Update | Method::Other)
 }
 
 fn after_first_value(list: &[u8]) -> &[u8] {
@@ -269,9 +260,7 @@ pub(super) fn without_headers(uri: &[u8]) -> &[u8] {
 }
 
 fn is_loose(route: &[u8]) -> bool {
-    NameAddr::parse(route)
-        .and_then(|address| Uri::parse(address.uri))
-        .is_ok_and(|uri| uri.is_loose())
+    NameAddr::parse(route).and_then(|address| Uri::parse(address.uri)).is_ok_and(|uri| uri.is_loose())
 }
 
 /// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.

@@ -79,10 +79,7 @@ impl Turn<'_> {
         let uri = gate.uri.clone();
         let uri = Uri::parse(&uri).ok()?;
         let query = hop_query_of(&uri, is_sips(&gate.uri));
-        let by = |transport| HopQuery {
-            transport: Some(transport),
-            ..query
-        };
+        let by = |transport| HopQuery { transport: Some(transport), ..query };
         let queries = [query, by(Transport::Udp), by(Transport::Tcp), by(Transport::Tls)];
         // Behind a port there is one set of addresses.
         let count = if query.port.is_some() { 1 } else { queries.len() };

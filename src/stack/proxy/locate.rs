@@ -25,11 +25,7 @@ pub struct ServerAddress {
 
 impl ServerAddress {
     pub fn named_by(self, named_by: NamedBy) -> Neighbour {
-        Neighbour {
-            named_by,
-            transport: self.transport,
-            address: self.address,
-        }
+        Neighbour { named_by, transport: self.transport, address: self.address }
     }
 }
 
@@ -58,19 +54,11 @@ impl Search<'_> {
     /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it,
     /// as long as it has not failed; whether it answers this one is not known.
     pub fn without_memory(since: Instant) -> Search<'static> {
-        Search {
-            since,
-            target: 0,
-            tried: &[],
-            is_late: false,
-        }
+        Search { since, target: 0, tried: &[], is_late: false }
     }
 
     fn is_new(&self, server_address: ServerAddress) -> bool {
-        let tried = Tried {
-            target: self.target,
-            server_address,
-        };
+        let tried = Tried { target: self.target, server_address };
         !self.tried.contains(&tried)
     }
 }
@@ -236,12 +224,7 @@ impl Turn<'_> {
             found(server_address.address);
             false
         };
-        let lookup = Lookup {
-            since,
-            seed: 0,
-            asker: ShareHolder::NOBODY,
-            nowhere: Nowhere::NoAddress,
-        };
+        let lookup = Lookup { since, seed: 0, asker: ShareHolder::NOBODY, nowhere: Nowhere::NoAddress };
         match self.walk(query, &lookup, &mut choose) {
             (Break(End::Unknown(question)), _) => Err(Some(question)),
             (_, Nowhere::Failed(_)) => Err(None),
@@ -411,9 +394,7 @@ impl<'n> Walk<'n, '_> {
             *slot = position;
         }
         let server = |position: &u8| list.get(usize::from(*position));
-        by_weight(order, &mut rng, |position| {
-            server(position).map_or((u16::MAX, 0), |one| (one.priority, one.weight))
-        });
+        by_weight(order, &mut rng, |position| server(position).map_or((u16::MAX, 0), |one| (one.priority, one.weight)));
         for server in order.iter().filter_map(server) {
             if server.target.is_empty() {
                 self.why = Nowhere::NoService;
@@ -430,10 +411,8 @@ impl<'n> Walk<'n, '_> {
     /// The addresses of a host: IPv6 before IPv4 where we speak both (RFC 7984 §4.2 with RFC 6724), each beginning at a place
     /// of the request's own, so that the calls spread over them.
     fn addresses(&mut self, host: &DomainName, port: u16, transport: Transport) -> Walked {
-        let families = [
-            (RecordType::Aaaa, self.speaks.v6[transport as usize]),
-            (RecordType::A, self.speaks.v4[transport as usize]),
-        ];
+        let families =
+            [(RecordType::Aaaa, self.speaks.v6[transport as usize]), (RecordType::A, self.speaks.v4[transport as usize])];
         for (kind, wanted) in families {
             if wanted {
                 self.foresee(host, kind);
@@ -461,10 +440,7 @@ impl<'n> Walk<'n, '_> {
 
     fn show(&mut self, ip: IpAddr, port: u16, transport: Transport) -> Walked {
         let sendable = !ip.is_unspecified() && !ip.is_multicast() && port != 0;
-        let server_address = ServerAddress {
-            address: SocketAddr::new(ip, port),
-            transport,
-        };
+        let server_address = ServerAddress { address: SocketAddr::new(ip, port), transport };
         if sendable && self.speaks.takes(transport, ip) && (self.choose)(server_address) {
             return Break(End::Chosen(server_address));
         }

@@ -1,6 +1,6 @@
 //! What the proxy learns of the health of next hops, and what it makes of it: in which order the targets of a route are tried.
 
-use crate::base::{Instant, Transport};
+use crate::base::{Flow, Instant, Transport};
 use crate::sip::{Message, Name, Scheme};
 use crate::stack::health::{Cause, Failure, NamedBy, Neighbour, Standing};
 use crate::stack::hop_uri::hop_query_of;
@@ -12,9 +12,22 @@ use crate::stack::turn::Turn;
 use std::fmt;
 
 impl Turn<'_> {
-    /// A response has come from where its request went.
+    /// A response has come that bears our branch, which only a host knows that hears what is sent to `neighbour`.
     #[inline]
-    pub fn note_response(&mut self, neighbour: Neighbour, message: &Message) {
+    pub fn note_source(&mut self, neighbour: Neighbour, flow: &Flow, message: &Message) {
+        if neighbour.address != flow.peer {
+            return;
+        }
+        if message.status() >= 200 {
+            self.core.sources.proved.note(self.now, flow.peer);
+        }
+        if neighbour.transport == flow.transport {
+            self.note_response(neighbour, message);
+        }
+    }
+
+    #[inline]
+    fn note_response(&mut self, neighbour: Neighbour, message: &Message) {
         if message.status() == 503 {
             let asked_s = message.number(Name::RetryAfter).ok().flatten();
             return self.note_failure(neighbour, Cause::Unavailable, asked_s.map(|s| u64::from(s) * 1000));
@@ -149,12 +162,10 @@ impl Turn<'_> {
             return;
         }
         // Another core may change what is known meanwhile, so it is asked for once.
-        targets
-            .targets
-            .sort_by_cached_key(|target| match hops.get(usize::from(target.number)) {
-                Some(hop) => self.standing_of(hop),
-                None => Standing::Good,
-            });
+        targets.targets.sort_by_cached_key(|target| match hops.get(usize::from(target.number)) {
+            Some(hop) => self.standing_of(hop),
+            None => Standing::Good,
+        });
         targets.mark_spares();
     }
 }

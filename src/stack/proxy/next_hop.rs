@@ -49,12 +49,7 @@ impl Proxy {
             let flow = turn.fixed_flow(flow)?;
             return match secure && flow.transport != Transport::Tls {
                 true => Err(DOWNGRADE.into()),
-                false => Ok(Hop {
-                    flow,
-                    fixed: true,
-                    by_conf: false,
-                    server_address: None,
-                }),
+                false => Ok(Hop { flow, fixed: true, by_conf: false, server_address: None }),
             };
         }
         // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
@@ -76,12 +71,7 @@ impl Proxy {
             turn.note_guarded_address(uri, flow.peer);
             turn.core.health.name_servers.note(uri, flow.transport, flow.peer);
         }
-        Ok(Hop {
-            flow,
-            fixed: false,
-            by_conf: target.is_by_conf(),
-            server_address,
-        })
+        Ok(Hop { flow, fixed: false, by_conf: target.is_by_conf(), server_address })
     }
 
     /// Tells the wires the name of the peer that [`Proxy::next_hop`] has found, before anything is sent to it.
@@ -94,15 +84,8 @@ impl Proxy {
         if hop.fixed || copy.target.transport.is_some() {
             return None;
         }
-        let by_tcp = Target {
-            transport: Some(Transport::Tcp),
-            server_address: hop.server_address,
-            ..*copy.target
-        };
-        let copy = RequestCopy {
-            target: &by_tcp,
-            ..*copy
-        };
+        let by_tcp = Target { transport: Some(Transport::Tcp), server_address: hop.server_address, ..*copy.target };
+        let copy = RequestCopy { target: &by_tcp, ..*copy };
         let hop = self.next_hop(turn, request, &copy).ok()?;
         (hop.flow.transport == Transport::Tcp).then_some(hop)
     }
@@ -130,11 +113,7 @@ impl Proxy {
                 None => write_ip(hop.address.ip(), &mut self.peer_host),
             }
         }
-        let listener = turn
-            .core
-            .settings
-            .listener_towards(transport, hop.address, course.came_by)
-            .ok_or(no_listener(transport))?;
+        let listener = turn.core.settings.listener_towards(transport, hop.address, course.came_by).ok_or(no_listener(transport))?;
         Ok(self.flow_to(turn, request, copy.target, transport, listener, hop.address))
     }
 
@@ -185,10 +164,7 @@ impl Proxy {
         let settings = turn.core.settings.clone();
         // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one. Of several there, the
         // one that the dialog has begun with.
-        let mut there = settings
-            .routes
-            .hops()
-            .filter(|conf| uri.host.ip().is_some() && turn.is_at(conf, peer));
+        let mut there = settings.routes.hops().filter(|conf| uri.host.ip().is_some() && turn.is_at(conf, peer));
         let first = there.next();
         let conf = match name {
             Some(name) => first
@@ -223,13 +199,7 @@ impl Proxy {
             None => {
                 let call_id = request.message.call_id().unwrap_or_default();
                 let asked_by = turn.asked_by(request, target);
-                turn.find_server_address(
-                    &hop_query_of(uri, course.secure),
-                    call_id,
-                    copy.search,
-                    target.named_by(),
-                    asked_by,
-                )?
+                turn.find_server_address(&hop_query_of(uri, course.secure), call_id, copy.search, target.named_by(), asked_by)?
             }
         };
         // Where nothing else chooses, the message's size does (§18.1.1).
@@ -238,11 +208,7 @@ impl Proxy {
             _ => server_address.transport,
         };
         let peer = server_address.address;
-        let listener = turn
-            .core
-            .settings
-            .listener_towards(transport, peer, course.came_by)
-            .ok_or(no_listener(transport))?;
+        let listener = turn.core.settings.listener_towards(transport, peer, course.came_by).ok_or(no_listener(transport))?;
         if transport == Transport::Tls {
             let host = uri.host_text;
             set_host(host.strip_suffix(b".").unwrap_or(host), &mut self.peer_host);
@@ -286,9 +252,7 @@ impl Turn<'_> {
     /// The way that a phone has opened. A NAT lets in only what comes from the address that the phone has sent to.
     fn fixed_flow(&self, flow: Flow) -> Result<Flow, Refusal> {
         let settings = &self.core.settings;
-        let listener = settings
-            .listener_towards(flow.transport, flow.peer, flow.listener)
-            .ok_or(no_listener(flow.transport))?;
+        let listener = settings.listener_towards(flow.transport, flow.peer, flow.listener).ok_or(no_listener(flow.transport))?;
         if listener == flow.listener {
             return Ok(flow);
         }
@@ -316,13 +280,8 @@ impl Turn<'_> {
 
     /// True when the conf has next hops of more than one name at this address over TLS, or that are shown different certificates.
     pub fn shares_address(&self, peer: SocketAddr) -> bool {
-        let mut there = self
-            .core
-            .settings
-            .routes
-            .hops()
-            .filter(|conf| self.is_at(conf, peer))
-            .map(|conf| (&conf.host, conf.identity));
+        let mut there =
+            self.core.settings.routes.hops().filter(|conf| self.is_at(conf, peer)).map(|conf| (&conf.host, conf.identity));
         let first = there.next();
         there.any(|other| Some(other) != first)
     }

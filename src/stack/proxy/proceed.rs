@@ -56,12 +56,7 @@ impl Proxy {
         if context.closed || context.last_tried(target).is_none() {
             return;
         }
-        let attempt = Attempt {
-            target: usize::from(target),
-            breadth,
-            since: turn.now,
-            is_late: false,
-        };
+        let attempt = Attempt { target: usize::from(target), breadth, since: turn.now, is_late: false };
         self.start_more(turn, server, context_id, More::Elsewhere(attempt));
     }
 
@@ -94,17 +89,12 @@ impl Proxy {
                     self.try_next_server(turn, server, c, request, attempt);
                 }
                 More::Silent { id, attempt } => self.try_beside(turn, server, c, request, id, attempt),
-                More::Parked {
-                    attempt, in_time: true, ..
-                } => {
+                More::Parked { attempt, in_time: true, .. } => {
                     self.start_parked(turn, server, c, request, attempt);
                 }
                 // A server that has failed, and is known, is better than none.
                 More::Parked { attempt, .. } if !turn.core.health.is_all_well() => {
-                    let attempt = Attempt {
-                        is_late: true,
-                        ..attempt
-                    };
+                    let attempt = Attempt { is_late: true, ..attempt };
                     self.start_parked(turn, server, c, request, attempt);
                 }
                 More::Parked { attempt, .. } => {

@@ -25,10 +25,7 @@ impl Proxy {
     pub fn record_route(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop) {
         let dialog = match request.opening {
             Some(dialog) => dialog,
-            None => turn
-                .core
-                .identity
-                .dialog(&request.message, Side::Caller, &mut turn.core.facts),
+            None => turn.core.identity.dialog(&request.message, Side::Caller, &mut turn.core.facts),
         };
         let beyond = turn.recorded_below(&request.message);
         let holder = turn.holder(request, hop);
@@ -42,10 +39,7 @@ impl Proxy {
             None => Target::Anywhere,
         };
         let sips = is_sips(copy.uri)
-            || copy
-                .first_route(request)
-                .and_then(|route| NameAddr::parse(route).ok())
-                .is_some_and(|route| is_sips(route.uri));
+            || copy.first_route(request).and_then(|route| NameAddr::parse(route).ok()).is_some_and(|route| is_sips(route.uri));
         let mut record = |listener: u16, token: &[u8]| {
             let Some(listener) = turn.core.settings.listeners.get(listener as usize) else {
                 return; // gone with the conf of before
@@ -64,11 +58,7 @@ impl Proxy {
                 out.extend_from_slice(b";lr;");
                 out.extend_from_slice(cookie::PARAM);
                 out.push(b'=');
-                let draft = Draft {
-                    target,
-                    route: beyond,
-                    token,
-                };
+                let draft = Draft { target, route: beyond, token };
                 cookies.write_callees(&request.message, &dialog, holder, &draft, facts, out);
                 out.extend_from_slice(b">\r\n");
             });
@@ -148,11 +138,7 @@ impl Proxy {
                 None if status >= 200 && (is_invite || !callees.is_within()) => Target::Anywhere,
                 None => Target::Nowhere,
             };
-            let draft = Draft {
-                target,
-                route: beyond,
-                token: callees.token(),
-            };
+            let draft = Draft { target, route: beyond, token: callees.token() };
             let start = value.span.start as usize;
             self.rewrite.replace(start + found.start..start + found.end, |out| {
                 cookies.write_callers(message, &callees, &dialog, &draft, facts, out);

@@ -82,10 +82,7 @@ impl Turn<'_> {
         let mut lines = request.message.all(Name::ProxyAuthorization);
         let name = lines.find_map(|line| {
             let credentials = Credentials::parse(line.value).ok()??;
-            let read = self
-                .core
-                .nonces
-                .read(now_ms, lifetime_ms, credentials.realm, credentials.nonce);
+            let read = self.core.nonces.read(now_ms, lifetime_ms, credentials.realm, credentials.nonce);
             matches!(read, Verdict::Good(_)).then(|| unquoted(credentials.username, &mut [0; 256]).to_vec())
         });
         let certificate = || {
@@ -108,10 +105,7 @@ impl Turn<'_> {
         if status >= 200 {
             self.record_outcome(id, status);
         }
-        let client = self
-            .transactions
-            .client(id)
-            .filter(|client| client.kind == ClientKind::Invite);
+        let client = self.transactions.client(id).filter(|client| client.kind == ClientKind::Invite);
         let opening = client.and_then(|client| client.opening);
         let (Some(calls), Some(call)) = (&self.core.calls, opening.map(|opening| opening.call)) else {
             return;
@@ -135,10 +129,7 @@ impl Turn<'_> {
         let Some(calls) = &self.core.calls else {
             return;
         };
-        let client = self
-            .transactions
-            .client(id)
-            .filter(|client| client.kind == ClientKind::Invite);
+        let client = self.transactions.client(id).filter(|client| client.kind == ClientKind::Invite);
         if let Some(client) = client
             && let Some(opening) = client.opening
         {

@@ -30,9 +30,7 @@ impl Turn<'_> {
         let server = self.open_server(request, true, holders);
         self.core.scratch.clear();
         self.core.scratch.reserve(TAG_LEN);
-        self.core
-            .identity
-            .write_tag(&request.message, TagKind::Transaction, &mut self.core.scratch);
+        self.core.identity.write_tag(&request.message, TagKind::Transaction, &mut self.core.scratch);
         let answer = reply::Reply {
             status: 302,
             to_tag: &self.core.scratch,

@@ -53,10 +53,7 @@ impl Turn<'_> {
     /// Without memory: a response that ends what its connection may have been opened for has passed.
     pub fn release_by_response(&mut self, flow: Flow, message: &Message) {
         // INVITE is not among them: whether its ACK has passed is not known. Nor is what may have been sent within a dialog.
-        let ends = matches!(
-            message.method(),
-            Method::Bye | Method::Register | Method::Publish | Method::Message
-        );
+        let ends = matches!(message.method(), Method::Bye | Method::Register | Method::Publish | Method::Message);
         if ends && message.status() >= 200 && flow.transport.is_reliable() {
             self.outbox.release(flow);
         }

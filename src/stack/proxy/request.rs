@@ -93,15 +93,12 @@ impl Proxy {
         match self.targets.route {
             Some(route) => {
                 let number = route + 1;
-                turn.outbox
-                    .note(id, format_args!("{uri}: [[route]] {number}: {what}, targets: {count}"));
+                turn.outbox.note(id, format_args!("{uri}: [[route]] {number}: {what}, targets: {count}"));
             }
             None if turn.core.is_past_routes(request) => {
                 turn.outbox.note(id, format_args!("{uri}: within its dialog: {what}"));
             }
-            None => turn
-                .outbox
-                .note(id, format_args!("{uri}: no [[route]]: {what}, targets: {count}")),
+            None => turn.outbox.note(id, format_args!("{uri}: no [[route]]: {what}, targets: {count}")),
         }
     }
 }

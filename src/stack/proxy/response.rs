@@ -17,16 +17,7 @@ impl Proxy {
         };
         let (kind, server, cancel, hope) = (client.kind, client.server, client.cancel, client.hope);
         turn.answered = client.opening;
-        // Only a host that hears what is sent there knows the branch.
-        if client.flow.peer == flow.peer {
-            let neighbour = client.neighbour();
-            if message.status() >= 200 {
-                turn.core.sources.proved.note(turn.now, flow.peer);
-            }
-            if neighbour.transport == flow.transport {
-                turn.note_response(neighbour, message);
-            }
-        }
+        turn.note_source(client.neighbour(), &flow, message);
         match turn.answered_by(id, kind, message) {
             Answered::Request => {}
             // Our CANCEL shares the branch of the INVITE (§9.1).
@@ -92,10 +83,9 @@ impl Proxy {
         if status < 200 {
             return turn.cancel_if_wanted(id);
         }
-        let (Some(client), Some(context_id)) = (
-            turn.transactions.client(id),
-            turn.transactions.server(server).and_then(|s| s.context),
-        ) else {
+        let (Some(client), Some(context_id)) =
+            (turn.transactions.client(id), turn.transactions.server(server).and_then(|s| s.context))
+        else {
             return;
         };
         let (flow, target, breadth) = (client.flow, client.target, client.breadth);
@@ -145,11 +135,7 @@ impl Proxy {
         let alive = turn.transactions.server(server).is_some();
         if alive {
             self.forward_at_once(turn, server, &flow, message);
-        } else if turn
-            .transactions
-            .client(id)
-            .is_some_and(|client| client.hope == Hope::GivenUp)
-        {
+        } else if turn.transactions.client(id).is_some_and(|client| client.hope == Hope::GivenUp) {
             // The caller has had another answer for long.
             turn.core.counters.drop(Drop::StrayResponse);
         } else if kind == ClientKind::Invite {
@@ -232,12 +218,7 @@ impl Proxy {
             }
         }
         if is_failure && !is_given_up {
-            self.log_branch(
-                turn,
-                server,
-                flow,
-                format_args!("answered {status} {}", status::reason(status)),
-            );
+            self.log_branch(turn, server, flow, format_args!("answered {status} {}", status::reason(status)));
             self.try_elsewhere(turn, server, context_id, target, breadth);
         }
         self.go_on(turn, server);

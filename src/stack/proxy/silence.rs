@@ -45,12 +45,7 @@ impl Proxy {
         let is_by_name = !context.closed && context.last_tried(target).is_some();
         self.log_silence(turn, server, flow, sent_at);
         if is_by_name {
-            let attempt = Attempt {
-                target: usize::from(target),
-                breadth,
-                since: turn.now,
-                is_late: false,
-            };
+            let attempt = Attempt { target: usize::from(target), breadth, since: turn.now, is_late: false };
             self.start_more(turn, server, context_id, More::Silent { id, attempt });
         }
         self.go_on(turn, server);
@@ -58,11 +53,7 @@ impl Proxy {
 
     fn log_silence(&self, turn: &mut Turn, server: Id, flow: Flow, sent_at: Instant) {
         let (peer, transport, waited) = (flow.peer, flow.transport.name(), Seconds(turn.now.ms_since(sent_at)));
-        self.log_request(
-            turn,
-            server,
-            format_args!("branch to {peer} over {transport}: no response in {waited}"),
-        );
+        self.log_request(turn, server, format_args!("branch to {peer} over {transport}: no response in {waited}"));
     }
 
     /// A provisional response has come of a branch that had said nothing: it is waited for again, if no other is tried in its place.

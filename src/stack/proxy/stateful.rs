@@ -78,10 +78,7 @@ impl Turn<'_> {
     pub fn holders(&self, request: &Request, targets: &TargetSet) -> Holders {
         let ip = request.flow.peer.ip();
         let shares = &self.transactions.shares;
-        let is_bound = targets
-            .targets
-            .first()
-            .is_some_and(|target| target.source.is_some() || target.by_operator);
+        let is_bound = targets.targets.first().is_some_and(|target| target.source.is_some() || target.by_operator);
         Holders {
             source: match self.core.settings.is_trusted(ip) {
                 true => ShareHolder::NOBODY,
@@ -108,12 +105,8 @@ impl Turn<'_> {
 
     /// §16.2, §17.2.1: 100 at once.
     pub fn send_trying(&mut self, server: Id, message: &Message, source: Flow) {
-        let trying = reply::Reply {
-            status: 100,
-            received: Some(source.peer),
-            feedback: Some(self.feedback()),
-            ..reply::Reply::default()
-        };
+        let trying =
+            reply::Reply { status: 100, received: Some(source.peer), feedback: Some(self.feedback()), ..reply::Reply::default() };
         self.respond(server, 100, |out| {
             reply::write(message, &trying, |_| (), out);
         });

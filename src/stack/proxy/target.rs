@@ -83,10 +83,7 @@ pub struct ConfHop {
 impl ConfHop {
     /// `None` where the conf gives a name.
     pub fn new(conf: &NextHop) -> Option<ConfHop> {
-        Some(ConfHop {
-            address: conf.address?,
-            transport: conf.transport,
-        })
+        Some(ConfHop { address: conf.address?, transport: conf.transport })
     }
 
     pub fn is(&self, conf: &NextHop) -> bool {

@@ -39,16 +39,8 @@ impl Proxy {
             debug_assert!(false, "a branch has a target");
             return;
         };
-        let target = Target {
-            server_address: context.last_tried(answer.target),
-            ..*target
-        };
-        let attempt = Attempt {
-            target: number,
-            breadth: answer.breadth,
-            since: turn.now,
-            is_late: false,
-        };
+        let target = Target { server_address: context.last_tried(answer.target), ..*target };
+        let attempt = Attempt { target: number, breadth: answer.breadth, since: turn.now, is_late: false };
         let mut line = Vec::new();
         let asked = Asked {
             method: request.message.method_name(),

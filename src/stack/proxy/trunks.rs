@@ -51,13 +51,7 @@ impl Proxy {
         context.refund(unproved);
         match &verdict {
             Verdict::Answered(chosen) => {
-                let answer = Answer {
-                    trunk: &trunk,
-                    chosen,
-                    target,
-                    breadth,
-                    answered: before + 1,
-                };
+                let answer = Answer { trunk: &trunk, chosen, target, breadth, answered: before + 1 };
                 self.start_more(turn, server, context_id, More::ForTrunk(&answer));
             }
             Verdict::Refused(why) => {

@@ -67,10 +67,7 @@ impl Turn<'_> {
             let possible = possible.get_or_insert_with(|| self.possible_passages(message));
             if let Some(now) = possible.passed(mark.passage) {
                 let before = passed.unwrap_or_default();
-                passed = Some(Passed {
-                    proof: before.proof.max(now.proof),
-                    named: before.named | now.named,
-                });
+                passed = Some(Passed { proof: before.proof.max(now.proof), named: before.named | now.named });
             }
         }
         Ok((loop_hash.is_some(), passed))

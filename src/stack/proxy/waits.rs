@@ -61,10 +61,7 @@ impl Proxy {
             (request.key, request.mark) = (held.key, held.mark);
             // A server that has failed, and is known, is better than none.
             let is_late = !in_time && !turn.core.health.is_all_well();
-            let search = Search {
-                is_late,
-                ..Search::without_memory(held.since)
-            };
+            let search = Search { is_late, ..Search::without_memory(held.since) };
             let copy = RequestCopy::new(&held.target, target, held.breadth, search);
             let sent = match in_time || is_late {
                 false => Err(TOO_LATE),

@@ -9,12 +9,7 @@ use crate::stack::turn::Turn;
 use std::net::IpAddr;
 
 /// Header fields that most messages do not have.
-const SECRETS: [Name; 4] = [
-    Name::ProxyAuthorization,
-    Name::Authorization,
-    Name::PAssertedIdentity,
-    Name::PPreferredIdentity,
-];
+const SECRETS: [Name; 4] = [Name::ProxyAuthorization, Name::Authorization, Name::PAssertedIdentity, Name::PPreferredIdentity];
 
 #[inline]
 pub(super) fn has_secrets(message: &Message) -> bool {

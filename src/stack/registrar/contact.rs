@@ -165,12 +165,7 @@ impl<'a> Contact<'a> {
     where
         'a: 'b,
     {
-        BindingText {
-            uri: self.uri,
-            call_id,
-            path,
-            instance: self.instance,
-        }
+        BindingText { uri: self.uri, call_id, path, instance: self.instance }
     }
 
     pub fn is_sips(&self) -> bool {
@@ -195,10 +190,7 @@ impl<'a> Contact<'a> {
 
     /// True when the contact is an address that is neither the sender's nor what the sender takes for its own.
     fn is_elsewhere(&self, request: &Request) -> bool {
-        self.parsed
-            .host
-            .ip()
-            .is_some_and(|ip| ip != request.flow.peer.ip() && Some(ip) != request.via.host.ip())
+        self.parsed.host.ip().is_some_and(|ip| ip != request.flow.peer.ip() && Some(ip) != request.via.host.ip())
     }
 
     /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers

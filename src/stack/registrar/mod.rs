@@ -109,14 +109,7 @@ impl Registrar {
         let is_share_full = !core.location.admits(holder);
         let (peer_flows, lines, seating) = (&core.peer_flows, &mut core.lines, &mut self.seating);
         let (outcome, round) = core.location.change(&core.aor, |record, room| {
-            let terms = Terms {
-                limits,
-                peer_flows,
-                seating,
-                room,
-                holder,
-                is_share_full,
-            };
+            let terms = Terms { limits, peer_flows, seating, room, holder, is_share_full };
             let outcome = change(record, &plan, request, &this, terms);
             // Step 8: all bindings that are now.
             if outcome.is_ok() {
@@ -153,10 +146,7 @@ impl<'a> Registering<'a> {
             is_unsure: turn.source_proof == SourceProof::Elsewhere && !request.flow.transport.is_reliable(),
             print: match plan {
                 Plan::Query => Print::default(),
-                _ => Print {
-                    transaction: request.key as u32,
-                    ..print(&turn.core.location, message, plan, cseq, path)
-                },
+                _ => Print { transaction: request.key as u32, ..print(&turn.core.location, message, plan, cseq, path) },
             },
             room: DATAGRAM.saturating_sub(echoed),
         }

@@ -53,8 +53,7 @@ impl Seating {
         let is_alone = contacts.len() == 1;
         if !is_alone {
             let places = bindings.iter().zip(0..);
-            self.places
-                .extend(places.map(|(binding, position)| (binding.place, position)));
+            self.places.extend(places.map(|(binding, position)| (binding.place, position)));
             self.places.sort_unstable();
         }
         for (number, contact) in contacts.iter().enumerate() {

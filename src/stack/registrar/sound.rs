@@ -150,15 +150,7 @@ mod tests {
         let settings = Settings::default();
         let check = |aor: &[u8], row: &Row| settings.check_row(aor, row);
         assert_eq!(check(b"a@x", &row()), Ok(()));
-        let plain = Row {
-            text: BindingText {
-                path: b"",
-                instance: b"",
-                ..row().text
-            },
-            source: None,
-            ..row()
-        };
+        let plain = Row { text: BindingText { path: b"", instance: b"", ..row().text }, source: None, ..row() };
         assert_eq!(check(b"a%231@[2001:db8::1]", &plain), Ok(()));
         for aor in [
             &b""[..],
@@ -198,15 +190,8 @@ mod tests {
             row.text.call_id = call_id;
             assert!(check(b"a@x", &row).is_err(), "{:?}", call_id.escape_ascii());
         }
-        for path in [
-            &b"<sip:p;lr>\r\nX: y"[..],
-            b"<sip:p;lr>,",
-            b"<sip:p",
-            b"<sip:p;lr>,\r\n <sip:q;lr>",
-            b"p",
-            b"sip:p;lr",
-            b"<>",
-        ] {
+        for path in [&b"<sip:p;lr>\r\nX: y"[..], b"<sip:p;lr>,", b"<sip:p", b"<sip:p;lr>,\r\n <sip:q;lr>", b"p", b"sip:p;lr", b"<>"]
+        {
             let mut row = row();
             row.text.path = path;
             assert!(check(b"a@x", &row).is_err(), "{:?}", path.escape_ascii());

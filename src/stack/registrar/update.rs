@@ -43,14 +43,7 @@ pub(super) fn update(
     this: &Registering,
     terms: Terms,
 ) -> Result<Registration, Refusal> {
-    let Terms {
-        limits,
-        peer_flows,
-        seating,
-        room,
-        holder,
-        is_share_full,
-    } = terms;
+    let Terms { limits, peer_flows, seating, room, holder, is_share_full } = terms;
     seating.seat(this.now, &record.bindings, contacts);
     if is_repeated(record, contacts, seating, this)? {
         return Ok(Registration::Queried);
@@ -118,12 +111,7 @@ fn reckon(record: &Record, contacts: &Contacts, seating: &mut Seating, this: &Re
         answered += line_length(contact.uri, contact.instance);
     }
     let live = will_live.iter().filter(|lives| **lives).count();
-    Change {
-        added,
-        live,
-        needed,
-        answered,
-    }
+    Change { added, live, needed, answered }
 }
 
 /// Bytes of the answer that are taken by what lives and is not spoken of.
@@ -133,8 +121,7 @@ fn kept_length(record: &Record, seating: &Seating, this: &Registering) -> usize 
     let kept = bindings.filter(|(position, binding)| {
         binding.is_live(this.now) && !is(&seating.is_replaced, *position) && !is(&seating.is_taken, *position)
     });
-    kept.map(|(_, binding)| line_length(binding.uri(), binding.text().instance))
-        .sum()
+    kept.map(|(_, binding)| line_length(binding.uri(), binding.text().instance)).sum()
 }
 
 /// Nothing stands in the way any more.
@@ -303,12 +290,7 @@ fn remove(binding: &mut Binding, this: &Registering) {
     let text = binding.text();
     if text.call_id != this.call_id {
         let (uri, path, instance) = (text.uri.to_vec(), text.path.to_vec(), text.instance.to_vec());
-        let text = BindingText {
-            uri: &uri,
-            call_id: this.call_id,
-            path: &path,
-            instance: &instance,
-        };
+        let text = BindingText { uri: &uri, call_id: this.call_id, path: &path, instance: &instance };
         let source = binding.source();
         binding.set_text(text, source.as_ref());
     }

@@ -111,10 +111,7 @@ impl ClientEvent {
     fn all() -> Vec<ClientEvent> {
         use ClientEvent::*;
         let fired = Timer::ALL.iter().map(|timer| Fired(*timer));
-        [Provisional, Success, Failure, TransportError, Abandon]
-            .into_iter()
-            .chain(fired)
-            .collect()
+        [Provisional, Success, Failure, TransportError, Abandon].into_iter().chain(fired).collect()
     }
 }
 
@@ -123,9 +120,6 @@ impl ServerEvent {
     fn all() -> Vec<ServerEvent> {
         use ServerEvent::*;
         let fired = Timer::ALL.iter().map(|timer| Fired(*timer));
-        [Request, Ack, Provisional, Success, Failure, TransportError]
-            .into_iter()
-            .chain(fired)
-            .collect()
+        [Request, Ack, Provisional, Success, Failure, TransportError].into_iter().chain(fired).collect()
     }
 }

@@ -20,10 +20,7 @@ impl Default for Refused {
 impl Refused {
     /// `places`: how many are remembered, at most.
     pub fn with_places(places: usize) -> Refused {
-        Refused {
-            keys: vec![0; places.max(1)].into(),
-            is_empty: true,
-        }
+        Refused { keys: vec![0; places.max(1)].into(), is_empty: true }
     }
 
     fn place(&self, key: u128) -> usize {

@@ -275,11 +275,7 @@ impl Transactions {
 impl Client {
     /// Where the request went, as health knows it.
     pub fn neighbour(&self) -> Neighbour {
-        Neighbour {
-            named_by: self.named_by,
-            transport: self.flow.transport,
-            address: self.flow.peer,
-        }
+        Neighbour { named_by: self.named_by, transport: self.flow.transport, address: self.flow.peer }
     }
 }
 
@@ -311,9 +307,6 @@ impl ClientState {
     fn is_pending(self) -> bool {
         use invite_client::State as I;
         use non_invite_client::State as N;
-        matches!(
-            self,
-            ClientState::Invite(I::Calling | I::Proceeding) | ClientState::NonInvite(N::Trying | N::Proceeding)
-        )
+        matches!(self, ClientState::Invite(I::Calling | I::Proceeding) | ClientState::NonInvite(N::Trying | N::Proceeding))
     }
 }

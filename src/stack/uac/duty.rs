@@ -88,24 +88,9 @@ impl Duty {
         };
         let mut number = Vec::new();
         write_decimal(u64::from(self.cseq), &mut number);
-        put(&[
-            self.method(),
-            b" ",
-            &domain,
-            b" SIP/2.0\r\nVia: ",
-            via,
-            b"\r\nMax-Forwards: 70\r\n",
-        ]);
+        put(&[self.method(), b" ", &domain, b" SIP/2.0\r\nVia: ", via, b"\r\nMax-Forwards: 70\r\n"]);
         put(&[b"From: <", &from, b">;tag=", &self.tag, b"\r\nTo: <", &to, b">\r\n"]);
-        put(&[
-            b"Call-ID: ",
-            &self.call_id,
-            b"\r\nCSeq: ",
-            &number,
-            b" ",
-            self.method(),
-            b"\r\n",
-        ]);
+        put(&[b"Call-ID: ", &self.call_id, b"\r\nCSeq: ", &number, b" ", self.method(), b"\r\n"]);
         match &self.what {
             What::Probe { .. } => put(&[b"Accept: application/sdp\r\n"]),
             What::Registration(registration) => {

@@ -27,10 +27,7 @@ use std::sync::Arc;
 const FIRST_MS: u64 = 1000;
 
 /// Of what no server transaction stands behind.
-const NO_SERVER: Id = Id {
-    slot: u32::MAX,
-    generation: u32::MAX,
-};
+const NO_SERVER: Id = Id { slot: u32::MAX, generation: u32::MAX };
 
 /// What one core asks of others.
 pub(in crate::stack) struct Uac {
@@ -80,12 +77,7 @@ impl Uac {
     pub fn next_timeout(&self) -> Option<Instant> {
         match self.is_outdated {
             true => Some(Instant::default()),
-            false => self
-                .duties
-                .iter()
-                .map(|duty| duty.due)
-                .min()
-                .filter(|due| *due != Instant::NEVER),
+            false => self.duties.iter().map(|duty| duty.due).min().filter(|due| *due != Instant::NEVER),
         }
     }
 
@@ -149,10 +141,8 @@ impl Uac {
     /// A request has no answer, or could not be delivered, and its transaction is gone.
     pub fn handle_gone(&mut self, turn: &mut Turn, proxy: &mut Proxy, client: &Client, cause: Cause) {
         let transactions = &turn.transactions;
-        let is_its = |duty: &Duty| {
-            duty.under_way
-                .is_some_and(|one| one.flow == client.flow && transactions.client(one.client).is_none())
-        };
+        let is_its =
+            |duty: &Duty| duty.under_way.is_some_and(|one| one.flow == client.flow && transactions.client(one.client).is_none());
         if let Some(place) = self.duties.iter().position(is_its) {
             self.fail(turn, proxy, place, cause);
         }
@@ -266,9 +256,7 @@ impl Uac {
         let mut via = format!("SIP/2.0/{} ", flow.transport.name()).into_bytes();
         via.extend_from_slice(advertised);
         via.extend_from_slice(b";branch=");
-        turn.core
-            .signer
-            .write_stateful(turn.core.number, client, Mark::default(), &mut via);
+        turn.core.signer.write_stateful(turn.core.number, client, Mark::default(), &mut via);
         via.extend_from_slice(b";rport");
         let transport: &[u8] = match flow.transport {
             Transport::Udp => b"",
@@ -276,9 +264,7 @@ impl Uac {
             Transport::Tls => b";transport=tls",
         };
         let span = turn.outbox.send(flow, |out| duty.write(&via, advertised, transport, out));
-        let client = turn
-            .transactions
-            .open_client(turn.now, ClientKind::Own, NO_SERVER, flow, span, turn.outbox);
+        let client = turn.transactions.open_client(turn.now, ClientKind::Own, NO_SERVER, flow, span, turn.outbox);
         let patience = turn.core.settings.next_hop.patience;
         duty.due = match &duty.what {
             What::Probe { .. } => {
@@ -291,10 +277,7 @@ impl Uac {
         };
         duty.under_way = Some(UnderWay { client, flow });
         if let Some(server_address) = hop.server_address {
-            duty.tried.push(Tried {
-                target: 0,
-                server_address,
-            });
+            duty.tried.push(Tried { target: 0, server_address });
         }
     }
 
@@ -401,10 +384,7 @@ impl Uac {
             Next::Failed(wait, why) => {
                 let state = State::Failed(why);
                 if let (State::Failed(why), true) = (&state, was.as_ref() != Some(&state)) {
-                    log::warn!(
-                        "trunk {name:?}: {address} is not registered: {why}; next try in {} s",
-                        wait / 1000
-                    );
+                    log::warn!("trunk {name:?}: {address} is not registered: {why}; next try in {} s", wait / 1000);
                 }
                 (state, turn.now.after_ms(wait))
             }
@@ -434,13 +414,7 @@ impl What {
     /// Whether it is the same duty.
     fn is(&self, other: &What) -> bool {
         match (self, other) {
-            (
-                What::Probe { hop, every },
-                What::Probe {
-                    hop: other,
-                    every: others,
-                },
-            ) => hop == other && every == others,
+            (What::Probe { hop, every }, What::Probe { hop: other, every: others }) => hop == other && every == others,
             (What::Registration(one), What::Registration(other)) => one.trunk == other.trunk,
             _ => false,
         }
@@ -462,10 +436,7 @@ fn wanted(settings: &Settings) -> Vec<What> {
             });
             match known {
                 Some(every) => *every = wish.min(*every),
-                None => list.push(What::Probe {
-                    hop: hop.clone(),
-                    every: wish,
-                }),
+                None => list.push(What::Probe { hop: hop.clone(), every: wish }),
             }
         }
     }
@@ -485,10 +456,7 @@ fn find_way(
     duty: &Duty,
 ) -> Result<Hop, Obstacle> {
     let settings = turn.core.settings.clone();
-    let own = settings
-        .listeners
-        .first()
-        .map_or(([0, 0, 0, 0], 0).into(), |listener| listener.address);
+    let own = settings.listeners.first().map_or(([0, 0, 0, 0], 0).into(), |listener| listener.address);
     let message = Message::parse(text, index);
     let request = message.as_ref().ok().and_then(|message| {
         let (via, uri) = (message.top_via().ok()?, message.uri().ok()?);
@@ -498,21 +466,12 @@ fn find_way(
         debug_assert!(false, "a request of our own can be read");
         return Err(crate::stack::refusal::Refusal::new(500, "a request that cannot be read").into());
     };
-    let search = Search {
-        since: duty.since,
-        target: 0,
-        tried: &duty.tried,
-        is_late: false,
-    };
+    let search = Search { since: duty.since, target: 0, tried: &duty.tried, is_late: false };
     let copy = RequestCopy::new(targets, target, 1, search);
     proxy.next_hop(turn, &request, &copy)
 }
 
 fn neighbour(flow: Flow) -> Neighbour {
     debug_assert!(!matches!(flow.channel, Channel::Back));
-    Neighbour {
-        named_by: NamedBy::Conf,
-        transport: flow.transport,
-        address: flow.peer,
-    }
+    Neighbour { named_by: NamedBy::Conf, transport: flow.transport, address: flow.peer }
 }

@@ -157,14 +157,9 @@ impl Registration {
     fn granted(&self, message: &Message) -> Seconds {
         let is_ours = |address: &NameAddr| {
             let uri = Uri::parse(address.uri);
-            uri.is_ok_and(|uri| {
-                uri.user
-                    .is_some_and(|user| crate::sip::unescaped(user).eq(self.trunk.user.iter().copied()))
-            })
+            uri.is_ok_and(|uri| uri.user.is_some_and(|user| crate::sip::unescaped(user).eq(self.trunk.user.iter().copied())))
         };
-        let mut contacts = message
-            .values(Name::Contact)
-            .filter_map(|value| NameAddr::parse(value.text).ok());
+        let mut contacts = message.values(Name::Contact).filter_map(|value| NameAddr::parse(value.text).ok());
         let ours = contacts.find(is_ours).and_then(|contact| contact.expires().ok()?);
         let general = || message.number(Name::Expires).ok().flatten();
         ours.or_else(general).unwrap_or(self.wanted())
@@ -172,11 +167,7 @@ impl Registration {
 }
 
 fn asked(uri: &[u8]) -> Asked<'_> {
-    Asked {
-        method: b"REGISTER",
-        uri,
-        body: b"",
-    }
+    Asked { method: b"REGISTER", uri, body: b"" }
 }
 
 /// Retry-After, milliseconds.

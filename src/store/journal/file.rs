@@ -183,18 +183,8 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
 
 fn tell(path: &Path, restored: &Restored, took: Duration) {
     let path = path.display();
-    let Restored {
-        bindings,
-        expired,
-        unusable,
-        first,
-        no_room,
-        ..
-    } = restored;
-    log::info!(
-        "{path}: {bindings} bindings read in {:.1} s, and {expired} that have expired",
-        took.as_secs_f64()
-    );
+    let Restored { bindings, expired, unusable, first, no_room, .. } = restored;
+    log::info!("{path}: {bindings} bindings read in {:.1} s, and {expired} that have expired", took.as_secs_f64());
     if *unusable > 0 {
         log::error!("{path}: {unusable} bindings cannot be used, the first {first}");
     }

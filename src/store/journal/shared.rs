@@ -34,11 +34,7 @@ pub struct Clocks {
 impl Clocks {
     /// What they show now, where it was `wall_ms` since 1970 at time 0.
     pub(super) fn showing(&self, wall_ms: u64) -> Seen {
-        Seen {
-            wall_ms: wall_ms.saturating_add((self.now)().as_ms()),
-            boot: self.boot.clone(),
-            up_ms: (self.up_ms)(),
-        }
+        Seen { wall_ms: wall_ms.saturating_add((self.now)().as_ms()), boot: self.boot.clone(), up_ms: (self.up_ms)() }
     }
 }
 

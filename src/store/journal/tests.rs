@@ -32,9 +32,7 @@ impl Place {
     /// What another program finds in the table: addresses and contacts.
     fn rows(&self) -> Vec<String> {
         let connection = Connection::open(self.path()).unwrap();
-        let mut statement = connection
-            .prepare("SELECT aor || ' ' || contact FROM strowger_binding")
-            .unwrap();
+        let mut statement = connection.prepare("SELECT aor || ' ' || contact FROM strowger_binding").unwrap();
         let rows = statement.query_map([], |row| row.get(0)).unwrap();
         rows.collect::<Result<_, _>>().unwrap()
     }
@@ -43,10 +41,7 @@ impl Place {
     fn found(&self) -> Vec<String> {
         let found = location(None);
         let table = Table::open(&self.path()).unwrap();
-        let terms = Terms {
-            wall_ms: 1_000_000,
-            listeners: &[],
-        };
+        let terms = Terms { wall_ms: 1_000_000, listeners: &[] };
         let now = Instant::default();
         table.restore(&found, now, &RowRules::default(), terms).unwrap();
         let mut all = Vec::new();
@@ -85,10 +80,7 @@ impl Place {
 }
 
 fn start(book: UnstartedJournal) -> Journal {
-    let hooks = Hooks {
-        prepare: Box::new(|| ()),
-        progress: Box::new(|| ()),
-    };
+    let hooks = Hooks { prepare: Box::new(|| ()), progress: Box::new(|| ()) };
     book.start(hooks).unwrap()
 }
 
@@ -142,10 +134,7 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
     let bell = book.bell();
     let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
     let (own, at) = (seen.clone(), location.clone());
-    let hooks = Hooks {
-        prepare: Box::new(|| ()),
-        progress: Box::new(move || own.lock().unwrap().push(at.progress().durable)),
-    };
+    let hooks = Hooks { prepare: Box::new(|| ()), progress: Box::new(move || own.lock().unwrap().push(at.progress().durable)) };
     let journal = book.start(hooks).unwrap();
     // Two workers change what they like; each looks at the disk when its round is said to be there.
     let work = |worker: usize| {
@@ -153,11 +142,7 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
             let aor = format!("{worker}-{n}@x");
             let (_, round) = location.change(aor.as_bytes(), |record, _| {
                 record.note_change(Instant::from_ms(1), Print::default());
-                let text = crate::stack::location::BindingText {
-                    uri: b"sip:h1",
-                    call_id: b"c",
-                    ..Default::default()
-                };
+                let text = crate::stack::location::BindingText { uri: b"sip:h1", call_id: b"c", ..Default::default() };
                 let mut binding = crate::stack::location::Binding::new(text, None);
                 binding.expires = Instant::from_ms(60_000);
                 record.add(binding);
@@ -230,10 +215,8 @@ fn a_file_that_goes_or_is_replaced_is_written_again_whole() {
     assert!(journal.flush(PATIENCE));
     drop(journal);
     assert_eq!(place.rows().len(), 3);
-    let verdict: String = Connection::open(place.path())
-        .unwrap()
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .unwrap();
+    let verdict: String =
+        Connection::open(place.path()).unwrap().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
 }
 
@@ -300,10 +283,7 @@ fn what_is_in_the_log_alone_is_found_and_goes_into_the_table() {
             while let Some(shard) = round.next_shard() {
                 location.take_changed(shard, false, &mut taken);
             }
-            let terms = Terms {
-                wall_ms: 1_000_000,
-                listeners: &[],
-            };
+            let terms = Terms { wall_ms: 1_000_000, listeners: &[] };
             let mut piece = Vec::new();
             binding_log::write(&taken, terms, &mut piece);
             table.append(&piece, |_| Ok(())).unwrap();
@@ -423,9 +403,7 @@ impl Place {
     /// The times that another program reads, seconds since 1970.
     fn times(&self) -> Vec<i64> {
         let connection = Connection::open(self.path()).unwrap();
-        let mut statement = connection
-            .prepare("SELECT expires / 1000 FROM strowger_binding ORDER BY aor")
-            .unwrap();
+        let mut statement = connection.prepare("SELECT expires / 1000 FROM strowger_binding ORDER BY aor").unwrap();
         let rows = statement.query_map([], |row| row.get(0)).unwrap();
         rows.collect::<Result<_, _>>().unwrap()
     }

@@ -99,11 +99,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     pub(super) fn of(file: &Metadata) -> Stamp {
-        Stamp {
-            place: FileId::of(file),
-            size: file.size(),
-            changed: (file.mtime(), file.mtime_nsec()),
-        }
+        Stamp { place: FileId::of(file), size: file.size(), changed: (file.mtime(), file.mtime_nsec()) }
     }
 }
 
@@ -421,8 +417,5 @@ pub(super) fn open(table: &mut Option<(Table, FileId)>) -> Result<&mut Table, St
 }
 
 pub(super) fn terms(settings: &Settings, wall_ms: u64) -> Terms<'_> {
-    Terms {
-        wall_ms,
-        listeners: &settings.listeners,
-    }
+    Terms { wall_ms, listeners: &settings.listeners }
 }

@@ -29,10 +29,8 @@ pub fn outcomes(list: &mut Families, counters: &RouteCounters) {
     for row in &counters.rows {
         attempts.of(&[("route", &route(row.route)), ("target", &row.target)], row.attempts);
     }
-    let responses = list.counter(
-        "strowger_route_responses_total",
-        "What became of these: the final response's code, or a word where none came.",
-    );
+    let responses = list
+        .counter("strowger_route_responses_total", "What became of these: the final response's code, or a word where none came.");
     for row in &counters.rows {
         // A family has a sample before the first call too.
         let answered = row.codes.iter().any(|(code, _)| *code == 200);
@@ -63,14 +61,9 @@ pub fn outcomes(list: &mut Families, counters: &RouteCounters) {
 }
 
 pub fn records(list: &mut Families, numbers: &RecordNumbers) {
-    list.gauge("strowger_dialogs", "Calls that were answered and are not over.")
-        .is(numbers.dialogs);
+    list.gauge("strowger_dialogs", "Calls that were answered and are not over.").is(numbers.dialogs);
     for (name, help, count) in [
-        (
-            "strowger_records_written_total",
-            "Records of calls that were written ([records] file).",
-            numbers.written,
-        ),
+        ("strowger_records_written_total", "Records of calls that were written ([records] file).", numbers.written),
         (
             "strowger_records_lost_total",
             "Records of calls that were lost: what they go to did not take them in time.",

@@ -7,11 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 fn streams(cores: usize, limits: Limits) -> (Crew, Arc<Notes>) {
-    let options = Options {
-        cores: vec![0; cores],
-        connections: limits,
-        ..Options::default()
-    };
+    let options = Options { cores: vec![0; cores], connections: limits, ..Options::default() };
     crew_of(options, &[(Transport::Tcp, "127.0.0.1:0".parse().unwrap())])
 }
 
@@ -114,9 +110,7 @@ fn who_only_listens_any_more_gets_what_is_owed_to_him() {
     let by = answer.pop().unwrap();
     let expected = [FINAL, &asked].concat();
     assert_eq!((answer, matches!(by, b'0' | b'1')), (expected, true));
-    until("it is closed", || {
-        open(&crew, State::Open) + open(&crew, State::Draining) == 0
-    });
+    until("it is closed", || open(&crew, State::Open) + open(&crew, State::Draining) == 0);
     let ended = notes.ended.lock().unwrap().clone();
     let is_connection = |flow: &Flow| matches!(flow.channel, Channel::Connection { .. });
     let ended: Vec<_> = ended.iter().filter(|(_, flow)| is_connection(flow)).collect();
@@ -240,9 +234,7 @@ fn a_peer_that_does_not_read_harms_only_itself() {
     let (mut slow, _) = callee.accept().unwrap();
     slow.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let lost = || notes.lost.lock().unwrap().len();
-    until("all are accounted for", || {
-        crew.stats().listeners[0].2.sent.messages[0] + lost() as u64 == sends + 1
-    });
+    until("all are accounted for", || crew.stats().listeners[0].2.sent.messages[0] + lost() as u64 == sends + 1);
     for _ in 0..sends - lost() as u64 {
         expect(&mut slow, &big);
     }
@@ -270,10 +262,7 @@ fn a_connection_of_another_core_is_reached_by_mail() {
 
 #[test]
 fn no_more_connections_than_the_limit() {
-    let limits = Limits {
-        connections: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { connections: 3, ..Limits::default() };
     let (crew, _) = streams(1, limits);
     let phones: Vec<TcpStream> = (0..3).map(|_| phone(&crew)).collect();
     until("three are open", || open(&crew, State::Open) == 3);

@@ -8,11 +8,7 @@ use std::net::TcpStream;
 /// Workers, a listener for datagrams on all addresses and one for connections, and somebody who looks on.
 fn followed(cores: usize) -> (Crew, Arc<Taps>, Tap) {
     let taps: Arc<Taps> = Arc::default();
-    let options = Options {
-        cores: vec![0; cores],
-        taps: taps.clone(),
-        ..Options::default()
-    };
+    let options = Options { cores: vec![0; cores], taps: taps.clone(), ..Options::default() };
     let listeners = [(Transport::Udp, "0.0.0.0:0"), (Transport::Tcp, "127.0.0.1:0")];
     let listeners = listeners.map(|(transport, address)| (transport, address.parse().unwrap()));
     let (crew, _) = crew_of(options, &listeners);
@@ -84,8 +80,5 @@ fn a_message_by_another_core_s_connection_is_shown_once_and_there() {
     assert_eq!(kinds(&events), [Kind::Received, Kind::Decision, Kind::Sent]);
     let ends = |event: &Event| (event.core, event.way.map(|way| (way.transport, way.peer, way.own)));
     assert_eq!(ends(&events[0]), ends(&events[2]));
-    assert_eq!(
-        events[2].ends(),
-        Some((phone.peer_addr().unwrap(), phone.local_addr().unwrap()))
-    );
+    assert_eq!(events[2].ends(), Some((phone.peer_addr().unwrap(), phone.local_addr().unwrap())));
 }

@@ -13,11 +13,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     if ["/dev", "/proc", "/sys"].iter().any(|path| text.contains(path)) {
         return Corpus::Reject;
     }
-    let machine = Machine {
-        cores: vec![0, 1, 5],
-        memory: 4 << 30,
-        files: 1024,
-    };
+    let machine = Machine { cores: vec![0, 1, 5], memory: 4 << 30, files: 1024 };
     let again = parse("x.toml", text, &machine);
     match parse("x.toml", text, &machine) {
         Ok(conf) => {

@@ -63,10 +63,7 @@ impl ControlApi for Clerk {
 
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
         let aor = aor.ok_or_else(|| Refusal::NotFound("nobody".to_owned()))?;
-        Ok(vec![AorEntry {
-            aor: aor.to_owned(),
-            contacts: Vec::new(),
-        }])
+        Ok(vec![AorEntry { aor: aor.to_owned(), contacts: Vec::new() }])
     }
 
     fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {

@@ -25,10 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let question = Question { name: asked, kind };
         assert_eq!(names.ask(now, &question, ShareHolder::NOBODY), Ok(true));
-        let answer = Answer {
-            question,
-            outcome: outcome.clone(),
-        };
+        let answer = Answer { question, outcome: outcome.clone() };
         names.learn(now, answer, &mut Vec::new());
         match (outcome, names.look(now, now, &asked, kind)) {
             (Outcome::Found { records, .. }, Look::Records(kept)) => {

@@ -25,9 +25,7 @@ const MAX_CONTACTS: usize = 4;
 /// Of one step: a branch to each contact, with the CANCELs of others and an answer.
 const MOST_SENT: usize = 8 * MAX_CONTACTS;
 const SECRET: Key = Key::new(0x5eed, 0xcafe);
-const METHODS: [&str; 10] = [
-    "INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "MESSAGE", "PRACK", "UPDATE", "X",
-];
+const METHODS: [&str; 10] = ["INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "MESSAGE", "PRACK", "UPDATE", "X"];
 const STATUSES: [u16; 10] = [100, 180, 183, 200, 302, 401, 487, 503, 600, 699];
 
 fuzz_target!(|bytes: &[u8]| {
@@ -145,11 +143,7 @@ impl Bench {
             return Flow::datagram(0, peer);
         }
         let slot = (who % 10 - 5) as u32 % 3;
-        Flow {
-            transport: Transport::Tcp,
-            channel: Channel::Connection { slot, generation: 7 },
-            ..Flow::datagram(1, peer)
-        }
+        Flow { transport: Transport::Tcp, channel: Channel::Connection { slot, generation: 7 }, ..Flow::datagram(1, peer) }
     }
 
     fn handle(&mut self, who: usize, bytes: &[u8]) {
@@ -171,11 +165,7 @@ impl Bench {
         if !request.is_request() || request.check().is_err() {
             return;
         }
-        let answer = Reply {
-            status,
-            to_tag: b"callee",
-            ..Reply::default()
-        };
+        let answer = Reply { status, to_tag: b"callee", ..Reply::default() };
         let mut bytes = Vec::new();
         reply::write(&request, &answer, |out| out.extend_from_slice(lines), &mut bytes);
         self.came.push(bytes.clone());
@@ -223,11 +213,8 @@ impl Bench {
 }
 
 fn settings() -> Settings {
-    let listener = |transport| Listener {
-        transport,
-        address: "10.0.0.1:5060".parse().unwrap(),
-        advertise: b"10.0.0.1:5060".to_vec(),
-    };
+    let listener =
+        |transport| Listener { transport, address: "10.0.0.1:5060".parse().unwrap(), advertise: b"10.0.0.1:5060".to_vec() };
     let mut settings = Settings {
         domains: vec![b"x.example".to_vec()],
         listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)],

@@ -10,10 +10,8 @@ fuzz_target!(|bytes: &[u8]| {
     // The tail of the input says where to cut.
     let (stream, cuts) = bytes.split_at(bytes.len() - (bytes.len() / 4).min(16));
     let whole = frames(stream, &[]);
-    let cuts: Vec<usize> = cuts
-        .chunks(2)
-        .map(|pair| (usize::from(pair[0]) << 8 | usize::from(*pair.last().unwrap())) % (stream.len() + 1))
-        .collect();
+    let cuts: Vec<usize> =
+        cuts.chunks(2).map(|pair| (usize::from(pair[0]) << 8 | usize::from(*pair.last().unwrap())) % (stream.len() + 1)).collect();
     assert_eq!(frames(stream, &cuts), whole);
     let each: Vec<usize> = (0..stream.len().min(600)).collect();
     assert_eq!(frames(stream, &each), whole);

@@ -33,12 +33,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     assert_eq!(again.fault(), message.fault());
     assert_eq!(again.check(), message.check());
     assert_eq!(again.end(), message.end());
-    assert!(
-        again
-            .headers()
-            .map(|h| (h.name, h.line))
-            .eq(message.headers().map(|h| (h.name, h.line)))
-    );
+    assert!(again.headers().map(|h| (h.name, h.line)).eq(message.headers().map(|h| (h.name, h.line))));
     Corpus::Keep
 });
 
@@ -80,10 +75,7 @@ fn lies_where_it_says(message: &Message) {
         assert_eq!(header.value.trim_ascii(), header.value.trim_ascii_start().trim_ascii_end());
         let by_name = message.all(header.name).map(|h| h.line);
         assert!(by_name.eq(message.headers().filter(|h| h.name == header.name).map(|h| h.line)));
-        assert_eq!(
-            message.header(header.name).map(|h| h.line),
-            message.headers().find(|h| h.name == header.name).map(|h| h.line)
-        );
+        assert_eq!(message.header(header.name).map(|h| h.line), message.headers().find(|h| h.name == header.name).map(|h| h.line));
     }
     if at < message.headers_end() {
         gaps.push(at..message.headers_end());
@@ -171,11 +163,7 @@ fn params_lie_within(text: &[u8], params: Params) {
 
 fn raw_readers_agree(message: &Message) {
     let bytes = message.bytes();
-    let kind = if message.is_request() {
-        sniff::Kind::Request
-    } else {
-        sniff::Kind::Response
-    };
+    let kind = if message.is_request() { sniff::Kind::Request } else { sniff::Kind::Response };
     assert_eq!(sniff::kind(bytes), kind);
     if message.fault().is_none() {
         if message.is_request() {
@@ -218,12 +206,7 @@ fn all_that_matters_is_readable(message: &Message) {
 fn reply_is_a_message(request: &Message) {
     let source: SocketAddr = "[2001:db8::77]:5099".parse().unwrap();
     for (status, to_tag) in [(100, &b""[..]), (400, b"tag")] {
-        let answer = Reply {
-            status,
-            to_tag,
-            received: Some(source),
-            ..Default::default()
-        };
+        let answer = Reply { status, to_tag, received: Some(source), ..Default::default() };
         let mut bytes = Vec::new();
         reply::write(request, &answer, |out| out.extend_from_slice(b"Server: s\r\n"), &mut bytes);
         let mut index = Index::default();
@@ -236,13 +219,7 @@ fn reply_is_a_message(request: &Message) {
             for name in [Name::From, Name::CallId, Name::CSeq] {
                 assert_eq!(reply.header(name).map(|h| h.value), request.header(name).map(|h| h.value));
             }
-            assert!(
-                reply
-                    .all(Name::Via)
-                    .skip(1)
-                    .map(|h| h.value)
-                    .eq(request.all(Name::Via).skip(1).map(|h| h.value))
-            );
+            assert!(reply.all(Name::Via).skip(1).map(|h| h.value).eq(request.all(Name::Via).skip(1).map(|h| h.value)));
         }
         if request.check().is_ok() {
             assert_eq!(reply.check(), Ok(()));

@@ -31,10 +31,7 @@ struct Model {
 
 impl Model {
     fn new(original: &[u8]) -> Model {
-        Model {
-            inserted: Vec::new(),
-            removed: vec![false; original.len()],
-        }
+        Model { inserted: Vec::new(), removed: vec![false; original.len()] }
     }
 
     fn remove(&mut self, start: usize, end: usize) {
@@ -57,16 +54,11 @@ impl Model {
 
     fn remove_values(&mut self, original: &[u8], values: &[Value], removed: &BTreeSet<usize>) {
         for (i, value) in values.iter().enumerate().filter(|(i, _)| removed.contains(i)) {
-            let line: Vec<usize> = (0..values.len())
-                .filter(|&j| values[j].header.line == value.header.line)
-                .collect();
+            let line: Vec<usize> = (0..values.len()).filter(|&j| values[j].header.line == value.header.line).collect();
             let kept_behind = line.iter().any(|&j| j > i && !removed.contains(&j));
             let kept_before = line.iter().rev().find(|&&j| j < i && !removed.contains(&j));
             let list = value.header.value_span.range();
-            let next = line
-                .iter()
-                .find(|&&j| j > i)
-                .map_or(list.end, |&j| values[j].span.range().start);
+            let next = line.iter().find(|&&j| j > i).map_or(list.end, |&j| values[j].span.range().start);
             match (kept_behind, kept_before) {
                 (true, _) => self.remove(value.span.range().start, next),
                 (false, Some(&kept)) => {
@@ -172,11 +164,7 @@ fn stamp(message: &Message, program: &[u8], rewrite: &mut Rewrite) {
     let Ok(via) = message.top_via() else {
         return;
     };
-    let source = if program.len() & 1 == 0 {
-        "192.0.2.7:5099"
-    } else {
-        "[2001:db8::7]:5099"
-    };
+    let source = if program.len() & 1 == 0 { "192.0.2.7:5099" } else { "[2001:db8::7]:5099" };
     let source: std::net::SocketAddr = source.parse().unwrap();
     rewrite.clear();
     fill_received(&via, source, rewrite);

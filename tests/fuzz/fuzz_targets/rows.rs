@@ -33,20 +33,9 @@ fuzz_target!(|bytes: &[u8]| {
     DATABASE.with(|(table, writer)| {
         let written = write(writer, rows, piece);
         let listener: SocketAddr = "10.0.0.1:5060".parse().unwrap();
-        let own = settings::Listener {
-            transport: Transport::Udp,
-            address: listener,
-            advertise: b"10.0.0.1:5060".to_vec(),
-        };
-        let rules = Arc::new(Settings {
-            domains: vec![b"x".to_vec()],
-            listeners: vec![own],
-            ..Settings::default()
-        });
-        let terms = Terms {
-            wall_ms: NOW,
-            listeners: &[(Transport::Udp, listener)],
-        };
+        let own = settings::Listener { transport: Transport::Udp, address: listener, advertise: b"10.0.0.1:5060".to_vec() };
+        let rules = Arc::new(Settings { domains: vec![b"x".to_vec()], listeners: vec![own], ..Settings::default() });
+        let terms = Terms { wall_ms: NOW, listeners: &[(Transport::Udp, listener)] };
         let location = Location::new(Key::new(1, 2), 100);
         let now = Instant::from_ms(5000);
         let rules = RowRules::new(rules);

@@ -102,10 +102,7 @@ fn contexts() -> &'static Contexts {
 }
 
 fn settings(folder: &Path) -> Settings {
-    let pair = Pair {
-        certificate: folder.join("cert.pem"),
-        private_key: folder.join("key.pem"),
-    };
+    let pair = Pair { certificate: folder.join("cert.pem"), private_key: folder.join("key.pem") };
     let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 7 -subj /CN=sip.example.com \
                  -addext subjectAltName=DNS:sip.example.com -keyout";
     let made = Command::new("openssl")

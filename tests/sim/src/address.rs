@@ -35,12 +35,7 @@ impl<'a> Address<'a> {
             None if port.is_empty() => None,
             None => return None,
         };
-        Some(Address {
-            user,
-            host,
-            port,
-            params,
-        })
+        Some(Address { user, host, port, params })
     }
 
     pub fn ip(&self) -> Option<IpAddr> {
@@ -111,9 +106,6 @@ mod tests {
         assert!(!same_uri(a, b"sip:u@h.example:5060"));
         assert!(!same_uri(a, b"sip:u@h.example;transport=udp"));
         assert!(!same_uri(a, b"sip:u@h.example:5060;transport=udp;x=2"));
-        assert_eq!(
-            Address::of(b"sip:u@[2001:db8::1]:70;lr").unwrap().socket(),
-            Some("[2001:db8::1]:70".parse().unwrap())
-        );
+        assert_eq!(Address::of(b"sip:u@[2001:db8::1]:70;lr").unwrap().socket(), Some("[2001:db8::1]:70".parse().unwrap()));
     }
 }

@@ -139,14 +139,8 @@ pub struct Weather {
 }
 
 impl Weather {
-    pub const CLEAN: Weather = Weather {
-        loss_per_mille: 0,
-        duplicate_per_mille: 0,
-        delay_ms: 1,
-        jitter_ms: 0,
-        straggler_per_mille: 0,
-        straggler_ms: 0,
-    };
+    pub const CLEAN: Weather =
+        Weather { loss_per_mille: 0, duplicate_per_mille: 0, delay_ms: 1, jitter_ms: 0, straggler_per_mille: 0, straggler_ms: 0 };
     pub const USUAL: Weather = Weather {
         loss_per_mille: 10,
         duplicate_per_mille: 5,
@@ -270,11 +264,7 @@ impl Air {
 
     pub fn at(&mut self, at: Instant, what: What) {
         self.order += 1;
-        self.queue.push(Event {
-            at: at.as_ms().max(self.now.as_ms()),
-            order: self.order,
-            what,
-        });
+        self.queue.push(Event { at: at.as_ms().max(self.now.as_ms()), order: self.order, what });
     }
 
     /// The next thing that happens at or before `until`; the clock moves there.
@@ -329,16 +319,7 @@ impl Air {
                 delay += self.rng.below(weather.straggler_ms + 1);
             }
             let order = self.order;
-            self.later(
-                delay,
-                What::Datagram {
-                    from,
-                    to,
-                    message: Rc::clone(&message),
-                    intent,
-                    order,
-                },
-            );
+            self.later(delay, What::Datagram { from, to, message: Rc::clone(&message), intent, order });
         }
     }
 
@@ -357,13 +338,7 @@ impl Air {
         if self.notes.len() == REMEMBERED {
             self.notes.pop_front();
         }
-        let note = Note {
-            at: self.now.as_ms(),
-            mark,
-            from,
-            to,
-            message: Rc::clone(message),
-        };
+        let note = Note { at: self.now.as_ms(), mark, from, to, message: Rc::clone(message) };
         if let Some(listener) = &mut self.listener {
             listener(&note.in_words());
         }
@@ -383,15 +358,8 @@ impl Air {
         for note in wanted.iter().rev() {
             let body = note.message.body.clone();
             let text = String::from_utf8_lossy(&note.message.bytes[..body.start]);
-            let _ = writeln!(
-                out,
-                "---- {} {} {} > {}, a body of {} bytes\n{text}",
-                note.at,
-                note.mark,
-                note.from,
-                note.to,
-                body.len()
-            );
+            let _ =
+                writeln!(out, "---- {} {} {} > {}, a body of {} bytes\n{text}", note.at, note.mark, note.from, note.to, body.len());
         }
         out
     }
@@ -399,13 +367,8 @@ impl Air {
     /// The last `count` messages in words; those of `call_id` only if it is given.
     pub fn history(&self, count: usize, call_id: Option<&[u8]>) -> String {
         let mut out = String::new();
-        let wanted: Vec<&Note> = self
-            .notes
-            .iter()
-            .rev()
-            .filter(|note| call_id.is_none_or(|id| note.message.call_id() == id))
-            .take(count)
-            .collect();
+        let wanted: Vec<&Note> =
+            self.notes.iter().rev().filter(|note| call_id.is_none_or(|id| note.message.call_id() == id)).take(count).collect();
         for note in wanted.iter().rev() {
             let _ = writeln!(out, "{}", note.in_words());
         }

@@ -23,10 +23,7 @@ impl Name {
         let address = Address::of(&plain)?;
         let user = address.user.split(|b| *b == b':').next().unwrap_or(b"");
         let host = without_dot(address.host).to_ascii_lowercase();
-        Some(Name {
-            user: unescaped(user),
-            host,
-        })
+        Some(Name { user: unescaped(user), host })
     }
 
     pub fn in_words(&self) -> String {
@@ -89,11 +86,7 @@ mod tests {
         ] {
             assert_eq!(Name::of(same), Some(name.clone()));
         }
-        for other in [
-            &b"<sip:Boss@a.example>"[..],
-            b"<sip:boss@b.example>",
-            b"<sip:boss@a.example.b>",
-        ] {
+        for other in [&b"<sip:Boss@a.example>"[..], b"<sip:boss@b.example>", b"<sip:boss@a.example.b>"] {
             assert_ne!(Name::of(other), Some(name.clone()));
         }
         assert_eq!(Name::of(b"<tel:+4930123>"), None);

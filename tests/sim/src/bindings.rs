@@ -92,10 +92,8 @@ impl Bindings {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
         let this = Register::new(now, register, source);
         self.removals.retain(|removal| removal.until > now);
-        let remembered = self
-            .removals
-            .iter()
-            .any(|removal| removal.aor == aor && removal.call_id == this.call_id && removal.cseq >= this.cseq);
+        let remembered =
+            self.removals.iter().any(|removal| removal.aor == aor && removal.call_id == this.call_id && removal.cseq >= this.cseq);
         self.note_removal(now, conf, register);
         let list = self.by_aor.entry(aor).or_default();
         let applied = if this.contacts.contains(&&b"*"[..]) {
@@ -189,12 +187,8 @@ impl Bindings {
                 held.push((view.uri, view.q, view.expires.as_ms()));
             }
         });
-        let mut bound: Vec<(Vec<u8>, u16, u64)> = self
-            .of(aor)
-            .iter()
-            .filter(|b| b.is_live(now))
-            .map(|b| (b.uri.clone(), b.q, b.expires.as_ms()))
-            .collect();
+        let mut bound: Vec<(Vec<u8>, u16, u64)> =
+            self.of(aor).iter().filter(|b| b.is_live(now)).map(|b| (b.uri.clone(), b.q, b.expires.as_ms())).collect();
         held.sort();
         bound.sort();
         if held == bound {
@@ -204,12 +198,7 @@ impl Bindings {
             let each = |(uri, q, at): &(Vec<u8>, u16, u64)| format!("{} q={q} until {at}", String::from_utf8_lossy(uri));
             list.iter().map(each).collect::<Vec<_>>().join(", ")
         };
-        Err(format!(
-            "{}: held [{}], should be [{}]",
-            String::from_utf8_lossy(aor),
-            words(&held),
-            words(&bound)
-        ))
+        Err(format!("{}: held [{}], should be [{}]", String::from_utf8_lossy(aor), words(&held), words(&bound)))
     }
 
     /// Compares all of it.

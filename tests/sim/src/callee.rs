@@ -41,11 +41,7 @@ impl Phones {
             put(&mut value, &[&domain, b">"]);
             line(&mut out, "Contact", &[&value]);
         }
-        let body = if status > 100 {
-            self.write_baggage(air, &mut out)
-        } else {
-            Vec::new()
-        };
+        let body = if status > 100 { self.write_baggage(air, &mut out) } else { Vec::new() };
         finish(&mut out, &body);
         let message = self.reading(phone, out);
         let at = self.list[phone].plan.at;
@@ -67,11 +63,7 @@ impl Phones {
         let tag = self.fresh(air).into_bytes();
         let inside = message.tag(Field::To).is_some();
         let dialog = self.dialog_of(phone, message);
-        let mut script = if inside {
-            vec![(0, if dialog.is_some() { 200 } else { 481 })]
-        } else {
-            script(air, temper)
-        };
+        let mut script = if inside { vec![(0, if dialog.is_some() { 200 } else { 481 })] } else { script(air, temper) };
         script.reverse();
         self.incomings.push(Incoming {
             phone,
@@ -92,11 +84,7 @@ impl Phones {
 
     fn incoming_of(&self, phone: usize, message: &Reading) -> Option<usize> {
         let list = &self.list[phone].incomings;
-        list.iter()
-            .rev()
-            .take(64)
-            .copied()
-            .find(|n| self.incomings[*n].request.key == message.key)
+        list.iter().rev().take(64).copied().find(|n| self.incomings[*n].request.key == message.key)
     }
 
     /// Schedules the script's next line.
@@ -184,9 +172,7 @@ impl Phones {
             let i = &self.incomings[*n];
             i.request.call_id() == message.call_id()
                 && i.request.cseq().map(|(n, _)| n) == cseq
-                && i.last
-                    .as_ref()
-                    .is_some_and(|last| last.tag(Field::To) == message.tag(Field::To))
+                && i.last.as_ref().is_some_and(|last| last.tag(Field::To) == message.tag(Field::To))
         });
         let Some(incoming) = found else {
             return;

@@ -85,15 +85,7 @@ impl Phones {
     }
 
     fn add_call(&mut self, phone: usize, client: usize, dialog: Option<usize>) {
-        self.calls.push(Call {
-            phone,
-            client,
-            cancel_wanted: false,
-            cancelled: false,
-            winners: Vec::new(),
-            dialog,
-            over: false,
-        });
+        self.calls.push(Call { phone, client, cancel_wanted: false, cancelled: false, winners: Vec::new(), dialog, over: false });
     }
 
     pub fn reinvite(&mut self, air: &mut Air, scenario: &Scenario, dialog: usize) {
@@ -221,13 +213,8 @@ impl Phones {
             if let Some(contact) = contacts.first() {
                 let uri = address_spec(contact).to_vec();
                 // Through the server: only for its own domain, anything else it would rightly refuse.
-                let own = super::address::Address::of(&uri).is_some_and(|a| {
-                    scenario
-                        .servers
-                        .iter()
-                        .flat_map(|s| &s.settings.domains)
-                        .any(|domain| domain == a.host)
-                });
+                let own = super::address::Address::of(&uri)
+                    .is_some_and(|a| scenario.servers.iter().flat_map(|s| &s.settings.domains).any(|domain| domain == a.host));
                 if own && air.rng.one_in(2) {
                     let plan = CallPlan { cancel_after_ms: None };
                     self.place_call(air, phone, &uri, plan);

@@ -17,11 +17,7 @@ pub struct Account {
 
 impl Account {
     pub fn new(user: &str, realm: &str) -> Account {
-        Account {
-            user: user.to_string(),
-            realm: realm.to_string(),
-            password: format!("{user}'s secret at {realm}"),
-        }
+        Account { user: user.to_string(), realm: realm.to_string(), password: format!("{user}'s secret at {realm}") }
     }
 
     /// What a user database holds (RFC 7616 §3.4.2).
@@ -45,9 +41,7 @@ impl Algorithm {
     }
 
     fn of(name: &[u8]) -> Option<Algorithm> {
-        [Algorithm::Md5, Algorithm::Sha256]
-            .into_iter()
-            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))
+        [Algorithm::Md5, Algorithm::Sha256].into_iter().find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))
     }
 
     /// Of the parts with a colon between each two.
@@ -246,11 +240,7 @@ mod tests {
     /// The example of RFC 7616 §3.9.1, both algorithms.
     #[test]
     fn the_rfc_s_example() {
-        let account = Account {
-            user: "Mufasa".into(),
-            realm: "http-auth@example.org".into(),
-            password: "Circle of Life".into(),
-        };
+        let account = Account { user: "Mufasa".into(), realm: "http-auth@example.org".into(), password: "Circle of Life".into() };
         let value = |algorithm: &str, response: &str| {
             format!(
                 "Digest username=\"Mufasa\", realm=\"http-auth@example.org\", uri=\"/dir/index.html\", algorithm={algorithm}, \

@@ -160,11 +160,7 @@ impl Gang {
             if !asked.again {
                 let branch = format!("z9hG4bKm{:x}", air.rng.next_u64());
                 let bytes = with_branch(&asked.message, &branch);
-                let aim = Aim {
-                    from: at,
-                    server: asked.server,
-                    at: from,
-                };
+                let aim = Aim { from: at, server: asked.server, at: from };
                 self.prove_again(air, aim, asked.account, bytes);
             }
             return;
@@ -224,13 +220,7 @@ impl Gang {
             None => message.bytes,
         };
         let message = Rc::new(Reading::new(bytes));
-        let asked = Asked {
-            server: aim.server,
-            at: aim.from,
-            account,
-            message: Rc::clone(&message),
-            again,
-        };
+        let asked = Asked { server: aim.server, at: aim.from, account, message: Rc::clone(&message), again };
         keep(&mut self.asked, asked);
         air.send_again(aim.from, aim.at, message, Intent::Hostile);
     }

@@ -143,11 +143,7 @@ fn replay(air: &mut Air, scenario: &Scenario, register: bool) {
         return;
     };
     let attacker = scenario.attackers[0];
-    let from = if air.rng.one_in(2) && attacker.is_ipv6() == to.is_ipv6() {
-        attacker
-    } else {
-        from
-    };
+    let from = if air.rng.one_in(2) && attacker.is_ipv6() == to.is_ipv6() { attacker } else { from };
     air.statistics.replayed_registers += u64::from(register);
     if register && air.rng.one_in(2) {
         // With a fresh branch it is no retransmission: the registrar must see that the CSeq is old.
@@ -207,11 +203,7 @@ fn truncate(air: &mut Air, scenario: &Scenario) {
 fn stranger_route(air: &mut Air, scenario: &Scenario, phones: &mut Phones, target: Target) {
     let method = [&b"INVITE"[..], b"MESSAGE", b"BYE", b"ACK", b"OPTIONS"][air.rng.below(5) as usize];
     let third = stranger(target.at.is_ipv6(), air.rng.below(50));
-    let uri = if air.rng.one_in(2) {
-        format!("sip:victim@{third}").into_bytes()
-    } else {
-        callee(air, scenario, &target)
-    };
+    let uri = if air.rng.one_in(2) { format!("sip:victim@{third}").into_bytes() } else { callee(air, scenario, &target) };
     let mut out = start(air, phones, &target, method, &uri);
     if air.rng.one_in(2) {
         line(&mut out, "Route", &[b"<sip:", target.at.to_string().as_bytes(), b";lr>"]);
@@ -221,11 +213,7 @@ fn stranger_route(air: &mut Air, scenario: &Scenario, phones: &mut Phones, targe
     }
     line(&mut out, "Max-Forwards", &[b"70"]);
     // A To tag pretends that there is a dialog.
-    let to: &[u8] = if air.rng.one_in(2) {
-        b"<sip:victim@v.example>;tag=pretended"
-    } else {
-        b"<sip:victim@v.example>"
-    };
+    let to: &[u8] = if air.rng.one_in(2) { b"<sip:victim@v.example>;tag=pretended" } else { b"<sip:victim@v.example>" };
     identify(air, phones, &mut out, to, method);
     finish(&mut out, b"");
     air.statistics.stranger_routes += 1;
@@ -314,15 +302,8 @@ fn wrong_cseq(air: &mut Air, scenario: &Scenario) {
     let Some(cseq) = found.map(|l| l.value.clone()) else {
         return;
     };
-    let wrong = [
-        &b"1 NOTHING"[..],
-        b"4294967296 INVITE",
-        b"-1 INVITE",
-        b"INVITE",
-        b"1",
-        b"1 ACK",
-        b"7 CANCEL",
-    ][air.rng.below(7) as usize];
+    let wrong =
+        [&b"1 NOTHING"[..], b"4294967296 INVITE", b"-1 INVITE", b"INVITE", b"1", b"1 ACK", b"7 CANCEL"][air.rng.below(7) as usize];
     let bytes = replaced(&message, cseq, wrong);
     air.send(from, to, bytes, Intent::Mangled);
 }
@@ -330,11 +311,7 @@ fn wrong_cseq(air: &mut Air, scenario: &Scenario) {
 /// A request with somebody else's source address: whatever comes of it goes to him, so it must be little.
 fn spoofed(air: &mut Air, scenario: &Scenario, phones: &mut Phones) {
     let victim = &phones.list[air.rng.below(phones.list.len() as u64) as usize].plan;
-    let target = Target {
-        from: victim.at,
-        server: victim.server,
-        at: victim.server_at,
-    };
+    let target = Target { from: victim.at, server: victim.server, at: victim.server_at };
     let uri = callee(air, scenario, &target);
     let method = [&b"OPTIONS"[..], b"INVITE", b"MESSAGE"][air.rng.below(3) as usize];
     let mut out = start(air, phones, &target, method, &uri);
@@ -366,11 +343,7 @@ fn early_ack(air: &mut Air, scenario: &Scenario, target: Target) {
     if let Some(at) = out.windows(text.len()).position(|w| w == text) {
         out.splice(at..at + text.len(), *b" ACK\r\n");
     }
-    let from = if air.rng.one_in(2) && target.from.is_ipv6() == to.is_ipv6() {
-        target.from
-    } else {
-        from
-    };
+    let from = if air.rng.one_in(2) && target.from.is_ipv6() == to.is_ipv6() { target.from } else { from };
     air.send(from, to, out, Intent::Hostile);
 }
 

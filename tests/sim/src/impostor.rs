@@ -17,10 +17,7 @@ use std::net::SocketAddr;
 impl Gang {
     /// A Via of ours, copied from what came, under a Via of its own.
     pub(super) fn forge_spiral(&mut self, air: &mut Air, scenario: &Scenario, _: &mut Phones, aim: Aim) {
-        let kept = self
-            .seen
-            .iter()
-            .filter(|(from, _, m)| m.is_request() && scenario.servers[aim.server].addresses.contains(from));
+        let kept = self.seen.iter().filter(|(from, _, m)| m.is_request() && scenario.servers[aim.server].addresses.contains(from));
         let kept: Vec<_> = kept.cloned().collect();
         if kept.is_empty() {
             return;
@@ -157,9 +154,8 @@ impl Gang {
         let domain = domain(air, scenario, aim.server);
         let account = mallory(scenario, aim.server, &domain);
         let known = self.challenges.iter_mut().rev();
-        let Some((_, challenge)) = known
-            .filter(|(server, c)| *server == aim.server && c.qop)
-            .find(|(_, c)| c.realm == account.realm.as_bytes())
+        let Some((_, challenge)) =
+            known.filter(|(server, c)| *server == aim.server && c.qop).find(|(_, c)| c.realm == account.realm.as_bytes())
         else {
             return;
         };
@@ -296,9 +292,7 @@ impl Gang {
         let line_of = |field| cancel.lines.iter().find(|l| l.field == field);
         let wrong = match air.rng.below(4) {
             0 => line_of(Field::CallId).map(|l| replaced(&cancel, l.value.clone(), b"other@gang")),
-            1 => cancel
-                .tag(Field::From)
-                .map(|tag| replaced(&cancel, place(&cancel, tag), b"othertag")),
+            1 => cancel.tag(Field::From).map(|tag| replaced(&cancel, place(&cancel, tag), b"othertag")),
             2 => line_of(Field::CSeq).map(|l| replaced(&cancel, l.value.clone(), b"99 CANCEL")),
             _ => Some(replaced(&cancel, place(&cancel, cancel.uri()), b"sip:else@a.example")),
         };

@@ -101,11 +101,7 @@ fn run_with(mut laboratory: Laboratory, steps: u64) -> Result<Report, Box<Failur
     let mut statistics = laboratory.air.statistics;
     statistics.steps = steps;
     statistics.sabotages = laboratory.servers.iter().map(|s| s.saboteur.deeds).sum();
-    Ok(Report {
-        statistics,
-        trace_hash: laboratory.air.trace_hash(),
-        duration_ms: acted_ms,
-    })
+    Ok(Report { statistics, trace_hash: laboratory.air.trace_hash(), duration_ms: acted_ms })
 }
 
 impl Laboratory {
@@ -146,15 +142,7 @@ impl Laboratory {
             let realm = scenario.realm(phone.plan.server, &phone.plan.domain);
             phone.account = Some(Account::new(&phone.plan.user, &realm));
         }
-        Laboratory {
-            scenario,
-            description,
-            air,
-            servers,
-            phones,
-            gang: Gang::default(),
-            auditor,
-        }
+        Laboratory { scenario, description, air, servers, phones, gang: Gang::default(), auditor }
     }
 
     fn failure(&self, step: u64, violation: Violation) -> Box<Failure> {
@@ -222,11 +210,7 @@ impl Laboratory {
     /// Somebody to call: mostly a user of one of the servers, sometimes nobody.
     fn callee(&mut self, phone: usize) -> Vec<u8> {
         let home = self.phones.list[phone].plan.server;
-        let server = if self.air.rng.one_in(3) {
-            self.air.rng.below(self.servers.len() as u64) as usize
-        } else {
-            home
-        };
+        let server = if self.air.rng.one_in(3) { self.air.rng.below(self.servers.len() as u64) as usize } else { home };
         let domains = &self.scenario.servers[server].settings.domains;
         let domain = match domains.len() {
             1 => &domains[0],
@@ -277,15 +261,8 @@ impl Laboratory {
     }
 
     fn ask(&mut self, phone: usize) {
-        let method = [
-            &b"MESSAGE"[..],
-            b"OPTIONS",
-            b"INFO",
-            b"SUBSCRIBE",
-            b"PUBLISH",
-            b"FOO",
-            b"MESSAGE",
-        ][self.air.rng.below(7) as usize];
+        let method =
+            [&b"MESSAGE"[..], b"OPTIONS", b"INFO", b"SUBSCRIBE", b"PUBLISH", b"FOO", b"MESSAGE"][self.air.rng.below(7) as usize];
         let mut uri = self.callee(phone);
         if method == b"OPTIONS" && self.air.rng.one_in(2) {
             let home = self.phones.list[phone].plan.server;
@@ -336,13 +313,7 @@ impl Laboratory {
     fn happen(&mut self, what: What) {
         let (air, auditor) = (&mut self.air, &mut self.auditor);
         match what {
-            What::Datagram {
-                from,
-                to,
-                message,
-                intent,
-                order,
-            } => {
+            What::Datagram { from, to, message, intent, order } => {
                 air.arrived(from, to, order);
                 if let Some(server) = self.servers.iter_mut().find(|s| s.addresses.contains(&to)) {
                     air.note("in", from, to, &message);
@@ -353,13 +324,9 @@ impl Laboratory {
                     self.gang.receive(air, &self.scenario, to, from, &message);
                 }
             }
-            What::Mail {
-                server,
-                core,
-                errand,
-                flow,
-                bytes,
-            } => self.servers[server].receive_mail(air, auditor, core, errand, flow, &bytes),
+            What::Mail { server, core, errand, flow, bytes } => {
+                self.servers[server].receive_mail(air, auditor, core, errand, flow, &bytes)
+            }
             What::Timers { server, core } => self.servers[server].serve_timers(air, auditor, core),
             What::Answer { server, core, answer } => self.servers[server].hear_answer(air, auditor, core, answer),
             What::Sweep { server } => {
@@ -442,12 +409,7 @@ impl Laboratory {
             let all: Vec<_> = server.occupancy().collect();
             for (core, occupancy) in all.iter().enumerate() {
                 if !occupancy.is_quiet() {
-                    self.auditor.complain(
-                        Rule::Quiet,
-                        server.number,
-                        format!("core {core} still holds {occupancy:?}"),
-                        None,
-                    );
+                    self.auditor.complain(Rule::Quiet, server.number, format!("core {core} still holds {occupancy:?}"), None);
                 }
             }
             // Longer than any binding lasts: the sweep must find them all.
@@ -463,12 +425,7 @@ impl Laboratory {
             }
         }
         if self.air.next_at().is_some() {
-            self.auditor.complain(
-                Rule::Quiet,
-                0,
-                "something still happens, hours after the last request".into(),
-                None,
-            );
+            self.auditor.complain(Rule::Quiet, 0, "something still happens, hours after the last request".into(), None);
         }
         let _ = Families::Both;
     }

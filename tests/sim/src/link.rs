@@ -31,12 +31,7 @@ pub struct Pipe {
 
 impl Pipe {
     pub fn new(until: Instant) -> Pipe {
-        Pipe {
-            until,
-            framer: Framer::new(LARGEST),
-            buffer: Vec::new(),
-            sent: VecDeque::new(),
-        }
+        Pipe { until, framer: Framer::new(LARGEST), buffer: Vec::new(), sent: VecDeque::new() }
     }
 }
 
@@ -67,10 +62,7 @@ impl Link {
             listener: self.listener,
             transport: Transport::Tcp,
             core: self.core,
-            channel: Channel::Connection {
-                slot: (number % PLACES) as u32,
-                generation: (number / PLACES) as u32 + 1,
-            },
+            channel: Channel::Connection { slot: (number % PLACES) as u32, generation: (number / PLACES) as u32 + 1 },
         }
     }
 

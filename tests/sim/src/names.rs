@@ -111,10 +111,7 @@ impl Zone {
         let nothing = |exists| Outcome::Nothing { exists, ttl_ms: 5000 };
         let Some(entry) = owner.and_then(|owner| self.phones.get(&owner)) else {
             // Nobody's name: told at once.
-            let answer = Box::new(Answer {
-                question: *question,
-                outcome: nothing(false),
-            });
+            let answer = Box::new(Answer { question: *question, outcome: nothing(false) });
             return Reply::Late { ms: 0, answer };
         };
         if rng.chance(entry.failing / 10) {
@@ -124,17 +121,11 @@ impl Zone {
             true if rng.one_in(3) => nothing(false),
             true => Outcome::Failed(Failure::Silence),
             false => match entry.records(&name, question.kind) {
-                Some(records) => Outcome::Found {
-                    records,
-                    ttl_ms: rng.below(30_000),
-                },
+                Some(records) => Outcome::Found { records, ttl_ms: rng.below(30_000) },
                 None => nothing(true),
             },
         };
-        let answer = Box::new(Answer {
-            question: *question,
-            outcome,
-        });
+        let answer = Box::new(Answer { question: *question, outcome });
         let ms = rng.below(entry.late_ms + 1);
         Reply::Late { ms, answer }
     }
@@ -162,12 +153,7 @@ impl Entry {
             }
             (RecordType::Srv, Shape::Spare | Shape::Service) if under(service) => {
                 let phone = name.strip_prefix(service).unwrap_or_default();
-                let srv = |priority, target: String| Srv {
-                    priority,
-                    weight: 1,
-                    port: self.at.port(),
-                    target: target.into_bytes(),
-                };
+                let srv = |priority, target: String| Srv { priority, weight: 1, port: self.at.port(), target: target.into_bytes() };
                 let mut list = vec![srv(20, format!("alive.{phone}"))];
                 if self.shape == Shape::Spare {
                     list.push(srv(10, format!("dead.{phone}")));
@@ -187,10 +173,7 @@ impl Entry {
                     Transport::Tcp => "SIP+D2T",
                     _ => "SIP+D2U",
                 };
-                Some(Records::Naptr(vec![
-                    naptr(1, "SIPS+D2T", "_sips._tcp."),
-                    naptr(2, own, service),
-                ]))
+                Some(Records::Naptr(vec![naptr(1, "SIPS+D2T", "_sips._tcp."), naptr(2, own, service)]))
             }
             _ => None,
         }

@@ -138,11 +138,7 @@ impl Phones {
             .map(|(n, plan)| {
                 let mut contacts = Vec::new();
                 for (k, q) in [None, Some("0.9"), Some("0.2")].into_iter().enumerate() {
-                    let user = if k == 0 {
-                        plan.user.clone()
-                    } else {
-                        format!("{}-{k}", plan.user)
-                    };
+                    let user = if k == 0 { plan.user.clone() } else { format!("{}-{k}", plan.user) };
                     let line = if k == 2 { ";x-line=3" } else { "" };
                     let params = format!("{}{line}", plan.uri_param());
                     let at = match &plan.host {
@@ -150,10 +146,7 @@ impl Phones {
                         None if plan.private_contact => PRIVATE.to_string(),
                         None => plan.at.to_string(),
                     };
-                    contacts.push(OwnContact {
-                        uri: format!("sip:{user}@{at}{params}").into_bytes(),
-                        q,
-                    });
+                    contacts.push(OwnContact { uri: format!("sip:{user}@{at}{params}").into_bytes(), q });
                 }
                 Phone {
                     plan,
@@ -195,24 +188,9 @@ impl Phones {
     /// The top Via line of what a phone sends. The branch names the client transaction.
     pub fn write_via(&self, out: &mut Vec<u8>, phone: usize, branch: &[u8]) {
         let plan = &self.list[phone].plan;
-        let sent_by = if plan.behind_nat {
-            PRIVATE.to_string()
-        } else {
-            plan.at.to_string()
-        };
+        let sent_by = if plan.behind_nat { PRIVATE.to_string() } else { plan.at.to_string() };
         let name: &[u8] = if plan.compact { b"v" } else { b"Via" };
-        put(
-            out,
-            &[
-                name,
-                b": SIP/2.0/",
-                plan.transport.name().as_bytes(),
-                b" ",
-                sent_by.as_bytes(),
-                b";branch=",
-                branch,
-            ],
-        );
+        put(out, &[name, b": SIP/2.0/", plan.transport.name().as_bytes(), b" ", sent_by.as_bytes(), b";branch=", branch]);
         if plan.rport {
             put(out, &[b";rport"]);
         }
@@ -330,11 +308,7 @@ impl Phones {
         }
         c.interval_ms *= 2;
         if !invite {
-            c.interval_ms = if c.progress == Progress::Proceeding {
-                t2
-            } else {
-                c.interval_ms.min(t2)
-            };
+            c.interval_ms = if c.progress == Progress::Proceeding { t2 } else { c.interval_ms.min(t2) };
         }
         let (phone, to, interval) = (c.phone, c.to, c.interval_ms);
         let message = Rc::clone(&c.message);
@@ -420,10 +394,7 @@ impl Phones {
             return;
         }
         let key = message.key;
-        if let Some(cancel) = self.clients[invite..]
-            .iter_mut()
-            .find(|c| c.purpose == Purpose::Cancel && c.message.key == key)
-        {
+        if let Some(cancel) = self.clients[invite..].iter_mut().find(|c| c.purpose == Purpose::Cancel && c.message.key == key) {
             cancel.progress = Progress::Done;
         }
     }
@@ -480,11 +451,7 @@ impl Phones {
         let contact = source.values(Field::Contact);
         let target = contact.first().map_or(&b""[..], |c| super::text::address_spec(c));
         let value = |field| response.value(field).unwrap_or(b"").to_vec();
-        let (local, remote) = if calling {
-            (value(Field::From), value(Field::To))
-        } else {
-            (value(Field::To), value(Field::From))
-        };
+        let (local, remote) = if calling { (value(Field::From), value(Field::To)) } else { (value(Field::To), value(Field::From)) };
         self.dialogs.push(Dialog {
             phone,
             call_id: response.call_id().to_vec(),

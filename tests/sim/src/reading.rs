@@ -34,10 +34,7 @@ impl Field {
     /// What a hop adds or takes away for reasons of its own: a length for a stream, credentials that were meant for it, an
     /// identity that the next hop must not believe. Each has a rule of its own.
     pub fn is_for_a_hop(self) -> bool {
-        matches!(
-            self,
-            Field::ContentLength | Field::Authorization | Field::ProxyAuthorization | Field::AssertedIdentity
-        )
+        matches!(self, Field::ContentLength | Field::Authorization | Field::ProxyAuthorization | Field::AssertedIdentity)
     }
 }
 
@@ -331,11 +328,7 @@ fn next_line(bytes: &[u8], at: usize, is_response: bool) -> Option<(Next, usize)
         _ if is_response => return Some((Next::Unreadable, end + 2)),
         _ => at + bytes[at..end].iter().position(|b| *b == b':')?,
     };
-    let line = Line {
-        field: field(trim(&bytes[at..colon])),
-        whole: at..end + 2,
-        value: trim_part(bytes, colon + 1..end),
-    };
+    let line = Line { field: field(trim(&bytes[at..colon])), whole: at..end + 2, value: trim_part(bytes, colon + 1..end) };
     Some((Next::Line(line), end + 2))
 }
 
@@ -351,10 +344,7 @@ fn read_start(bytes: &[u8], at: usize, end: usize) -> Option<Start> {
     if !line[second + 1..].eq_ignore_ascii_case(b"SIP/2.0") || first == 0 || second == first + 1 {
         return None;
     }
-    Some(Start::Request {
-        method: at..at + first,
-        uri: at + first + 1..at + second,
-    })
+    Some(Start::Request { method: at..at + first, uri: at + first + 1..at + second })
 }
 
 fn field(name: &[u8]) -> Field {

@@ -364,10 +364,7 @@ impl Saboteur {
                 out.push((flow, message.bytes.clone()));
             }
             Sabotage::DeadFlow if status >= 200 && by_stream => {
-                let channel = Channel::Connection {
-                    slot: 8000,
-                    generation: 1,
-                };
+                let channel = Channel::Connection { slot: 8000, generation: 1 };
                 out.push((Flow { channel, ..flow }, message.bytes.clone()));
             }
             Sabotage::RelayToStranger if forwarded => {

@@ -57,10 +57,7 @@ fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
 
 impl Scenario {
     pub fn new(seed: u64, rng: &mut Rng) -> Scenario {
-        let families = pick(
-            rng,
-            &[Families::V4, Families::V4, Families::V6, Families::Both, Families::Both],
-        );
+        let families = pick(rng, &[Families::V4, Families::V4, Families::V6, Families::Both, Families::Both]);
         let chain = rng.one_in(4);
         let t1_ms = pick(rng, &[500, 500, 500, 100]);
         let t2_ms = 8 * t1_ms;
@@ -69,10 +66,7 @@ impl Scenario {
         for n in 0..if chain { 2 } else { 1 } {
             servers.push(Self::plan_server(rng, n, families, chain, t1_ms, &phones));
         }
-        let weather = pick(
-            rng,
-            &[Weather::CLEAN, Weather::USUAL, Weather::USUAL, Weather::BAD, Weather::BRUTAL],
-        );
+        let weather = pick(rng, &[Weather::CLEAN, Weather::USUAL, Weather::USUAL, Weather::BAD, Weather::BRUTAL]);
         let mut places = Vec::new();
         for phone in &phones {
             if rng.one_in(5) {
@@ -152,10 +146,7 @@ impl Scenario {
                 settings.outgoing = Outgoing::PerCall;
             }
             let same = settings.listeners.clone();
-            settings.listeners.extend(same.into_iter().map(|udp| Listener {
-                transport: Transport::Tcp,
-                ..udp
-            }));
+            settings.listeners.extend(same.into_iter().map(|udp| Listener { transport: Transport::Tcp, ..udp }));
             each_target(&mut settings.routes, |target| {
                 let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
                 let mut phones = phones.iter().filter(by_tcp);
@@ -282,18 +273,11 @@ impl Scenario {
             Families::V6 => vec![server_address(true, n)],
             Families::Both => vec![server_address(false, n), server_address(true, n)],
         };
-        let mut settings = Settings {
-            domains: vec![domain(n).into_bytes()],
-            cores: pick(rng, &[1, 1, 2, 3]),
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { domains: vec![domain(n).into_bytes()], cores: pick(rng, &[1, 1, 2, 3]), ..Settings::default() };
         settings.listeners = addresses
             .iter()
-            .map(|address| Listener {
-                transport: Transport::Udp,
-                address: *address,
-                advertise: address.to_string().into_bytes(),
-            })
+            .map(|address| Listener { transport: Transport::Udp, address: *address, advertise: address.to_string().into_bytes() })
             .collect();
         settings.local_addresses = addresses.iter().map(|a| a.ip()).collect();
         settings.proxy.mode = if rng.one_in(6) { Mode::Stateless } else { Mode::Stateful };
@@ -330,12 +314,7 @@ impl Scenario {
         let mut routes = Vec::new();
         if chain {
             let other = (n + 1) % 2;
-            let target = addresses
-                .iter()
-                .map(|a| server_address(a.is_ipv6(), other))
-                .map(next_hop)
-                .take(1)
-                .collect::<Vec<_>>();
+            let target = addresses.iter().map(|a| server_address(a.is_ipv6(), other)).map(next_hop).take(1).collect::<Vec<_>>();
             for host in [domain(other), CIRCLE.to_string()] {
                 routes.push(route(Some(host), None, Action::Relay(target.clone())));
             }
@@ -356,13 +335,7 @@ impl Scenario {
 
     /// Where a name or number leads for somebody of the given family, as DNS would say it.
     pub fn resolve(&self, host: &[u8], port: Option<u16>, v6: bool) -> Option<SocketAddr> {
-        let ip = super::address::Address {
-            user: b"",
-            host,
-            port,
-            params: b"",
-        }
-        .ip();
+        let ip = super::address::Address { user: b"", host, port, params: b"" }.ip();
         if let Some(ip) = ip {
             return Some(SocketAddr::new(ip, port.unwrap_or(5060)));
         }

@@ -273,12 +273,7 @@ impl Server {
             let count = self.endpoints.len();
             let to = parcel.core as usize;
             if to >= count {
-                auditor.complain(
-                    super::rule::Rule::Quiet,
-                    self.number,
-                    format!("mail for core {to}, which does not exist"),
-                    None,
-                );
+                auditor.complain(super::rule::Rule::Quiet, self.number, format!("mail for core {to}, which does not exist"), None);
                 continue;
             }
             let post = &mut self.post[core * count + to];
@@ -310,13 +305,7 @@ impl Server {
         }
         let at = earliest.after_ms(air.rng.below(self.tick_ms + 1));
         self.armed[core] = Some(at);
-        air.at(
-            at,
-            What::Timers {
-                server: self.number,
-                core: core as u8,
-            },
-        );
+        air.at(at, What::Timers { server: self.number, core: core as u8 });
     }
 
     fn transmit_from(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, bytes: Vec<u8>) {
@@ -358,11 +347,7 @@ impl Server {
         if self.icmp && [dead(v6), nobody(v6)].contains(&flow.peer) {
             // The kernel finds the socket by the two addresses, as it does for a datagram.
             let core = self.core_for(flow.peer, from) as u8;
-            let what = What::Unreachable {
-                server: self.number,
-                core,
-                message: Rc::clone(&message),
-            };
+            let what = What::Unreachable { server: self.number, core, message: Rc::clone(&message) };
             air.later(3, what);
         }
         let intent = auditor.egress(air, self.number, flow.peer, &message, &self.location);

@@ -65,9 +65,7 @@ pub fn param<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let text = &value[part.clone()];
         let equals = text.iter().position(|b| *b == b'=').unwrap_or(text.len());
         let (found, rest) = text.split_at(equals);
-        trim(found)
-            .eq_ignore_ascii_case(name)
-            .then(|| trim(rest.strip_prefix(b"=").unwrap_or(rest)))
+        trim(found).eq_ignore_ascii_case(name).then(|| trim(rest.strip_prefix(b"=").unwrap_or(rest)))
     })
 }
 
@@ -102,7 +100,5 @@ pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 18 {
         return None;
     }
-    text.iter().try_fold(0u64, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
-    })
+    text.iter().try_fold(0u64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
 }

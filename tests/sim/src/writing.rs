@@ -31,10 +31,7 @@ pub fn finish(out: &mut Vec<u8>, body: &[u8]) {
 /// A response to `request`, unfinished: RFC 3261 §8.2.6. `tag` is added to To if it has none.
 pub fn response(request: &Reading, status: u16, reason: &str, tag: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(640);
-    put(
-        &mut out,
-        &[b"SIP/2.0 ", status.to_string().as_bytes(), b" ", reason.as_bytes(), b"\r\n"],
-    );
+    put(&mut out, &[b"SIP/2.0 ", status.to_string().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
     for via in &request.vias {
         line(&mut out, "Via", &[request.get(via)]);
     }

@@ -165,12 +165,7 @@ impl Bench {
         // They come round again after 16 million.
         self.peers = (self.peers + 1) & 0xff_ffff;
         let now = self.now();
-        let id = self.connections.insert(Entry {
-            age: Age::new(now),
-            state: State::Open,
-            peer,
-            _rest: [0; REST],
-        });
+        let id = self.connections.insert(Entry { age: Age::new(now), state: State::Open, peer, _rest: [0; REST] });
         self.age_lists[State::Open as usize].push(&mut self.connections, id, now);
         self.live.enter(0, id.slot, id.generation);
         self.accepted.insert((Transport::Tcp, peer), id);
@@ -242,10 +237,7 @@ impl Bench {
                 listener: 0,
                 transport: Transport::Tcp,
                 core: 0,
-                channel: Channel::Connection {
-                    slot: id.slot,
-                    generation: id.generation,
-                },
+                channel: Channel::Connection { slot: id.slot, generation: id.generation },
             };
             last = usize::from(self.live.is_alive(&flow));
             assert_eq!(last, 1);

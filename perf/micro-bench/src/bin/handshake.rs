@@ -97,10 +97,8 @@ fn usage() -> ! {
 fn settings(folder: &Path, file: Option<&str>) -> Settings {
     let mut settings = Settings::default();
     settings.rules.trusted_ca = Some(folder.join("ca.pem"));
-    let pair = file.map(|file| Pair {
-        certificate: folder.join(format!("{file}.pem")),
-        private_key: folder.join(format!("{file}.key")),
-    });
+    let pair =
+        file.map(|file| Pair { certificate: folder.join(format!("{file}.pem")), private_key: folder.join(format!("{file}.key")) });
     settings.certificates.default_identity.extend(pair);
     settings
 }
@@ -154,12 +152,7 @@ impl Case {
             assert!(line.client.is_resumed() == is_resumed && line.heard == [1, 1]);
             let calls = (line.server.handshake_calls(), line.client.handshake_calls());
             self.calls = calls;
-            let Line {
-                server,
-                client,
-                times: mut of_line,
-                ..
-            } = line;
+            let Line { server, client, times: mut of_line, .. } = line;
             let start = now();
             drop(server);
             let middle = now();
@@ -195,10 +188,7 @@ impl Case {
 /// The time that this thread has had the processor for.
 fn now() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or(0),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// A server and a client, and the time that each has taken.
@@ -218,12 +208,7 @@ impl Line {
         let mut client = client.connect(peer(), NAME).expect("a name");
         client.start().expect("a first flight");
         let times = [middle - start, now() - middle];
-        Line {
-            server,
-            client,
-            times,
-            heard: [0; 2],
-        }
+        Line { server, client, times, heard: [0; 2] }
     }
 
     /// The handshake, a request by the client with its last flight, and an answer.
@@ -318,10 +303,7 @@ fn resident() -> u64 {
 }
 
 fn print(cases: &[Case], rounds: u32) {
-    println!(
-        "{}, microseconds (median of {rounds} rounds of {BATCH}) on the server's / on the client's side",
-        library_version()
-    );
+    println!("{}, microseconds (median of {rounds} rounds of {BATCH}) on the server's / on the client's side", library_version());
     println!("| key | kind | TLS 1.2 | TLS 1.3 | calls of do_handshake, 1.2 · 1.3 |");
     println!("| --- | --- | --- | --- | --- |");
     for pair in cases.chunks(2) {

@@ -75,25 +75,11 @@ impl Words {
         let mut replies = Batch::default();
         agents.react(&server.outbox, &mut replies);
         let ok = replies.of(Kind::Answer).next().expect("a 200").1.to_vec();
-        Words {
-            invite,
-            ok,
-            flow,
-            index: Index::default(),
-            rewrite: Rewrite::default(),
-            out: Vec::with_capacity(4096),
-        }
+        Words { invite, ok, flow, index: Index::default(), rewrite: Rewrite::default(), out: Vec::with_capacity(4096) }
     }
 
     fn round(&mut self, table: &mut Table) {
-        let Words {
-            invite,
-            ok,
-            flow,
-            index,
-            rewrite,
-            out,
-        } = self;
+        let Words { invite, ok, flow, index, rewrite, out } = self;
         for (name, bytes) in [("INVITE", &*invite), ("200", &*ok)] {
             let label = |what: &str| format!("{what}, {name} of {} bytes", bytes.len());
             table.time(label("parse"), REPETITIONS, || {
@@ -189,12 +175,7 @@ impl Steady {
             bytes: resident_bytes().saturating_sub(before),
             transactions: server.endpoint.occupancy().server_transactions as u64,
         };
-        Steady {
-            server,
-            calls,
-            round: 1,
-            memory,
-        }
+        Steady { server, calls, round: 1, memory }
     }
 
     fn round(&mut self, table: &mut Table) {
@@ -344,11 +325,7 @@ impl Table {
             let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
             println!("{name:44} {:9.1}   {least:9.1} … {most:9.1}", sorted[sorted.len() / 2]);
         }
-        println!(
-            "{rounds} rounds, alternating; {USERS} users, {} calls/s, {} s linger",
-            CALLS_PER_MS * 1000,
-            LINGER_MS / 1000
-        );
+        println!("{rounds} rounds, alternating; {USERS} users, {} calls/s, {} s linger", CALLS_PER_MS * 1000, LINGER_MS / 1000);
         println!(
             "memory: {:.0} bytes for each of {} transactions remembered (server and client side)",
             self.memory.per_transaction(),

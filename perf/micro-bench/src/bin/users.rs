@@ -216,10 +216,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn print(tables: &[Table], rounds: u32) {
-    println!(
-        "{:>12} {:>12} {:>14} {:>16} {:>14}",
-        "users", "lookup, ns", "one miss, ns", "with digest, ns", "bytes each"
-    );
+    println!("{:>12} {:>12} {:>14} {:>16} {:>14}", "users", "lookup, ns", "one miss, ns", "with digest, ns", "bytes each");
     for table in tables {
         println!(
             "{:>12} {:>12.1} {:>14.1} {:>16.1} {:>14.1}",

@@ -37,30 +37,15 @@ fn main() {
         ("one contact, 40 long", "long", "<sip:u@192.0.2.1;last=x>".to_owned(), 0),
         ("10 wide, 40 wide", "wide", list(&wide, 100..110), 0),
         ("10 long, 40 long", "long", list(&long, 100..110), 0),
-        (
-            "10 short of one place, 40 long",
-            "long",
-            list(&|n| format!("<sip:u@192.0.2.1;last={n}>"), 100..110),
-            0,
-        ),
+        ("10 short of one place, 40 long", "long", list(&|n| format!("<sip:u@192.0.2.1;last={n}>"), 100..110), 0),
         ("280 wide", "wide", list(&wide, 100..380), 0),
         ("5,000 short", "long", list(&short, 0..5000), 0),
-        (
-            "60 kB in one contact",
-            "long",
-            format!("<sip:u@h;x={}>", "y".repeat(60_000)),
-            0,
-        ),
+        ("60 kB in one contact", "long", format!("<sip:u@h;x={}>", "y".repeat(60_000)), 0),
     ];
-    let costs: Vec<_> = inputs
-        .iter()
-        .map(|(name, user, contacts, expires)| (*name, bench.measure(user, contacts, *expires)))
-        .collect();
+    let costs: Vec<_> =
+        inputs.iter().map(|(name, user, contacts, expires)| (*name, bench.measure(user, contacts, *expires))).collect();
     let usual = costs[0].1.ns_per_byte();
-    println!(
-        "{:<34} {:>7} {:>6} {:>9} {:>8} {:>7}",
-        "input", "bytes", "answer", "µs", "ns/byte", "times"
-    );
+    println!("{:<34} {:>7} {:>6} {:>9} {:>8} {:>7}", "input", "bytes", "answer", "µs", "ns/byte", "times");
     for (name, cost) in costs {
         println!(
             "{name:<34} {:>7} {:>6} {:>9.2} {:>8.2} {:>7.2}",
@@ -150,11 +135,7 @@ impl Bench {
             ns.push(cpu_ns() - start);
         }
         ns.sort_by(f64::total_cmp);
-        Cost {
-            bytes: messages[0].len(),
-            status,
-            ns: ns[ns.len() / 2],
-        }
+        Cost { bytes: messages[0].len(), status, ns: ns[ns.len() / 2] }
     }
 }
 

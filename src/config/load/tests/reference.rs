@@ -89,19 +89,13 @@ const WRITE: &str = "STROWGER_WRITE_REFERENCE";
 fn the_reference_is_what_the_fuzzer_knows() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/conf.dict");
     let there = std::fs::read_to_string(path).unwrap();
-    let keys = crate::config::load::known_keys()
-        .into_values()
-        .flatten()
-        .map(|key| format!("\"{key} = \""));
+    let keys = crate::config::load::known_keys().into_values().flatten().map(|key| format!("\"{key} = \""));
     let known = |key: &String| there.lines().any(|line| line == key);
     let missing: Vec<String> = keys.filter(|key| !known(key)).collect();
     if missing.is_empty() {
         return;
     }
-    assert!(
-        std::env::var_os(WRITE).is_some(),
-        "tests/fuzz/conf.dict lacks {missing:?}: run with {WRITE}=1"
-    );
+    assert!(std::env::var_os(WRITE).is_some(), "tests/fuzz/conf.dict lacks {missing:?}: run with {WRITE}=1");
     let (about, entries): (Vec<&str>, Vec<&str>) = there.lines().partition(|line| line.starts_with('#'));
     let mut lines: Vec<&str> = entries.into_iter().chain(missing.iter().map(String::as_str)).collect();
     lines.sort_unstable();

@@ -65,16 +65,12 @@ fn every_combination_is_established_and_resumed_with_a_call_for_each_flight() {
 fn the_name_that_is_asked_for_chooses_the_certificate() {
     let bench = Bench::new();
     for version in [Version::Tls12, Version::Tls13] {
-        let identity = |name: &str, kind: Kind| Identity {
-            name: name.into(),
-            pairs: vec![bench.pair(name, &Wish::new(&[name], kind))],
-        };
+        let identity =
+            |name: &str, kind: Kind| Identity { name: name.into(), pairs: vec![bench.pair(name, &Wish::new(&[name], kind))] };
         let server = bench.server(&[Kind::Ecdsa, Kind::Rsa], |settings| {
             only(version)(settings);
-            settings.certificates.identities = vec![
-                identity("one.example.com", Kind::Ecdsa),
-                identity("Two.example.com", Kind::Rsa),
-            ];
+            settings.certificates.identities =
+                vec![identity("one.example.com", Kind::Ecdsa), identity("Two.example.com", Kind::Rsa)];
         });
         for (asked, shown) in [
             ("one.example.com", "one.example.com"),
@@ -130,10 +126,7 @@ fn chains_lead_to_the_authority_whatever_their_length() {
         for cut in [Cut::Whole, Cut::OneByOne, Cut::Random(9)] {
             for padding in [0, 20_000, 60_000] {
                 let pairs = Kind::ALL.map(|kind| {
-                    let wish = Wish {
-                        padding,
-                        ..Wish::new(&[NAME], kind)
-                    };
+                    let wish = Wish { padding, ..Wish::new(&[NAME], kind) };
                     let certificate = issue(&sub, &wish);
                     let file = format!("long-{kind:?}");
                     let chain = [&certificate, &sub.certificate];

@@ -38,9 +38,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let bench = Bench {
-            folder: TempDir::new().unwrap(),
-        };
+        let bench = Bench { folder: TempDir::new().unwrap() };
         write_authorities(bench.folder.path(), "ca", &[authority()]);
         bench
     }
@@ -54,10 +52,8 @@ impl Bench {
     /// A server with these kinds of certificate, or a client that trusts it.
     fn settings(&self, kinds: &[Kind]) -> Settings {
         let mut settings = Settings::default();
-        settings.certificates.default_identity = kinds
-            .iter()
-            .map(|kind| self.pair(&format!("server-{kind:?}"), &Wish::new(&[NAME, ADDRESS], *kind)))
-            .collect();
+        settings.certificates.default_identity =
+            kinds.iter().map(|kind| self.pair(&format!("server-{kind:?}"), &Wish::new(&[NAME, ADDRESS], *kind))).collect();
         settings.rules.trusted_ca = Some(self.folder.path().join("ca.pem"));
         settings
     }
@@ -91,14 +87,7 @@ enum Cut {
 }
 
 impl Cut {
-    const ALL: [Cut; 6] = [
-        Cut::Whole,
-        Cut::OneByOne,
-        Cut::Random(1),
-        Cut::Random(2),
-        Cut::Random(3),
-        Cut::Random(4),
-    ];
+    const ALL: [Cut; 6] = [Cut::Whole, Cut::OneByOne, Cut::Random(1), Cut::Random(2), Cut::Random(3), Cut::Random(4)];
 
     fn next(&mut self, rest: usize) -> usize {
         match self {
@@ -125,13 +114,7 @@ struct End {
 
 impl End {
     fn new(tls: Tls) -> End {
-        End {
-            tls,
-            heard: Vec::new(),
-            established: 0,
-            closed: false,
-            failure: None,
-        }
+        End { tls, heard: Vec::new(), established: 0, closed: false, failure: None }
     }
 
     fn hear(&mut self, bytes: &[u8]) {

@@ -33,9 +33,7 @@ impl Kind {
         static RSA: OnceLock<PKey<Private>> = OnceLock::new();
         match self {
             Kind::Ecdsa => ECDSA.get_or_init(ecdsa_key).clone(),
-            Kind::Rsa => RSA
-                .get_or_init(|| PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap())
-                .clone(),
+            Kind::Rsa => RSA.get_or_init(|| PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()).clone(),
         }
     }
 }
@@ -58,10 +56,7 @@ impl Authority {
         builder.set_issuer_name(&subject(name)).unwrap();
         mark_authority(&mut builder);
         builder.sign(&key, MessageDigest::sha256()).unwrap();
-        Authority {
-            certificate: builder.build(),
-            key,
-        }
+        Authority { certificate: builder.build(), key }
     }
 
     /// An authority under this one.
@@ -69,10 +64,7 @@ impl Authority {
         let key = ecdsa_key();
         let mut builder = start(name, &key, 3650);
         mark_authority(&mut builder);
-        Authority {
-            certificate: self.sign(builder),
-            key,
-        }
+        Authority { certificate: self.sign(builder), key }
     }
 
     /// The same with these extensions and no others.
@@ -80,22 +72,15 @@ impl Authority {
         let key = ecdsa_key();
         let mut builder = start("under the authority", &key, 3650);
         extend(&mut builder);
-        let identifier = SubjectKeyIdentifier::new()
-            .build(&builder.x509v3_context(None, None))
-            .unwrap();
+        let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None)).unwrap();
         builder.append_extension(identifier).unwrap();
-        Authority {
-            certificate: self.sign(builder),
-            key,
-        }
+        Authority { certificate: self.sign(builder), key }
     }
 
     fn sign(&self, mut builder: X509Builder) -> X509 {
         builder.set_issuer_name(self.certificate.subject_name()).unwrap();
-        let identifier = AuthorityKeyIdentifier::new()
-            .keyid(true)
-            .build(&builder.x509v3_context(Some(&self.certificate), None))
-            .unwrap();
+        let identifier =
+            AuthorityKeyIdentifier::new().keyid(true).build(&builder.x509v3_context(Some(&self.certificate), None)).unwrap();
         builder.append_extension(identifier).unwrap();
         builder.sign(&self.key, MessageDigest::sha256()).unwrap();
         builder.build()
@@ -116,10 +101,7 @@ fn start(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
     builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
     builder.set_subject_name(&subject(name)).unwrap();
     builder.set_pubkey(key).unwrap();
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs() as i64;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
     let end = now + days * 86_400;
     let begin = end.min(now) - 86_400;
     builder.set_not_before(&Asn1Time::from_unix(begin).unwrap()).unwrap();
@@ -132,9 +114,7 @@ fn mark_authority(builder: &mut X509Builder) {
     builder.append_extension(basic).unwrap();
     let usage = KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap();
     builder.append_extension(usage).unwrap();
-    let identifier = SubjectKeyIdentifier::new()
-        .build(&builder.x509v3_context(None, None))
-        .unwrap();
+    let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None)).unwrap();
     builder.append_extension(identifier).unwrap();
 }
 
@@ -152,14 +132,7 @@ pub struct Wish<'a> {
 
 impl<'a> Wish<'a> {
     pub fn new(names: &'a [&'a str], kind: Kind) -> Wish<'a> {
-        Wish {
-            common_name: "strowger test",
-            names,
-            kind,
-            days: 365,
-            purposes: &["serverAuth", "clientAuth"],
-            padding: 0,
-        }
+        Wish { common_name: "strowger test", names, kind, days: 365, purposes: &["serverAuth", "clientAuth"], padding: 0 }
     }
 }
 
@@ -189,9 +162,7 @@ pub fn issue(authority: &Authority, wish: &Wish) -> X509 {
         for number in 0..wish.padding / 64 {
             alternative.dns(&format!("{number:0>59}.test"));
         }
-        let extension = alternative
-            .build(&builder.x509v3_context(Some(&authority.certificate), None))
-            .unwrap();
+        let extension = alternative.build(&builder.x509v3_context(Some(&authority.certificate), None)).unwrap();
         builder.append_extension(extension).unwrap();
     }
     authority.sign(builder)
@@ -199,10 +170,7 @@ pub fn issue(authority: &Authority, wish: &Wish) -> X509 {
 
 /// Writes a certificate with its chain, and its key.
 pub fn write(folder: &Path, name: &str, kind: Kind, chain: &[&X509]) -> Pair {
-    let pair = Pair {
-        certificate: folder.join(format!("{name}.pem")),
-        private_key: folder.join(format!("{name}.key")),
-    };
+    let pair = Pair { certificate: folder.join(format!("{name}.pem")), private_key: folder.join(format!("{name}.key")) };
     let mut text = Vec::new();
     for certificate in chain {
         text.extend(certificate.to_pem().unwrap());

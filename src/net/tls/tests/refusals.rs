@@ -82,10 +82,7 @@ fn a_server_that_does_not_prove_its_name_is_refused() {
     ];
     for (number, (names, common_name, asked, is_proved)) in cases.iter().enumerate() {
         for version in [Version::Tls12, Version::Tls13] {
-            let wish = Wish {
-                common_name,
-                ..Wish::new(names, Kind::Ecdsa)
-            };
+            let wish = Wish { common_name, ..Wish::new(names, Kind::Ecdsa) };
             let pair = bench.pair(&format!("case-{number}"), &wish);
             let server = bench.server(&[], |settings| {
                 only(version)(settings);
@@ -108,10 +105,7 @@ fn a_server_that_does_not_prove_its_name_is_refused() {
                 assert_eq!(server, "peer sent alert: bad certificate", "{what}");
                 let start = "we refused: certificate verify failed: the certificate ";
                 assert!(reason.starts_with(start), "{what}: {reason}");
-                assert!(
-                    reason.ends_with(&format!(", not {}", asked.to_ascii_lowercase())),
-                    "{what}: {reason}"
-                );
+                assert!(reason.ends_with(&format!(", not {}", asked.to_ascii_lowercase())), "{what}: {reason}");
                 assert!(!line.client.tls.is_established());
                 assert!(line.client.tls.peer_names().is_empty());
                 assert_eq!(client.client_sessions(), 0, "{what}");
@@ -136,10 +130,7 @@ fn names_that_cannot_be_are_an_error_and_no_panic() {
 fn an_expired_certificate_is_refused() {
     let bench = Bench::new();
     for_each_version(|version, cut| {
-        let wish = Wish {
-            days: -1,
-            ..Wish::new(&[NAME], Kind::Rsa)
-        };
+        let wish = Wish { days: -1, ..Wish::new(&[NAME], Kind::Rsa) };
         let pair = bench.pair("expired", &wish);
         let server = bench.server(&[], |settings| {
             only(version)(settings);
@@ -188,10 +179,7 @@ fn clients_prove_themselves_as_the_settings_want() {
         for verify in [VerifyClient::Optional, VerifyClient::Required] {
             let line = shake(verify, bad());
             let (server, client) = reasons(&line);
-            assert!(
-                server.starts_with("we refused: certificate verify failed: unable to get"),
-                "{server}"
-            );
+            assert!(server.starts_with("we refused: certificate verify failed: unable to get"), "{server}");
             assert_eq!(client, "peer sent alert: unknown ca");
             // A client of TLS 1.3 is done before it is judged.
             let in_handshake = line.client.failure.unwrap().in_handshake;
@@ -268,10 +256,7 @@ fn old_suites_are_for_a_build_that_measures_them() {
         let error = load(list).err().unwrap();
         assert!(error.ends_with(": unsafe"), "{error}");
     }
-    assert_eq!(
-        load("AES128-SHA:AES128-SHY").err().unwrap(),
-        "ciphers: AES128-SHY: no such suite"
-    );
+    assert_eq!(load("AES128-SHA:AES128-SHY").err().unwrap(), "ciphers: AES128-SHY: no such suite");
     for list in ["DES-CBC3-SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA"] {
         match load(list) {
             Ok(contexts) if cfg!(feature = "old-suites") => {
@@ -400,10 +385,7 @@ fn settings_are_taken_whole_or_not_at_all() {
         let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1);
         let key = openssl::ec::EcKey::generate(&group.unwrap()).unwrap();
         let cipher = openssl::symm::Cipher::aes_128_cbc();
-        let text = openssl::pkey::PKey::from_ec_key(key)
-            .unwrap()
-            .private_key_to_pem_pkcs8_passphrase(cipher, b"secret")
-            .unwrap();
+        let text = openssl::pkey::PKey::from_ec_key(key).unwrap().private_key_to_pem_pkcs8_passphrase(cipher, b"secret").unwrap();
         write_file("locked.key", &text)
     };
     let check = |change: &dyn Fn(&mut Settings), file: Option<&Path>, reason: &str| {
@@ -419,31 +401,15 @@ fn settings_are_taken_whole_or_not_at_all() {
         Some(absent),
         "No such file or directory",
     );
-    check(
-        &|settings| settings.rules.trusted_ca = Some(absent.into()),
-        Some(absent),
-        "No such file or directory",
-    );
-    check(
-        &|settings| settings.certificates.default_identity[0].certificate = empty.clone(),
-        Some(&empty),
-        "no certificate in it",
-    );
-    check(
-        &|settings| settings.rules.trusted_ca = Some(torn.clone()),
-        Some(&torn),
-        "not certificates in PEM",
-    );
+    check(&|settings| settings.rules.trusted_ca = Some(absent.into()), Some(absent), "No such file or directory");
+    check(&|settings| settings.certificates.default_identity[0].certificate = empty.clone(), Some(&empty), "no certificate in it");
+    check(&|settings| settings.rules.trusted_ca = Some(torn.clone()), Some(&torn), "not certificates in PEM");
     check(
         &|settings| settings.certificates.default_identity[0].private_key = torn.clone(),
         Some(&torn),
         "not a private key in PEM",
     );
-    check(
-        &|settings| settings.certificates.default_identity[0].private_key = locked.clone(),
-        Some(&locked),
-        "encrypted",
-    );
+    check(&|settings| settings.certificates.default_identity[0].private_key = locked.clone(), Some(&locked), "encrypted");
     let other_key = good.certificates.default_identity[1].private_key.clone();
     check(
         &|settings| settings.certificates.default_identity[0].private_key = other_key.clone(),
@@ -474,15 +440,8 @@ fn settings_are_taken_whole_or_not_at_all() {
         None,
         "min_version is above max_version",
     );
-    check(
-        &|settings| settings.rules.ciphersuites = "TLS_NONE".into(),
-        None,
-        "ciphersuites",
-    );
-    let twice = Identity {
-        name: "a.example".into(),
-        pairs: vec![good.certificates.default_identity[0].clone()],
-    };
+    check(&|settings| settings.rules.ciphersuites = "TLS_NONE".into(), None, "ciphersuites");
+    let twice = Identity { name: "a.example".into(), pairs: vec![good.certificates.default_identity[0].clone()] };
     check(
         &|settings| settings.certificates.identities = vec![twice.clone(), twice.clone()],
         None,

@@ -102,11 +102,7 @@ fn sessions_are_kept_for_each_name_address_and_port() {
     let other_port = "127.0.0.1:5062".parse().unwrap();
     let mut tls = client.connect(other_port, NAME).unwrap();
     tls.start().unwrap();
-    let mut line = Line {
-        server: End::new(server.accept(client_address()).unwrap()),
-        client: End::new(tls),
-        cut: Cut::Whole,
-    };
+    let mut line = Line { server: End::new(server.accept(client_address()).unwrap()), client: End::new(tls), cut: Cut::Whole };
     line.run();
     line.assert_open();
     assert!(!line.client.tls.is_resumed());
@@ -133,11 +129,8 @@ fn a_client_without_tickets_resumes_from_the_servers_memory() {
             assert!(crate::net::sys::ssl::offer_session(&mut ssl, &session, &context));
         }
         let tls = Tls::new(ssl, server_address(), super::super::Side::Client, false, None);
-        let mut line = Line {
-            server: End::new(server.accept(client_address()).unwrap()),
-            client: End::new(tls.unwrap()),
-            cut: Cut::Whole,
-        };
+        let mut line =
+            Line { server: End::new(server.accept(client_address()).unwrap()), client: End::new(tls.unwrap()), cut: Cut::Whole };
         line.client.tls.start().unwrap();
         line.run();
         line.assert_open();
@@ -218,10 +211,8 @@ fn sessions_end_with_the_identity_and_the_checks_they_were_made_under() {
                 settings.certificates.default_identity = vec![renewed];
             },
             &|settings| {
-                settings.certificates.identities = vec![Identity {
-                    name: "x.test".into(),
-                    pairs: settings.certificates.default_identity.clone(),
-                }];
+                settings.certificates.identities =
+                    vec![Identity { name: "x.test".into(), pairs: settings.certificates.default_identity.clone() }];
             },
         ];
         for (number, change) in changes.iter().enumerate() {
@@ -260,10 +251,7 @@ fn a_session_of_one_name_is_not_resumed_under_another() {
         let server = bench.server(&[Kind::Ecdsa], |settings| {
             only(version)(settings);
             settings.certificates.identities = ["a.example.com", "b.example.com"]
-                .map(|name| Identity {
-                    name: name.into(),
-                    pairs: vec![bench.pair(&format!("of-{name}"), &both)],
-                })
+                .map(|name| Identity { name: name.into(), pairs: vec![bench.pair(&format!("of-{name}"), &both)] })
                 .into();
         });
         let client = bench.client(|_| {});
@@ -310,10 +298,7 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
     let settings = {
         let mut settings = bench.settings(&[Kind::Ecdsa, Kind::Rsa]);
         settings.certificates.identities = (0..4)
-            .map(|number| Identity {
-                name: format!("{number}.example.com"),
-                pairs: settings.certificates.default_identity.clone(),
-            })
+            .map(|number| Identity { name: format!("{number}.example.com"), pairs: settings.certificates.default_identity.clone() })
             .collect();
         settings.rules.verify_client = VerifyClient::Optional;
         settings

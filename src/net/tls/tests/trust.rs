@@ -27,11 +27,7 @@ fn a_clients_names_are_those_of_its_certificate_in_resumed_sessions_too() {
     let cases: &[(&[&str], &str, &[&str])] = &[
         (&["sip:alice@example.test"], "x", &["sip:alice@example.test"]),
         (&["SIPS:Alice@Example.Test"], "x", &["SIPS:Alice@Example.Test"]),
-        (
-            &["sip:example.test", "sip:a@b.test"],
-            "x",
-            &["sip:example.test", "sip:a@b.test"],
-        ),
+        (&["sip:example.test", "sip:a@b.test"], "x", &["sip:example.test", "sip:a@b.test"]),
         (&["example.test", "phone.test"], "x", &["example.test", "phone.test"]),
         // Who is one user is not its whole domain besides.
         (&["sip:alice@example.test", "example.test"], "x", &["sip:alice@example.test"]),
@@ -42,10 +38,7 @@ fn a_clients_names_are_those_of_its_certificate_in_resumed_sessions_too() {
     ];
     for version in VERSIONS {
         for (wanted, common_name, proved) in cases {
-            let wish = Wish {
-                common_name,
-                ..Wish::new(wanted, Kind::Ecdsa)
-            };
+            let wish = Wish { common_name, ..Wish::new(wanted, Kind::Ecdsa) };
             let (server, client) = named(&bench, version, &wish);
             for turn in 0..3 {
                 let mut line = Line::new(&server, &client, NAME, Cut::Whole);
@@ -81,10 +74,7 @@ fn who_shows_none_and_who_is_not_asked_is_nobody() {
 
 /// What comes of a client that shows this certificate to a server that accepts these purposes.
 fn shake(bench: &Bench, version: Version, shown: &[&str], accepted: &[Purpose]) -> Line {
-    let wish = Wish {
-        purposes: shown,
-        ..Wish::new(&["client.test"], Kind::Ecdsa)
-    };
+    let wish = Wish { purposes: shown, ..Wish::new(&["client.test"], Kind::Ecdsa) };
     let pair = bench.pair("purposes", &wish);
     let server = bench.server(&[Kind::Ecdsa], |settings| {
         only(version)(settings);
@@ -144,13 +134,7 @@ fn an_authority_that_issues_for_servers_only_makes_no_clients() {
         let usage = ExtendedKeyUsage::new().server_auth().build().unwrap();
         builder.append_extension(usage).unwrap();
     });
-    let leaf = issue(
-        &under,
-        &Wish {
-            purposes: &["clientAuth"],
-            ..Wish::new(&["client.test"], Kind::Ecdsa)
-        },
-    );
+    let leaf = issue(&under, &Wish { purposes: &["clientAuth"], ..Wish::new(&["client.test"], Kind::Ecdsa) });
     let chain = [&leaf, &under.certificate];
     let pair = write(bench.folder.path(), "under", Kind::Ecdsa, &chain);
     for (accepted, is_good) in [
@@ -176,10 +160,7 @@ fn a_session_made_under_other_purposes_is_not_resumed() {
     let mut settings = bench.settings(&[Kind::Ecdsa]);
     settings.rules.verify_client = VerifyClient::Required;
     settings.rules.client_purposes = vec![Purpose::Any];
-    let wish = Wish {
-        purposes: &["serverAuth"],
-        ..Wish::new(&["client.test"], Kind::Ecdsa)
-    };
+    let wish = Wish { purposes: &["serverAuth"], ..Wish::new(&["client.test"], Kind::Ecdsa) };
     let pair = bench.pair("server-only", &wish);
     let client = bench.client(|settings| settings.certificates.client_identity = vec![pair]);
     let before = Contexts::load(&settings, None).unwrap();
@@ -195,10 +176,7 @@ fn a_session_made_under_other_purposes_is_not_resumed() {
 #[test]
 fn a_server_must_be_made_for_a_server_whatever_is_accepted_of_clients() {
     let bench = Bench::new();
-    let wish = Wish {
-        purposes: &["clientAuth"],
-        ..Wish::new(&[NAME], Kind::Ecdsa)
-    };
+    let wish = Wish { purposes: &["clientAuth"], ..Wish::new(&[NAME], Kind::Ecdsa) };
     let pair = bench.pair("no-server", &wish);
     let server = bench.server(&[], |settings| settings.certificates.default_identity = vec![pair]);
     let client = bench.client(|settings| settings.rules.client_purposes = vec![Purpose::Any]);
@@ -211,11 +189,9 @@ fn a_server_must_be_made_for_a_server_whatever_is_accepted_of_clients() {
 fn a_client_can_be_told_to_show_nothing() {
     let bench = Bench::new();
     for version in VERSIONS {
-        for (shows, verify, is_good) in [
-            (true, VerifyClient::Required, true),
-            (false, VerifyClient::Optional, true),
-            (false, VerifyClient::Required, false),
-        ] {
+        for (shows, verify, is_good) in
+            [(true, VerifyClient::Required, true), (false, VerifyClient::Optional, true), (false, VerifyClient::Required, false)]
+        {
             let server = bench.server(&[Kind::Ecdsa], |settings| {
                 only(version)(settings);
                 settings.rules.verify_client = verify;
@@ -345,10 +321,7 @@ fn a_group_that_the_library_does_not_have_is_an_error_where_it_was_asked_for() {
     groups(&["X25519", "X25519MLKEM1"])(&mut settings);
     let error = Contexts::load(&settings, None).err().expect("an error");
     let text = error.to_string();
-    assert!(
-        text.starts_with("groups: X25519MLKEM1: ") && text.ends_with(" does not have it"),
-        "{text}"
-    );
+    assert!(text.starts_with("groups: X25519MLKEM1: ") && text.ends_with(" does not have it"), "{text}");
     assert!(text.contains("SSL") || text.contains("AWS-LC"), "{text}");
     // The default is for every library.
     let settings = bench.settings(&[Kind::Ecdsa]);

@@ -11,11 +11,7 @@ impl Transactions {
         self.clients.check();
         self.wheel.check();
         self.pool.check();
-        assert_eq!(
-            self.wheel.added(),
-            self.servers.len() + self.clients.len(),
-            "timers and transactions"
-        );
+        assert_eq!(self.wheel.added(), self.servers.len() + self.clients.len(), "timers and transactions");
         for (id, server) in self.servers.iter() {
             assert_eq!(self.find_server(server.key), Some(id), "server transaction {id:?}");
         }

@@ -155,9 +155,7 @@ impl Transactions {
 
     /// True when a provisional response has come and no final one: a CANCEL may be sent (§9.1).
     pub fn is_proceeding(&self, id: Id) -> bool {
-        self.clients
-            .get(id)
-            .is_some_and(|client| client.state == ClientState::Invite(invite_client::State::Proceeding))
+        self.clients.get(id).is_some_and(|client| client.state == ClientState::Invite(invite_client::State::Proceeding))
     }
 
     /// A response for this transaction. True: it is the transaction user's.
@@ -242,9 +240,7 @@ impl Transactions {
                     if let Some(response) = message {
                         let (pool, index) = (&self.pool, &mut self.index);
                         let request = pool.get(&client.sent);
-                        let span = outbox.send(client.flow, |out| {
-                            ack::write_ack(request, response, index, out);
-                        });
+                        let span = outbox.send(client.flow, |out| ack::write_ack(request, response, index, out));
                         self.pool.release(&mut client.sent);
                         client.sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
                     }
@@ -262,8 +258,7 @@ impl Transactions {
         }
         let heard = client.listed && !client.state.is_unanswered();
         if over {
-            let client = self.remove_client(id);
-            let notice = client.map(|client| match done.failed {
+            let notice = self.remove_client(id).map(|client| match done.failed {
                 true => Notice::ClientFailure(client),
                 false => Notice::ClientTimeout(client),
             });

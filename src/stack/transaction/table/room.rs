@@ -18,9 +18,7 @@ impl Transactions {
         let free = self.limit - self.servers.len();
         let free_bytes = self.limit_bytes.saturating_sub(self.pool.held_bytes());
         if !self.shares.admits(holders.source, free, self.limit)
-            || !self
-                .bytes
-                .admits(holders.source, free_bytes / PIECE, self.limit_bytes / PIECE)
+            || !self.bytes.admits(holders.source, free_bytes / PIECE, self.limit_bytes / PIECE)
         {
             return Some(Limit::TransactionsOfSource);
         }

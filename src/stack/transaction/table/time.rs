@@ -12,11 +12,8 @@ impl Transactions {
         while let Some(token) = self.wheel.poll(now) {
             self.foresee_due();
             let slot = token & !CLIENT_TOKEN;
-            let notice = if token & CLIENT_TOKEN != 0 {
-                self.client_timer(now, slot, outbox)
-            } else {
-                self.server_timer(now, slot, outbox)
-            };
+            let notice =
+                if token & CLIENT_TOKEN != 0 { self.client_timer(now, slot, outbox) } else { self.server_timer(now, slot, outbox) };
             if notice.is_some() {
                 return notice;
             }

@@ -172,18 +172,12 @@ impl Hop {
     /// True if somebody hostile wrote it: a response is told by its branch, the rest is passed on as it is, and a
     /// stateless proxy goes by the Via below its own, whatever was made of that.
     pub(super) fn is_foreign(&self, to: SocketAddr, message: &Reading) -> bool {
-        self.foreign_responses
-            .iter()
-            .any(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to))
+        self.foreign_responses.iter().any(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to))
     }
 
     /// A final that somebody hostile wrote, so that it cannot be told by its key, has ended its branch's transaction.
     fn end_by_foreign(&mut self, now: Instant, message: &Reading) {
-        let came = self
-            .foreign_responses
-            .iter()
-            .find(|came| compare::is_copy(came, message))
-            .map_or(0, |came| came.branch);
+        let came = self.foreign_responses.iter().find(|came| compare::is_copy(came, message)).map_or(0, |came| came.branch);
         if let Some(branch) = self.by_branch_alone.get(&came) {
             let tx = &mut self.transactions[self.branches[*branch].tx];
             tx.reopen = true;
@@ -239,9 +233,7 @@ impl Hop {
         if class == Class::Ack {
             return Err((Rule::NoAnswerToAck, message.title()));
         }
-        let source = self
-            .generations(Some(newest))
-            .find_map(|tx| self.copied_from(tx, message).map(|intent| (tx, intent)));
+        let source = self.generations(Some(newest)).find_map(|tx| self.copied_from(tx, message).map(|intent| (tx, intent)));
         if let Some((tx, intent)) = source {
             let first = self.copied(now, tx, message)?;
             return Ok(Some((tx, first, intent)));
@@ -269,10 +261,7 @@ impl Hop {
         if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
             return Ok(());
         }
-        Err((
-            Rule::Misdirected,
-            format!("{} went to {to}, the request came from {:?}", message.title(), tx.sources),
-        ))
+        Err((Rule::Misdirected, format!("{} went to {to}, the request came from {:?}", message.title(), tx.sources)))
     }
 
     /// The intent of the response that left as `message`, less the top Via.
@@ -294,10 +283,8 @@ impl Hop {
     fn handed_over(&mut self, number: usize, message: &Reading) {
         let values = message.values(Field::RecordRoute);
         let branches = &self.transactions[number].branches;
-        let came = branches
-            .iter()
-            .flat_map(|branch| &self.branches[*branch].responses)
-            .find(|(came, _)| compare::is_copy(came, message));
+        let came =
+            branches.iter().flat_map(|branch| &self.branches[*branch].responses).find(|(came, _)| compare::is_copy(came, message));
         let Some((came, _)) = came else {
             return;
         };
@@ -316,11 +303,7 @@ impl Hop {
         self.handed_over(number, message);
         let tx = &mut self.transactions[number];
         tx.answered = true;
-        if let Some(at) = tx
-            .owed
-            .iter()
-            .position(|(came, trunk, _)| (*came, *trunk) == (status, message.trunk))
-        {
+        if let Some(at) = tx.owed.iter().position(|(came, trunk, _)| (*came, *trunk) == (status, message.trunk)) {
             tx.owed.remove(at);
         }
         if stateless {
@@ -485,18 +468,11 @@ impl Hop {
         for request in std::iter::once(&tx.request).chain(&tx.variants) {
             last = Ok(());
             if request.vias.len() != message.vias.len() {
-                last = Err((
-                    Rule::ViaStack,
-                    format!("{} Via came, {} went back", request.vias.len(), message.vias.len()),
-                ));
+                last = Err((Rule::ViaStack, format!("{} Via came, {} went back", request.vias.len(), message.vias.len())));
                 continue;
             }
-            let sources: Vec<SocketAddr> = tx
-                .sources
-                .iter()
-                .chain(self.askers.get(&message.branch).into_iter().flatten())
-                .copied()
-                .collect();
+            let sources: Vec<SocketAddr> =
+                tx.sources.iter().chain(self.askers.get(&message.branch).into_iter().flatten()).copied().collect();
             last = last.and(compare::received(request.via(0), message.via(0), &sources));
             let vias = (1..request.vias.len()).all(|n| request.via(n) == message.via(n));
             if !compare::same_via(request.via(0), message.via(0)) || !vias {
@@ -584,10 +560,9 @@ impl Hop {
         let is_waited_for = |branch: usize| self.is_pending(branch, now) && !self.is_silent(branch, now);
         let waiting = tx.branches.iter().find(|branch| is_waited_for(**branch));
         match waiting {
-            Some(branch) => Err((
-                Rule::BestResponse,
-                format!("{status} went back while {} may still answer", self.branches[*branch].to),
-            )),
+            Some(branch) => {
+                Err((Rule::BestResponse, format!("{status} went back while {} may still answer", self.branches[*branch].to)))
+            }
             None => Ok(()),
         }
     }

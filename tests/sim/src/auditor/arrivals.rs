@@ -77,8 +77,7 @@ impl Auditor {
         let stateful = !hop.is_stateless();
         if stateful && matches!(tx.class, Class::Invite | Class::Other(_)) {
             let patience_ms = hop.settings.next_hop.patience + hop.slack_ms();
-            self.debts
-                .push(now.after_ms(patience_ms), server, Debt::NextTarget { tx: number });
+            self.debts.push(now.after_ms(patience_ms), server, Debt::NextTarget { tx: number });
         }
         match tx.class {
             Class::Ack => {
@@ -215,12 +214,7 @@ impl Auditor {
         let hop = &mut self.hops[came.server];
         let tx = hop.branches[came.branch].tx;
         hop.transactions[tx].owed.push((came.status, came.trunk, came.now));
-        let debt = Debt::Copy {
-            tx,
-            response: (came.status, came.trunk),
-            since: came.now,
-            final_one,
-        };
+        let debt = Debt::Copy { tx, response: (came.status, came.trunk), since: came.now, final_one };
         self.debts.push(came.now.after_ms(hop.soon_ms), came.server, debt);
     }
 
@@ -230,18 +224,13 @@ impl Auditor {
         let linger = hop.settings.timers.linger;
         let branch = &mut hop.branches[came.branch];
         branch.refusals += 1;
-        let recent = branch
-            .outcome
-            .is_some_and(|(_, at)| came.now.ms_since(at) + linger.min(100) < linger);
+        let recent = branch.outcome.is_some_and(|(_, at)| came.now.ms_since(at) + linger.min(100) < linger);
         let knows = match first {
             true => came.alive,
             false => recent && !branch.tainted && !branch.lost,
         };
         let is_refused = branch.outcome.is_some_and(|(status, _)| status >= 300);
-        let debt = Debt::OwnAck {
-            branch: came.branch,
-            count: branch.acks + 1,
-        };
+        let debt = Debt::OwnAck { branch: came.branch, count: branch.acks + 1 };
         if knows && is_refused && !hop.is_stateless() {
             self.debts.push(came.now.after_ms(hop.soon_ms), came.server, debt);
         }
@@ -273,9 +262,7 @@ impl Auditor {
 impl Hop {
     /// A request whose key is known: a copy, or other bytes that pass for one. True if it may begin anew.
     fn take_copy(&mut self, known: usize, from: SocketAddr, message: &Rc<Reading>, intent: Intent, now: Instant) -> bool {
-        let gone = self
-            .generations(Some(known))
-            .any(|tx| self.may_be_gone(&self.transactions[tx], now));
+        let gone = self.generations(Some(known)).any(|tx| self.may_be_gone(&self.transactions[tx], now));
         let tx = &mut self.transactions[known];
         tx.mangled |= intent == Intent::Mangled;
         if !tx.sources.contains(&from) {
@@ -301,8 +288,6 @@ impl Hop {
     fn branch_answered_by(&self, message: &Reading) -> Option<usize> {
         let class = Class::of(message.method());
         let newest = self.by_branch.get(&class.with(message.branch)).copied();
-        std::iter::successors(newest, |b| self.branches[*b].older)
-            .find(|b| self.branches[*b].request.key == message.key)
-            .or(newest)
+        std::iter::successors(newest, |b| self.branches[*b].older).find(|b| self.branches[*b].request.key == message.key).or(newest)
     }
 }

@@ -54,12 +54,7 @@ impl Auditor {
             }
             Debt::Settled { tx } => hop.outcome_missing(tx, at),
             Debt::NextTarget { tx } => hop.next_target_missing(tx),
-            Debt::Copy {
-                tx,
-                response,
-                since,
-                final_one,
-            } => hop.copy_missing(tx, response, since, final_one),
+            Debt::Copy { tx, response, since, final_one } => hop.copy_missing(tx, response, since, final_one),
             Debt::AckOn { tx } => hop.ack_not_passed_on(tx),
             Debt::OwnAck { branch, count } => hop.own_ack_missing(branch, count),
             Debt::Cancel { branch } => hop.cancel_missing(branch),
@@ -238,10 +233,7 @@ impl Hop {
             if conf.proxy.fork == Fork::Sequential && Some(contact.q) != best {
                 continue;
             }
-            let tried = t
-                .branches
-                .iter()
-                .any(|b| same_uri(self.branches[*b].request.uri(), &contact.uri));
+            let tried = t.branches.iter().any(|b| same_uri(self.branches[*b].request.uri(), &contact.uri));
             // A place that has never shown that it hears the server may be left out.
             let may_be_left_out = conf.limits.answer_factor != 0
                 && strowger::sip::Uri::parse(&contact.uri)

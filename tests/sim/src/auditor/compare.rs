@@ -69,10 +69,7 @@ fn taken_away(came: &Reading, left: &Reading, may_go: impl Fn(&Line) -> bool, ma
     }
     match leaves.find(|line| !may_come(line)) {
         None => Ok(()),
-        Some(line) => Err((
-            Rule::BitForBit,
-            format!("{:?} left and had not come", text(left.get(&line.whole))),
-        )),
+        Some(line) => Err((Rule::BitForBit, format!("{:?} left and had not come", text(left.get(&line.whole))))),
     }
 }
 
@@ -229,14 +226,7 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     let path = routes.ends_with(&beyond) && hop.has_path(left.uri(), &routes[..added]);
     let strict = strictly(&beyond, came, left, &routes) || from_strict_router(hop, &beyond, came, left, &routes);
     if routes != beyond && !path && !strict {
-        return Err((
-            Rule::Route,
-            format!(
-                "{} values should remain, {} left",
-                beyond.len(),
-                left.values(Field::Route).len()
-            ),
-        ));
+        return Err((Rule::Route, format!("{} values should remain, {} left", beyond.len(), left.values(Field::Route).len())));
     }
     Ok(())
 }
@@ -253,9 +243,7 @@ fn strictly(beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) 
 /// True if a strict router has made us the Request-URI, and the last Route value has become it again (§16.4).
 fn from_strict_router(hop: &Hop, beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) -> bool {
     let own = Address::of(came.uri()).is_some_and(|a| hop.is_own(a.host, a.port));
-    beyond
-        .split_last()
-        .is_some_and(|(last, before)| own && *routes == *before && left.uri() == address_spec(last))
+    beyond.split_last().is_some_and(|(last, before)| own && *routes == *before && left.uri() == address_spec(last))
 }
 
 /// The first header line, or the body, that is not as it was.
@@ -282,11 +270,7 @@ pub fn difference(came: &Reading, left: &Reading) -> String {
     if a.len() != b.len() {
         return format!("{} lines came, {} left", a.len(), b.len());
     }
-    format!(
-        "a body of {} bytes came, of {} left, or they differ",
-        came.body().len(),
-        left.body().len()
-    )
+    format!("a body of {} bytes came, of {} left, or they differ", came.body().len(), left.body().len())
 }
 
 /// True if `left` is `came` without its top Via.

@@ -84,12 +84,7 @@ pub struct Debts {
 impl Debts {
     pub fn push(&mut self, at: Instant, server: usize, debt: Debt) {
         self.order += 1;
-        self.heap.push(Entry {
-            at: at.as_ms(),
-            order: self.order,
-            server,
-            debt,
-        });
+        self.heap.push(Entry { at: at.as_ms(), order: self.order, server, debt });
     }
 
     /// The next one that was due before `now`.

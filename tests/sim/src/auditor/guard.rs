@@ -74,12 +74,7 @@ impl Guard {
 
     /// True for a user of this server, whatever port, transport or dot is written behind the domain.
     pub fn is_ours(&self, name: &Name) -> bool {
-        let address = Address {
-            user: b"",
-            host: &name.host,
-            port: None,
-            params: b"",
-        };
+        let address = Address { user: b"", host: &name.host, port: None, params: b"" };
         match address.ip() {
             Some(ip) => self.ips.contains(&ip),
             None => self.domains.contains(&name.host),
@@ -92,10 +87,7 @@ impl Guard {
             return false;
         };
         match self.realm.is_empty() {
-            true => self.is_ours(&Name {
-                user: Vec::new(),
-                host: without_dot(realm).to_ascii_lowercase(),
-            }),
+            true => self.is_ours(&Name { user: Vec::new(), host: without_dot(realm).to_ascii_lowercase() }),
             false => self.realm.eq_ignore_ascii_case(realm),
         }
     }
@@ -303,10 +295,7 @@ impl Guard {
     fn bears_another_name(&self, message: &Reading, name: &Name) -> bool {
         let calls = self.calls.get(&digest(message.call_id()));
         let other = message.tag(Field::To);
-        calls
-            .into_iter()
-            .flatten()
-            .any(|parties| Some(&parties.tag[..]) == other && parties.named == *name && parties.to != *name)
+        calls.into_iter().flatten().any(|parties| Some(&parties.tag[..]) == other && parties.named == *name && parties.to != *name)
     }
 
     /// True if the one who sends belongs to a dialog that this server let begin.

@@ -261,12 +261,7 @@ impl Hop {
     /// True if a URI's host and port name this server.
     pub(super) fn is_own(&self, host: &[u8], port: Option<u16>) -> bool {
         let host = without_dot(host);
-        let address = Address {
-            user: b"",
-            host,
-            port,
-            params: b"",
-        };
+        let address = Address { user: b"", host, port, params: b"" };
         match address.socket() {
             Some(socket) => self.addresses.contains(&socket),
             None => self.settings.domains.iter().any(|d| d.eq_ignore_ascii_case(host)),
@@ -442,10 +437,7 @@ impl Hop {
 
     /// True if a request belongs to a dialog that was recorded through this server: its first Route is one we gave out.
     pub(super) fn is_inside(&self, message: &Reading) -> bool {
-        message
-            .values(Field::Route)
-            .first()
-            .is_some_and(|route| self.issued.contains(&digest(address_spec(route))))
+        message.values(Field::Route).first().is_some_and(|route| self.issued.contains(&digest(address_spec(route))))
     }
 
     /// True if some binding of this contact has that Path.

@@ -26,10 +26,8 @@ impl Hop {
             return Ok(());
         }
         let arrived = all.iter().map(|tx| tx.arrived).min().unwrap_or_default();
-        let copies = all
-            .iter()
-            .flat_map(|tx| std::iter::once(&tx.request).chain(&tx.variants))
-            .filter(|came| came.core == message.core);
+        let copies =
+            all.iter().flat_map(|tx| std::iter::once(&tx.request).chain(&tx.variants)).filter(|came| came.core == message.core);
         let (there, elsewhere): (Vec<_>, Vec<_>) = copies.partition(|came| self.is_expected(came, arrived, to, message));
         let copies = match there.is_empty() {
             true => elsewhere,
@@ -51,9 +49,7 @@ impl Hop {
             return Ok(());
         }
         let below = (1..came.vias.len()).filter_map(|n| param(came.via(n), b"branch"));
-        let ours: Vec<usize> = below
-            .filter_map(|branch| self.by_branch_alone.get(&digest(branch)).copied())
-            .collect();
+        let ours: Vec<usize> = below.filter_map(|branch| self.by_branch_alone.get(&digest(branch)).copied()).collect();
         // What has passed here has proved itself then.
         let same = |branch: &usize| {
             let branch = &self.branches[*branch];

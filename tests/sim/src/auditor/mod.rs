@@ -37,21 +37,12 @@ pub struct Auditor {
 impl Auditor {
     pub fn new(scenario: &Scenario) -> Auditor {
         let hops = scenario.servers.iter().map(|plan| Hop::new(plan, &scenario.zone)).collect();
-        Auditor {
-            hops,
-            debts: Debts::default(),
-            violation: None,
-        }
+        Auditor { hops, debts: Debts::default(), violation: None }
     }
 
     pub fn complain(&mut self, rule: Rule, server: usize, detail: String, about: Option<&Reading>) {
         if self.violation.is_none() && !rule.is_awaited() {
-            self.violation = Some(Violation {
-                rule,
-                server,
-                detail,
-                call_id: about.map_or(Vec::new(), |m| m.call_id().to_vec()),
-            });
+            self.violation = Some(Violation { rule, server, detail, call_id: about.map_or(Vec::new(), |m| m.call_id().to_vec()) });
         }
     }
 
@@ -145,12 +136,7 @@ impl Auditor {
         let hop = &self.hops[server];
         let told = hop.is_stateless() && status > 0 && hop.is_foreign(to, message);
         if is_stranger(to) && !told {
-            self.complain(
-                Rule::NoStranger,
-                server,
-                format!("{} went to {to}", message.title()),
-                Some(message),
-            );
+            self.complain(Rule::NoStranger, server, format!("{} went to {to}", message.title()), Some(message));
             return Intent::Hostile;
         }
         if message.is_broken() {

@@ -20,11 +20,7 @@ impl Hop {
         let branch = &self.branches[number];
         let tx = &self.transactions[branch.tx];
         if let Some((first, _)) = &branch.cancel {
-            return if first.digest == message.digest {
-                Ok(())
-            } else {
-                wrong("a second CANCEL that is not the first")
-            };
+            return if first.digest == message.digest { Ok(()) } else { wrong("a second CANCEL that is not the first") };
         }
         if branch.to != to || branch.request.uri() != message.uri() {
             return wrong("a CANCEL that does not follow its INVITE");
@@ -51,11 +47,7 @@ impl Hop {
         let others = || {
             let mut branches = aside.iter().flat_map(|tx| &self.transactions[*tx].branches);
             branches.any(|b| {
-                *b != number
-                    && self.branches[*b]
-                        .responses
-                        .iter()
-                        .any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
+                *b != number && self.branches[*b].responses.iter().any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
         let named = |copy: &Rc<Reading>| self.cancels.contains(&copy.names_of_invite());
@@ -83,10 +75,7 @@ impl Hop {
             return wrong("an ACK that does not follow its INVITE");
         }
         let to_value = message.value(Field::To);
-        let answered = branch
-            .responses
-            .iter()
-            .any(|(r, _)| r.status() >= 300 && r.value(Field::To) == to_value);
+        let answered = branch.responses.iter().any(|(r, _)| r.status() >= 300 && r.value(Field::To) == to_value);
         if !answered {
             return wrong("an ACK for a refusal that did not come");
         }
@@ -101,12 +90,5 @@ fn same_hop(invite: &Reading, message: &Reading) -> Result<(), String> {
         && invite.value(Field::From) == message.value(Field::From)
         && invite.cseq().map(|c| c.0) == message.cseq().map(|c| c.0)
         && invite.values(Field::Route) == message.values(Field::Route);
-    if same {
-        Ok(())
-    } else {
-        Err(format!(
-            "Via, Call-ID, From, CSeq or Route differ from the INVITE's in {}",
-            message.title()
-        ))
-    }
+    if same { Ok(()) } else { Err(format!("Via, Call-ID, From, CSeq or Route differ from the INVITE's in {}", message.title())) }
 }

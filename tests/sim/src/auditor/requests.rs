@@ -99,10 +99,7 @@ impl Hop {
     fn sent_again(&mut self, known: usize, to: SocketAddr, message: &Reading) -> Result<Intent, (Rule, String)> {
         let branch = &self.branches[known];
         if branch.request.digest != message.digest {
-            return Err((
-                Rule::OneBranch,
-                format!("other bytes on one branch: {}", compare::difference(&branch.request, message)),
-            ));
+            return Err((Rule::OneBranch, format!("other bytes on one branch: {}", compare::difference(&branch.request, message))));
         }
         if branch.to != to {
             return Err((Rule::OneBranch, format!("first to {}, then to {to}", branch.to)));
@@ -138,10 +135,7 @@ impl Hop {
             return Ok(());
         }
         let tag = digest(message.tag(Field::To).unwrap_or(b""));
-        let refused = tx
-            .finals
-            .iter()
-            .any(|(status, _, to_tag)| *status >= 300 && (!own || *to_tag == tag));
+        let refused = tx.finals.iter().any(|(status, _, to_tag)| *status >= 300 && (!own || *to_tag == tag));
         if refused && !tx.reopen && !self.may_be_gone(tx, now) {
             return Err((Rule::AckStaysOnHop, format!("the ACK for {:?} left the hop", tx.finals)));
         }
@@ -213,12 +207,7 @@ impl Hop {
         self.few_copies(class, message)?;
         let tx = &self.transactions[number];
         let came = Rc::clone(&tx.request);
-        let q = self
-            .bound_since(came.uri(), tx.arrived)
-            .iter()
-            .rev()
-            .find(|b| same_uri(&b.uri, message.uri()))
-            .map(|b| b.q);
+        let q = self.bound_since(came.uri(), tx.arrived).iter().rev().find(|b| same_uri(&b.uri, message.uri())).map(|b| b.q);
         if !self.is_stateless() {
             self.order_of_targets(number, q, now)?;
         }
@@ -347,10 +336,7 @@ impl Hop {
         if tx.branches.iter().any(same) {
             return Ok(());
         }
-        Err((
-            Rule::StatelessBranch,
-            "a CANCEL left on another branch than its INVITE".into(),
-        ))
+        Err((Rule::StatelessBranch, "a CANCEL left on another branch than its INVITE".into()))
     }
 
     fn breadth_holds(&self, number: usize) -> Verdict {
@@ -404,23 +390,12 @@ impl Hop {
         let mut copies = vec![&tx.request];
         copies.extend(&tx.variants);
         let newest = self.find(tx.request.key, tx.class);
-        let arrived = self
-            .generations(newest)
-            .map(|tx| self.transactions[tx].arrived)
-            .min()
-            .unwrap_or(tx.arrived);
+        let arrived = self.generations(newest).map(|tx| self.transactions[tx].arrived).min().unwrap_or(tx.arrived);
         let ok = copies.iter().any(|came| self.is_expected(came, arrived, to, message));
         if ok {
             return Ok(());
         }
-        Err((
-            Rule::NoStranger,
-            format!(
-                "{} came, {} went to {to}, where nobody expects it",
-                tx.request.title(),
-                message.title()
-            ),
-        ))
+        Err((Rule::NoStranger, format!("{} came, {} went to {to}, where nobody expects it", tx.request.title(), message.title())))
     }
 
     pub(super) fn is_expected(&self, came: &Reading, arrived: Instant, to: SocketAddr, message: &Reading) -> bool {
@@ -442,15 +417,11 @@ impl Hop {
             return (genuine && there && message.uri() == came.uri()) || self.by_conf(came, to);
         }
         let bound = self.bound_since(came.uri(), arrived);
-        let contact = bound
-            .iter()
-            .filter(|b| same_uri(&b.uri, message.uri()))
-            .filter_map(|b| Address::of(&b.uri))
-            .any(|a| {
-                a.socket() == Some(to)
-                    || self.zone.leads_to(a.host, to)
-                    || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
-            });
+        let contact = bound.iter().filter(|b| same_uri(&b.uri, message.uri())).filter_map(|b| Address::of(&b.uri)).any(|a| {
+            a.socket() == Some(to)
+                || self.zone.leads_to(a.host, to)
+                || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
+        });
         // A phone behind a NAT is reached by the way its REGISTER came.
         let flow = bound.iter().any(|b| b.source == Some(to) && same_uri(&b.uri, message.uri()));
         let first = message.values(Field::Route).first().copied();
