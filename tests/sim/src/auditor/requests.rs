@@ -344,7 +344,8 @@ impl Hop {
         if tx.class == Class::Ack || tx.class == Class::Cancel || tx.reopen || self.is_stateless() {
             return Ok(());
         }
-        let pending = tx.branches.iter().map(|b| &self.branches[*b]);
+        // What a branch had is given to another when it has said nothing for as long as patience, whatever it says later.
+        let pending = tx.branches.iter().map(|b| &self.branches[*b]).filter(|b| !self.came_late(b));
         let sum: u64 = pending
             .filter(|b| b.outcome.is_none() && b.cancel.is_none() && !b.lost)
             .filter(|b| b.provisional.is_some() || b.sent == tx.activity)
