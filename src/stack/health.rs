@@ -120,7 +120,7 @@ pub struct Health {
     swept_ms: AtomicU64,
     /// Where the names among the conf's targets have led.
     pub name_servers: NameServers,
-    /// In the low half the step in which the last answer came, in the high one from whom.
+    /// The step of the last answer in the low half, and whom it came from in the high half.
     heard: Box<[AtomicU64]>,
 }
 
