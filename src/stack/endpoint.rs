@@ -41,7 +41,7 @@ pub struct Endpoint {
     pub(in crate::stack) proxy: Proxy,
     registrar: Registrar,
     uac: Uac,
-    /// Lent to the message at hand. A box moves as one word.
+    /// Lent to the current message. A box moves as one word.
     index: Option<Box<Index>>,
     /// Scratch list of client transactions, kept to reuse its allocation.
     ids: Vec<Id>,
