@@ -28,15 +28,15 @@ const LONGEST_RETRY_AFTER_MS: u64 = 10 * 60_000;
 /// How long the request that tries a failed next hop has for it, in milliseconds; then another may try.
 const TRIAL_MS: u64 = 10_000;
 
-/// A next hop that the conf does not name is forgotten if it is not retried for this long after it could have been, in
-/// milliseconds; also the interval at which such next hops are looked for.
+/// A next hop that the conf does not name is forgotten if it is not retried for this long, in milliseconds, after it could have
+/// been; and the interval at which such next hops are looked for.
 const FORGOTTEN_MS: u64 = 600_000;
 const SWEEP_MS: u64 = 60_000;
 
 /// Next hops whose last answer is remembered; a power of two.
 const HEARD: usize = 1024;
 
-/// The last answer is noted in steps of two to this power milliseconds: most answers write nothing.
+/// The last answer is noted in steps of 2 to the power of this, in milliseconds: most answers write nothing.
 const STEP_BITS: u32 = 6;
 
 /// The origin of a next hop's name.
@@ -166,8 +166,8 @@ impl Health {
         heard & !u64::from(u32::MAX) == tag && heard & u64::from(u32::MAX) > step(since)
     }
 
-    /// It has failed. `retry_ms` is for how long it is passed over at first, `asked_ms` what it has asked for itself (Retry-After).
-    /// Returned is for how long it is passed over now, where it was well before.
+    /// Notes a failure. `retry_ms` is how long the next hop is skipped at first, `asked_ms` what it requested itself (Retry-After).
+    /// Returns how long it is skipped now if it was healthy before.
     pub fn note_failure(
         &self,
         now: Instant,
@@ -181,7 +181,7 @@ impl Health {
         let count = match known {
             None => 1,
             Some(known) if known.is_tried => known.failures.saturating_add(1),
-            // It was sent before the failure was known, and says nothing new.
+            // It was sent before the failure was known, and tells nothing new.
             Some(_) if asked_ms.is_none() => return None,
             Some(known) => known.failures,
         };

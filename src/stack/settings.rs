@@ -144,7 +144,7 @@ impl Settings {
             return Some(number);
         }
         let first = |test: &dyn Fn(&Listener) -> bool| self.listeners.iter().position(test).map(|n| n as u16);
-        // With several addresses of ours: if one transport was used on the way in, the other is used on the way out.
+        // With several addresses of ours, prefer the one that the request arrived on, under the other transport.
         let beside =
             |listener: &Listener| near(listener) && came_by.is_some_and(|(other, _)| other.address.ip() == listener.address.ip());
         first(&beside).or_else(|| first(&near)).or_else(|| first(&fits))

@@ -1,6 +1,6 @@
 //! What a sender has proved about its location, and what follows: how much may be answered to it, and where its contacts may be.
-//! The source of a datagram can be forged: without a limit, a few bytes from a stranger become many at somebody else's door (RFC
-//! 3261 §26.1.5).
+//! The source of a datagram can be forged: without a limit, a few bytes from a stranger become many for a third party (RFC 3261
+//! §26.1.5).
 
 use crate::base::Flow;
 use crate::sip::Message;

@@ -79,8 +79,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Notes a correct password: from there passwords are checked from now on, whatever others do. Refuses requests beyond the
-    /// user's share.
+    /// Notes a correct password: from now on this user's passwords from this peer are checked, whatever others do. Refuses requests
+    /// beyond the user's share.
     pub fn note_user(&mut self, guess: Option<&Guess>, flow: Flow, login: &[u8], realm: &[u8]) -> Result<(), Refusal> {
         if let Some(Guess { user, from: Some(peer) }) = guess {
             self.core.sources.guesses.right(self.now, *user, *peer);

@@ -15,9 +15,9 @@ use crate::stack::turn::Turn;
 const AT_ONCE_MS: u64 = 5_000;
 
 impl Turn<'_> {
-    /// Returns whether a request promptly answers a challenge and has already been let in: a retransmission. Later requests with
-    /// the same nonce have higher counts, and differ. Nothing is concluded for a request that will not be challenged: its
-    /// credentials may be anything.
+    /// Returns whether a request promptly answers a challenge: it was let in when it was challenged. Later requests with the same
+    /// nonce have higher counts, and are new ones. Nothing is concluded for a request that will not be challenged: its credentials
+    /// may be anything.
     pub fn has_been_let_in(&self, flow: Flow, message: &Message) -> bool {
         let (auth, routes) = (&self.core.settings.auth, &self.core.settings.routes);
         let (who, asks) = match message.method() {
