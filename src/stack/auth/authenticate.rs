@@ -73,7 +73,7 @@ impl Turn<'_> {
     }
 
     /// Returns whether the request was challenged on an earlier pass and proved what was demanded ([`crate::stack::passage`]); its
-    /// credentials are removed after that pass. Unknown for a request that passed without a transaction.
+    /// credentials went no further than that pass. Unknown for a request that passed without a transaction.
     fn has_proved(&self, request: &Request) -> bool {
         request.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
     }
