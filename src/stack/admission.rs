@@ -1,4 +1,5 @@
-//! What is let in: nothing new while the server is about to stop (RFC 3261 §21.5.4), and a share of it while there is overload ([`super::overload`]).
+//! What is admitted: nothing new while the server is about to stop (RFC 3261 §21.5.4), and a share of it during overload
+//! ([`super::overload`]).
 
 use crate::base::Flow;
 use crate::base::Transport;
@@ -8,16 +9,16 @@ use crate::stack::passage::Passed;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::turn::Turn;
 
-/// When the caller may ask again: by then another server, or the next run of this one, is there. Seconds.
+/// When the caller may retry: by then another server, or the next run of this one, is up. In seconds.
 const LEAVING_RETRY_AFTER_S: u32 = 10;
 
-/// Those refused for overload come again after 1 to this many seconds, not all at once (RFC 3261 §20.33).
+/// Callers refused for overload retry after 1 to this many seconds, so not all at once (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
 
 impl Turn<'_> {
-    /// Refuses the first request of a dialog where the server is about to stop. All others pass: those in a dialog, or it could not end;
-    /// REGISTER, or the phone could not be called when the server is back; OPTIONS and MESSAGE, which are over with their answer; and what
-    /// has been here before ([`crate::stack::passage`]), for it has begun already.
+    /// Refuses the first request of a dialog if the server is about to stop. All others pass: those in a dialog, or it could not
+    /// end; REGISTER, or the phone could not be called when the server is back; OPTIONS and MESSAGE, which are over once answered;
+    /// and what has passed here before ([`crate::stack::passage`]), because it has already begun.
     pub fn check_drain(&self, message: &Message, passed: Option<Passed>) -> Result<(), Refusal> {
         let begins = matches!(message.method(), Method::Invite | Method::Subscribe | Method::Refer);
         match self.core.is_draining && begins && passed.is_none() && message.to_tag().is_none() {
@@ -29,8 +30,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Refuses a share of the new requests while there is overload. All others pass: those in a dialog, or the call could not end;
-    /// and what has passed here before, or has been challenged, for it has begun already.
+    /// Refuses a share of the new requests during overload. All others pass: those in a dialog, or the call could not end; and what
+    /// has passed here before, or was challenged, because it has already begun.
     pub fn check_overload(&mut self, flow: Flow, message: &Message, passed: Option<Passed>, key: u128) -> Result<(), Refusal> {
         let is_new = passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
         if !is_new || self.core.overload.admits(self.lot(flow, message)) || self.has_been_let_in(flow, message) {
@@ -42,7 +43,7 @@ impl Turn<'_> {
         Err(busy.because_of(Limit::Overload).logged())
     }
 
-    /// The lot of a call while the kernel drops some.
+    /// Returns the lot of a call while the kernel drops some.
     fn lot(&self, flow: Flow, message: &Message) -> Option<u32> {
         let shed = self.core.overload.shed()?;
         (flow.transport == Transport::Udp).then(|| shed.draw.of(message.bytes()))?

@@ -1,4 +1,4 @@
-//! Answers of our own to requests that are not forwarded, without memory (RFC 3261 §8.2.7).
+//! Our own answers to requests that are not forwarded, without state (RFC 3261 §8.2.7).
 
 use crate::base::Flow;
 use crate::sip::{Message, Method, Name, reply};
@@ -11,9 +11,9 @@ use crate::stack::request::unsupported;
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Answers a request that was not forwarded. `extra` writes further header lines.
+    /// Answers a request that was not forwarded. `extra` appends further header lines.
     pub fn answer(&mut self, message: &Message, flow: Flow, status: u16, reason: &str, extra: impl FnOnce(&mut Vec<u8>)) {
-        // A Via that cannot be read names no port: the answer goes to where the request came from.
+        // An unreadable Via names no port: the answer goes back to the request's source.
         let upstream = match message.top_via() {
             Ok(via) => reply_flow(flow, &via),
             Err(_) => flow,
@@ -46,8 +46,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Answers with a list of contacts, or as many of them as the answer may hold, the first ones. If there is room for none, it is a
-    /// refusal: an answer without any would say that there are none.
+    /// Answers with a list of contacts, or with the first ones that fit. If none fits, it refuses instead: an answer without any
+    /// would say that there are none.
     pub fn answer_listing(&mut self, message: &Message, flow: Flow, status: u16, lines: &[u8]) {
         let first = reply::end_of_lines(lines, 0, 1);
         if first > self.room_for_list(message, flow) {
@@ -57,7 +57,7 @@ impl Turn<'_> {
         self.answer(message, flow, status, "", |out| out.extend_from_slice(lines));
     }
 
-    /// Bytes of further lines that an answer may have: those that every answer repeats are no longer than the request.
+    /// Returns the bytes of further lines that an answer may have: the lines common to every answer are no longer than the request.
     pub fn room_for_list(&self, message: &Message, flow: Flow) -> usize {
         let most = self.longest_answer(message, flow);
         most.saturating_sub(message.bytes().len())
@@ -81,8 +81,8 @@ impl Turn<'_> {
                 let key = self.core.identity.transaction(message, &via, b"INVITE");
                 self.transactions.refused.note(key);
             }
-            // By a new branch it must not leave either. But a sender that names a dialog without its cookie does not speak for it: the ACK to the answer
-            // of the real INVITE must pass, whatever copy of it somebody has had refused.
+            // It must not leave with a new branch either. But a sender that names a dialog without its cookie does not speak for
+            // it: the ACK to the answer of the real INVITE must pass even if a copy of that INVITE was refused.
             let speaks = message.to_tag().is_none() || self.preprocess_route(flow, message).is_ok_and(|request| request.trusted);
             if speaks {
                 let key = self.core.identity.invite(message);
@@ -123,7 +123,7 @@ impl Turn<'_> {
     }
 }
 
-/// The options of `name` that we do not know, as one list, each once. Beyond a few nobody reads them.
+/// Writes the options of `name` that we do not support as one list, each once and at most a few.
 fn write_unsupported(message: &Message, name: Name, out: &mut Vec<u8>) {
     const MOST: usize = 16;
     const LOOKED_AT: usize = 64;

@@ -1,4 +1,4 @@
-//! What a request meets beside the rules of the RFC: routes that drop it, and how many there may be for one address-of-record.
+//! Limits on a request beyond the rules of the RFC: routes that drop it, and the rate allowed for one address-of-record.
 
 use crate::base::Flow;
 use crate::sip::{Message, Method, Uri};
@@ -11,8 +11,8 @@ use crate::stack::route::Action;
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Whether the route that this request would take answers nothing. Checked before anything else is answered: a malformed
-    /// request must not learn more than a sound one.
+    /// Returns whether the route that this request would take drops it. Checked before anything else is answered: a malformed
+    /// request must not learn more than a well-formed one.
     pub fn is_dropped(&mut self, flow: Flow, message: &Message) -> bool {
         if !self.core.settings.routes.drop_some() {
             return false;
@@ -29,14 +29,14 @@ impl Turn<'_> {
         route.is_some_and(|route| route.action == Action::Drop)
     }
 
-    /// The request is not answered.
+    /// Drops the request without an answer.
     pub fn drop_by_route(&mut self, message: &Message, flow: Flow) {
         self.core.counters.drop(Drop::Route);
         self.is_passed_over = true;
         self.log_event(Subject::of(message), message, flow, format_args!("dropped by a [[route]]"));
     }
 
-    /// Refuses a new request for one of our users beyond those that there may be in a second.
+    /// Refuses a new request for one of our users that exceeds the rate allowed per second.
     pub fn check_callee(&mut self, request: &Request) -> Result<(), Refusal> {
         let uri = &request.parsed;
         let is_user = uri.user.is_some_and(|user| !user.is_empty()) && self.core.is_own_uri(uri);

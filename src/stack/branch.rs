@@ -1,22 +1,22 @@
-//! Our Via branch (RFC 3261 §8.1.1.7, §16.6 step 8; RFC 5393 §4.2): it names core, slot and generation of the client
-//! transaction, and carries the loop hash and the passage of the request that it was written for.
+//! Our Via branch (RFC 3261 §8.1.1.7, §16.6 step 8; RFC 5393 §4.2): it names core, slot and generation of the client transaction,
+//! and carries the loop hash and the passage of the request that it was written for.
 //!
-//! Its keyed check covers these and nothing else: it proves that this server has written a branch of this text. The index may be
-//! trusted because of it. That a request which shows the branch has been here does not follow: everybody whom a request of ours
-//! has reached, and everybody whose request one of ours has answered, holds such a branch. Only the [`Mark`] in it, compared with
-//! the one that the request at hand would get, says so.
+//! Its keyed check covers only these: it proves that this server wrote this branch, so the index can be trusted. It does not prove
+//! that a request that shows the branch has been here: everyone that one of our requests has reached, and everyone whose request
+//! one of ours has answered, holds such a branch. Only the [`Mark`] in it, compared with the one that the current request would
+//! get, proves that.
 
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use crate::base::{Id, Key};
 
-/// What every branch of an RFC 3261 element begins with.
+/// The prefix of every branch of an RFC 3261 element.
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 
 const STATEFUL: u8 = b's';
 const STATELESS: u8 = b't';
-/// Digits of the loop hash: it is compared with Vias of our own alone, so a stranger can't try many.
+/// Digits of the loop hash: it is compared only with Vias of ours, so a stranger can't try many.
 const LOOP: usize = 8;
-/// Digits of the passage and of the check: who guesses has to ask us each time.
+/// Digits of the passage and of the check: every guess needs a request to us.
 const PASSAGE: usize = 12;
 const CHECK: usize = 12;
 /// Cookie and kind, core, slot, generation, loop hash, passage, check.
@@ -27,12 +27,12 @@ const STATELESS_LEN: usize = 8 + 16 + LOOP + PASSAGE + CHECK;
 /// No branch of ours is shorter.
 pub const SHORTEST: usize = STATELESS_LEN;
 
-/// What a branch says of the request that it was written for.
+/// What a branch says about the request that it was written for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mark {
-    /// Over all that decided where the request went (RFC 5393 §4.2.1): the same again is a loop.
+    /// Covers everything that decided where the request went (RFC 5393 §4.2.1): the same hash again is a loop.
     pub loop_hash: u32,
-    /// Over who asked whom for what: see [`crate::stack::passage`]. 48 bits.
+    /// Covers who requested what from whom: see [`crate::stack::passage`]. 48 bits.
     pub passage: u64,
 }
 
@@ -51,7 +51,7 @@ impl Branch {
     }
 }
 
-/// Makes branches and recognises them.
+/// Writes branches and recognises them.
 #[derive(Clone, Copy, Debug)]
 pub struct Signer {
     key: Key,
@@ -70,7 +70,7 @@ impl Signer {
         self.finish(u64::from(core), place(id), mark, out);
     }
 
-    /// `seed` must be the same for a retransmission (§16.11): a hash of the branch that came.
+    /// Writes a stateless branch. `seed` must be the same for a retransmission (§16.11): a hash of the received branch.
     pub fn write_stateless(&self, seed: u64, mark: Mark, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC_COOKIE);
         out.push(STATELESS);
@@ -84,7 +84,7 @@ impl Signer {
         write_hex_digits(self.check(core, place, mark), CHECK, out);
     }
 
-    /// `None` for every branch that this server did not make.
+    /// Parses a branch; `None` for every branch that this server did not write.
     pub fn read(&self, branch: &[u8]) -> Option<Branch> {
         let rest = branch.strip_prefix(MAGIC_COOKIE)?;
         let (kind, digits) = rest.split_first()?;
@@ -114,7 +114,7 @@ impl Signer {
     }
 }
 
-/// Stands for the core of a branch that has none.
+/// The core in a branch without one.
 const NO_CORE: u64 = 0xffff;
 
 fn place(id: Id) -> u64 {
@@ -137,7 +137,7 @@ mod tests {
         let made = Branch::Stateful { core: 1, id, mark: MARK };
         assert_eq!(signer.read(&branch), Some(made));
         assert_eq!(Signer::new(Key::new(1, 3)).read(&branch), None);
-        // Every single forged byte is noticed.
+        // Every single forged byte is detected.
         for at in 0..branch.len() {
             for flip in [1u8, 2, 4, 0x20, 0x80] {
                 let mut forged = branch.clone();

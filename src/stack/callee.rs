@@ -1,5 +1,5 @@
-//! Where the receiver of a request within a dialog is by now. The flow token of the dialog says by which way it was reached when the dialog
-//! began; a phone that has registered since, by another connection or through another hole in its NAT, is reached by that (RFC 5626 §5.3).
+//! Where the receiver of a request within a dialog is now. The dialog's flow token tells how it was reached when the dialog began;
+//! a phone that has since registered over another connection or through another NAT mapping is reached by that (RFC 5626 §5.3).
 
 use crate::base::{Channel, Flow, Instant, Transport};
 use crate::sip::Uri;
@@ -11,19 +11,19 @@ use crate::stack::request::Request;
 use crate::stack::source_proof::is_private;
 use crate::stack::turn::Turn;
 
-/// What the living bindings of the name in To say of a request within a dialog.
+/// What the live bindings of the name in To say about a request within a dialog.
 #[derive(Clone, Copy)]
 pub(super) struct Callee {
     /// The Request-URI is one of its contacts.
     pub is_contact: bool,
-    /// The way to take; `None`: the Request-URI says it.
+    /// The flow to use; `None`: the Request-URI decides.
     pub flow: Option<Flow>,
 }
 
-/// How much a binding's contact has in common with the Request-URI.
+/// How closely a binding's contact matches the Request-URI.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Likeness {
-    /// Whose address-of-record it is.
+    /// Only the address-of-record.
     Owner,
     /// User and host: the port is that of another connection.
     Host,
@@ -31,24 +31,24 @@ enum Likeness {
     Place,
 }
 
-/// A living way by which a binding is reached.
+/// A live flow by which a binding is reached.
 #[derive(Clone, Copy)]
 struct Candidate {
     likeness: Likeness,
-    /// Of two alike, the one that expires later has most likely been registered later.
+    /// Of two similar ones, the one that expires later was most likely registered later.
     expires: Instant,
     flow: Flow,
 }
 
-/// What the bindings of the callee say.
+/// What the callee's bindings say.
 #[derive(Default)]
 struct Found {
     is_contact: bool,
-    /// One of the ways is the dialog's own.
+    /// One of the flows is the dialog's own.
     is_own_registered: bool,
-    /// The Request-URI is a contact that is called where it says it is.
+    /// The Request-URI is a contact that is reached at its own address.
     is_reachable: bool,
-    /// Bindings with a way that is open.
+    /// Bindings with an open flow.
     living: usize,
     best: Option<Candidate>,
 }
@@ -63,7 +63,8 @@ impl Found {
 }
 
 impl Turn<'_> {
-    /// The way that the dialog's receiver has opened, as it is now. Nothing is looked up for a dialog without a flow token.
+    /// Returns the flow that the dialog's receiver has opened, as it is now. Nothing is looked up for a dialog without a flow
+    /// token.
     pub fn flow_of_dialog(&mut self, request: &Request) -> Option<Flow> {
         let flow = request.dialog.flow?;
         match request.dialog.is_current || !request.dialog.is_named {
@@ -72,7 +73,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Asks the bindings of the name in To. None of another address-of-record counts, whatever its contact is.
+    /// Queries the bindings of the name in To. Bindings of another address-of-record never count, whatever their contact.
     pub fn find_callee(&mut self, request: &Request) -> Callee {
         let token = request.dialog.flow;
         let own = token.filter(|flow| self.core.peer_flows.is_alive(flow));
@@ -91,7 +92,7 @@ impl Turn<'_> {
             return callee;
         };
         let is_taken = match best.likeness {
-            // The phone says of this very place that it is reached by another way now.
+            // The phone says that this very place is now reached by another flow.
             Likeness::Place => !found.is_own_registered,
             _ if own.is_some() || found.is_reachable || can_be_called(request, &token) => false,
             Likeness::Host => true,
@@ -103,14 +104,14 @@ impl Turn<'_> {
         callee
     }
 
-    /// What the bindings of the core's `aor` say of the Request-URI; `own` is the dialog's own way, if it is open.
+    /// Returns what the bindings of the core's `aor` say about the Request-URI; `own` is the dialog's own flow, if it is open.
     fn ask_bindings(&mut self, request: &Request, own: Option<Flow>) -> Found {
         let core = &mut *self.core;
         let (peer_flows, facts) = (&core.peer_flows, &mut core.facts);
         facts.clear();
         write_place(request.uri, facts);
         let place_end = facts.len();
-        // While the dialog's own way is open, nothing counts but what is registered for this very place.
+        // While the dialog's own flow is open, only registrations for this very place count.
         if own.is_none() {
             write_name(request.uri, facts);
         }
@@ -149,7 +150,7 @@ impl Turn<'_> {
     }
 }
 
-/// The way that the phone has opened, where a request for this binding takes it.
+/// Returns the flow that the phone has opened, if a request for this binding uses it.
 fn opened(binding: &Binding) -> Option<Flow> {
     match binding.reached {
         Reached::ByFlow | Reached::ByFlowFirst if !binding.leads_back => binding.source(),
@@ -157,14 +158,14 @@ fn opened(binding: &Binding) -> Option<Flow> {
     }
 }
 
-/// Two names of one way. Which of our addresses a datagram leaves from may differ.
+/// Returns whether two names mean the same flow. The local address that a datagram leaves from may differ.
 fn is_same_way(a: &Flow, b: &Flow) -> bool {
     let is_datagram = matches!(a.channel, Channel::Datagram { .. });
     (a.transport, a.peer) == (b.transport, b.peer) && (is_datagram || (a.core, a.channel) == (b.core, b.channel))
 }
 
-/// Whether somebody may listen at the Request-URI, now that the dialog's own way is gone: at the host that had opened it, but not at the end of
-/// that connection; or at an address that means something everywhere.
+/// Returns whether something may listen at the Request-URI now that the dialog's own flow is gone: at the host that had opened it,
+/// but not at the end of that connection; or at a globally valid address.
 fn can_be_called(request: &Request, gone: &Flow) -> bool {
     match request.parsed.host.ip() {
         Some(ip) if ip == gone.peer.ip() => !is_end_of(request.uri, gone),

@@ -1,9 +1,10 @@
-//! The calls in progress, and the record that each leaves when it is over: who called whom, which next hops were tried with what result, when it
-//! rang, when it was answered and when it ended, and by whom. One table for all cores, as a BYE may come to another core than its INVITE.
+//! The calls in progress, and the record that each leaves when it is over: who called whom, which next hops were tried and with
+//! what result, when it rang, when it was answered, and when and by whom it was ended. All cores share one table, because a BYE may
+//! reach another core than its INVITE did.
 //!
-//! A call is known by the keyed hash over its Call-ID and the tag of who opened it ([`crate::stack::identity::Dialog::call`]); so another attempt after
-//! a challenge, and a copy that comes round again, belong to the call that they continue. Records are for people and programs: nothing in the rules
-//! depends on them, and without `[records]` there is no table.
+//! A call is identified by the keyed hash of its Call-ID and the opener's tag ([`crate::stack::identity::Dialog::call`]), so a
+//! retry after a challenge, or a copy that loops back, belongs to the call that it continues. Records are for people and programs:
+//! no rule depends on them, and without `[records]` there is no table.
 
 use crate::base::{Flow, Instant, Timestamp, Transport};
 use crate::stack::health::Cause;
@@ -15,79 +16,79 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 1024;
 
-/// Shards that are searched for lost calls at a time.
+/// Shards searched for lost calls at a time.
 const SWEPT: usize = 4;
 
-/// Bytes that are kept of a Call-ID and of each URI: more of them than that are nobody's name.
+/// Bytes kept of a Call-ID and of each URI: no real name is longer.
 const TEXT: usize = 96;
 
-/// Next hops that a record names; of further ones only how many there were.
+/// Next hops that a record names; further ones are only counted.
 const ATTEMPTS: usize = 8;
 
-/// Dialogs that a call may be answered with: two phones that pick up at once make two, and one of them ends at once.
+/// Dialogs that a call may be answered with: if two phones pick up at once there are two, and one of them ends immediately.
 const DIALOGS: usize = 3;
 
-/// Who has ended a call, or why it is over.
+/// Who ended a call, or why it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// A BYE of who has called.
+    /// A BYE from the caller.
     Caller,
-    /// A BYE of who was called.
+    /// A BYE from the callee.
     Callee,
-    /// No next hop has taken it.
+    /// No next hop accepted it.
     Refused,
-    /// The caller has given up before an answer.
+    /// The caller gave up before an answer.
     Cancelled,
-    /// It was answered, and nothing has been heard of it for too long.
+    /// It was answered, but nothing has been heard of it for too long.
     Lost,
-    /// It goes on without us: `record_route` is false, or the server has stopped.
+    /// It continues without us: `record_route` is false, or the server has stopped.
     Unseen,
 }
 
-/// What came of one next hop.
+/// The result of trying one next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Nothing as yet.
+    /// No result yet.
     Open,
     Status(u16),
     Failed(Cause),
 }
 
-/// What a call begins with.
+/// What is known when a call begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Beginning<'a> {
     pub call_id: &'a [u8],
     /// The URIs in From and To.
     pub from: &'a [u8],
     pub to: &'a [u8],
-    /// The name that the caller has proved with its password, if any.
+    /// The name that the caller proved with its password, if any.
     pub user: &'a [u8],
     pub source: Flow,
-    /// By position in the conf.
+    /// The route's position in the conf.
     pub route: Option<u16>,
 }
 
-/// One call in progress. Times are milliseconds after its beginning, plus one; 0: not yet.
+/// One call in progress. Times are milliseconds since its beginning, plus one; 0 means not yet.
 #[derive(Debug)]
 struct Call {
     begun: Instant,
-    /// When something of it was last heard.
+    /// When any message of the call was last seen.
     heard: Instant,
     ringing: u32,
     answered: u32,
     /// The final status, once there is one.
     status: u16,
     route: u16,
-    /// Copies of its INVITE that are here and wait for their final response: it may have come round, or by two ways.
+    /// Copies of its INVITE here that await a final response: it may have looped back, or arrived by two paths.
     legs: u8,
-    /// The dialogs that it consists of, by the hash of the callee's tag; 0 is none.
+    /// Its dialogs, by the hash of the callee's tag; 0 means none.
     dialogs: [u32; DIALOGS],
     source: Hop,
-    /// Call-ID, From, To and user, one behind the other.
+    /// Call-ID, From, To and user, concatenated.
     text: Box<[u8]>,
     lengths: [u8; 4],
-    /// Attempts beyond those that are kept.
+    /// Attempts that did not fit.
     more: u16,
     attempts: Vec<(Hop, Outcome)>,
 }
@@ -119,19 +120,19 @@ impl Hop {
 type ShardMap = HashMap<u64, Box<Call>>;
 type Shard = Mutex<ShardMap>;
 
-/// See the module's text.
+/// The table of calls; see the module documentation.
 #[derive(Debug)]
 pub struct Calls {
     shards: Box<[Shard]>,
     count: AtomicUsize,
     answered: AtomicUsize,
-    /// Calls at a time, at most; further ones leave no record.
+    /// Maximum number of concurrent calls; further ones leave no record.
     most: usize,
     unrecorded: AtomicU64,
     sweep_at: AtomicUsize,
 }
 
-/// A record, as one line of JSON has it.
+/// A record, as written in one line of JSON.
 #[derive(Serialize)]
 struct Record<'a> {
     start: String,
@@ -142,7 +143,7 @@ struct Record<'a> {
     user: &'a str,
     source: String,
     transport: &'static str,
-    /// Which `[[route]]` it took, from 1.
+    /// The `[[route]]` it took, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<u16>,
     tried: Vec<Tried>,
@@ -185,7 +186,7 @@ impl Calls {
         }
     }
 
-    /// Calls that have begun and are not over.
+    /// Returns the number of calls that have begun and are not over.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -194,17 +195,18 @@ impl Calls {
         self.len() == 0
     }
 
-    /// Those of them that were answered.
+    /// Returns how many of them have been answered.
     pub fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Calls without a record, because there were too many at a time.
+    /// Returns the number of calls left without a record because there were too many at a time.
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded.load(Ordering::Relaxed)
     }
 
-    /// An INVITE that opens a call is forwarded. One that was there already goes on: it has come round, or is tried again with a password.
+    /// Notes that an INVITE that opens a call is forwarded. A call that is already in the table continues: its INVITE has looped
+    /// back, or is retried with credentials.
     pub fn begin(&self, now: Instant, call: u64, beginning: &Beginning) {
         let mut shard = self.shard(call);
         if let Some(known) = shard.get_mut(&call) {
@@ -238,7 +240,7 @@ impl Calls {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A copy of the INVITE leaves for a next hop.
+    /// Notes that a copy of the INVITE leaves for a next hop.
     pub fn attempt(&self, call: u64, to: &Flow) {
         self.with(call, |call| match call.attempts.len() < ATTEMPTS {
             true => call.attempts.push((Hop::from(to), Outcome::Open)),
@@ -246,7 +248,7 @@ impl Calls {
         });
     }
 
-    /// What came of the last copy for this next hop.
+    /// Notes the result of the last copy sent to this next hop.
     pub fn outcome(&self, call: u64, to: &Flow, outcome: Outcome) {
         let hop = Hop::from(to);
         self.with(call, |call| {
@@ -257,7 +259,7 @@ impl Calls {
         });
     }
 
-    /// It rings (180) or is about to (183).
+    /// Notes that it rings (180) or is about to (183).
     pub fn ringing(&self, now: Instant, call: u64) {
         self.with(call, |call| {
             if call.ringing == 0 && call.answered == 0 {
@@ -266,7 +268,7 @@ impl Calls {
         });
     }
 
-    /// It is answered by a 2xx, in the dialog that is known by `dialog`, the hash of the callee's tag.
+    /// Notes that it is answered by a 2xx, in the dialog identified by `dialog`, the hash of the callee's tag.
     pub fn answered_now(&self, now: Instant, call: u64, status: u16, dialog: u32) {
         self.with(call, |call| {
             call.heard = now;
@@ -282,13 +284,13 @@ impl Calls {
         });
     }
 
-    /// Something of an answered call has passed: it is not lost.
+    /// Notes that a message of an answered call has passed, so the call is not lost.
     pub fn heard(&self, now: Instant, call: u64) {
         self.with(call, |call| call.heard = now);
     }
 
-    /// A copy of its INVITE got a final answer that is no 2xx; the last one ends the call, if none was answered. A challenge ends nothing: the
-    /// caller comes again.
+    /// Notes that a copy of its INVITE got a final response other than a 2xx; the last one ends the call if none was answered. A
+    /// challenge does not end it: the caller will retry.
     pub fn refused(&self, now: Instant, call: u64, status: u16, end: End, wall_ms: u64, out: &mut Vec<u8>) {
         let is_last = |call: &mut Call| {
             call.legs = call.legs.saturating_sub(1);
@@ -304,7 +306,7 @@ impl Calls {
         gone.write(now, end, wall_ms, out);
     }
 
-    /// One of its dialogs is over; with the last one, the call is.
+    /// Ends one of its dialogs; with the last one, the call ends.
     pub fn ended(&self, now: Instant, call: u64, dialog: u32, end: End, wall_ms: u64, out: &mut Vec<u8>) {
         let is_last = |call: &mut Call| {
             call.heard = now;
@@ -317,14 +319,14 @@ impl Calls {
         }
     }
 
-    /// It was answered, and nothing more of it will pass here.
+    /// Ends an answered call of which nothing more will pass here.
     pub fn unseen(&self, now: Instant, call: u64, wall_ms: u64, out: &mut Vec<u8>) {
         if let Some(gone) = self.take(call, |call| call.answered != 0) {
             gone.write(now, End::Unseen, wall_ms, out);
         }
     }
 
-    /// How often [`Calls::sweep`] is to be called, milliseconds: so that a lost call is found not much later than it should be.
+    /// Returns how often [`Calls::sweep`] is to be called, in milliseconds, so that a lost call is found without much delay.
     pub const fn sweep_every_ms(lost_after_ms: u64) -> u64 {
         let often = lost_after_ms / 4 / (SHARDS / SWEPT) as u64;
         match often {
@@ -334,7 +336,7 @@ impl Calls {
         }
     }
 
-    /// As many calls are there as were counted.
+    /// Asserts that the table holds as many calls as were counted.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let (mut calls, mut answered) = (0, 0);
@@ -346,7 +348,8 @@ impl Calls {
         assert_eq!((calls, answered), (self.len(), self.answered()), "calls in progress, and those of them that were answered");
     }
 
-    /// Looks for calls of which nothing was heard for so long, in a part of the table; a whole round is [`SHARDS`] ÷ [`SWEPT`] times.
+    /// Looks in a part of the table for calls of which nothing has been heard for `lost_after_ms`; a full round takes [`SHARDS`] ÷
+    /// [`SWEPT`] invocations.
     pub fn sweep(&self, now: Instant, lost_after_ms: u64, wall_ms: u64, out: &mut Vec<u8>) {
         for _ in 0..SWEPT {
             let at = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
@@ -360,7 +363,7 @@ impl Calls {
         }
     }
 
-    /// The end of the server: takes all calls, and hands their records to `take` in parts, until that returns false.
+    /// Takes all calls when the server stops, and hands their records to `take` in parts until that returns false.
     pub fn close(&self, now: Instant, wall_ms: u64, mut take: impl FnMut(&[u8]) -> bool) {
         let mut lines = Vec::new();
         for shard in &self.shards {
@@ -410,7 +413,7 @@ fn after(now: Instant, begun: Instant) -> u32 {
 }
 
 impl Call {
-    /// `wall_ms` is the time since 1970 at [`Instant`] zero, milliseconds.
+    /// Writes the record. `wall_ms` is the time since 1970 at [`Instant`] zero, in milliseconds.
     fn write(&self, now: Instant, end: End, wall_ms: u64, out: &mut Vec<u8>) {
         let mut rest = &self.text[..];
         let texts = self.lengths.map(|len| {
@@ -448,7 +451,7 @@ impl Call {
             ended_ms: now.ms_since(self.begun),
             end,
         };
-        // Writing into memory does not fail, nor does making text of this.
+        // Writing to memory does not fail, nor does serializing this.
         let written = serde_json::to_writer(&mut *out, &record);
         debug_assert!(written.is_ok(), "{written:?}");
         out.push(b'\n');
@@ -625,7 +628,7 @@ mod tests {
         calls.ended(at(2), 1, 1, End::Caller, WALL_MS, &mut out);
         let line = &lines(&out)[0];
         assert_eq!((line["tried"].as_array().unwrap().len(), &line["tried_more"]), (ATTEMPTS, &12.into()));
-        // A usual call with two attempts: the box, its text, two attempts, and its entry in the table.
+        // A typical call with two attempts: the box, its text, two attempts, and its entry in the table.
         let bytes = size_of::<Call>() + 10 + 21 + 19 + 5 + 2 * size_of::<(Hop, Outcome)>() + 24;
         assert!(bytes <= 300, "{bytes}");
         let longest = size_of::<Call>() + 4 * TEXT + 24;

@@ -1,12 +1,13 @@
-//! What must hold of a core's element between two messages: the simulator asks after each step. Built with debug assertions only.
+//! The invariants of a core's element between two messages: the simulator checks them after each step. Only built with debug
+//! assertions.
 
 use super::Endpoint;
 use super::transaction::Hope;
 use std::collections::HashSet;
 
 impl Endpoint {
-    /// Each response context belongs to one server transaction; its branches and waits are there, and theirs; and every block of memory has
-    /// an owner.
+    /// Asserts that each response context belongs to one server transaction, that its branches and waits exist and refer back to
+    /// it, and that every block of memory has an owner.
     pub fn check(&self) {
         self.transactions.check();
         self.proxy.contexts.check();

@@ -1,21 +1,21 @@
-//! The cookie of our Record-Route: how a request proves that it belongs to a dialog whose first request we let pass, and that it goes
-//! where that dialog's other side wants to be reached. It needs no memory, survives a restart, and is good on every core and every
-//! server that has the key.
+//! The cookie of our Record-Route: with it a request proves that it belongs to a dialog whose first request we let pass, and that
+//! it goes where that dialog's other side wants to be reached. It needs no memory, survives a restart, and is valid on every core
+//! and every server that has the key.
 //!
-//! Each side has a cookie of its own, and each cookie is good for one direction. The callee's stands in the request. The caller's
-//! stands in the response: our value is rewritten there (RFC 3261 §16.7 step 8), since only then is the callee's tag known.
+//! Each side has its own cookie, and each cookie is valid for one direction. The callee's is in the request. The caller's is in the
+//! response: we rewrite our value there (RFC 3261 §16.7 step 8), since only then is the callee's tag known.
 //!
 //! It has four parts, each a keyed check:
-//! * *call*: Call-ID and the tag of who opened the dialog. It proves nothing alone; it tells a cookie that is shown for other than its
-//!   own dialog from one that was written by another key.
-//! * *dialog*: the same, whose names From and To bear, the tag of who answered once it is known, which side may show it, and the flow
-//!   token. From it follows: who sends this is the party to that dialog which it says it is, as far as we know it.
-//! * *target*: the place of the other side's Contact. From it follows: the other side wants to be reached there.
-//! * *route*: the place of the proxy beyond us, where there is one.
+//! * *call*: Call-ID and the opener's tag. It proves nothing alone; it tells a cookie that is shown outside its own dialog from one
+//!   that was written with another key.
+//! * *dialog*: the same, plus the names in From and To, the answerer's tag once it is known, which side may show the cookie, and
+//!   the flow token. It shows that the sender is the party to that dialog that it claims to be, as far as we know it.
+//! * *target*: the place of the other side's Contact. It shows that the other side wants to be reached there.
+//! * *route*: the place of the proxy beyond us, if there is one.
 //!
-//! Where who opened the dialog understands that names may change within it (RFC 4916), *dialog* covers no names, and a fifth part,
-//! *name*, covers that of whom the cookie was given to. Where the caller has written another name in To than the one that it called, *name*
-//! covers both: the callee bears the one in To, and is the other.
+//! If the dialog's opener understands that names may change within it (RFC 4916), *dialog* covers no names, and a fifth part,
+//! *name*, covers the name of the side that the cookie was given to. If the caller wrote another name in To than the one that it
+//! called, *name* covers both: the callee is the one that was called, but bears the name in To.
 
 use crate::base::Key;
 use crate::base::hash::{hex_128, read_hex, read_hex_128, write_hex_digits};
@@ -27,15 +27,15 @@ use crate::stack::token::Side;
 /// The parameter of our Record-Route URI that carries the cookie.
 pub const PARAM: &[u8] = b"sc";
 
-/// Bits of the first two digits. The cookie is the caller's.
+/// Bits of the first two digits. This one: the cookie is the caller's.
 const CALLERS: u8 = 1;
-/// Names may change: there is a fifth part.
+/// Names may change, hence a fifth part.
 const CHANGES: u8 = 2;
-/// There is a proxy beyond us: there is a fourth part.
+/// There is a proxy beyond us, hence a fourth part.
 const ROUTE: u8 = 4;
-/// It was written when both tags were known: the callee's own covers its tag too.
+/// It was written when both tags were known: the callee's own cookie covers its tag too.
 const BOTH: u8 = 8;
-/// To names another user than the one who was called: there is a fifth part.
+/// To names another user than the one that was called, hence a fifth part.
 const CALLED: u8 = 16;
 
 /// Digits of each part.
@@ -47,10 +47,10 @@ const TARGET: usize = 10;
 const PLACE: usize = 8;
 const NAME: usize = 10;
 
-/// Digits that every cookie begins with: flags, run, call, dialog, target.
+/// Digits at the start of every cookie: flags, run, call, dialog, target.
 const ALWAYS: usize = FLAGS + RUN + CALL + DIALOG + TARGET;
 
-/// A cookie, taken apart.
+/// A parsed cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Shown<'a> {
     flags: u8,
@@ -65,7 +65,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn read(text: &'a [u8]) -> Option<Shown<'a>> {
-        // What every cookie has is one number.
+        // The parts that every cookie has are read as one number.
         let (always, mut rest) = text.split_first_chunk::<ALWAYS>()?;
         let mut number = read_hex_128(always)?;
         let mut last = |places: usize| {
@@ -91,7 +91,7 @@ impl<'a> Shown<'a> {
         Some(Shown { flags, run, call, dialog, target, route, name, token: rest })
     }
 
-    /// Who opened the dialog, in a message from the side that the cookie was given to.
+    /// Returns which side opened the dialog, as seen from the side that the cookie was given to.
     fn opener(&self) -> Side {
         match self.flags & CALLERS {
             0 => Side::Callee,
@@ -100,53 +100,53 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// A cookie of ours that fits the request which shows it.
+/// A cookie of ours that matches the request that shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded<'a> {
     shown: Shown<'a>,
-    /// It was given to the other side than the one that shows it. Of where that wants to be reached it says nothing, and of its tag only
-    /// what was known.
+    /// It was given to the other side than the one that shows it. It then says nothing of where that side wants to be reached, and
+    /// of its tag only what was known at the time.
     pub is_other_sides: bool,
-    /// What the request's dialog has in common.
+    /// The properties of the request's dialog that all its messages share.
     pub dialog: Dialog,
-    /// Whom the request is for: the other side of the dialog than its sender.
+    /// The side that the request is for: the one that did not send it.
     pub towards: Side,
     /// See [`crate::stack::token`].
     pub token: &'a [u8],
 }
 
-/// What a cookie that a request shows is worth.
+/// What a cookie shown by a request is worth.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdict<'a> {
     /// Not ours, or of another call.
     Foreign,
-    /// Of this call, and shown by somebody else, for somebody else, or with another tag.
+    /// Of this call, but shown by another party, for another target, or with another tag.
     Misused,
     Ours(Recorded<'a>),
 }
 
-/// Where the side is to be reached that a cookie leads to.
+/// Where the side that a cookie leads to can be reached.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     At(&'a [u8]),
-    /// It has not said so where it must: anywhere.
+    /// It should have said so but has not: anywhere.
     Anywhere,
     /// It has not said so yet.
     Nowhere,
 }
 
-/// Whom the callee's cookie is given to.
+/// The party that the callee's cookie is given to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holder<'a> {
-    /// The one whom To names.
+    /// The one that To names.
     Named,
-    /// This one was called, and may bear the name in To, another one of ours.
+    /// This user was called, and may also bear the name in To, which is another one of ours.
     Called(&'a [u8]),
-    /// Another cookie says it, or nobody.
+    /// Another cookie says it, or it is unknown.
     Unknown,
 }
 
-/// What a new cookie says beside the dialog.
+/// What a new cookie states besides the dialog.
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
     pub target: Target<'a>,
@@ -155,24 +155,24 @@ pub struct Draft<'a> {
     pub token: &'a [u8],
 }
 
-/// Makes cookies and checks them.
+/// Writes and checks cookies.
 #[derive(Clone, Copy, Debug)]
 pub struct Cookies {
     dialogs: Key,
     targets: Key,
     routes: Key,
     names: Key,
-    /// Names this run of the server.
+    /// Identifies this run of the server.
     run: u16,
 }
 
-/// Whose cookie it is to be.
+/// The party that a new cookie is for.
 struct Bearer<'a> {
     flags: u8,
     run: u16,
-    /// The tag of the side that has not opened the dialog; empty before it is known.
+    /// The tag of the side that did not open the dialog; empty until it is known.
     tag: &'a [u8],
-    /// The names by which it may be shown.
+    /// The names under which the cookie may be shown.
     names: [&'a [u8]; 2],
 }
 
@@ -187,12 +187,12 @@ impl Cookies {
         }
     }
 
-    /// `run` differs from that of every earlier run, but by chance.
+    /// Sets the run, which differs from that of every earlier run except by chance.
     pub fn begin(&mut self, run: u32) {
         self.run = (run & 0xfff) as u16;
     }
 
-    /// The callee's cookie, for a request that opens a dialog or goes on in one: towards who sends it.
+    /// Appends the callee's cookie, for a request that opens a dialog or continues one: it leads to the request's sender.
     pub fn write_callees(
         &self,
         message: &Message,
@@ -224,8 +224,7 @@ impl Cookies {
         self.write(&bearer, dialog, draft, facts, out);
     }
 
-    /// The caller's cookie, for a response that names the callee's tag, in the place of the callee's; `None` where `text` is no cookie of
-    /// this dialog. `draft` gets what it needs from that.
+    /// Reads the callee's cookie in a response that carries the callee's tag; `None` if `text` is not a cookie of this dialog.
     pub fn read_callees<'a>(&self, response: &Message, dialog: &Dialog, text: &'a [u8]) -> Option<CalleesCookie<'a>> {
         let shown = Shown::read(text)?;
         if shown.flags & CALLERS != 0 {
@@ -239,7 +238,7 @@ impl Cookies {
         fits.then_some(CalleesCookie { shown })
     }
 
-    /// Appends the caller's cookie in the place of `cookie`.
+    /// Appends the caller's cookie, which takes the place of `cookie`.
     pub fn write_callers(
         &self,
         response: &Message,
@@ -279,8 +278,8 @@ impl Cookies {
         out.extend_from_slice(draft.token);
     }
 
-    /// What a cookie is worth that this request, which has a To tag, shows. A request without one is of no dialog (§12.2.1.1): the
-    /// cookie of one call must not open others past the routes.
+    /// Returns what the cookie shown by this request, which has a To tag, is worth. A request without a To tag belongs to no dialog
+    /// (§12.2.1.1), and one call's cookie must not let other calls past the routes.
     pub fn check<'a>(&self, identity: &Identity, message: &Message, text: &'a [u8], facts: &mut Vec<u8>) -> Verdict<'a> {
         let (Some(shown), Some(to_tag)) = (Shown::read(text), message.to_tag()) else {
             return Verdict::Foreign;
@@ -319,12 +318,12 @@ impl Cookies {
         }
     }
 
-    /// Whether the cookie was written by this run of the server: only then is all known of where its dialog has moved since.
+    /// Returns whether this run of the server wrote the cookie: only then do we know every move of its dialog since.
     pub fn is_of_this_run(&self, recorded: &Recorded) -> bool {
         recorded.shown.run == self.run
     }
 
-    /// Whether `uri` is where the other side wants to be reached, as far as the cookie says it.
+    /// Returns whether `uri` is where the other side wants to be reached, as far as the cookie states it.
     pub fn leads_to(&self, recorded: &Recorded, uri: &[u8], facts: &mut Vec<u8>) -> bool {
         let shown = &recorded.shown;
         if recorded.is_other_sides {
@@ -334,7 +333,7 @@ impl Cookies {
             || shown.target == self.target(shown.dialog, Target::Anywhere, facts)
     }
 
-    /// Whether `route`, the Route that is left, is the proxy beyond us, or none where there is none.
+    /// Returns whether `route`, the remaining Route, is the proxy beyond us, or is absent if there is none.
     pub fn goes_by(&self, recorded: &Recorded, route: Option<&[u8]>, facts: &mut Vec<u8>) -> bool {
         let shown = &recorded.shown;
         if recorded.is_other_sides {
@@ -347,17 +346,17 @@ impl Cookies {
         }
     }
 
-    /// Whether names may change in its dialog.
+    /// Returns whether names may change in its dialog.
     pub fn lets_names_change(&self, recorded: &Recorded) -> bool {
         recorded.shown.flags & CHANGES != 0
     }
 
-    /// Whether the sender bears the name that the cookie was given to. Where names don't change, its check has covered that.
+    /// Returns whether the sender bears the name that the cookie was given to. If names don't change, the check has covered that.
     pub fn is_named(&self, recorded: &Recorded, from: &[u8], facts: &mut Vec<u8>) -> bool {
         self.names_both(recorded) || self.is_given_to(recorded, [from, &[]], facts)
     }
 
-    /// Whether the cookie was given to `called`, whom the caller has called by the name `from`.
+    /// Returns whether the cookie was given to `called`, which the caller called by the name `from`.
     pub fn is_called(&self, recorded: &Recorded, called: &[u8], from: &[u8], facts: &mut Vec<u8>) -> bool {
         recorded.shown.flags & CALLED != 0 && self.is_given_to(recorded, [called, from], facts)
     }
@@ -367,7 +366,7 @@ impl Cookies {
         !recorded.is_other_sides && shown.name == self.name(shown.dialog, names, facts)
     }
 
-    /// Whether both sides of the dialog are whom its names say, and stay so.
+    /// Returns whether both sides of the dialog are, and remain, the ones that its names say.
     pub fn names_both(&self, recorded: &Recorded) -> bool {
         recorded.shown.flags & (CHANGES | CALLED) == 0
     }
@@ -410,7 +409,7 @@ impl Cookies {
     }
 }
 
-/// The callee's cookie as a response has brought it back.
+/// The callee's cookie as brought back by a response.
 #[derive(Clone, Copy, Debug)]
 pub struct CalleesCookie<'a> {
     shown: Shown<'a>,
@@ -421,7 +420,7 @@ impl<'a> CalleesCookie<'a> {
         self.shown.token
     }
 
-    /// The request was one within the dialog.
+    /// Returns whether the request was one within the dialog.
     pub fn is_within(&self) -> bool {
         self.shown.flags & BOTH != 0
     }
@@ -436,7 +435,7 @@ const fn digits(digits: usize) -> u64 {
     (1 << (4 * digits)) - 1
 }
 
-/// Whether the sender understands that the name of the other side may change (RFC 4916 §4.2): only then may it.
+/// Returns whether the sender understands that the other side's name may change (RFC 4916 §4.2): only then may it change.
 fn lets_names_change(message: &Message) -> bool {
     message.values(Name::Supported).any(|option| option.text.eq_ignore_ascii_case(b"from-change"))
 }
@@ -446,7 +445,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Field by field, as a cookie is described.
+    /// Parses field by field, as a cookie is described.
     fn read_slowly(text: &[u8]) -> Option<Shown<'_>> {
         let mut rest = text;
         let mut next = |digits: usize| {

@@ -1,5 +1,5 @@
-//! What every part of a core's element reads and none owns: the settings, the location service, the users, the secrets' keys, what is known of
-//! peers, names and load; and what it counts and logs.
+//! What every part of a core's element reads and none owns: the settings, the location service, the users, the keys, what is known
+//! of peers, names and load; and what the core counts and logs.
 
 use crate::base::{Flow, Instant, Key, LiveConnections, Load, LogBudget, Sources};
 use crate::settings::Shed;
@@ -24,7 +24,7 @@ use crate::stack::trunk_table::TrunkTable;
 use crate::stack::{Counters, Location, Settings};
 use std::sync::Arc;
 
-/// Nonces in use whose counts are remembered, at least: some 64 bytes each.
+/// Minimum number of nonces in use whose counts are remembered: some 64 bytes each.
 const NONCE_WINDOWS: usize = 1 << 19;
 
 pub(in crate::stack) struct Core {
@@ -33,46 +33,46 @@ pub(in crate::stack) struct Core {
     pub peer_flows: PeerFlows,
     /// This core's number, from 0.
     pub number: u8,
-    /// No dialog begins here any more.
+    /// No dialog may begin here any more.
     pub is_draining: bool,
     pub signer: Signer,
     pub identity: Identity,
     pub passages: Passages,
     pub cookies: Cookies,
     pub counters: Counters,
-    /// Used again for each message: an address-of-record, whatever is written before it is known where it goes, and header lines.
+    /// Scratch buffer reused for each message: an address-of-record, output whose destination is not yet known, and header lines.
     pub aor: Vec<u8>,
     pub scratch: Vec<u8>,
     pub lines: Vec<u8>,
-    /// The URI of the user that the request at hand has proved to be; empty where it has proved nothing.
+    /// The URI of the user that the current request has proved to be; empty if nothing was proved.
     pub proved_user: Vec<u8>,
-    /// The facts that the keyed value at hand covers.
+    /// The facts covered by the current keyed value.
     pub facts: Vec<u8>,
-    /// For a message that is read while another one is at hand.
+    /// For a message that is read while another one is being handled.
     pub second_index: Index,
     pub names: Names,
     pub gates: Gates,
     pub users: Arc<Users>,
     pub nonces: Arc<Nonces>,
-    /// What all cores know of those who send to us.
+    /// What all cores know about senders.
     pub sources: Arc<Sources>,
-    /// What all cores know of next hops that have failed.
+    /// What all cores know about failed next hops.
     pub health: Arc<Health>,
-    /// Makes the core's nonces of one millisecond differ.
+    /// Makes nonces that the core issues in the same millisecond differ.
     pub nonce_count: u32,
-    /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds.
+    /// The time since 1970 at [`crate::base::Instant`] zero, in milliseconds.
     pub wall_ms: u64,
     pub log: LogBudget,
-    /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
+    /// A separate budget, so that what strangers cause to be logged cannot use it up.
     pub guess_log: LogBudget,
-    /// Lines about next hops that fail and come back.
+    /// The budget for lines about next hops that fail and recover.
     pub health_log: LogBudget,
     pub overload: Overload,
-    /// The calls that all cores have in progress; without it none leaves a record.
+    /// The calls in progress on all cores; without it no call leaves a record.
     pub calls: Option<Arc<Calls>>,
-    /// When the next part of them is searched for lost ones.
+    /// When the next part of them is searched for lost calls.
     pub sweep_calls_at: Instant,
-    /// How the trunks' registrations stand: the same for all cores.
+    /// State of the trunks' registrations, shared by all cores.
     pub trunks: Arc<TrunkTable>,
     pub answering: Answering,
 }
@@ -116,14 +116,14 @@ impl Core {
         }
     }
 
-    /// How far this core is behind.
+    /// Notes how far this core is behind.
     pub fn note_load(&mut self, now: Instant, load: Load) {
         let limits = &self.settings.limits;
         self.overload.may_shed = limits.shed == Shed::Kernel;
         self.overload.turn(now, load, limits.overload);
     }
 
-    /// New settings, valid for what comes next.
+    /// Applies new settings to what comes next.
     pub fn configure(&mut self, settings: Arc<Settings>) {
         self.names.configure(settings.dns.cache);
         self.gates.keep_those_of(&settings);
@@ -131,20 +131,20 @@ impl Core {
         self.settings = settings;
     }
 
-    /// What the request is known by as one of the side that opens a dialog.
+    /// Returns the request's identity as one of the side that opens a dialog.
     pub fn opening(&mut self, request: &mut Request) -> Dialog {
         let (identity, facts) = (self.identity, &mut self.facts);
         let find = || identity.dialog(&request.message, Side::Caller, facts);
         *request.opening.get_or_insert_with(find)
     }
 
-    /// The hash over all that decides the way: of the source too, where a route asks for it.
+    /// Hashes everything that decides the route; includes the source if a route depends on it.
     pub fn loop_hash(&self, flow: Flow, message: &Message) -> u32 {
         let source = self.settings.routes.look_at_source();
         self.identity.loop_hash(message, source.then(|| flow.peer.ip()))
     }
 
-    /// Max-Breadth of the request: what it says, at most our own maximum, which is also the default.
+    /// Returns the Max-Breadth of the request: its own value, at most our maximum, which is also the default.
     pub fn incoming_breadth(&self, message: &Message) -> u32 {
         let maximum = self.settings.proxy.max_breadth;
         match message.number(Name::MaxBreadth) {
@@ -153,7 +153,8 @@ impl Core {
         }
     }
 
-    /// True when the URI names this server or one of its domains. One with a foreign `maddr` names that other place (§16.5).
+    /// Returns whether the URI names this server or one of its domains. A URI with a foreign `maddr` names that other place
+    /// (§16.5).
     pub fn is_own_uri(&self, uri: &Uri) -> bool {
         let own = |host: &[u8], ip| self.settings.is_own(host, ip, uri.port);
         matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
@@ -161,12 +162,13 @@ impl Core {
             && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
-    /// Whether the request is inside a dialog that we let pass, and for another place than this: no route is looked at for it.
+    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one: then no route is
+    /// consulted.
     pub fn is_past_routes(&self, request: &Request) -> bool {
         request.trusted && (request.next_route.is_some() || !self.is_own_uri(&request.parsed))
     }
 
-    /// Whether the Request-URI is for the one whom To names.
+    /// Returns whether the Request-URI is for the user named in To.
     pub fn is_for_whom_it_names(&self, request: &Request) -> bool {
         let Ok(to) = request.message.to() else {
             return false;

@@ -1,4 +1,4 @@
-//! What the rules count: plain numbers of one core, added up over the cores when somebody asks.
+//! What the rules count: plain numbers per core, summed over the cores on request.
 
 use crate::base::counters;
 use crate::stack::route_counters::RouteCounters;
@@ -15,7 +15,7 @@ macro_rules! labels {
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
             pub const COUNT: usize = $name::ALL.len();
 
-            /// As the metric's label says it.
+            /// Returns the value of the metric's label.
             pub const fn label(self) -> &'static str {
                 match self { $($name::$variant => $text),+ }
             }
@@ -26,15 +26,15 @@ macro_rules! labels {
 labels! {
     /// Why a message was neither processed nor answered (`strowger_dropped_total{reason}`).
     Drop {
-        /// Not SIP, or nothing in it to answer to.
+        /// Not SIP, or nothing in it that an answer could go to.
         Unreadable = "unreadable",
-        /// A response that a rule of §18.1.2 or the grammar refuses.
+        /// A response that violates §18.1.2 or the grammar.
         BadResponse = "bad_response",
         /// A response whose Via branch is not ours or whose check fails.
         ForeignResponse = "foreign_response",
-        /// A response to a transaction that is no more (RFC 6026 §7: not forwarded).
+        /// A response to a transaction that no longer exists (RFC 6026 §7: not forwarded).
         StrayResponse = "stray_response",
-        /// An ACK that nobody waits for and that cannot be forwarded.
+        /// An ACK that nothing waits for and that cannot be forwarded.
         StrayAck = "stray_ack",
         /// Retransmission absorbed by a transaction that has nothing to repeat.
         Absorbed = "absorbed",
@@ -42,9 +42,9 @@ labels! {
         NoSuchCore = "no_such_core",
         /// Longer than `[limits] message_size` or than a datagram carries.
         TooLong = "too_long",
-        /// The listener's address family reaches no such peer.
+        /// No listener has the peer's address family.
         NoListener = "no_listener",
-        /// A [[route]] says that it gets no answer.
+        /// A `[[route]]` says to drop it.
         Route = "route",
         /// A CRLF keep-alive.
         KeepAlive = "keep_alive",
@@ -55,32 +55,32 @@ labels! {
     /// Which limit was hit (`strowger_limit_hits_total{limit}`).
     Limit {
         Transactions = "transactions",
-        /// Bytes of the messages that transactions hold.
+        /// Bytes of messages that transactions hold.
         TransactionBytes = "transaction_bytes",
-        /// One source's share of them.
+        /// One source's share of transactions.
         TransactionsOfSource = "transactions_of_source",
-        /// The share of those for one address-of-record.
+        /// One address-of-record's share of transactions.
         TransactionsOfAor = "transactions_of_aor",
         Contacts = "contacts",
-        /// A contact, its Path or its Call-ID.
+        /// Size of a contact, its Path or its Call-ID.
         ContactSize = "contact_size",
         Bindings = "bindings",
-        /// One source's share of them.
+        /// One source's share of bindings.
         BindingsOfSource = "bindings_of_source",
         Targets = "targets",
         MaxBreadth = "max_breadth",
         MaxForwards = "max_forwards",
-        /// DNS questions on their way.
+        /// DNS queries in flight.
         Questions = "dns_questions",
-        /// One asker's share of them.
+        /// One asker's share of DNS queries.
         QuestionsOfAsker = "dns_questions_of_asker",
-        /// Bytes of messages without a transaction that wait for a name.
+        /// Bytes of messages without a transaction that wait for a DNS answer.
         Held = "dns_held",
-        /// New requests that were refused while a core was behind.
+        /// New requests refused while a core was behind.
         Overload = "overload",
-        /// Lines of an answer that were left out: over UDP it may be no more than a few times as long as its request.
+        /// Lines left out of an answer: over UDP it may be only a few times as long as its request.
         AnswerSize = "answer_size",
-        /// Passwords that were not looked at, because too many had been wrong.
+        /// Passwords not checked, because too many had been wrong.
         Guesses = "guesses",
         /// Requests of one user.
         PerUser = "requests_per_user",
@@ -90,7 +90,7 @@ labels! {
 }
 
 labels! {
-    /// What a REGISTER came to (`strowger_registrations_total{outcome}`).
+    /// The outcome of a REGISTER (`strowger_registrations_total{outcome}`).
     Registration {
         Added = "added",
         Refreshed = "refreshed",
@@ -101,22 +101,22 @@ labels! {
 }
 
 labels! {
-    /// What credentials, or the lack of them, came to (`strowger_auth_total{outcome}`).
+    /// The outcome of credentials, or of their absence (`strowger_auth_total{outcome}`).
     AuthOutcome {
-        /// None, or an answer to somebody else's challenge.
+        /// No credentials, or an answer to a challenge that is not ours.
         Challenged = "challenged",
         Accepted = "accepted",
         /// The right password, with a nonce that had expired.
         Stale = "stale",
         WrongResponse = "wrong_response",
         UnknownUser = "unknown_user",
-        /// A count that had come before.
+        /// A nonce count that was already used.
         Replayed = "replayed",
-        /// Outside of the grammar, or of what was offered.
+        /// Outside the grammar, or not what was offered.
         Malformed = "malformed",
         /// The right password, for another Request-URI.
         OtherUri = "other_uri",
-        /// Not looked at: too many had been wrong.
+        /// Not checked: too many had been wrong.
         TooMany = "too_many",
         /// The right password, for another user's address.
         Forbidden = "forbidden",
@@ -124,7 +124,7 @@ labels! {
 }
 
 labels! {
-    /// What a question to the domain name system came to (`strowger_dns_queries_total{outcome}`).
+    /// The outcome of a DNS query (`strowger_dns_queries_total{outcome}`).
     Lookup {
         Found = "found",
         /// No such record.
@@ -133,7 +133,7 @@ labels! {
         Silence = "silence",
         /// A server said that it cannot or will not.
         Refused = "refused",
-        /// It was not asked: too many others are on their way.
+        /// Not sent: too many others are in flight.
         Busy = "busy",
     }
 }
@@ -150,7 +150,7 @@ labels! {
 labels! {
     /// Which side of a transaction saw or sent a retransmission (`strowger_retransmissions_total{side}`).
     Side {
-        /// A request that came again.
+        /// A request that was received again.
         Server = "server",
         /// A request or an ACK that we sent again.
         Client = "client",
@@ -169,15 +169,15 @@ counters! {
         pub auth: [u64; AuthOutcome::COUNT],
         pub dropped: [u64; Drop::COUNT],
         pub limit_hits: [u64; Limit::COUNT],
-        /// Questions to the domain name system that have ended.
+        /// DNS queries that have ended.
         pub lookups: [u64; Lookup::COUNT],
         /// Requests that we answered ourselves with a 4xx, 5xx or 6xx.
         pub refused: u64,
         /// Requests forwarded without a transaction.
         pub stateless: u64,
-        /// Bindings left out of a target set because the connection that leads to their phone is gone.
+        /// Bindings left out of a target set because the connection to their phone is gone.
         pub dead_flows: u64,
-        /// What becomes of calls, by route and next hop.
+        /// Outcomes of calls, by route and next hop.
         pub calls: RouteCounters,
     }
 }
@@ -193,22 +193,22 @@ impl Counters {
 }
 
 counters! {
-    /// Entries alive now on one core.
+    /// Entries that currently exist on one core.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Occupancy {
         pub server_transactions: usize,
         pub client_transactions: usize,
-        /// Requests still waiting for their final response.
+        /// Requests still awaiting their final response.
         pub pending: usize,
         pub timers: usize,
         pub blobs: usize,
-        /// What these take.
+        /// The bytes that these take.
         pub blob_bytes: usize,
-        /// Branches and messages that wait for a name.
+        /// Branches and messages that wait for a DNS answer.
         pub parked: usize,
-        /// Names known or asked for; they stay when all is quiet.
+        /// Names known or queried; they stay when there is no traffic.
         pub names: usize,
-        /// Calls in progress that will leave a record, on all cores; said by the first one.
+        /// Calls in progress that will leave a record, on all cores; reported by the first core.
         pub calls: usize,
     }
 }

@@ -1,4 +1,5 @@
-//! What is known of the dialog that a request belongs to: by the cookie and the flow token of our Record-Route in its Route, and by what was noted.
+//! What is known of the dialog that a request belongs to: from the cookie and flow token of our Record-Route in its Route, and from
+//! what was noted.
 
 use crate::sip::{Message, Method, NameAddr, Uri};
 use crate::stack::cookie::{self, Recorded, Verdict};
@@ -12,7 +13,7 @@ use crate::stack::token::{self, Side};
 use crate::stack::turn::Turn;
 
 impl Core {
-    /// What the cookie is worth that one of our own URIs shows.
+    /// Returns what the cookie in one of our own URIs is worth.
     pub fn read_cookie<'a>(&mut self, message: &Message, uri: &Uri<'a>) -> Verdict<'a> {
         match uri.param(cookie::PARAM).flatten() {
             Some(text) => {
@@ -25,11 +26,11 @@ impl Core {
 }
 
 impl Turn<'_> {
-    /// The request belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender bears the name that
-    /// it had, is in the cookie, or was noted since.
+    /// Judges a request that belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender
+    /// still bears its name, is in the cookie or was noted since.
     pub fn judge_dialog<'a>(&mut self, recorded: &Recorded<'a>, request: &mut Request<'a>) {
         request.shown = Some(*recorded);
-        // Of what has changed in a dialog that another run has begun, nothing may be known: then at least it can be ended.
+        // What has changed in a dialog that an earlier run began may be unknown: then it can at least be ended.
         let ends = matches!(request.message.method(), Method::Bye | Method::Ack);
         let is_lost = ends && !recorded.is_other_sides && !self.core.cookies.is_of_this_run(recorded);
         let from = request.message.from().map_or(&[][..], |from| from.uri);
@@ -56,8 +57,8 @@ impl Turn<'_> {
         }
     }
 
-    /// The other side is one of our users, and has registered this contact: whoever may call the user may reach it. The way there is known
-    /// by that, too.
+    /// Returns whether the other side is one of our users and has registered this contact: whoever may call the user may reach it.
+    /// This also gives the flow to it.
     fn is_contact_of_callee(&mut self, request: &mut Request) -> bool {
         let callee = self.find_callee(request);
         request.dialog.flow = callee.flow;
@@ -65,7 +66,7 @@ impl Turn<'_> {
         callee.is_contact
     }
 
-    /// A request within a dialog says where its sender wants to be reached from now on, and by what name.
+    /// Notes where the sender of a request within a dialog wants to be reached from now on, and by what name.
     pub fn note_refresh(&mut self, request: &Request) {
         if !request.trusted {
             return;
@@ -74,7 +75,7 @@ impl Turn<'_> {
             return;
         };
         let (moved, facts) = (&self.core.location.moved, &mut self.core.facts);
-        // A BYE has not been asked to prove it.
+        // A BYE was not asked to prove it.
         if request.renamed && request.message.method() != Method::Bye {
             moved.note(self.now, &request.message, tag, Kind::Name, from.uri, facts);
         }
@@ -85,7 +86,8 @@ impl Turn<'_> {
         }
     }
 
-    /// What one of our Record-Routes says of the way to the receiver. Each of two says it of its own side (RFC 5658 §3).
+    /// Reads what one of our Record-Routes says about the path to the receiver. If there are two, each describes its own side (RFC
+    /// 5658 §3).
     pub fn read_token(&self, recorded: &Recorded, dialog: &mut DialogRoute) {
         if recorded.towards == Side::Callee {
             let per_call = dialog.per_call.unwrap_or_default();
@@ -105,26 +107,26 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether an ACK is for a call that was answered here of late by a next hop for our users only.
+    /// Returns whether an ACK is for a call recently answered here by a next hop for our users only.
     pub fn was_accepted_there(&mut self, message: &Message) -> bool {
         let dialog = self.core.identity.dialog(message, Side::Caller, &mut self.core.facts);
         self.transactions.accepted.knows(!accepted(&dialog))
     }
 
-    /// Whether an ACK without a route of ours is for a call that was answered here of late: some callees give none back, and some callers
-    /// leave it out.
+    /// Returns whether an ACK without a route of ours is for a call recently answered here: some callees return none, and some
+    /// callers omit it.
     pub fn was_accepted(&mut self, message: &Message) -> bool {
         let dialog = self.core.identity.dialog(message, Side::Caller, &mut self.core.facts);
         self.transactions.accepted.knows(accepted(&dialog))
     }
 }
 
-/// What a call is remembered by until its ACK has come.
+/// Returns the key under which a call is remembered until its ACK arrives.
 pub(in crate::stack) fn accepted(dialog: &Call) -> u128 {
     u128::from(dialog.whole) << 64 | u128::from(dialog.call)
 }
 
-/// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).
+/// Returns whether requests of this method update where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).
 pub(in crate::stack) fn refreshes_target(method: Method) -> bool {
     matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
 }

@@ -1,4 +1,4 @@
-//! What a worker turns: all that can come to a SIP element, and all that it is asked.
+//! The interface between a worker and a SIP element: everything that can happen to an element, and everything it is asked.
 
 use crate::base::dns::Answer;
 use crate::base::{Errand, Flow, Instant, Load, Outbox, Question, Shed};
@@ -8,25 +8,25 @@ use crate::stack::location::Progress;
 use crate::stack::{Counters, Occupancy, Settings};
 use std::sync::Arc;
 
-/// The SIP element behind the wires. [`crate::stack::Endpoint`] is the one; a test may have another.
+/// The SIP element behind the wires. [`crate::stack::Endpoint`] is the real one; a test may use another.
 pub trait Element: Send + 'static {
-    /// False: nobody will be answered because of this message.
+    /// Handles a message. Returns false if nobody will be answered because of it.
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool;
     fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox);
-    /// Whether a datagram bears what is asked for, before it is handled.
+    /// Returns whether a datagram carries what the question asks for, before it is handled.
     fn bears(&mut self, _now: Instant, _flow: Flow, _bytes: &[u8], _question: Question) -> bool {
         false
     }
-    /// A stream brought `bytes`, in which no boundary can be found; it is closed. False: there was nothing to answer.
+    /// Handles stream data in which no boundary can be found; the stream is closed. Returns false if there was nothing to answer.
     fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool;
-    /// `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
+    /// Notes that `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
-    /// Nothing can be sent on this flow any more, and nothing will come.
+    /// Notes that nothing can be sent or received on this flow any more.
     fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
-    /// The answer to a question that was in the outbox. An element that asks nothing gets none.
+    /// Handles the answer to a question in the outbox. An element that asks nothing gets none.
     fn handle_answer(&mut self, _now: Instant, _answer: Answer, _outbox: &mut Outbox) {}
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
-    /// Whether so much memory was freed since the last time that it pays to return it to the system.
+    /// Returns whether enough memory was freed since the last call to make returning it to the system worthwhile.
     fn take_freed(&mut self) -> bool {
         false
     }
@@ -34,19 +34,19 @@ pub trait Element: Send + 'static {
     fn handle_config(&mut self, settings: Arc<Settings>);
     /// The server is about to stop.
     fn handle_drain(&mut self);
-    /// Once a turn: how far this core is behind.
+    /// Notes, once per turn, how far this core is behind.
     fn handle_load(&mut self, _now: Instant, _load: Load) {}
-    /// When that is to be said at the latest, though nothing comes.
+    /// Returns the latest time for the next load report even if nothing arrives.
     fn next_load(&self) -> Option<Instant> {
         None
     }
-    /// What the kernel is to drop before it reaches us.
+    /// Returns what the kernel is to drop before it reaches us.
     fn shed(&self) -> Option<Shed> {
         None
     }
-    /// Other users, valid for what comes next. Returns those of before.
+    /// Installs new users for what comes next. Returns the previous ones.
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users>;
-    /// How far the disk is that [`Outbox::held`] waits for.
+    /// Returns how far writing to disk has progressed; [`Outbox::held`] waits for it.
     fn progress(&self) -> Progress {
         Progress::default()
     }

@@ -1,5 +1,5 @@
-//! One core's SIP element: it reads what came, finds whose it is, and hands it there. The work is done by the transaction layer, the proxy and
-//! the registrar.
+//! One core's SIP element: it reads what arrives, finds out which layer it belongs to, and hands it there. The transaction layer,
+//! the proxy and the registrar do the work.
 
 use crate::base::dns::Answer;
 use crate::base::{Errand, Flow, Id, Instant, Key, LiveConnections, Load, Outbox, Question, Shed, Sources};
@@ -26,11 +26,12 @@ use crate::stack::uac::Uac;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
 
-/// Bytes that must have been freed before the allocator is asked to return them: while more are going, and when no more are.
+/// Bytes that must have been freed before the allocator is asked to return them, both while more are being freed and once that is
+/// over.
 const FREED_MEANWHILE: usize = 64 << 20;
 const FREED_AT_LAST: usize = 1 << 20;
 
-/// Why a response is dropped that names a core.
+/// Why a response that names an unknown core is dropped.
 const NO_SUCH_CORE: &str = "its branch names a core that there is not";
 
 /// Owned by one worker, or by the laboratory.
@@ -40,16 +41,16 @@ pub struct Endpoint {
     pub(in crate::stack) proxy: Proxy,
     registrar: Registrar,
     uac: Uac,
-    /// Lent to the message at hand. A box moves as one word.
+    /// Lent to the current message. A box moves as one word.
     index: Option<Box<Index>>,
-    /// Client transactions in hand; kept for its memory.
+    /// Scratch list of client transactions, kept to reuse its allocation.
     ids: Vec<Id>,
-    /// Bytes of memory that were given back since somebody asked.
+    /// Bytes freed since [`Endpoint::take_freed`] last reported them.
     freed: usize,
 }
 
 impl Endpoint {
-    /// `secret` is the server's, the same on every core; `core` is this one's number, from 0.
+    /// Creates the endpoint. `secret` is the server's, the same on every core; `core` is this core's number, from 0.
     pub fn new(settings: Arc<Settings>, location: Arc<Location>, live: Arc<LiveConnections>, core: u8, secret: Key) -> Endpoint {
         let core = Core::new(settings, location, live, core, secret);
         let transactions = Transactions::new(
@@ -71,45 +72,45 @@ impl Endpoint {
         }
     }
 
-    /// The time since 1970 at [`Instant`] zero, milliseconds: servers with one secret recognise each other's passages.
+    /// Sets the time since 1970 at [`Instant`] zero, in milliseconds: servers that share a secret recognise each other's passages.
     pub fn set_clock(&mut self, wall_ms: u64) {
         self.core.wall_ms = wall_ms;
     }
 
-    /// Takes part in the nonces of the other cores. Without it a nonce's counts are known to this core alone, and those of a run that came
-    /// before are good for another use.
+    /// Shares nonces with the other cores. Otherwise a nonce's counts are known to this core only, and nonces of an earlier run can
+    /// be used once more.
     pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
         self.core.cookies.begin(nonces.run());
         self.core.nonces = nonces;
     }
 
-    /// Takes part in what the other cores know of those who send to us.
+    /// Shares what the other cores know about senders.
     pub fn share_sources(&mut self, sources: Arc<Sources>) {
         self.transactions.sources = sources.clone();
         self.core.sources = sources;
     }
 
-    /// Takes part in the table of calls that leave records. Without it none does.
+    /// Shares the table of calls that leave records. Otherwise no call leaves one.
     pub fn share_calls(&mut self, calls: Option<Arc<Calls>>) {
         self.core.calls = calls;
     }
 
-    /// Takes part in what the other cores know of next hops.
+    /// Shares what the other cores know about next hops.
     pub fn share_health(&mut self, health: Arc<Health>) {
         self.core.health = health;
     }
 
-    /// How the trunks stand is written there, for whoever asks.
+    /// Sets the table in which the state of the trunks is published.
     pub fn share_trunks(&mut self, trunks: Arc<TrunkTable>) {
         self.core.trunks = trunks;
     }
 
-    /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
+    /// Returns the number of URIs in REGISTERs that were compared as text: their cost beyond their own length.
     pub fn uris_compared(&self) -> u64 {
         self.registrar.uris_compared()
     }
 
-    /// Bytes of memory for messages that outlive a turn, those that are free among them.
+    /// Returns the bytes of memory held for messages that outlive a turn, including free buffers.
     pub fn pool_bytes(&self) -> usize {
         self.transactions.pool.bytes()
     }
@@ -120,7 +121,7 @@ impl Endpoint {
         (turn, &mut self.proxy, &mut self.registrar, &mut self.uac)
     }
 
-    /// False: nobody will be answered because of this message.
+    /// Returns false if nobody will be answered because of this message.
     fn receive(&mut self, now: Instant, flow: Flow, bytes: &[u8], errand: Option<Errand>, outbox: &mut Outbox) -> bool {
         let mut index = self.index.take().unwrap_or_default();
         let (mut turn, proxy, registrar, uac) = self.turn(now, outbox);
@@ -146,25 +147,26 @@ impl Endpoint {
 }
 
 impl Element for Endpoint {
-    /// A message came from a peer: one datagram, or one framed message of a stream. False: it was thrown away, or is the repetition of
-    /// what will be answered; nobody need wait for an answer to it.
+    /// Handles a message from a peer: one datagram, or one framed message of a stream. Returns false if it was dropped, or if it
+    /// repeats a request that is still to be answered: then there is no answer to wait for.
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
         self.receive(now, flow, bytes, None, outbox)
     }
 
-    /// A message came from another core, with the flow on which that core got it.
+    /// Handles a message from another core, with the flow on which that core received it.
     fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
         self.receive(now, flow, bytes, Some(errand), outbox);
     }
 
-    /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
+    /// Returns whether a request carries what the question asks for. Nothing is counted and nothing changes.
     fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question) -> bool {
         let index = self.index.get_or_insert_default();
         self.core.bears(now, flow, bytes, question, index)
     }
 
-    /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
-    /// closed. The request is answered when its head can be read, behind lines that are no SIP too: true then. It is not processed.
+    /// Handles stream data that can no longer be framed (§18.3); `bytes` begins at the last boundary, and the connection will be
+    /// closed. If the head can be read, even after lines that are not SIP, the request is answered, and true is returned. It is not
+    /// processed.
     fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool {
         let mut index = self.index.take().unwrap_or_default();
         let (mut turn, ..) = self.turn(now, outbox);
@@ -189,11 +191,10 @@ impl Element for Endpoint {
         is_answered
     }
 
-    /// The transport says that `sent`, a datagram of ours (or as much of it as came back), was not delivered: a port
-    /// unreachable. Only a branch whose check is right names a transaction, so nobody can end one by a forged report (§16.9,
-    /// §18.4).
+    /// The transport reports that `sent`, a datagram of ours (or as much of it as came back), was not delivered: port unreachable.
+    /// Only a branch with a correct check identifies a transaction, so a forged report cannot end one (§16.9, §18.4).
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
-        // A response of ours carries a branch of ours too, where a request has been here twice.
+        // A response of ours carries a branch of ours too if its request passed through here twice.
         if sniff::kind(sent) != sniff::Kind::Request {
             return;
         }
@@ -201,7 +202,7 @@ impl Element for Endpoint {
         let Some(Branch::Stateful { core, id, .. }) = branch else {
             return;
         };
-        // Our own CANCEL and ACK carry the INVITE's branch; their loss says nothing that its timers would not.
+        // Our own CANCEL and ACK carry the INVITE's branch; their loss tells nothing that its timers would not.
         if core != self.core.number || matches!(sniff::method(sent), Method::Ack | Method::Cancel) {
             return;
         }
@@ -218,10 +219,10 @@ impl Element for Endpoint {
         }
     }
 
-    /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
-    /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
+    /// A connection is gone, or could not be opened. `flow` names it as it was requested ([`crate::base::Channel::Peer`]), or as it
+    /// has been named since it opened.
     fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
-        // What has been answered by a 1xx may be answered over another connection (§18.2.2): its timers decide. A binding's flow
+        // A request that got a 1xx may still be answered over another connection (§18.2.2), so its timers decide. A binding's flow
         // is not among the live ones.
         let mut ids = std::mem::take(&mut self.ids);
         ids.clear();
@@ -238,14 +239,14 @@ impl Element for Endpoint {
         self.ids = ids;
     }
 
-    /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
+    /// Handles the resolver's answer to a question of the outbox, and resumes whatever waited for it.
     fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
         let (mut turn, proxy, _, uac) = self.turn(now, outbox);
         proxy.handle_answer(&mut turn, answer);
         uac.look_again(&mut turn, proxy);
     }
 
-    /// Fires what is due.
+    /// Fires the timers that are due.
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.core.log.renew(now);
         self.core.guess_log.renew(now);
@@ -253,7 +254,7 @@ impl Element for Endpoint {
         let gone = {
             let (mut turn, proxy, _, uac) = self.turn(now, outbox);
             proxy.end_overdue_waits(&mut turn);
-            // After a peak: what nobody has needed for a while goes, a bounded part in each turn.
+            // After a peak, buffers unused for a while are freed, a bounded number in each turn.
             let gone = turn.transactions.pool.trim(now);
             if gone > 0 {
                 proxy.contexts.trim();
@@ -268,7 +269,7 @@ impl Element for Endpoint {
         self.freed += gone;
     }
 
-    /// Whether so much memory was freed that it pays to return it to the system; said once.
+    /// Returns whether enough memory was freed to make returning it to the system worthwhile; reports it once.
     fn take_freed(&mut self) -> bool {
         let enough = match self.transactions.pool.is_trimming() {
             true => FREED_MEANWHILE,
@@ -281,7 +282,7 @@ impl Element for Endpoint {
         true
     }
 
-    /// When [`Endpoint::handle_timers`] wants to be called next.
+    /// Returns when [`Endpoint::handle_timers`] is next to be called.
     fn next_timeout(&self) -> Option<Instant> {
         let due = [
             self.transactions.next_timeout(),
@@ -293,14 +294,14 @@ impl Element for Endpoint {
         due.into_iter().flatten().min()
     }
 
-    /// New settings, valid for what comes next; transactions under way keep their targets.
+    /// Applies new settings to what comes next; transactions in progress keep their targets.
     fn handle_config(&mut self, settings: Arc<Settings>) {
         self.transactions.configure(settings.timers.clone(), &settings.per_core);
         self.uac.configure(self.core.number == 0, &settings);
         self.core.configure(settings);
     }
 
-    /// From now on no dialog begins here.
+    /// From now on, no dialog begins here.
     fn handle_drain(&mut self) {
         self.core.is_draining = true;
         self.uac.drain();
@@ -310,22 +311,22 @@ impl Element for Endpoint {
         self.core.note_load(now, load);
     }
 
-    /// When [`Element::handle_load`] wants to be called at the latest.
+    /// Returns the latest time at which [`Element::handle_load`] is to be called.
     fn next_load(&self) -> Option<Instant> {
         self.core.overload.next_timeout()
     }
 
-    /// What the kernel is to drop before it is received; asked once a turn, behind [`Element::handle_load`].
+    /// Returns what the kernel is to drop before it is received; queried once per turn, after [`Element::handle_load`].
     fn shed(&self) -> Option<Shed> {
         self.core.overload.shed()
     }
 
-    /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
+    /// Installs new users for what comes next. Returns the previous ones: dropping millions of them takes a while.
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
         std::mem::replace(&mut self.core.users, users)
     }
 
-    /// How far the disk is that answers may wait for ([`Outbox::hold`]).
+    /// Returns how far writing to disk has progressed; answers may wait for it ([`Outbox::hold`]).
     fn progress(&self) -> Progress {
         self.core.location.progress()
     }
@@ -356,7 +357,7 @@ impl Element for Endpoint {
     }
 }
 
-/// A response for another core goes there unread; only its branch is checked.
+/// A response for another core is passed on unread; only its branch is checked.
 #[inline]
 fn goes_to_another_core(turn: &mut Turn, flow: Flow, bytes: &[u8]) -> bool {
     let cores = turn.core.settings.cores;
@@ -388,7 +389,7 @@ fn receive_request(
     if errand.is_none() {
         turn.core.counters.requests[label_of(method) as usize] += 1;
     }
-    // An ACK and a CANCEL look for their INVITE. What finds a transaction lies in cold memory: it is asked for at once.
+    // An ACK and a CANCEL look for their INVITE. The memory that finds a transaction is cold, so it is prefetched at once.
     let via = message.top_via();
     let key = via.as_ref().ok().map(|via| {
         let name: &[u8] = match method {
@@ -427,7 +428,7 @@ fn receive_request(
     }
 }
 
-/// A request other than ACK and CANCEL that belongs to no transaction yet.
+/// Processes a request other than ACK and CANCEL that belongs to no transaction yet.
 fn process_request(
     turn: &mut Turn,
     proxy: &mut Proxy,
@@ -446,13 +447,13 @@ fn process_request(
     }
 }
 
-/// A request that is broken is answered, if anything can be.
+/// Answers a broken request if anything can be answered.
 fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u128>, fault: Fault) {
     let method = message.method();
     if method == Method::Ack || message.header(Name::Via).is_none() {
         return turn.discard_message(message, flow, Drop::Unreadable, fault.reason());
     }
-    // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
+    // A broken copy of a request in progress is a retransmission of it (§17.2.3 comes first), not a request of its own.
     if let Some(key) = key
         && method != Method::Cancel
         && absorb_repetition(turn, key, message)
@@ -462,7 +463,7 @@ fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u12
     turn.refuse(message, flow, Refusal::new(fault.status(), fault.reason()));
 }
 
-/// Hands a repeated request to its server transaction. False: there is none, the request is new.
+/// Hands a repeated request to its server transaction. Returns false if there is none, i.e. the request is new.
 fn absorb_repetition(turn: &mut Turn, key: u128, message: &Message) -> bool {
     if turn.core.settings.proxy.mode == Mode::Stateful
         && let Some(server) = turn.transactions.find_server(key)
@@ -471,7 +472,7 @@ fn absorb_repetition(turn: &mut Turn, key: u128, message: &Message) -> bool {
         if let Some(more) = turn.core.bound_towards(message) {
             turn.transactions.extend_answers(server, more);
         }
-        // While the first one waits there is one answer to come, however often it is repeated.
+        // While the first one waits there is one answer to come, however often the request is repeated.
         let waits = |server: &Server| server.context.is_some();
         let waits = turn.transactions.server(server).is_some_and(waits);
         let before = turn.outbox.transmits.len();
@@ -505,7 +506,8 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
         Some(Branch::Stateful { .. }) => {
             turn.discard_message(message, flow, Drop::NoSuchCore, NO_SUCH_CORE);
         }
-        // In the stateful mode only ACKs leave without state: an ACK has no answer, and and its receiver must not be able to send through our Via below it.
+        // In stateful mode only ACKs are forwarded without state: an ACK has no answer, and its receiver must not be able to send
+        // through our Via below it.
         Some(Branch::Stateless { .. }) if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
             turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
         }
@@ -517,7 +519,7 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
     }
 }
 
-/// What timers and the transport report is of a branch, or of a request of our own.
+/// Handles what timers and the transport report about a branch, or about a request of our own.
 fn handle_notice(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, notice: Notice) {
     match notice {
         Notice::ClientTimeout(client) if client.kind == ClientKind::Own => {

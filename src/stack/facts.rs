@@ -1,10 +1,10 @@
-//! The facts that keyed values cover, written so that what means the same is the same: whose name a URI is, and which place it
-//! leads to. Each fact begins with its length, so that no two rows of facts are one text.
+//! The facts that keyed values cover, written so that equal meanings give equal bytes: whose name a URI is, and which place it
+//! leads to. Each fact is prefixed with its length, so different lists of facts never give the same bytes.
 
 use crate::base::Transport;
 use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
 
-/// Appends one fact, which `write` appends.
+/// Appends one fact, whose bytes `write` appends.
 pub fn fact(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -15,8 +15,8 @@ pub fn fact(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// Whose name it is: the user as §19.1.4 compares it, at the domain. Port, parameters and password say nothing of that, nor does it
-/// matter whether the scheme is SIP or SIPS.
+/// Appends the name that a URI bears: the user, compared as in §19.1.4, at the domain. Port, parameters and password do not matter,
+/// nor does whether the scheme is SIP or SIPS.
 pub fn write_name(uri: &[u8], out: &mut Vec<u8>) {
     if let Some(name) = plain_name(uri) {
         return out.extend_from_slice(name);
@@ -27,7 +27,7 @@ pub fn write_name(uri: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The name where it stands in the URI as [`Uri::write_address_of_record`] would write it: nearly everybody writes it so.
+/// Returns the name if the URI already has it as [`Uri::write_address_of_record`] would write it, as almost all do.
 #[inline]
 fn plain_name(uri: &[u8]) -> Option<&[u8]> {
     let text = uri.strip_prefix(b"sip:")?;
@@ -40,13 +40,13 @@ fn plain_name(uri: &[u8]) -> Option<&[u8]> {
     Some(&text[..at + 1 + len])
 }
 
-/// Whether the host, which begins the text, ends there.
+/// Returns whether the host at the start of the text ends there.
 #[inline(always)]
 fn ends_at(text: &[u8], at: usize) -> bool {
     matches!(text.get(at), None | Some(b':' | b';' | b'?'))
 }
 
-/// The length of the name of a host that is written as it is compared.
+/// Returns the length of a host name that is already in its compared form.
 #[inline(always)]
 fn plain_host_name(text: &[u8]) -> Option<usize> {
     let len = run(text, HOST);
@@ -59,7 +59,7 @@ fn plain_host_name(text: &[u8]) -> Option<usize> {
     (sound && ends_at(text, len)).then_some(len)
 }
 
-/// The length of an IPv4 address without a zero in front of a number.
+/// Returns the length of an IPv4 address without leading zeros in its numbers.
 #[inline(always)]
 fn plain_v4(text: &[u8]) -> Option<usize> {
     let mut rest = text;
@@ -80,9 +80,9 @@ fn plain_v4(text: &[u8]) -> Option<usize> {
     ends_at(text, len).then_some(len)
 }
 
-/// What stands in a user as it is.
+/// Bytes that stand for themselves in a user.
 const USER: u8 = 1;
-/// What stands in a host as it is compared.
+/// Bytes that stand for themselves in a compared host.
 const HOST: u8 = 2;
 
 static CLASS: [u8; 256] = {
@@ -99,7 +99,7 @@ static CLASS: [u8; 256] = {
     table
 };
 
-/// How many bytes of one class `text` begins with.
+/// Returns how many leading bytes of `text` are of one class.
 #[inline(always)]
 fn run(text: &[u8], class: u8) -> usize {
     let mut len = 0;
@@ -111,16 +111,16 @@ fn run(text: &[u8], class: u8) -> usize {
     len
 }
 
-/// Which place it is: user, host, `maddr`, and the port, or the one that scheme and transport stand for where none is named. Whoever
-/// keeps a contact or a route may order its parameters anew, leave out those that it does not know, or write its user in another way:
-/// that is the same place.
+/// Appends which place a URI leads to: user, host, `maddr`, and the port, or the default for scheme and transport if none is given.
+/// An element that stores a contact or a route may reorder its parameters, drop those it does not know, or write its user
+/// differently: it is still the same place.
 pub fn write_place(uri: &[u8], out: &mut Vec<u8>) {
     if let Some((name, port)) = plain_place(uri) {
         out.extend_from_slice(&port.to_be_bytes());
         return out.extend_from_slice(name);
     }
     let Ok(parsed) = Uri::parse(uri) else {
-        // No URI has this port.
+        // Not a valid port in a URI.
         out.extend_from_slice(&[0; 2]);
         return out.extend_from_slice(uri);
     };
@@ -133,7 +133,7 @@ pub fn write_place(uri: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Name and port, where nothing else is to be read.
+/// Appends name and port if nothing else needs to be read.
 #[inline]
 fn plain_place(uri: &[u8]) -> Option<(&[u8], u16)> {
     let name = plain_name(uri)?;
@@ -154,7 +154,7 @@ fn plain_place(uri: &[u8]) -> Option<(&[u8], u16)> {
     Some((name, port))
 }
 
-/// The port of a URI that names none (RFC 3261 §19.1.2).
+/// Returns the default port of a URI without one (RFC 3261 §19.1.2).
 fn default_port(uri: &Uri) -> u16 {
     let is_tls = || uri.transport().is_some_and(|name| name.eq_ignore_ascii_case(b"tls"));
     match uri.scheme == Scheme::Sips || is_tls() {
@@ -163,7 +163,7 @@ fn default_port(uri: &Uri) -> u16 {
     }
 }
 
-/// The URI of the first Contact; `None` without one, and where it is `*` or can't be read.
+/// Returns the URI of the first Contact; `None` if there is none, or it is `*` or can't be read.
 pub fn contact<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     let value = message.values(Name::Contact).next()?;
     let address = NameAddr::parse(value.text).ok()?;
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// Without a mark between them, the port (here `19`) and the end of a host would pass for the beginning of a `maddr`.
+    /// Without a separator, the port (here `19`) and the end of a host would look like the start of a `maddr`.
     #[test]
     fn what_a_place_consists_of_is_separated() {
         let place = written(write_place, "sip:bob@phone.example.com:12601");

@@ -1,15 +1,15 @@
-//! Next hops for our users only that the conf gives by name, and where each has led. That is remembered: what the domain name system says
-//! later, or does not say, gives none of it away.
+//! Next hops for our users only that the conf gives by name, and where each has led. That is remembered, so that no later DNS
+//! answer, or lack of one, opens them to others.
 
 use crate::base::Instant;
 use crate::stack::Settings;
 use crate::stack::route::{NextHop, Route};
 use std::net::SocketAddr;
 
-/// Places of one name that are remembered.
+/// Places remembered for one name.
 const PLACES: usize = 64;
 
-/// Those of one core.
+/// The gates of one core.
 #[derive(Default)]
 pub(in crate::stack) struct Gates {
     list: Vec<Gate>,
@@ -17,16 +17,16 @@ pub(in crate::stack) struct Gates {
 
 /// One such next hop.
 pub(in crate::stack) struct Gate {
-    /// As the conf has it.
+    /// As written in the conf.
     pub uri: Vec<u8>,
     pub places: Vec<SocketAddr>,
-    /// All that the name leads to has been known at one time.
+    /// Whether, at one time, all the places that the name leads to were known.
     pub is_known: bool,
     pub looked_at: Instant,
 }
 
 impl Gates {
-    /// Takes it out, or makes it; to be put back.
+    /// Takes the gate out, or creates it; it has to be put back.
     pub fn take(&mut self, uri: &[u8]) -> Gate {
         let known = self.list.iter().position(|gate| gate.uri == uri);
         match known {
@@ -39,20 +39,20 @@ impl Gates {
         self.list.push(gate);
     }
 
-    /// Whether the next hop of this URI has led to a place of which `is` holds.
+    /// Returns whether the next hop of this URI has led to a place for which `is` holds.
     pub fn has_led(&self, uri: &[u8], is: impl Fn(SocketAddr) -> bool) -> bool {
         let mut gates = self.list.iter().filter(|gate| gate.uri == uri);
         gates.any(|gate| gate.places.iter().any(|place| is(*place)))
     }
 
-    /// What is no next hop of the conf any more is forgotten.
+    /// Forgets next hops that are no longer in the conf.
     pub fn keep_those_of(&mut self, settings: &Settings) {
         self.list.retain(|gate| settings.guarded_hops().any(|hop| hop.uri.text() == gate.uri));
     }
 }
 
 impl Gate {
-    /// The name has led there. Of too many the first ones are forgotten.
+    /// Notes that the name has led there. If there are too many places, the first ones are forgotten.
     pub fn note(&mut self, place: SocketAddr) {
         if self.places.contains(&place) {
             return;
@@ -65,7 +65,7 @@ impl Gate {
 }
 
 impl Settings {
-    /// Whether there are next hops that are for our users only.
+    /// Returns whether there are next hops that are for our users only.
     pub fn guards(&self) -> bool {
         self.routes.guard_some()
     }

@@ -1,11 +1,12 @@
-//! Which next hops have failed, as their own traffic shows it: no connection, no response, 503, a port unreachable (RFC 3263 §4.3, RFC 3261 §16.7,
-//! §21.5.4). One table for all cores.
+//! Which next hops have failed, as seen from their own traffic: no connection, no response, 503, port unreachable (RFC 3263 §4.3,
+//! RFC 3261 §16.7, §21.5.4). All cores share one table.
 //!
-//! A next hop that has failed is passed over for a while, which doubles each time that it fails again. When that time is over, one request tries it.
-//! Any answer makes it well. Health only puts next hops in an order: where all have failed, the one whose failure is longest ago is tried.
+//! A failed next hop is skipped for a time that doubles with each further failure. When that time is over, one request tries it.
+//! Any answer makes it healthy again. Health only orders next hops: if all have failed, the one whose failure is oldest is tried.
 //!
-//! What a caller chooses cannot harm another's next hop: targets of the conf, contacts of registrations and hosts of URIs have a health each, even
-//! at one address. And one request without an answer shows nothing while the next hop answers others: see [`Health::note_answer`].
+//! A caller's choices cannot harm another caller's next hop: targets of the conf, contacts of registrations and hosts of URIs have
+//! separate health, even at one address. And a single request without an answer proves nothing while the next hop answers others:
+//! see [`Health::note_answer`].
 
 use crate::base::proved::words;
 use crate::base::{Instant, Key, Transport};
@@ -15,30 +16,30 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Next hops that are known as failed, at most.
+/// Maximum number of next hops recorded as failed.
 const MOST: usize = 4096;
 
-/// Each failure in a row doubles the time for which a next hop is passed over, so many times at most: from 30 s to 8 min.
+/// How often, at most, consecutive failures double the time for which a next hop is skipped: from 30 s to 8 min.
 const DOUBLINGS: u32 = 4;
 
-/// The longest time that a Retry-After keeps a next hop away, milliseconds: nobody is sent away for days.
+/// The longest time that a Retry-After keeps requests away from a next hop, in milliseconds: never days.
 const LONGEST_RETRY_AFTER_MS: u64 = 10 * 60_000;
 
-/// How long the one request that tries a failed next hop has for it, milliseconds; then another may try.
+/// How long the request that tries a failed next hop has for it, in milliseconds; then another may try.
 const TRIAL_MS: u64 = 10_000;
 
-/// A next hop that the conf does not name and that nobody has tried again for so long after it could be is forgotten, milliseconds; and how
-/// often those are looked for.
+/// A next hop that the conf does not name is forgotten if it is not retried for this long, in milliseconds, after it could have
+/// been; and the interval at which such next hops are looked for.
 const FORGOTTEN_MS: u64 = 600_000;
 const SWEEP_MS: u64 = 60_000;
 
-/// Next hops whose last answer is remembered: the power of two of them.
+/// Next hops whose last answer is remembered; a power of two.
 const HEARD: usize = 1024;
 
-/// The last answer is noted in steps of so many milliseconds (a power of two): most answers write nothing.
+/// The last answer is noted in steps of 2 to the power of this, in milliseconds: most answers write nothing.
 const STEP_BITS: u32 = 6;
 
-/// Who has named a next hop.
+/// The origin of a next hop's name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum NamedBy {
     /// The conf: a `target` of a `[[route]]`, or a server of the domain that it names.
@@ -57,7 +58,7 @@ pub struct Neighbour {
     pub address: SocketAddr,
 }
 
-/// What has shown that a next hop has failed.
+/// What showed that a next hop has failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// No connection could be made, or it broke before an answer came.
@@ -66,12 +67,12 @@ pub enum Cause {
     NoResponse,
     /// 503.
     Unavailable,
-    /// The network says that nobody is there.
+    /// The network reports that the destination is unreachable.
     Unreachable,
 }
 
 impl Cause {
-    /// For the log.
+    /// Returns the text for the log.
     pub const fn words(self) -> &'static str {
         match self {
             Cause::NoConnection => "no connection",
@@ -88,38 +89,38 @@ pub struct Failure {
     pub cause: Cause,
     /// Failures in a row.
     pub failures: u32,
-    /// When the first and the last of them was seen.
+    /// When the first and the last of them were seen.
     pub since: Instant,
     pub last: Instant,
     /// When one request may try it again.
     pub until: Instant,
-    /// That request is under way.
+    /// Whether that request is in progress.
     is_tried: bool,
 }
 
 /// Whether a request should go to a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Standing {
-    /// Nothing speaks against it.
+    /// There is nothing against it.
     Good,
     /// It has failed, last at this moment.
     Failed(Instant),
 }
 
-/// See the module's text.
+/// The table of failed next hops; see the module documentation.
 #[derive(Debug)]
 pub struct Health {
     key: Key,
-    /// For a hash that costs little: nobody gains by making two next hops share an entry of `heard`.
+    /// Salt for a cheap hash: there is nothing to gain from making two next hops share an entry of `heard`.
     salt: [u64; 3],
-    /// How many there are in `failures`: whoever finds none asks no further.
+    /// The number of entries in `failures`: if it is 0, no lookup is needed.
     count: AtomicUsize,
     failures: Mutex<HashMap<Neighbour, Failure>>,
-    /// When those that nobody has tried again were looked for last, milliseconds.
+    /// When next hops that nobody has retried were last looked for, in milliseconds.
     swept_ms: AtomicU64,
     /// Where the names among the conf's targets have led.
     pub name_servers: NameServers,
-    /// In the low half the step in which the last answer came, in the high one from whom.
+    /// The step of the last answer in the low half, and whom it came from in the high half.
     heard: Box<[AtomicU64]>,
 }
 
@@ -142,7 +143,7 @@ impl Health {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// An answer has come from there, which nobody else could have given. Returned is its failure, if it had failed before.
+    /// Notes an answer from a next hop that nothing else could have sent. Returns its failure if it had failed before.
     pub fn note_answer(&self, now: Instant, neighbour: &Neighbour) -> Option<Failure> {
         let (entry, tag) = self.heard(neighbour);
         let heard = tag | step(now);
@@ -158,15 +159,15 @@ impl Health {
         failure
     }
 
-    /// Whether an answer has come from there since this moment, to whatever request.
+    /// Returns whether the next hop has answered any request since this moment.
     pub fn has_answered_since(&self, since: Instant, neighbour: &Neighbour) -> bool {
         let (entry, tag) = self.heard(neighbour);
         let heard = entry.load(Ordering::Relaxed);
         heard & !u64::from(u32::MAX) == tag && heard & u64::from(u32::MAX) > step(since)
     }
 
-    /// It has failed. `retry_ms` is for how long it is passed over at first, `asked_ms` what it has asked for itself (Retry-After). Returned is
-    /// for how long it is passed over now, where it was well before.
+    /// Notes a failure. `retry_ms` is how long the next hop is skipped at first, `asked_ms` what it requested itself (Retry-After).
+    /// Returns how long it is skipped now if it was healthy before.
     pub fn note_failure(
         &self,
         now: Instant,
@@ -180,7 +181,7 @@ impl Health {
         let count = match known {
             None => 1,
             Some(known) if known.is_tried => known.failures.saturating_add(1),
-            // It was sent before the failure was known, and says nothing new.
+            // It was sent before the failure was known, and tells nothing new.
             Some(_) if asked_ms.is_none() => return None,
             Some(known) => known.failures,
         };
@@ -207,7 +208,7 @@ impl Health {
         known.is_none().then_some(for_ms)
     }
 
-    /// Now and then: forgets those that nobody has tried again. What the conf names is always remembered.
+    /// Forgets next hops that nobody has retried; called now and then. Those that the conf names are kept.
     fn sweep(&self, failures: &mut HashMap<Neighbour, Failure>, now: Instant) {
         let swept_ms = self.swept_ms.load(Ordering::Relaxed);
         if now.as_ms().saturating_sub(swept_ms) >= SWEEP_MS {
@@ -216,7 +217,7 @@ impl Health {
         }
     }
 
-    /// Whether a request should go there.
+    /// Returns whether a request should go there.
     pub fn standing(&self, now: Instant, neighbour: &Neighbour) -> Standing {
         if self.is_all_well() {
             return Standing::Good;
@@ -227,7 +228,8 @@ impl Health {
         }
     }
 
-    /// A request leaves for there. If it has failed and may be tried again, this is the request that tries, and others pass it over meanwhile.
+    /// Notes a request that leaves for there. If the next hop has failed and may be retried, this request is the trial, and others
+    /// skip it meanwhile.
     pub fn note_attempt(&self, now: Instant, neighbour: &Neighbour) {
         if self.is_all_well() {
             return;
@@ -240,14 +242,14 @@ impl Health {
         }
     }
 
-    /// All that have failed, in order.
+    /// Returns all that have failed, in order.
     pub fn list(&self) -> Vec<(Neighbour, Failure)> {
         let mut list: Vec<_> = self.failures().iter().map(|(who, failure)| (*who, *failure)).collect();
         list.sort_by_key(|(neighbour, _)| *neighbour);
         list
     }
 
-    /// For how long it is passed over, with a tenth more or less, so that not all cores and servers come back at once.
+    /// Returns for how long it is skipped, give or take a tenth, so that not all cores and servers return at once.
     fn backoff(&self, neighbour: &Neighbour, retry_ms: u64, count: u32) -> u64 {
         let doublings = count.saturating_sub(1).min(DOUBLINGS);
         let plain = retry_ms.saturating_mul(1 << doublings);
@@ -273,13 +275,13 @@ impl Health {
     }
 }
 
-/// Both halves of the product: every bit of the numbers counts in each half.
+/// Combines both halves of the product, so that every input bit affects each half.
 fn mix(one: u64, other: u64) -> u64 {
     let product = u128::from(one) * u128::from(other);
     product as u64 ^ (product >> 64) as u64
 }
 
-/// Never 0.
+/// Returns the step of a moment; never 0.
 fn step(now: Instant) -> u64 {
     ((now.as_ms() >> STEP_BITS) + 1) & u64::from(u32::MAX)
 }
@@ -327,7 +329,7 @@ mod tests {
         let mut longest = 0;
         for count in 0..8 {
             health.note_failure(now, gateway, Cause::NoConnection, RETRY_MS, None);
-            // Others that were under way then say nothing new.
+            // Others in flight at the time then tell nothing new.
             for _ in 0..5 {
                 health.note_failure(now.after_ms(10), gateway, Cause::NoConnection, RETRY_MS, None);
             }
@@ -340,7 +342,7 @@ mod tests {
             health.note_attempt(now, &gateway);
         }
         assert!(longest <= RETRY_MS * 16 * 11 / 10);
-        // A request that tries and is never heard of again does not keep others from trying.
+        // A trial request that is never heard of again does not keep others from trying.
         let (_, failure) = health.list()[0];
         assert_eq!(failure.until, now.after_ms(TRIAL_MS));
     }
@@ -409,7 +411,7 @@ mod tests {
         assert_eq!(health.list().len(), MOST);
         assert!(health.note_failure(at(0), gateway, Cause::NoConnection, RETRY_MS, None).is_some());
         assert_eq!(health.standing(at(1), &gateway), Standing::Failed(at(0)));
-        // What nobody has asked about for long makes room.
+        // Entries that nobody has looked up for long make room.
         let later = at(2 * FORGOTTEN_MS);
         health.note_failure(later, stranger(u32::MAX), Cause::Unreachable, RETRY_MS, None);
         let left: Vec<_> = health.list().into_iter().map(|(neighbour, _)| neighbour).collect();

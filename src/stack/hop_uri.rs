@@ -1,4 +1,4 @@
-//! What a URI says of its next hop (RFC 3261 §16.6 step 7, §19.1.1; RFC 5630).
+//! What a URI says about its next hop (RFC 3261 §16.6 step 7, §19.1.1; RFC 5630).
 
 use crate::base::Transport;
 use crate::sip::{Scheme, Uri};
@@ -6,19 +6,19 @@ use crate::stack::refusal::Refusal;
 use crate::stack::settings::Settings;
 use std::net::IpAddr;
 
-/// What a URI says of its next hop.
+/// What a URI says about its next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct HopQuery<'a> {
-    /// TARGET of §4: a name.
+    /// TARGET of RFC 3263 §4: a name.
     pub host: &'a [u8],
     pub port: Option<u16>,
-    /// What the URI says; TLS for SIPS.
+    /// As given in the URI; TLS for SIPS.
     pub transport: Option<Transport>,
-    /// Only TLS will do.
+    /// TLS is required.
     pub secure: bool,
 }
 
-/// What a URI says to who looks for its host (RFC 3263 §4).
+/// Returns the query for a URI's host (RFC 3263 §4).
 pub fn hop_query_of<'a>(uri: &Uri<'a>, secure: bool) -> HopQuery<'a> {
     let transport = transport_of(uri).ok().flatten();
     HopQuery {
@@ -33,7 +33,7 @@ pub fn is_sips(uri: &[u8]) -> bool {
     uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
 
-/// The transport that a URI names, if it does; `sips` says TLS over whatever it names (RFC 3261 §26.2.2).
+/// Returns the transport that a URI names, if any; `sips` means TLS over whatever it names (RFC 3261 §26.2.2).
 pub fn transport_of(uri: &Uri) -> Result<Option<Transport>, Refusal> {
     let Some(text) = uri.transport() else {
         return Ok((uri.scheme == Scheme::Sips).then_some(Transport::Tls));
@@ -48,7 +48,7 @@ pub fn transport_of(uri: &Uri) -> Result<Option<Transport>, Refusal> {
     }
 }
 
-/// The address of a next hop: of its `maddr` or its host. `None`: it is a name.
+/// Returns the address of a next hop, from its `maddr` or its host. `None`: it is a name.
 pub fn numeric(uri: &Uri) -> Result<Option<IpAddr>, Refusal> {
     if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
         return Err(Refusal::new(503, "Next Hop Has No Host"));

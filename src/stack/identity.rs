@@ -1,6 +1,6 @@
-//! Names that the server gives and later recognises by its key, without remembering them: the key of a server transaction
-//! (RFC 3261 §17.2.3), the To tag of an answer of our own (§8.2.6.2), the hash by which a loop is known (RFC 5393), and what all
-//! messages of a dialog have in common.
+//! Identifiers that the server issues and later recognises by its key, without storing them: the key of a server transaction (RFC
+//! 3261 §17.2.3), the To tag of our own answers (§8.2.6.2), the hash that detects a loop (RFC 5393), and what all messages of a
+//! dialog share.
 
 use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Key, Transport};
@@ -9,26 +9,26 @@ use crate::stack::facts::{fact, write_name};
 use crate::stack::token::Side;
 use std::net::IpAddr;
 
-/// The length of a tag that [`Identity::write_tag`] writes: a letter, digits that make it unique, digits of the check.
+/// The length of a tag written by [`Identity::write_tag`]: a letter, digits that make it unique, and digits of the check.
 pub const TAG_LEN: usize = 1 + 2 * TAG_HALF;
 const TAG_HALF: usize = 8;
 
-/// What remembers an answer of our own; the first byte of its To tag.
+/// What remembers our own answer; the first byte of its To tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum TagKind {
-    /// Nothing: its ACK is absorbed wherever it comes.
+    /// Nothing: its ACK is absorbed wherever it arrives.
     Stateless = b's',
     /// A server transaction, which waits for the ACK.
     Transaction = b'p',
 }
 
-/// What a dialog is known by, as keyed hashes.
+/// A dialog's identity, as keyed hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dialog {
-    /// Call-ID and the tag of who opened it.
+    /// Call-ID and the opener's tag.
     pub call: u64,
-    /// The same, and whose names From and To bear.
+    /// The same, plus the names in From and To.
     pub whole: u64,
 }
 
@@ -52,13 +52,14 @@ impl Identity {
         }
     }
 
-    /// The key under which the server transaction of a request is found (§17.2.3). `method` is INVITE for an ACK and a CANCEL that
-    /// look for their INVITE.
+    /// Returns the key of a request's server transaction (§17.2.3). `method` is INVITE for an ACK or a CANCEL that looks for its
+    /// INVITE.
     ///
-    /// Besides branch and sent-by it covers all that an ACK to a non-2xx and a CANCEL share with their INVITE to the letter (§17.1.1.3,
-    /// §9.1): Request-URI, Call-ID, the tag of From and the number of CSeq. So who knows or guesses a branch names nothing by it, and
-    /// a client that uses one branch for several requests is understood; it is also what §17.2.3 asks of a branch of RFC 2543, or of
-    /// none. It does not cover To, Contact, credentials and body: it tells a repetition, and authorises nothing.
+    /// Besides branch and sent-by it covers everything that an ACK to a non-2xx and a CANCEL copy verbatim from their INVITE
+    /// (§17.1.1.3, §9.1): Request-URI, Call-ID, the tag of From and the number of CSeq. So knowing or guessing a branch is not
+    /// enough to name a transaction, and a client that uses one branch for several requests is understood; it is also what §17.2.3
+    /// demands for a branch of RFC 2543, or none. It does not cover To, Contact, credentials and body: it detects a retransmission,
+    /// and authorises nothing.
     pub fn transaction(&self, message: &Message, via: &Via, method: &[u8]) -> u128 {
         let number = message.cseq().map_or(0, |cseq| cseq.number);
         let numbers = u64::from(number) << 32 | u64::from(sent_by_port(via));
@@ -85,14 +86,14 @@ impl Identity {
             via.branch().unwrap_or_default(),
             host,
             method,
-            // The first one where there are several: such a request is refused, and its ACK has to be known.
+            // The first one if there are several: such a request is refused, and its ACK has to be recognised.
             message.header(Name::CallId).map_or(&[], |id| id.value),
             message.from_tag().unwrap_or_default(),
             message.request_uri(),
         ])
     }
 
-    /// The INVITE that an ACK is for, whatever their branches.
+    /// Identifies the INVITE that an ACK is for, whatever their branches.
     pub fn invite(&self, message: &Message) -> u128 {
         let number = message.cseq().map_or(0, |cseq| cseq.number);
         self.transactions.wide(&[
@@ -103,11 +104,11 @@ impl Identity {
         ])
     }
 
-    /// The To tag of our own answer to a request: the same for each repetition.
+    /// Writes the To tag of our own answer to a request: the same for each retransmission.
     pub fn write_tag(&self, message: &Message, memory: TagKind, out: &mut Vec<u8>) {
         let call_id = message.header(Name::CallId);
         let number = self.tags.hash(&[
-            // The first one where there are several: such a request is answered too.
+            // The first one if there are several: such a request is answered too.
             call_id.map_or(&[], |call_id| call_id.value),
             message.from_tag().unwrap_or_default(),
             message.top_branch().unwrap_or_default(),
@@ -117,9 +118,9 @@ impl Identity {
         write_hex_digits(self.tag_check(memory, number), TAG_HALF, out);
     }
 
-    /// Whether the To tag is one that this server (any of its cores, in any run with this key) has given, and what remembers the answer.
-    /// Its check covers the tag alone: that the ACK which shows it answers an answer of ours, and belongs to nobody else, follows
-    /// whatever branch, Call-ID or From it has; of which request does not.
+    /// Returns what remembers the answer if this server (any core, in any run with this key) issued the To tag. Its check covers
+    /// only the tag: it proves that the ACK that shows it is for an answer of ours and nothing else's, whatever its branch, Call-ID
+    /// or From, but not for which request.
     pub fn own_tag(&self, message: &Message) -> Option<TagKind> {
         let tag = message.to_tag().filter(|tag| tag.len() == TAG_LEN)?;
         let memory = match tag.first()? {
@@ -137,7 +138,7 @@ impl Identity {
         check & 0xffff_ffff
     }
 
-    /// What all messages of one dialog have in common. Who opened it stands in From where `opener` is the caller of this request.
+    /// Returns what all messages of one dialog share. The opener is in From if `opener` is the caller of this request.
     pub fn dialog(&self, message: &Message, opener: Side, facts: &mut Vec<u8>) -> Dialog {
         facts.clear();
         let from = message.from().map_or(&[][..], |from| from.uri);
@@ -155,13 +156,13 @@ impl Identity {
         Dialog { call, whole }
     }
 
-    /// What a tag is known by among those of one call; never 0.
+    /// Returns the hash that identifies a tag within one call; never 0.
     pub fn tag_hash(&self, tag: Option<&[u8]>) -> u32 {
         (self.dialogs.hash(&[tag.unwrap_or_default()]) as u32).max(1)
     }
 
-    /// Everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same again is a loop.
-    /// `source` where the way depends on it.
+    /// Hashes everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same hash again is a loop.
+    /// `source` is given if the route depends on it.
     pub fn loop_hash(&self, message: &Message, source: Option<IpAddr>) -> u32 {
         let mut hash = match source {
             None => self.loops.hash(&[message.request_uri()]),
@@ -174,17 +175,17 @@ impl Identity {
         hash as u32
     }
 
-    /// The first part of a stateless branch (§16.11): the same for a retransmission, for the CANCEL and for the ACK.
-    /// `key` is the transaction's, which those three share.
+    /// Returns the first part of a stateless branch (§16.11): the same for a retransmission, the CANCEL and the ACK. `key` is the
+    /// transaction's, which those three share.
     pub fn stateless_seed(&self, key: u128, target: usize) -> u64 {
         self.loops.hash_numbers(key as u64, (key >> 64) as u64, target as u64)
     }
 }
 
-/// No name of the domain name system is longer; what is, is compared as it stands.
+/// No DNS name is longer; anything longer is compared as written.
 const LONGEST_NAME: usize = 255;
 
-/// A host name as it is compared: in lower case, without the dot of the root; `None` where it is so already.
+/// Folds a host name for comparison: lower case, without the root's dot; `None` if it already is.
 fn fold_name(name: &[u8]) -> Option<([u8; LONGEST_NAME], usize)> {
     let short = name.strip_suffix(b".").unwrap_or(name);
     if short.len() == name.len() && !name.iter().any(u8::is_ascii_uppercase) {
@@ -197,7 +198,7 @@ fn fold_name(name: &[u8]) -> Option<([u8; LONGEST_NAME], usize)> {
     Some((folded, short.len()))
 }
 
-/// The port of sent-by, and the transport's own where it names none (§18.2.2).
+/// Returns the port of sent-by, or the transport's default if it has none (§18.2.2).
 fn sent_by_port(via: &Via) -> u16 {
     let is_tls = || via.transport.eq_ignore_ascii_case(b"TLS");
     via.port.unwrap_or_else(|| match is_tls() {

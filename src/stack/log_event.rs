@@ -1,5 +1,5 @@
-//! What the log says of messages that are refused or dropped and of branches that fail: one line each, with peer, user and reason, as far as
-//! the core's budget goes. Never what could be a password.
+//! Log lines for messages that are refused or dropped and for branches that fail: one line each, with peer, user and reason, within
+//! the core's budget. They never show anything that could be a password.
 
 use super::counters::Drop;
 use crate::base::Flow;
@@ -7,10 +7,10 @@ use crate::sip::{Message, Method, Name, NameAddr};
 use crate::stack::turn::Turn;
 use std::fmt;
 
-/// Bytes of a URI that a line shows at most.
+/// Maximum bytes of a URI in a log line.
 const SHOWN: usize = 200;
 
-/// A URI as a line shows it: not its password, and not its header fields, which could be credentials.
+/// A URI as shown in a log line: without its password and its header fields, which could be credentials.
 pub(in crate::stack) struct Shown<'u>(pub(in crate::stack) &'u [u8]);
 
 impl fmt::Display for Shown<'_> {
@@ -41,7 +41,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// `INVITE sip:bob@example.com by sip:alice@example.com`. Who registers stands in To, who asks for anything else in From.
+/// `INVITE sip:bob@example.com by sip:alice@example.com`. The sender of a REGISTER is in To, that of any other request in From.
 pub(in crate::stack) struct About<'m, 'b>(pub(in crate::stack) &'m Message<'b>);
 
 impl fmt::Display for About<'_, '_> {
@@ -62,7 +62,7 @@ impl fmt::Display for About<'_, '_> {
     }
 }
 
-/// What a line is about, as the log names it: a word that operators filter by.
+/// The subject of a log line: a word that operators filter by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::stack) enum Subject {
     Auth,
@@ -79,7 +79,7 @@ impl Subject {
         }
     }
 
-    /// Of what is said about a request, unless it is about who sends it.
+    /// Returns the subject of a line about a request, unless it is about the sender.
     pub fn of(message: &Message) -> Subject {
         match message.method() {
             Method::Register => Subject::Registrar,
@@ -87,7 +87,7 @@ impl Subject {
         }
     }
 
-    /// Of an answer of our own.
+    /// Returns the subject of a line about our own answer.
     pub fn of_answer(message: &Message, status: u16) -> Subject {
         match status {
             401 | 407 => Subject::Auth,
@@ -96,12 +96,12 @@ impl Subject {
     }
 }
 
-/// The Call-ID that a message bears, the first where there are several; empty where there is none.
+/// Returns the Call-ID of a message, the first if there are several; empty if there is none.
 pub(in crate::stack) fn call_id<'b>(message: &Message<'b>) -> &'b [u8] {
     message.header(Name::CallId).map_or(&[], |call_id| call_id.value)
 }
 
-/// A Call-ID as a line shows it, under the key `call_id`.
+/// A Call-ID as shown in a log line, under the key `call_id`.
 pub(in crate::stack) struct ShownId<'b>(pub(in crate::stack) &'b [u8]);
 
 impl fmt::Display for ShownId<'_> {
@@ -116,7 +116,7 @@ impl fmt::Display for ShownId<'_> {
 }
 
 impl Turn<'_> {
-    /// Counts what is neither processed nor answered and cannot be read as a message.
+    /// Counts bytes that are neither processed nor answered and cannot be read as a message.
     pub fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
         self.core.counters.drop(reason);
         self.is_passed_over = true;
@@ -130,7 +130,8 @@ impl Turn<'_> {
         self.tell_dropped(Some(message), flow, reason, why);
     }
 
-    /// Says why something was dropped. What comes too late, as it does on every network, is told to those only who want to know everything.
+    /// Logs why something was dropped. What arrives too late, as happens on every network, is only logged at the most verbose
+    /// level.
     pub fn tell_dropped(&mut self, message: Option<&Message>, flow: Flow, reason: Drop, why: &str) {
         let (peer, transport, label) = (flow.peer, flow.transport.name(), reason.label());
         let is_late = match reason {
@@ -145,7 +146,7 @@ impl Turn<'_> {
             log::debug!(target: Subject::Routing.word(), "dropped from {peer} over {transport}: {label}");
             return;
         }
-        // Beyond the budget they are for those who want to know everything, too.
+        // Beyond the budget, lines are only logged at that level, too.
         let level = match self.core.log.may_say() {
             true => log::Level::Info,
             false => log::Level::Debug,
@@ -159,7 +160,8 @@ impl Turn<'_> {
         }
     }
 
-    /// A request gets `what` for an answer, or something is wrong with it. Whoever follows the call learns it in any case.
+    /// Logs that a request gets `what` as its answer, or that something is wrong with it. A trace that follows the call gets it in
+    /// any case.
     pub fn log_event(&mut self, subject: Subject, message: &Message, flow: Flow, what: fmt::Arguments<'_>) {
         self.outbox.note(call_id(message), what);
         if self.core.log.may_say() {

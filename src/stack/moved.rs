@@ -1,5 +1,5 @@
-//! What has changed within dialogs and stands in no cookie: where a side has moved to (RFC 3261 §12.2, target refresh), and the name
-//! that it bears since (RFC 4916). Shared by the cores, bounded, and forgotten when it has not been used for long.
+//! What has changed within dialogs and is not in any cookie: where a side has moved to (RFC 3261 §12.2, target refresh), and the
+//! name that it has borne since (RFC 4916). Shared by the cores, bounded, and forgotten when unused for long.
 
 use crate::base::{BuildPrehashed, Instant, Key};
 use crate::sip::Message;
@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
-/// Facts in one generation of a shard: a quarter of a million of all, some 10 bytes each.
+/// Facts in one generation of a shard: a quarter of a million in all, some 10 bytes each.
 const ROOM: usize = 4096;
-/// How long a generation lasts: a fact that nobody has asked for is gone after one to two of these.
+/// How long a generation lasts: a fact that is not looked up is gone after one to two of these.
 const LIFE_MS: u64 = 12 * 3_600_000;
 
-/// Which fact is kept of a party to a dialog.
+/// The kind of fact noted about a party to a dialog.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// It wants to be reached at this URI.
@@ -35,7 +35,7 @@ struct Shard {
     young: Facts,
     old: Facts,
     young_since: Instant,
-    /// Until then something may be missing that was not old.
+    /// Until then a fact that was not old may be missing.
     lost_until: Instant,
 }
 
@@ -44,19 +44,19 @@ impl Moved {
         Moved { key: secret.derive("moved"), shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect() }
     }
 
-    /// The party to the message's dialog that has this tag is to be known by this URI from now on, too.
+    /// Notes that the party to the message's dialog that has this tag is also known by this URI from now on.
     pub fn note(&self, now: Instant, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) {
         let name = self.name(message, tag, kind, uri, facts);
         self.lock(name).note(now, name);
     }
 
-    /// Whether that was noted.
+    /// Returns whether that was noted.
     pub fn knows(&self, now: Instant, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) -> Known {
         let name = self.name(message, tag, kind, uri, facts);
         self.lock(name).knows(now, name)
     }
 
-    /// A keyed hash of 64 bits stands for the fact.
+    /// Returns the keyed 64-bit hash that stands for the fact.
     fn name(&self, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
         facts.clear();
         facts.push(kind as u8);
@@ -81,7 +81,7 @@ impl Moved {
 pub enum Known {
     Yes,
     No,
-    /// Not that we know, and there was more than we could keep.
+    /// Not as far as we know, but there was more than we could keep.
     Perhaps,
 }
 
@@ -132,7 +132,7 @@ mod tests {
         shard.note(hours(13), 4);
         assert_eq!(shard.knows(hours(13), 1), Known::Yes);
         shard.note(hours(26), 5);
-        // Asked for, and so young again; the other one is gone, and nothing was lost by that.
+        // Looked up, and so young again; the other one is gone without any loss.
         assert_eq!(shard.knows(hours(26), 1), Known::Yes);
         assert_eq!(shard.knows(hours(26), 2), Known::No);
     }

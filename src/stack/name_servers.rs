@@ -1,4 +1,4 @@
-//! Which servers the names among the conf's targets have led to: for those who look at the targets' health.
+//! Which servers the names among the conf's targets have led to, for reports of the targets' health.
 
 use crate::base::{Key, Transport};
 use std::collections::HashMap;
@@ -6,20 +6,20 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Names that are remembered, and servers of each, the latest.
+/// Names remembered, and servers of each, the latest.
 const NAMES: usize = 1024;
 const SERVERS: usize = 16;
 
-/// What was noted of late, so that what is known is not noted again: the power of two of such notes.
+/// Recent notes, so that what is known is not noted again: their number, a power of two.
 const NOTED: usize = 256;
 
-/// How to speak to a server, and where it is.
+/// A server's transport and address.
 pub type Server = (Transport, SocketAddr);
 
 /// By the target's URI.
 type ByUri = HashMap<Vec<u8>, Vec<Server>>;
 
-/// Those of all cores.
+/// The servers known to all cores.
 #[derive(Debug)]
 pub struct NameServers {
     key: Key,
@@ -36,7 +36,7 @@ impl NameServers {
         }
     }
 
-    /// The name in the target's URI has led there.
+    /// Notes that the name in the target's URI has led there.
     pub fn note(&self, uri: &[u8], transport: Transport, address: SocketAddr) {
         let hash = self.key.hash(&[uri, &[transport as u8], &octets(address)]).max(1);
         let noted = &self.noted[hash as usize % NOTED];
@@ -55,14 +55,14 @@ impl NameServers {
         servers.push((transport, address));
     }
 
-    /// Where the name in this URI has led, in order.
+    /// Returns where the name in this URI has led, in order.
     pub fn of(&self, uri: &[u8]) -> Vec<Server> {
         let mut servers = self.all().get(uri).cloned().unwrap_or_default();
         servers.sort_unstable();
         servers
     }
 
-    /// Forgets the names of targets that are no more.
+    /// Forgets the names of targets that no longer exist.
     pub fn keep(&self, is_target: impl Fn(&[u8]) -> bool) {
         self.all().retain(|uri, _| is_target(uri));
         for noted in &self.noted {

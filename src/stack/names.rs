@@ -1,5 +1,5 @@
-//! What one core knows of names: answers of the domain name system for as long as they hold, who waits for which answer, and one
-//! question on its way for each name however many wait for it.
+//! What one core knows of names: DNS answers while they are valid, what waits for which answer, and at most one query in flight for
+//! each name however many wait for it.
 
 use crate::base::dns::{Answer, DomainName, Failure, Outcome, Question, RecordType, Records};
 use crate::base::{BuildPrehashed, Id, Instant, Key, ShareHolder, Shares};
@@ -7,31 +7,31 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// Records of one answer that are kept. Those beyond, in the order of preference, are left out.
+/// Records kept of one answer; those beyond, in order of preference, are dropped.
 pub const MOST_RECORDS: usize = 16;
 
-/// An answer is good for a moment even where it says 0: who asks for the same name in this moment is not to ask again.
+/// An answer is valid for a moment even if its TTL is 0, so that lookups of the same name in that moment send no further query.
 const SHORTEST_MS: u64 = 1000;
-/// RFC 8767 §4 has a day for records and RFC 2308 §5 an hour for their absence: what is wrong must not stay for weeks.
+/// RFC 8767 §4 allows a day for records and RFC 2308 §5 an hour for their absence: a wrong answer must not stay for weeks.
 const LONGEST_MS: u64 = 86_400_000;
 const LONGEST_NEGATIVE_MS: u64 = 3_600_000;
-/// For so long a question that failed is not asked again (RFC 2308 §7).
+/// How long a failed query is not repeated (RFC 2308 §7).
 const FAILED_MS: u64 = 5000;
 const BUSY_MS: u64 = 1000;
-/// Records that have expired stand in for so long where the servers do not answer, and are asked for again meanwhile (RFC 8767).
+/// How long expired records are used if the servers do not answer, while they are queried again (RFC 8767).
 const STALE_MS: u64 = 86_400_000;
 const STALE_AGAIN_MS: u64 = 30_000;
-/// A question that has brought nothing for so long, not even a failure, was lost.
+/// A query without any result for this long, not even a failure, was lost.
 const LOST_MS: u64 = 60_000;
 
 /// The names of one core.
 pub struct Names {
     key: Key,
     entries: HashMap<u128, Entry, BuildPrehashed>,
-    /// All of them, the oldest first: what is to be forgotten when there is no room (with a second chance for what was used).
+    /// All names, oldest first: the order in which they are evicted, with a second chance for those in use.
     queue: VecDeque<u128>,
     limit: usize,
-    /// Questions on their way, how many there may be, and who has asked them.
+    /// Queries in flight, their maximum number, and their askers.
     asked: usize,
     questions: usize,
     shares: Shares,
@@ -41,18 +41,18 @@ struct Entry {
     known: Known,
     answered_at: Instant,
     expires: Instant,
-    /// Until then its records stand in where a question fails.
+    /// Until then its records are used if a query fails.
     stale_until: Instant,
-    /// A question is on its way since then.
+    /// The time of the query in flight, if any.
     asked_at: Option<Instant>,
     asker: ShareHolder,
-    /// Somebody has looked since it was last thought of being forgotten.
+    /// Looked up since it was last considered for eviction.
     is_used: Cell<bool>,
     waiters: Vec<Id>,
 }
 
 enum Known {
-    /// The first answer has not come.
+    /// The first answer has not arrived.
     Unasked,
     Records(Records),
     Nothing {
@@ -61,16 +61,16 @@ enum Known {
     Failed(Failure),
 }
 
-/// Why a question is not asked.
+/// Why a query is not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoRoom {
-    /// As many answers as may be remembered are on their way.
+    /// As many queries are in flight as answers may be remembered.
     OfAll,
-    /// Its asker has too many on their way.
+    /// Its asker has too many in flight.
     OfAsker,
 }
 
-/// What is known of one name and kind.
+/// What is known of one name and record type.
 #[derive(Clone, Copy, Debug)]
 pub enum Look<'a> {
     Records(&'a Records),
@@ -79,12 +79,12 @@ pub enum Look<'a> {
         exists: bool,
     },
     Failed(Failure),
-    /// It has to be asked; the number is what the wait is for.
+    /// A query is needed; the number identifies what to wait for.
     Unknown(u128),
 }
 
 impl Names {
-    /// `limit`: answers that are remembered; `questions`: how many may be on their way.
+    /// Creates it. `limit`: maximum number of remembered answers; `questions`: maximum number of queries in flight.
     pub fn new(secret: Key, limit: usize, questions: usize) -> Names {
         Names {
             key: secret.derive("names"),
@@ -97,17 +97,17 @@ impl Names {
         }
     }
 
-    /// For answers that come from now on.
+    /// Sets the limit for future answers.
     pub fn configure(&mut self, limit: usize) {
         self.limit = limit.max(1);
     }
 
-    /// Whose share a question takes that is asked because of this address.
+    /// Returns the holder whose share is charged for a query caused by this address.
     pub fn asker(&self, ip: IpAddr) -> ShareHolder {
         self.shares.of_source(ip)
     }
 
-    /// Answers remembered, or on their way.
+    /// Returns the number of answers remembered or in flight.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -116,18 +116,18 @@ impl Names {
         self.entries.is_empty()
     }
 
-    /// A number for one request and what belongs to it: by it one among equal servers is chosen, the same each time.
+    /// Returns a number for one request and what belongs to it, which selects one of several equal servers, the same each time.
     pub fn seed(&self, call_id: &[u8]) -> u64 {
         self.key.hash(&[b"seed", call_id])
     }
 
-    /// The same for one name.
+    /// Returns the seed for one name.
     pub fn seed_for(&self, seed: u64, name: &DomainName) -> u64 {
         self.key.hash(&[&seed.to_be_bytes(), name.as_bytes()])
     }
 
-    /// `since`: when the look began. What has been answered after it is good for it, whatever its time to live: else a chain of
-    /// short-lived answers would never come to its end.
+    /// Looks a name up. `since` is when the lookup began. Anything answered later is valid for it, whatever its TTL: otherwise a
+    /// chain of short-lived answers would never end.
     pub fn look(&self, now: Instant, since: Instant, name: &DomainName, kind: RecordType) -> Look<'_> {
         let key = self.key_of(&Question { name: *name, kind });
         let Some(entry) = self.entries.get(&key) else {
@@ -145,7 +145,7 @@ impl Names {
         }
     }
 
-    /// True when the question has to be sent: nobody has asked it, or the answer is lost.
+    /// Returns true if the query has to be sent: none is in flight, or its answer was lost.
     pub fn ask(&mut self, now: Instant, question: &Question, asker: ShareHolder) -> Result<bool, NoRoom> {
         let key = self.key_of(question);
         let lost = |at: Instant| now.ms_since(at) >= LOST_MS;
@@ -197,14 +197,14 @@ impl Names {
         self.shares.give_back(asker, 1);
     }
 
-    /// `waiter` is handed out with the answer.
+    /// Registers `waiter`, to be returned with the answer.
     pub fn wait(&mut self, question: u128, waiter: Id) {
         if let Some(entry) = self.entries.get_mut(&question) {
             entry.waiters.push(waiter);
         }
     }
 
-    /// Takes an answer in; those who have waited for it go into `waiters`, in the order in which they came.
+    /// Stores an answer; those that waited for it go into `waiters`, in order of arrival.
     pub fn learn(&mut self, now: Instant, answer: Answer, waiters: &mut Vec<Id>) {
         let key = self.key_of(&answer.question);
         let Some(entry) = self.entries.get_mut(&key) else {
@@ -240,7 +240,7 @@ impl Names {
         }
     }
 
-    /// Makes room for one. `None`: all are being asked for.
+    /// Makes room for one. Returns `None` if all have queries in flight.
     fn forget_one(&mut self) -> Option<()> {
         for _ in 0..2 * self.queue.len() {
             let key = self.queue.pop_front()?;
@@ -264,14 +264,14 @@ impl Names {
     }
 }
 
-/// Puts records into an order that does not depend on how the server shuffled them (RFC 3263 §4.4), the most preferred first.
+/// Puts records into an order that does not depend on how the server shuffled them (RFC 3263 §4.4), most preferred first.
 fn arrange(records: &mut Records) {
     match records {
         Records::Naptr(list) => {
             list.sort_unstable();
             list.truncate(MOST_RECORDS);
         }
-        // By priority; those of weight 0 first among the same (RFC 2782).
+        // By priority; within one priority, weight 0 first (RFC 2782).
         Records::Srv(list) => {
             list.sort_unstable();
             list.dedup();
@@ -319,7 +319,7 @@ mod tests {
         Answer { question: question(text), outcome: Outcome::Failed(Failure::Silence) }
     }
 
-    /// What is known at `now` to who looks then.
+    /// Returns what a lookup at `now` finds.
     fn known(names: &Names, now: u64, text: &str) -> String {
         let question = question(text);
         match names.look(at(now), at(now), &question.name, question.kind) {
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(taken.count(), 80);
         assert_eq!(names.ask(at(0), &name(500), mallory), Err(NoRoom::OfAsker));
         assert_eq!(names.ask(at(0), &question("good.example"), alice), Ok(true));
-        // What has been asked already may be waited for.
+        // A query already in flight can be waited for.
         assert_eq!(names.ask(at(0), &name(0), alice), Ok(false));
         for n in 0..80 {
             let answer = Answer { question: name(n), outcome: Outcome::Failed(Failure::Silence) };
@@ -375,7 +375,7 @@ mod tests {
         let waiters = learn(&mut names, 20, found("A.example.", &["192.0.2.1"], 5000));
         assert_eq!(waiters, [id(1), id(2)]);
         assert_eq!(known(&names, 20, "a.example"), "[192.0.2.1]");
-        // Handed out once.
+        // They are returned only once.
         assert!(learn(&mut names, 30, found("a.example", &["192.0.2.1"], 5000)).is_empty());
     }
 
@@ -393,7 +393,7 @@ mod tests {
         learn(&mut names, 0, nothing(false, 60_000));
         assert_eq!(known(&names, 59_999, "b.example"), "nothing, exists false");
         assert_eq!(known(&names, 60_000, "b.example"), "unknown");
-        // No absence is believed for more than an hour.
+        // Absence is believed for at most an hour.
         learn(&mut names, 0, nothing(true, u64::MAX));
         assert_eq!(known(&names, 3_599_999, "b.example"), "nothing, exists true");
         assert_eq!(known(&names, 3_600_000, "b.example"), "unknown");
@@ -426,9 +426,9 @@ mod tests {
         assert_eq!(names.ask(at(20_000), &question("a.example"), ShareHolder::NOBODY), Ok(true));
         learn(&mut names, 22_000, failed("a.example"));
         assert_eq!(known(&names, 22_000, "a.example"), "[192.0.2.1]");
-        // Asked for again before long.
+        // Queried again before long.
         assert_eq!(known(&names, 52_000, "a.example"), "unknown");
-        // But not for ever.
+        // But not forever.
         let day = 86_400_000 + 10_000;
         learn(&mut names, day - 1, failed("a.example"));
         assert_eq!(known(&names, day - 1, "a.example"), "[192.0.2.1]");
@@ -437,7 +437,7 @@ mod tests {
         learn(&mut old, 0, found("a.example", &["192.0.2.1"], 10_000));
         learn(&mut old, day, failed("a.example"));
         assert_eq!(known(&old, day, "a.example"), "Silence");
-        // What the servers say goes before it.
+        // Fresh answers take precedence.
         ask(&mut names, at(52_000), &question("a.example"));
         let nothing = Answer { question: question("a.example"), outcome: Outcome::Nothing { exists: false, ttl_ms: 5000 } };
         learn(&mut names, day, nothing);
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(known(&names, 1, "b.example"), "unknown");
         assert_eq!(known(&names, 1, "a.example"), "[192.0.2.1]");
         assert_eq!(names.ask(at(1), &question("c.example"), ShareHolder::NOBODY), Ok(false));
-        // An answer that nobody remembers asking for teaches nothing.
+        // An answer to a question that was not asked is ignored.
         learn(&mut names, 2, found("b.example", &["192.0.2.1"], 50_000));
         assert_eq!(known(&names, 2, "b.example"), "unknown");
     }

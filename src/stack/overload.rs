@@ -1,84 +1,86 @@
-//! Local overload control (RFC 7339 §5.10, RFC 6357 §4): what is new is refused, so that what has begun can end.
+//! Local overload control (RFC 7339 §5.10, RFC 6357 §4): new requests are refused so that what has begun can finish.
 //!
-//! A worker that takes messages more slowly than they come falls behind: they wait longer and longer, then the kernel drops what
-//! does not fit, an ACK as soon as an INVITE, and what was dropped comes again. From then on a share of the new requests is
-//! answered 503, which costs a fraction of what a call costs. The share follows from what the worker itself sees, window by
-//! window: it falls while the queue is long and does not fall by itself, and rises when it is short. So the worker stays busy;
-//! and a queue that a pause has left is worked off without refusing anybody.
+//! A worker that takes messages more slowly than they arrive falls behind: they wait longer and longer, then the kernel drops what
+//! does not fit, an ACK as readily as an INVITE, and what was dropped is retransmitted. From then on a share of the new requests is
+//! answered 503, which costs a fraction of a call. The share follows from what the worker itself sees, window by window: the share
+//! let in falls while the queue is long and does not shrink by itself, and rises when it is short. So the worker stays busy, and a
+//! backlog left by a pause is worked off without refusing anything.
 //!
-//! A refusal costs a receive and a send, so most of what would be refused is better not received: the kernel drops new INVITEs over UDP,
-//! and the worker refuses only so many that their callers' side learns what is the matter. Each call has its lot ([`crate::base::lot`]).
-//! The lowest are dropped, those above them answered 503, the highest served. A dropped INVITE comes again after 500 ms, with the same
-//! lot, and six times more: served then, it would be served late. So the bound of the dropped rises only to where the share has been all through
-//! half a second, and falls only when there has been room for a while; the share moves among those that are answered, and is held back by it.
+//! A refusal costs a receive and a send, so most of what would be refused is better not received: the kernel drops new INVITEs over
+//! UDP, and the worker refuses only enough for the callers' side to learn what is wrong. Each call has its lot
+//! ([`crate::base::lot`]). The lowest lots are dropped, those above them answered 503, the highest served. A dropped INVITE is
+//! retransmitted after 500 ms, with the same lot, and six more times: served then, it would be served late. So the bound of the
+//! dropped lots rises only to the highest share of the past half second, and falls only when there has been room for a while; the
+//! share moves among the lots that are answered, and is limited by this bound.
 
 use crate::base::{Draw, Instant, Key, Load, Shed};
 use crate::sip::Feedback;
 
-/// The share is settled once in so many milliseconds.
+/// The interval at which the share is adjusted, in milliseconds.
 const WINDOW_MS: u64 = 20;
 /// All new requests are let in.
 const ALL: u32 = 1 << 10;
-/// Never fewer than these: who is let in shows whether there is room again.
+/// The smallest share: the requests let in show whether there is room again.
 const FEWEST: u32 = ALL / 64;
-/// What a window takes away, and gives: a part of the share, and when it gives this at least.
+/// What a window takes from the share or adds to it: this fraction of it, and when adding, at least this much.
 const PART: u32 = 16;
 const GIVEN: u32 = ALL / 128;
 
-/// While the kernel drops some, so many are answered 503: a part of those that are let in, and this at least, twice as many before the kernel
-/// is told again. Answering costs about a quarter of a call at most, so it takes a thirtieth of what the core can do, or two. Among them the
-/// share may move without late service.
+/// While the kernel drops some, this many are answered 503: a fraction of those let in, but at least the minimum, and twice as many
+/// before the kernel is updated. A refusal costs at most about a quarter of a call, so this takes a thirtieth of what the core can
+/// do, or two. Within that margin the share can move without late service.
 const ANSWERED_PART: u32 = 8;
 const ANSWERED_LEAST: u32 = ALL / 64;
-/// The kernel begins to drop when so many are refused, for a refusal tells its caller more than silence does; and stops when it would drop
-/// fewer than these.
+/// The kernel begins to drop when this many are refused, because a refusal tells its caller more than silence does; and stops when
+/// it would drop fewer than the minimum.
 const REFUSED_FIRST: u32 = ALL / 8 * 5;
 const DROPPED_LEAST: u32 = ALL / 8;
-/// It costs a millisecond to tell the kernel, so it is told once in so many milliseconds at most.
+/// Updating the kernel takes a millisecond, so it is done at most once in this many milliseconds.
 const TELLING_MS: u64 = 60;
-/// What the kernel drops becomes more only by what was refused all through so many milliseconds: in the beginning the share falls too low.
+/// The kernel's part grows only by what was refused throughout this many milliseconds: at first the share falls too low.
 const RISING_MS: u64 = 500;
-/// What the kernel drops becomes less only when there was room for more in so many windows one after the other: those that come again
-/// are served late then. The first step is so large, and each is twice the one before.
+/// The kernel's part shrinks only after this many consecutive windows with room for more: retransmissions are served late then. The
+/// first step has this size, and each further one is twice the previous.
 const ROOM_WINDOWS: u32 = 10;
 const FIRST_STEP: u32 = ALL / 64;
-/// From a part of [`ALL`] to lots.
+/// Converts a part of [`ALL`] to lots.
 const LOTS: u32 = u32::BITS - ALL.ilog2();
-/// What neighbours are asked to lose is settled once in so many milliseconds, and is good for twice as long.
+/// The interval at which the loss requested from neighbours is adjusted, in milliseconds; a request is valid for twice as long.
 const ASKING_MS: u64 = 500;
-/// Of that, what goes when nothing more need be lost.
+/// The fraction of it that is taken off when no more loss is needed.
 const ASKED_PART: u32 = 4;
-/// So often at most a line says how many were refused, milliseconds.
+/// The shortest interval between log lines that count refusals, in milliseconds.
 const LINE_EVERY_MS: u64 = 1000;
 
-/// How much of what is new one core lets in.
+/// How much of the new requests one core lets in.
 pub struct Overload {
     key: Key,
-    /// Of [`ALL`].
+    /// Out of [`ALL`].
     share: u32,
-    /// What is left over of the shares of those before.
+    /// What remains of the shares of earlier requests.
     credit: u32,
     /// When this window ends.
     until: Instant,
-    /// All that had come was taken, at least once in this window.
+    /// Whether the worker took everything that had arrived, at least once in this window.
     caught_up: bool,
-    /// How long messages waited at the end of the last one.
+    /// How long messages waited at the end of the last window.
     waited_ms: u64,
-    /// The conf wants the kernel to drop some.
+    /// Whether the conf lets the kernel drop some.
     pub may_shed: bool,
-    /// What the kernel drops, since when.
+    /// What the kernel drops, and since when.
     shed: Option<Shed>,
     shed_since: Instant,
-    /// The lowest bound of those that are served, since when.
+    /// The lowest bound of the lots that are served, and since when.
     lowest: u32,
     lowest_since: Instant,
-    /// For so many windows more could have been let in but for the kernel, and by so much the bound fell last.
+    /// The number of windows in which more could have been let in but for the kernel, and the size of the bound's last fall.
     room: u32,
     step: u32,
-    /// Of [`ALL`], what neighbours that can are asked to lose (RFC 7339), until it is settled again.
+    /// The loss, out of [`ALL`], requested from neighbours that support it (RFC 7339), until it is adjusted again.
     asked: u32,
     asked_until: Instant,
-    /// What was answered 503 since the last line and since this overload began; and dropped, as it was when that began and is.
+    /// What was answered 503 since the last line and since this overload began; and the count of dropped requests, as it was then
+    /// and is now.
     untold: u64,
     refused: u64,
     dropped_before: u64,
@@ -114,7 +116,7 @@ impl Overload {
         }
     }
 
-    /// Told once a turn. `patience_ms`: how long messages may wait; 0: for ever.
+    /// Called once per turn. `patience_ms` is how long messages may wait; 0 means forever.
     pub fn turn(&mut self, now: Instant, load: Load, patience_ms: u64) {
         self.caught_up |= !load.is_behind;
         self.dropped = load.shed;
@@ -134,13 +136,13 @@ impl Overload {
 
     /// Sets the share for the next window.
     fn settle(&mut self, now: Instant, load: Load, patience_ms: u64) {
-        // After a sleep of any length nothing is known of the time that it took.
+        // After a sleep, however long, nothing is known of the time it took.
         let has_slept = now.ms_since(self.until) >= WINDOW_MS;
         self.until = now.after_ms(WINDOW_MS);
         let caught_up = std::mem::replace(&mut self.caught_up, !load.is_behind);
         let waited_ms = std::mem::replace(&mut self.waited_ms, load.waits_ms);
-        // It begins when they wait too long. From then on they wait about a quarter as long, until it is over: then hardly any are
-        // lost.
+        // Overload begins when messages wait too long. From then on the limit is about a quarter of that, until it is over: then
+        // hardly any are lost.
         let most_ms = match self.share == ALL {
             true => patience_ms,
             false => patience_ms / 4,
@@ -149,7 +151,7 @@ impl Overload {
         if caught_up || patience_ms == 0 {
             self.give();
         } else if has_slept {
-            // While the kernel drops some, a core that comes too late is not one that has room.
+            // While the kernel drops some, a core that wakes up late does not count as one that has room.
             if self.shed.is_none() {
                 self.give();
             }
@@ -171,7 +173,7 @@ impl Overload {
         self.share = (self.share + given).min(most);
     }
 
-    /// Of [`ALL`], what the kernel drops now.
+    /// Returns what the kernel drops now, out of [`ALL`].
     fn kernel_part(&self) -> u32 {
         self.shed.map_or(0, |shed| shed.below >> LOTS)
     }
@@ -204,12 +206,12 @@ impl Overload {
         }
     }
 
-    /// What the kernel is to drop before it is received.
+    /// Returns what the kernel is to drop before it is received.
     pub fn shed(&self) -> Option<Shed> {
         self.shed
     }
 
-    /// What those before us are told of our load (RFC 7339 §5.2).
+    /// Returns the load that is reported to upstream neighbours (RFC 7339 §5.2).
     pub fn feedback(&self, wall_ms: u64) -> Feedback {
         Feedback {
             percent: (self.asked * 100).div_ceil(ALL) as u8,
@@ -219,7 +221,7 @@ impl Overload {
     }
 
     fn set_shed(&mut self, now: Instant, dropped: u32) {
-        // Nobody loses all of its calls for the lots of one overload.
+        // Nobody loses all of its calls to the lots of one overload.
         let draw = match self.shed {
             Some(shed) => shed.draw,
             None => Draw::new(self.key.hash_numbers(now.as_ms(), 0, 0)),
@@ -234,8 +236,8 @@ impl Overload {
         self.lowest_since = now;
     }
 
-    /// Settles what neighbours are asked to lose. They have lost some of what the share is a share of, so it is half of what is still too
-    /// much that is added; and when nothing is, they may send a little more, to see whether there is room.
+    /// Adjusts the loss requested from neighbours. The share already applies to what they let through, so only half of the
+    /// remaining excess is added; if there is none, they may send a little more, to see whether there is room.
     fn ask(&mut self, now: Instant) {
         if now < self.asked_until {
             return;
@@ -248,13 +250,14 @@ impl Overload {
         };
     }
 
-    /// When [`Overload::turn`] must be called at the latest, though nothing comes: what the kernel drops wakes nobody.
+    /// Returns the latest time at which [`Overload::turn`] must be called even if nothing arrives: what the kernel drops does not
+    /// wake the worker.
     pub fn next_timeout(&self) -> Option<Instant> {
         let is_calm = self.share == ALL && self.shed.is_none() && self.asked == 0;
         (!is_calm).then_some(self.until)
     }
 
-    /// Whether a call is let in by its lot; without one, the next new request: evenly, so many of so many.
+    /// Returns whether a call is let in by its lot; without a lot, lets new requests in evenly, in proportion to the share.
     pub fn admits(&mut self, lot: Option<u32>) -> bool {
         if self.share == ALL {
             return true;
@@ -270,12 +273,12 @@ impl Overload {
         false
     }
 
-    /// The share of new requests that is let in, 0 to 1.
+    /// Returns the share of new requests that is let in, 0 to 1.
     pub fn share(&self) -> f64 {
         f64::from(self.share) / f64::from(ALL)
     }
 
-    /// Counts one refused, and says it now and then.
+    /// Counts one refusal, and logs the count now and then.
     pub fn refuse(&mut self, now: Instant) {
         self.untold += 1;
         self.refused += 1;
@@ -320,8 +323,8 @@ mod tests {
     const PATIENCE_MS: u64 = 50;
     const BEHIND: Load = Load { is_behind: true, waits_ms: 60, is_losing: true, shed: 0 };
 
-    /// Turns of a millisecond for `ms`; in each `come` new requests are worth a unit, and the core takes `takes` units. Refusing
-    /// costs a quarter. Returns how many were let in, and how many refused.
+    /// Runs turns of a millisecond for `ms`; in each, `come` new requests of one unit arrive, and the core takes `takes` units. A
+    /// refusal costs a quarter. Returns how many were let in and how many refused.
     fn run(load: &mut Overload, now: &mut Instant, ms: u64, come: u32, takes: u32) -> (u32, u32) {
         let (mut queue, mut admitted, mut refused) = (0u32, 0, 0);
         for _ in 0..ms {
@@ -360,7 +363,7 @@ mod tests {
         assert_eq!(run(&mut load, &mut now, 1000, 5, 20).1, 0);
     }
 
-    /// The machine gave the core to somebody else for a while: what has come meanwhile is late, and served.
+    /// The machine gave the core to something else for a while: what arrived meanwhile is late, and is served.
     #[test]
     fn a_pause_is_not_overload() {
         let (mut load, mut now) = (new(), Instant::from_ms(7000));
@@ -389,13 +392,13 @@ mod tests {
             // a + r/4 = 20 is all that the core can do; a + r = come is all that there is to do.
             assert!(a >= least, "{come}: {a} let in, {r} refused in a millisecond");
             assert!(a + r >= 0.9 * f64::from(come), "{come}: {a} and {r} were taken");
-            // When it is over, it is over soon.
+            // When overload ends, refusals end soon.
             run(&mut load, &mut now, 3000, 10, 20);
             assert_eq!(load.share(), 1.0);
         }
     }
 
-    /// Many clients that each wait for an answer before they ask again: the sockets are never empty, and nobody waits for long.
+    /// Many clients that each wait for an answer before they send again: the sockets are never empty, and nobody waits long.
     #[test]
     fn to_be_busy_is_not_overload() {
         let (mut load, mut now) = (new(), Instant::from_ms(7000));
@@ -428,22 +431,22 @@ mod tests {
         assert!(load.admits(None));
     }
 
-    /// As [`run`], with a kernel that drops what it is told; calls that were dropped come again after 500 ms, seven times at most.
+    /// As [`run`], with a kernel that drops what it is told to; dropped calls are retransmitted after 500 ms, seven times at most.
     struct Model {
         load: Overload,
         now: Instant,
         rng: crate::base::Rng,
-        /// When, the lot, and the time from its last copy.
+        /// When it is due, the lot, and the interval since its last copy.
         again: std::collections::BTreeSet<(u64, u32, u64)>,
         queue: std::collections::VecDeque<(u32, bool)>,
-        /// Units of work in a millisecond, as they usually are, by how much they differ, and now; and what is left of them.
+        /// Units of work in a millisecond: usually, the deviation, and now; and what is left of them.
         usually: u32,
         noise: u32,
         takes: u32,
         work: u32,
     }
 
-    /// Calls; `late`: of those served, those whose first copy was dropped; `told`: how often the kernel was told something new.
+    /// Calls; `late`: those served whose first copy was dropped; `told`: how often the kernel was updated.
     #[derive(Default, Debug)]
     struct Tally {
         served: u32,
@@ -525,7 +528,8 @@ mod tests {
         }
     }
 
-    /// Of what the core could do (20 a millisecond), and of what it serves of that, per cent; where its speed changes by a fifth every 30 ms, less.
+    /// Percentage of what the core could do (20 per millisecond), and of what it serves of that; less if its speed changes by a
+    /// fifth every 30 ms.
     #[test]
     fn with_the_kernels_help_little_is_lost_for_refusals() {
         for (come, noise, least, most_late) in [(40, 0, 92, 1), (60, 0, 88, 2), (100, 0, 80, 4), (60, 4, 88, 2)] {
@@ -535,12 +539,12 @@ mod tests {
             let what = format!("{come}, {noise}: {tally:?}");
             assert!(tally.served >= least * 1000, "{what}");
             assert!(tally.late * 100 <= most_late * tally.served, "{what}");
-            // Some are told what is the matter.
+            // Some get an answer that says what is wrong.
             assert!(tally.refused >= 5000 && tally.told < 15, "{what}");
         }
     }
 
-    /// Where a refusal costs less than silence does, all are answered.
+    /// If a refusal costs less than silence does, all are answered.
     #[test]
     fn the_kernel_drops_nothing_while_about_half_are_refused() {
         for come in [24, 30] {
@@ -553,8 +557,8 @@ mod tests {
         }
     }
 
-    /// Those that were dropped come again for 32 s; until then not all that is new is let in, though there would be room for it. That is what
-    /// silence costs.
+    /// Dropped calls are retransmitted for 32 s; until then not all new requests are let in, although there would be room. That is
+    /// the cost of silence.
     #[test]
     fn afterwards_those_that_wait_are_worked_off_beside_what_is_new() {
         let mut model = Model::new(20, 0);
@@ -569,7 +573,7 @@ mod tests {
         assert_eq!((model.load.share(), model.load.shed), (1.0, None));
     }
 
-    /// Nothing comes any more: the kernel is told to stop, though nobody wakes the worker but its timer.
+    /// Nothing arrives any more: the kernel is told to stop, although only its timer wakes the worker.
     #[test]
     fn it_ends_in_silence() {
         let mut model = Model::new(20, 0);

@@ -1,22 +1,22 @@
-//! The passage: how a request that shows a Via of ours proves that it is the one for which we wrote it, so that a spiral (RFC 5393) is
-//! not asked again for what it has proved, nor refused by a server that is draining or overloaded.
+//! The passage: how a request that shows a Via of ours proves that it is the one we wrote it for, so that a spiral (RFC 5393) is
+//! neither asked again for what it has proved, nor refused by a server that is draining or overloaded.
 //!
-//! It covers the Call-ID, whose names stand in From and To, the From tag, the number and method of CSeq, whether credentials were proved
-//! when it passed, and the time, to some minutes. Where they were, it also covers the contents: what the caller says to whom it calls, from
-//! the display name and the tag in To to the body. From an equal passage follows: this request has passed here before, within [`SLOT_MS`]
-//! or twice that, with that proof. It does not follow that nobody has changed it since: Request-URI, Route and all that proxies may add
-//! are what whoever sends it makes of them.
+//! It covers the Call-ID, the names in From and To, the From tag, the number and method of CSeq, whether credentials were proved
+//! when it passed, and the time, to within minutes. If they were, it also covers the contents: what the caller says to the callee,
+//! from the display name and the tag in To to the body. An equal passage shows that this request has passed here before, within
+//! [`SLOT_MS`] or twice that, with that proof. It does not show that the request is unchanged since: its sender may have set
+//! Request-URI, Route and everything that proxies may add.
 //!
-//! That a request belonged to a dialog proves nothing on another pass: there it has to show that again, by the Route of that pass.
+//! Having belonged to a dialog proves nothing on another pass: the request has to show that again, by the Route of that pass.
 //!
-//! A stateless proxy must write the INVITE's branch on its CANCEL and ACK too (RFC 3261 §16.11), so its passage covers only what these
-//! three share ([`Proof::Shared`]): neither time nor proof nor contents.
+//! A stateless proxy must write the INVITE's branch on its CANCEL and ACK too (RFC 3261 §16.11), so its passage covers only what
+//! these three share ([`Proof::Shared`]): neither time nor proof nor contents.
 
 use crate::base::Key;
 use crate::sip::{Header, Message, Method, Name};
 
-/// A passage is good for one to two of these: an INVITE that a proxy behind us forwards elsewhere after it has rung for long comes
-/// back after minutes.
+/// A passage is valid for one to two of these: an INVITE that a proxy behind us forwards elsewhere after long ringing comes back
+/// after minutes.
 pub const SLOT_MS: u64 = 1 << 18;
 
 /// 48 bits.
@@ -26,14 +26,14 @@ const MASK: u64 = (1 << 48) - 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[repr(u8)]
 pub enum Proof {
-    /// Nothing: nobody asked.
+    /// Nothing: no proof was demanded.
     #[default]
     None,
-    /// Not known: written without a transaction.
+    /// Unknown: written without a transaction.
     Shared,
-    /// That it belongs to a dialog which we let pass. No later pass recognises it.
+    /// That it belongs to a dialog that we let pass. No later pass recognises it.
     Dialog,
-    /// Who sends it.
+    /// The sender's identity.
     Credentials,
 }
 
@@ -41,12 +41,12 @@ pub enum Proof {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Passed {
     pub proof: Proof,
-    /// The request was then for the one whom To names: who has sent it elsewhere was asked for by that name. Not known of one that
-    /// passed without a transaction.
+    /// The request was then for the user named in To: it was retargeted by the one that was called by that name. Unknown for a
+    /// request that passed without a transaction.
     pub named: bool,
 }
 
-/// Makes passages and compares them.
+/// Computes and compares passages.
 #[derive(Clone, Copy, Debug)]
 pub struct Passages {
     key: Key,
@@ -57,7 +57,8 @@ impl Passages {
         Passages { key: secret.derive("passage") }
     }
 
-    /// The passage of a request: 48 bits. `dialog` is [`crate::stack::identity::Identity::dialog`]'s, `wall_ms` the time since 1970.
+    /// Returns the passage of a request: 48 bits. `dialog` comes from [`crate::stack::identity::Identity::dialog`]; `wall_ms` is
+    /// the time since 1970.
     pub fn of(&self, message: &Message, dialog: u64, passed: Passed, wall_ms: u64) -> u64 {
         let contents = match passed.proof {
             Proof::Credentials => self.contents(message),
@@ -70,7 +71,8 @@ impl Passages {
         self.value(message, dialog, passed, contents, slot)
     }
 
-    /// What passages the request can have got when it passed. `dialogs`: by the names that it can have had.
+    /// Returns the passages that the request may have got when it passed. `dialogs`: one for each set of names that it may have
+    /// had.
     pub fn possible(&self, message: &Message, dialogs: &[u64], wall_ms: u64) -> Possible {
         let contents = self.contents(message);
         let slot = wall_ms / SLOT_MS;
@@ -85,7 +87,7 @@ impl Passages {
         };
         for dialog in dialogs {
             put(*dialog, Proof::Shared, false, 0, 0);
-            // Another server with our key may be a little ahead.
+            // Another server with our key may be slightly ahead.
             for slot in [slot, slot.saturating_sub(1), slot + 1] {
                 for named in [false, true] {
                     put(*dialog, Proof::None, named, 0, slot);
@@ -115,7 +117,7 @@ impl Passages {
         value & MASK
     }
 
-    /// What the caller says to whom it calls, and no proxy changes on the way. Never 0.
+    /// Returns a hash of what the caller says to the callee and no proxy changes on the way. Never 0.
     fn contents(&self, message: &Message) -> u64 {
         let display = message.from().ok().and_then(|from| from.display);
         let mut hash = self.key.hash(&[display.unwrap_or_default(), message.to_tag().unwrap_or_default(), message.body()]);
@@ -128,7 +130,7 @@ impl Passages {
     }
 }
 
-/// Whether a header field is the caller's own, and means something to whom it calls.
+/// Returns whether a header field is the caller's own and meant for the callee.
 fn is_callers(header: &Header) -> bool {
     match header.name {
         Name::Contact
@@ -161,17 +163,17 @@ fn is_callers(header: &Header) -> bool {
     }
 }
 
-/// What the names begin with of header fields that we know nothing of and proxies add.
+/// Prefixes of unknown header fields that proxies add.
 const PROXIES: [&[u8]; 5] = [b"X-", b"P-", b"History-Info", b"Diversion", b"Resource-Priority"];
 
-/// Passages that one request can have.
+/// Passages that one request may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Possible {
     list: [Option<(u64, Passed)>; 2 * (1 + 3 * 4)],
 }
 
 impl Possible {
-    /// What the request has proved when it passed, if `shown` is a passage of its own.
+    /// Returns what the request had proved when it passed, if `shown` is one of its passages.
     pub fn passed(&self, shown: u64) -> Option<Passed> {
         let mut list = self.list.iter().flatten();
         list.find(|(value, _)| *value == shown).map(|(_, passed)| *passed)

@@ -1,5 +1,5 @@
-//! Flows to peers, where the rules choose one: by what names the wires know a peer and a call, which connections are
-//! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
+//! Flows to peers, where the rules choose one: the names by which the wires know a peer and a call, which connections are alive,
+//! and where a response goes if its connection is gone (RFC 3261 §18.2.2).
 
 use crate::base::{Channel, Flow, Key, LiveConnections, ProvedNames, Transport};
 use crate::sip::{Uri, Via};
@@ -19,7 +19,7 @@ pub struct PeerFlows {
 }
 
 impl PeerFlows {
-    /// `core` is the one that opens connections under these names.
+    /// Creates the view of `core`, which opens connections under these names.
     pub fn new(live: Arc<LiveConnections>, core: u8, secret: Key) -> PeerFlows {
         PeerFlows { live, core, names: secret.derive("peer name"), calls: secret.derive("call"), flows: secret.derive("flow") }
     }
@@ -28,12 +28,12 @@ impl PeerFlows {
         self.live.is_alive(flow)
     }
 
-    /// True also for a connection whose peer sends no more and may still listen.
+    /// Also true for a connection whose peer sends no more but may still be receiving.
     pub fn takes_answers(&self, flow: &Flow) -> bool {
         self.live.takes_answers(flow)
     }
 
-    /// The names that the client at the other end of this connection has proved by certificate.
+    /// Returns the names that the client at the other end of this connection has proved by certificate.
     pub fn proved(&self, flow: &Flow) -> Option<ProvedNames> {
         match flow.transport {
             Transport::Tls => self.live.proved(flow),
@@ -41,9 +41,9 @@ impl PeerFlows {
         }
     }
 
-    /// A connection to `peer`: the one that there is under these names, or a new one. `host` is what its certificate must prove
+    /// Returns a connection to `peer`: the existing one under these names, or a new one. `host` is what its certificate must prove
     /// over TLS, and `identity` the certificate that it is shown; `host` is replaced by what the wires must be told of it
-    /// ([`crate::base::Outbox::introduce`]), nothing over TCP.
+    /// ([`crate::base::Outbox::introduce`]), which over TCP is nothing.
     pub fn towards(
         &self,
         transport: Transport,
@@ -63,8 +63,8 @@ impl PeerFlows {
         Flow::towards(transport, listener, self.core, peer, name, call)
     }
 
-    /// What stands for a host that is shown a certificate, never 0. Names are compared without case (RFC 5922 §7.2) and without the dot of the root, addresses by
-    /// what they are, however they are written. `host` is written that way.
+    /// Returns a hash of a host that is shown a certificate, never 0. Names are compared without case (RFC 5922 §7.2) and without
+    /// the root's dot, addresses by value. `host` is normalised accordingly.
     pub fn name(&self, host: &mut Vec<u8>, identity: u64) -> u64 {
         host.make_ascii_lowercase();
         if host.last() == Some(&b'.') {
@@ -74,7 +74,7 @@ impl PeerFlows {
             && let Some(ip) = Settings::ip(host)
         {
             host.clear();
-            // Writing into memory does not fail.
+            // Writing to memory does not fail.
             let _ = write!(host, "{ip}");
         }
         let name = match identity {
@@ -84,12 +84,12 @@ impl PeerFlows {
         name.max(1)
     }
 
-    /// What stands for a call that has its connections to itself, never 0.
+    /// Returns a hash of a call that has its connections to itself, never 0.
     pub fn call(&self, call_id: &[u8]) -> u64 {
         self.calls.hash(&[call_id]).max(1)
     }
 
-    /// The way of a response whose connection is gone: a new one to the source's address, at the port of sent-by.
+    /// Returns the flow for a response whose connection is gone: a new one to the source's address, at the port of sent-by.
     pub fn back(&self, flow: &Flow, via: &Via, host: &mut Vec<u8>) -> Flow {
         let port = via.port.unwrap_or(flow.transport.default_port());
         let peer = SocketAddr::new(flow.peer.ip(), port);
@@ -97,7 +97,7 @@ impl PeerFlows {
         self.towards(flow.transport, flow.listener, peer, host, 0, 0)
     }
 
-    /// What requests that are under way on a connection are found by; `None` for what is no connection.
+    /// Returns the key of requests in progress on a connection; `None` if the flow is not a connection.
     pub fn key(&self, flow: &Flow) -> Option<u128> {
         let (kind, a, b) = match flow.channel {
             Channel::Datagram { .. } | Channel::Back => return None,
@@ -117,8 +117,8 @@ impl PeerFlows {
     }
 }
 
-/// Where the response to a request goes (§18.2.2 with RFC 3581 §4): the source address; its port when the client asked
-/// for that with `rport`, else the port of sent-by. `maddr` is not followed: it would let a stranger aim our answers.
+/// Returns where the response to a request goes (§18.2.2 with RFC 3581 §4): to the source address, at the source port if the client
+/// asked for that with `rport`, otherwise at the port of sent-by. `maddr` is ignored: it would let a stranger aim our answers.
 pub(in crate::stack) fn reply_flow(flow: Flow, via: &Via) -> Flow {
     if flow.transport.is_reliable() || via.rport().is_some() {
         return flow;
@@ -128,14 +128,14 @@ pub(in crate::stack) fn reply_flow(flow: Flow, via: &Via) -> Flow {
     flow
 }
 
-/// Whether a contact is the far end of this connection, by address and port, and the port is no server's.
+/// Returns whether a contact is the far end of this connection, by address and port, and the port is not a server's.
 pub(in crate::stack) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
     let end = flow.peer;
     end.port() != flow.transport.default_port()
         && Uri::parse(contact).is_ok_and(|uri| uri.host.ip() == Some(end.ip()) && uri.port == Some(end.port()))
 }
 
-/// Makes `out` the host as a certificate names it: an address without brackets.
+/// Sets `out` to the host as a certificate names it: an address without brackets.
 pub fn set_host(host: &[u8], out: &mut Vec<u8>) {
     let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
     out.clear();

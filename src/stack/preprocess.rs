@@ -1,4 +1,4 @@
-//! Route information preprocessing (RFC 3261 §16.4): what the Request-URI and the Route values that name us say of a request.
+//! Route information preprocessing (RFC 3261 §16.4): what the Request-URI and the Route values that name us say about a request.
 
 use crate::base::{Flow, Transport};
 use crate::sip::{Fault, Message, Name, NameAddr, Scheme, Uri, Value};
@@ -8,14 +8,14 @@ use crate::stack::refusal::Refusal;
 use crate::stack::request::Request;
 use crate::stack::turn::Turn;
 
-/// Consecutive own Route values that are taken off; more than two are nobody's honest work.
+/// Maximum number of consecutive own Route values that are removed; there is no legitimate use for more than two.
 pub(super) const MAX_OWN_ROUTES: usize = 4;
 
-/// What the URIs of ours in a request have shown.
+/// What our own URIs in a request have shown.
 #[derive(Default)]
 struct OwnUris<'a> {
     cookie: Option<Recorded<'a>>,
-    /// One of them bears the cookie of another dialog or another side.
+    /// One of them carries the cookie of another dialog or another side.
     is_misused: bool,
 }
 
@@ -32,7 +32,7 @@ impl Turn<'_> {
         self.take_own_routes(&mut request, last, &mut own)?;
         match own.cookie {
             Some(recorded) => self.judge_dialog(&recorded, &mut request),
-            // A sender that can prove its name is treated as one that shows no cookie.
+            // A sender that can prove its name is treated like one that shows no cookie.
             None if own.is_misused && message.header(Name::ProxyAuthorization).is_none() => {
                 return Err(Refusal::new(403, "Not Your Dialog"));
             }
@@ -41,7 +41,7 @@ impl Turn<'_> {
         Ok(request)
     }
 
-    /// A strict router has put us into the Request-URI: the real one is the last Route, which is returned.
+    /// If a strict router has put us into the Request-URI, the real one is the last Route, which is returned.
     fn take_strict_route<'a>(&mut self, request: &mut Request<'a>, own: &mut OwnUris<'a>) -> Result<Option<Value<'a>>, Refusal> {
         let parsed = request.parsed;
         if parsed.param(cookie::PARAM).is_none() || !self.core.is_own_uri(&parsed) {
@@ -66,7 +66,7 @@ impl Turn<'_> {
         Ok(Some(last))
     }
 
-    /// The Route values in front that name us, up to the one that has become the Request-URI.
+    /// Takes the leading Route values that name us, up to the one that has become the Request-URI.
     fn take_own_routes<'a>(
         &mut self,
         request: &mut Request<'a>,
@@ -87,7 +87,7 @@ impl Turn<'_> {
             match self.core.read_cookie(&message, &uri) {
                 Verdict::Ours(recorded) => {
                     if request.own_routes > 0 {
-                        // RFC 5658 §3: the second of two is the side on which the request leaves.
+                        // RFC 5658 §3: the second of two is the side that the request leaves by.
                         let transport = transport_of(&uri).ok().flatten().unwrap_or(Transport::Udp);
                         let settings = &self.core.settings;
                         request.listener = settings.listener_named(transport, uri.host_text, uri.port);

@@ -1,4 +1,4 @@
-//! Why a request is not forwarded, and what its answer says of that.
+//! Why a request is not forwarded, and how its answer says so.
 
 use crate::sip::status;
 use crate::stack::auth::demand::Challenger;
@@ -11,17 +11,17 @@ pub struct Refusal {
     /// Empty for the default phrase of the status.
     pub reason: &'static str,
     pub extra: Extra,
-    /// The limit that was hit, where one was.
+    /// The limit that was hit, if any.
     pub limit: Option<Limit>,
-    /// The log has it already, or need not have it.
+    /// It is already logged, or need not be.
     pub is_logged: bool,
 }
 
-/// A header that goes with a refusal.
+/// A header added to a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extra {
     None,
-    /// Unsupported: the options of Require or Proxy-Require that we do not know (§8.2.2.3).
+    /// Unsupported: the options of Require or Proxy-Require that we do not support (§8.2.2.3).
     Unsupported,
     /// Warning 380 (RFC 5630 §5.3).
     SipsNotAllowed,
@@ -39,7 +39,7 @@ impl Refusal {
         Refusal { status, reason, extra: Extra::None, limit: None, is_logged: false }
     }
 
-    /// The words of its answer.
+    /// Returns the reason phrase of its answer.
     pub fn phrase(&self) -> &'static str {
         match self.reason {
             "" => status::reason(self.status),
@@ -51,7 +51,7 @@ impl Refusal {
         Refusal { extra, ..self }
     }
 
-    /// No line of the log is wanted for it any more.
+    /// Marks it as needing no further log line.
     pub const fn logged(self) -> Refusal {
         Refusal { is_logged: true, ..self }
     }
@@ -66,7 +66,7 @@ impl Refusal {
 pub enum Obstacle {
     /// It never will.
     Refused(Refusal),
-    /// The next hop's name is not known yet; the number is that of the question whose answer says more.
+    /// The next hop's name is not resolved yet; the number is that of the query to wait for.
     Unknown(u128),
 }
 

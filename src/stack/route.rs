@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
 
-/// All routes in the order of the conf, with what a message asks of them as a whole worked out once.
+/// All routes in the order of the conf, with what they need to know about a message determined once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routes {
     routes: Vec<Route>,
@@ -53,45 +53,45 @@ impl<'a> IntoIterator for &'a Routes {
 }
 
 impl Routes {
-    /// Other routes made of these.
+    /// Changes the routes.
     pub fn change(&mut self, change: impl FnOnce(&mut Vec<Route>)) {
         let mut routes = std::mem::take(&mut self.routes);
         change(&mut routes);
         *self = routes.into();
     }
 
-    /// Whether one answers nothing.
+    /// Returns whether any route drops requests.
     pub fn drop_some(&self) -> bool {
         self.drop_some
     }
 
-    /// Whether one says who must prove who they are, or who need not.
+    /// Returns whether any route says whose identity must or need not be proved.
     pub fn have_a_say(&self) -> bool {
         self.have_a_say
     }
 
-    /// Whether some who take one must prove who they are, whatever `[auth]` says.
+    /// Returns whether any route demands credentials, whatever `[auth]` says.
     pub fn challenge_some(&self) -> bool {
         self.challenge_some
     }
 
-    /// Whether one has next hops that are for our users only.
+    /// Returns whether any route has next hops that are for our users only.
     pub fn guard_some(&self) -> bool {
         self.guard_some
     }
 
-    /// Whether one asks where a request comes from.
+    /// Returns whether any route depends on a request's source.
     pub fn look_at_source(&self) -> bool {
         self.look_at_source
     }
 
-    /// Every next hop.
+    /// Returns every next hop.
     pub fn hops(&self) -> impl Iterator<Item = &NextHop> {
         self.iter().flat_map(Route::hops)
     }
 }
 
-/// One `[[route]]`. Every condition that is given must hold.
+/// One `[[route]]`. All given conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Route {
     /// Upper-case method names; empty: any.
@@ -101,35 +101,35 @@ pub struct Route {
     /// Host of the Request-URI, lower-case.
     pub to_host: Option<ToHost>,
     pub to_user_prefix: Option<Vec<u8>>,
-    /// What the User-Agent has in it, one of these, lower-case; empty: anything, and none at all.
+    /// Substrings of the User-Agent, lower-case, one of which must match; empty: any User-Agent, or none.
     pub user_agent: Vec<Vec<u8>>,
     pub action: Action,
-    /// How connections are made for what takes this route; `None`: as the server does in general.
+    /// How connections are made for requests that take this route; `None`: the server's default.
     pub outgoing: Option<Outgoing>,
-    /// Whether our own users must prove who they are to take this route; `None`: as `[auth]` says in general.
+    /// Whether our own users must authenticate to take this route; `None`: as `[auth]` says.
     pub challenge: Option<bool>,
-    /// Whether nobody but our own users, proved, may take this route.
+    /// Whether only our own, authenticated users may take this route.
     pub users_only: bool,
-    /// How much of the requests each target gets, by position; empty: the first gets all, as long as it is well.
+    /// The proportion of requests for each target, by position; empty: the first gets all while it is healthy.
     pub weights: Vec<u16>,
-    /// Final responses of a target after which the next one is tried; silence and a lost connection always are.
+    /// Final responses of a target after which the next one is tried; no response and a lost connection always count.
     pub failover: Statuses,
-    /// How long a target may say nothing before the next one is tried; `None`: as `[next_hop]` says.
+    /// How long a target may stay silent before the next one is tried; `None`: as `[next_hop]` says.
     pub patience: Option<Millis>,
-    /// How often each target is asked by an OPTIONS whether it is there; `None`: never.
+    /// The interval at which each target is probed by an OPTIONS; `None`: never.
     pub probe: Option<Millis>,
-    /// What is changed in the requests that take this route.
+    /// Changes to the requests that take this route.
     pub edits: Arc<Edits>,
-    /// The account with the carrier to which it leads.
+    /// The carrier account that it leads to.
     pub trunk: Option<Arc<Trunk>>,
 }
 
-/// A set of final responses other than 2xx; by default 503 alone. A request under way keeps that of its route when the conf changes.
+/// A set of final responses other than 2xx; by default only 503. A request in progress keeps its route's set when the conf changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statuses(Option<Arc<[(u16, u16)]>>);
 
 impl Statuses {
-    /// Of ranges, their ends included.
+    /// Creates the set from ranges, ends included.
     pub fn new(ranges: Vec<(u16, u16)>) -> Statuses {
         Statuses(Some(ranges.into()))
     }
@@ -142,37 +142,37 @@ impl Statuses {
     }
 }
 
-/// What a relaying route changes in a request, beyond what every proxy does.
+/// What a relaying route changes in a request beyond what every proxy does.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Edits {
-    /// Characters that the user part of the Request-URI loses at its beginning, and what it gains there then.
+    /// Characters removed from the start of the Request-URI's user part, and what is then prepended.
     pub strip: usize,
     pub prefix: Vec<u8>,
-    /// What stands for the host of the Request-URI and its port.
+    /// Replacement for the Request-URI's host and port.
     pub set_host: Option<Vec<u8>>,
-    /// Header lines with their ends, as they are sent.
+    /// Header lines with their line ends, as sent.
     pub add_header: Vec<u8>,
     /// Names of header fields, lower-case.
     pub remove_header: Vec<Vec<u8>>,
 }
 
 impl Edits {
-    /// Whether the Request-URI stays as it is.
+    /// Returns whether the Request-URI is unchanged.
     pub fn keep_uri(&self) -> bool {
         self.strip == 0 && self.prefix.is_empty() && self.set_host.is_none()
     }
 
-    /// Whether the header fields stay as they are.
+    /// Returns whether the header fields are unchanged.
     pub fn keep_headers(&self) -> bool {
         self.add_header.is_empty() && self.remove_header.is_empty()
     }
 
-    /// What becomes of the Request-URI.
+    /// Returns how the Request-URI is changed.
     pub fn dialling(&self) -> Dialling<'_> {
         Dialling { strip: self.strip, prefix: &self.prefix, host: self.set_host.as_deref() }
     }
 
-    /// Whether this header field goes, in whatever form its name is written.
+    /// Returns whether this header field is removed, in any form of its name.
     pub fn removes(&self, header: &Header) -> bool {
         self.remove_header.iter().any(|name| match header.name {
             Name::Other => name.eq_ignore_ascii_case(header.raw_name),
@@ -181,7 +181,7 @@ impl Edits {
     }
 }
 
-/// The host of a condition, read once.
+/// The host of a condition, parsed once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToHost {
     text: Vec<u8>,
@@ -210,7 +210,7 @@ impl ToHost {
 }
 
 impl Route {
-    /// The next hops of a relaying route that names some.
+    /// Returns the next hops if this is a relaying route that names any.
     pub fn hops(&self) -> &[NextHop] {
         match &self.action {
             Action::Relay(hops) => hops,
@@ -221,15 +221,15 @@ impl Route {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Action {
-    /// Send to the first target; the others are tried in order when it fails. Without targets: to where the Request-URI says.
+    /// Send to the first target; if it fails, the others are tried in order. Without targets: to where the Request-URI says.
     Relay(Vec<NextHop>),
     /// Look the Request-URI up in the location service.
     #[default]
     Location,
-    /// Answer 302 with these URIs, or with the registered contacts when there are none.
+    /// Answer 302 with these URIs, or with the registered contacts if there are none.
     Redirect(Vec<Vec<u8>>),
     /// Answer with this status.
     Reject(u16),
-    /// Answer nothing.
+    /// Do not answer.
     Drop,
 }

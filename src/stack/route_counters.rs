@@ -1,39 +1,39 @@
-//! What becomes of calls, by `[[route]]` and next hop: each INVITE that opens a call, each copy of it that leaves, and its final answer. Rows are
-//! found when the conf is read, so that a call costs no search.
+//! Outcomes of calls, by `[[route]]` and next hop: each INVITE that opens a call, each copy of it that leaves, and its final
+//! response. Rows are looked up when the conf is read, so that a call needs no search.
 
 use crate::stack::route::{Action, Route};
 
-/// Upper bounds of how long calls take to be answered, milliseconds.
+/// Upper bounds of the time until calls are answered, in milliseconds.
 pub const SETUP_BOUNDS_MS: [u64; 11] = [100, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000];
 
-/// Rows of one core. After very many reloads with ever other next hops, what is new is counted where no route is.
+/// Maximum rows of one core. After very many reloads with new next hops each time, further ones are counted as if without a route.
 const MOST_ROWS: usize = 4096;
 
-/// Codes of one row that are counted apart; next hops may answer with any.
+/// Status codes that one row counts separately; next hops may answer with any.
 const MOST_CODES: usize = 32;
 
-/// How a branch has ended, where not by a status.
+/// How a branch ended, if not by a status.
 pub const TIMED_OUT: u16 = 0;
 pub const UNREACHABLE: u16 = 1;
-/// Any status beyond those that are counted apart.
+/// Any status that is not counted separately.
 pub const OTHER: u16 = 2;
 
-/// The row of a branch; there is none for what opens no call.
+/// The row of a branch; a request that does not open a call has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowId(u16);
 
 impl RowId {
     pub const NONE: RowId = RowId(u16::MAX);
-    /// Of what takes no route.
+    /// The row for requests that take no route.
     pub const LOCATION: RowId = RowId(0);
 }
 
 /// The copies that went to one next hop of one route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// From 1; 0: no route.
+    /// Counted from 1; 0: no route.
     pub route: u16,
-    /// The next hop as the conf writes it, or a word for those that it does not name.
+    /// The next hop as written in the conf, or a word for those it does not name.
     pub target: Box<str>,
     pub attempts: u64,
     /// By status.
@@ -41,22 +41,22 @@ pub struct Row {
     setup: usize,
 }
 
-/// How long the calls of one route took to be answered.
+/// How long it took until the calls of one route were answered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Setup {
-    /// From 1; 0: no route.
+    /// Counted from 1; 0: no route.
     pub route: u16,
     /// By [`SETUP_BOUNDS_MS`], not cumulative; the last bucket has no bound.
     pub buckets: [u64; SETUP_BOUNDS_MS.len() + 1],
     pub sum_ms: u64,
 }
 
-/// See the module's text.
+/// The counters of calls; see the module documentation.
 #[derive(Clone, Debug)]
 pub struct RouteCounters {
     pub rows: Vec<Row>,
     pub setups: Vec<Setup>,
-    /// The rows of each next hop of each route of the conf; one for a route that names none.
+    /// The rows of each next hop of each route of the conf; one row for a route that names none.
     of_routes: Vec<Vec<RowId>>,
 }
 
@@ -75,7 +75,7 @@ impl RouteCounters {
         counters
     }
 
-    /// Other routes, for what comes next. What was counted stays.
+    /// Sets the routes for what comes next. Existing counts stay.
     pub fn configure(&mut self, routes: &[Route]) {
         self.of_routes = (1..)
             .zip(routes)
@@ -88,7 +88,7 @@ impl RouteCounters {
             .collect();
     }
 
-    /// The row of this next hop of a route, by their positions.
+    /// Returns the row of this next hop of a route, by their positions.
     pub fn of(&self, route: Option<u16>, hop: u16) -> RowId {
         let Some(route) = route else {
             return RowId::LOCATION;
@@ -105,7 +105,7 @@ impl RouteCounters {
         }
     }
 
-    /// A branch has ended, by this status or [`TIMED_OUT`] or [`UNREACHABLE`].
+    /// Counts the end of a branch, by this status or [`TIMED_OUT`] or [`UNREACHABLE`].
     #[inline]
     pub fn end(&mut self, row: RowId, code: u16) {
         if let Some(row) = self.rows.get_mut(usize::from(row.0)) {
@@ -113,7 +113,7 @@ impl RouteCounters {
         }
     }
 
-    /// A call is answered, so long after it came.
+    /// Counts a call answered this long after it arrived.
     #[inline]
     pub fn answered(&mut self, row: RowId, setup_ms: u64) {
         let row = self.rows.get(usize::from(row.0));
@@ -221,7 +221,7 @@ mod tests {
         one.end(one.of(Some(0), 0), 503);
         assert_eq!(codes(&one, 1, "sip:b"), [(200, 3)]);
         assert_eq!(codes(&one, 1, "sip:c"), [(503, 1)]);
-        // A branch that began by a conf with more routes counts nowhere else.
+        // A branch that began under a conf with more routes is not counted in another row.
         one.end(one.of(Some(7), 3), 500);
         assert_eq!(codes(&one, 0, "location"), [(404, 1), (500, 1)]);
         one.end(RowId::NONE, 200);

@@ -1,4 +1,4 @@
-//! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
+//! What the rules need to know, as plain data: built from the conf, immutable, replaced as a whole.
 
 use crate::base::Transport;
 use crate::settings::{Auth, Dns, Limits, NextHops, Proxy, Records, Registrar, Timers};
@@ -12,13 +12,13 @@ use std::sync::Arc;
 /// Everything that the conf says about SIP. One copy is shared by all cores.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Hosts this server is responsible for, lower-case. The listeners' own addresses always are.
+    /// Hosts that this server is responsible for, lower-case. The listeners' own addresses always count.
     pub domains: Vec<Vec<u8>>,
-    /// By position: [`crate::base::Flow::listener`] names one.
+    /// Indexed by [`crate::base::Flow::listener`].
     pub listeners: Vec<Listener>,
     /// Local IP addresses that a wildcard listener answers on.
     pub local_addresses: Vec<IpAddr>,
-    /// Number of cores that serve, at least 1.
+    /// Number of serving cores, at least 1.
     pub cores: u8,
     pub per_core: PerCore,
     pub proxy: Proxy,
@@ -29,22 +29,22 @@ pub struct Settings {
     pub limits: Limits,
     pub dns: Dns,
     pub records: Records,
-    /// How connections to next hops are made, where a route says nothing else.
+    /// How connections to next hops are made, unless a route says otherwise.
     pub outgoing: Outgoing,
     /// First match wins.
     pub routes: Routes,
-    /// Accounts with carriers.
+    /// Carrier accounts.
     pub trunks: Vec<Arc<Trunk>>,
 }
 
-/// What the conf allows the whole server, or the memory holds, for one core.
+/// One core's part of what the conf allows the whole server, or of what memory holds.
 #[derive(Clone, Debug)]
 pub struct PerCore {
     /// Server transactions.
     pub transactions: usize,
     /// Bytes of the messages that transactions hold.
     pub transaction_bytes: usize,
-    /// Questions about names that may be on their way.
+    /// DNS queries that may be in flight.
     pub questions: usize,
 }
 
@@ -80,14 +80,14 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub transport: Transport,
-    /// What the socket is bound to; may be a wildcard.
+    /// The address that the socket is bound to; may be a wildcard.
     pub address: SocketAddr,
     /// `host:port` as Via and Record-Route write it; the host may be a name.
     pub advertise: Vec<u8>,
 }
 
 impl Listener {
-    /// Whether what is sent to `ip` can reach this socket; `local` are the addresses of the machine.
+    /// Returns whether what is sent to `ip` can reach this socket; `local` are the machine's addresses.
     pub fn answers_on(&self, ip: IpAddr, local: &[IpAddr]) -> bool {
         let (ip, bound) = (ip.to_canonical(), self.address.ip().to_canonical());
         bound == ip
@@ -98,9 +98,9 @@ impl Listener {
 }
 
 impl Settings {
-    /// Whether a request for `host` and `port` goes to this server (RFC 3261 §16.4, §16.5): a configured domain, an advertised name, or an
-    /// address that one of the listeners answers on. Without a port it does; with one, the port must be a listener's, or the
-    /// default port where the host is a name. A question of routing: whose name a URI bears is [`Settings::whose`]'s to say.
+    /// Returns whether a request for `host` and `port` is for this server (RFC 3261 §16.4, §16.5): a configured domain, an
+    /// advertised name, or an address that one of the listeners answers on. A port, if given, must be a listener's, or the default
+    /// port if the host is a name. This is about routing: whose name a URI bears is decided by [`Settings::whose`].
     pub fn is_own(&self, host: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
         let default = |port: u16| matches!(port, 5060 | 5061);
         let own_domain = || self.domains.iter().any(|domain| same_name(domain, host));
@@ -112,7 +112,7 @@ impl Settings {
         });
         by_address
             || self.listeners.iter().any(|listener| {
-                // Most names are no listener's: its port is not read for those.
+                // Most names belong to no listener: the port is not parsed for those.
                 is_named(&listener.advertise, host)
                     && port.is_none_or(|port| {
                         let (_, advertised) = split_host_port(&listener.advertise);
@@ -122,17 +122,17 @@ impl Settings {
             || (own_domain() && port.is_none_or(|port| own_port(port) || (ip.is_none() && default(port))))
     }
 
-    /// Reads an IP address as SIP writes it, with or without brackets.
+    /// Parses an IP address as written in SIP, with or without brackets.
     pub fn ip(text: &[u8]) -> Option<IpAddr> {
         let text = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(b"]")).unwrap_or(text);
         std::str::from_utf8(text).ok()?.parse().ok()
     }
 
-    /// The listener that speaks for us on the way to `peer`, whose Via and Record-Route name it: the one that the request came
-    /// in by when transport and family fit, else the first that does. `None` when no listener does.
+    /// Returns the listener for the path to `peer`, which Via and Record-Route then name: the one that the request arrived on if
+    /// transport and family match, otherwise the first that matches; `None` if there is none.
     pub fn listener_towards(&self, transport: Transport, peer: SocketAddr, came_by: u16) -> Option<u16> {
         let fits = |listener: &Listener| listener.transport == transport && listener.address.is_ipv4() == peer.is_ipv4();
-        // A loopback socket reaches loopback only, and the other way round.
+        // A loopback socket reaches only loopback, and vice versa.
         let near = |listener: &Listener| {
             fits(listener)
                 && (listener.address.ip().is_unspecified() || listener.address.ip().is_loopback() == peer.ip().is_loopback())
@@ -144,13 +144,13 @@ impl Settings {
             return Some(number);
         }
         let first = |test: &dyn Fn(&Listener) -> bool| self.listeners.iter().position(test).map(|n| n as u16);
-        // Several addresses of ours: where one transport came in, the other goes out.
+        // With several addresses of ours, prefer the one that the request arrived on, under the other transport.
         let beside =
             |listener: &Listener| near(listener) && came_by.is_some_and(|(other, _)| other.address.ip() == listener.address.ip());
         first(&beside).or_else(|| first(&near)).or_else(|| first(&fits))
     }
 
-    /// Appends the Warning of RFC 5630 §5.3, in the name of a listener.
+    /// Appends the Warning of RFC 5630 §5.3 on behalf of a listener.
     pub fn write_sips_not_allowed(&self, listener: u16, out: &mut Vec<u8>) {
         let listener = self.listeners.get(usize::from(listener));
         out.extend_from_slice(b"Warning: 380 ");
@@ -158,7 +158,7 @@ impl Settings {
         out.extend_from_slice(b" \"SIPS Not Allowed\"\r\n");
     }
 
-    /// The listener that advertises `host` and `port`; of several the one of this transport.
+    /// Returns the listener that advertises `host` and `port`; if there are several, the one with this transport.
     pub fn listener_named(&self, transport: Transport, host: &[u8], port: Option<u16>) -> Option<u16> {
         let named = |listener: &Listener| {
             let (name, advertised) = split_host_port(&listener.advertise);
@@ -172,7 +172,7 @@ impl Settings {
     }
 }
 
-/// Whether `host` is the host of `host`, `host:port`, `[v6]` or `[v6]:port`.
+/// Returns whether `host` is the host in `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn is_named(advertise: &[u8], host: &[u8]) -> bool {
     match advertise.split_at_checked(host.len()) {
         Some((start, [] | [b':', ..])) if start == host => true,

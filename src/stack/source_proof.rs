@@ -1,5 +1,6 @@
-//! What a sender has shown of where it is, and what follows: how much may be answered to it, and where its contacts may lie. The source of a
-//! datagram can be forged: without a bound, a few bytes from a stranger become many at somebody else's door (RFC 3261 §26.1.5).
+//! What a sender has proved about its location, and what follows: how much may be answered to it, and where its contacts may be.
+//! The source of a datagram can be forged: without a limit, a few bytes from a stranger become many for a third party (RFC 3261
+//! §26.1.5).
 
 use crate::base::Flow;
 use crate::sip::Message;
@@ -10,8 +11,8 @@ use crate::stack::turn::{SourceProof, Turn};
 use std::net::IpAddr;
 
 impl Turn<'_> {
-    /// Bytes that all answers to this request may have together; `None`: as many as they like. Whether the sender has proved to be there is
-    /// asked when they are used up.
+    /// Returns the bytes that all answers to this request may have in total; `None`: unlimited. Whether the sender has proved its
+    /// location is checked when they are used up.
     pub fn room_for_answers(&self, message: &Message, flow: &Flow) -> Option<u32> {
         let most = self.core.bound_towards(message)?;
         let is_there =
@@ -19,7 +20,7 @@ impl Turn<'_> {
         (!is_there).then(|| u32::try_from(most).unwrap_or(u32::MAX - 1))
     }
 
-    /// How long one answer of ours may be.
+    /// Returns the maximum length of one answer of ours.
     pub fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
         match self.room_for_answers(message, &flow) {
             Some(_) if self.core.sources.proved.knows_address(self.now, flow.peer.ip()) => usize::MAX,
@@ -30,7 +31,7 @@ impl Turn<'_> {
 }
 
 impl Core {
-    /// Bytes that one request may cause towards places that have proved nothing.
+    /// Returns the bytes that one request may cause towards places that have proved nothing.
     pub fn bound_towards(&self, message: &Message) -> Option<usize> {
         match self.settings.limits.answer_factor {
             0 => None,
@@ -40,7 +41,7 @@ impl Core {
 }
 
 impl Settings {
-    /// Whether a phone that has registered from `source` may say that it is at `ip`.
+    /// Returns whether a phone that has registered from `source` may claim to be at `ip`.
     pub fn may_lie_at(&self, ip: IpAddr, source: IpAddr) -> bool {
         if ip.to_canonical() == source.to_canonical() || self.is_trusted(source) {
             return true;
@@ -63,14 +64,14 @@ impl Settings {
             || self.listeners.iter().any(|listener| is_listener(listener.address.ip()))
     }
 
-    /// Whether this is one of `[limits] trusted_sources`.
+    /// Returns whether this is one of `[limits] trusted_sources`.
     pub fn is_trusted(&self, ip: IpAddr) -> bool {
         let networks = &self.limits.trusted_sources;
         networks.iter().any(|network: &Network| network.contains(ip))
     }
 }
 
-/// An address that means nothing on the other side of a NAT (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
+/// Returns whether an address is meaningless on the other side of a NAT (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
 pub(in crate::stack) fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
@@ -127,7 +128,7 @@ mod tests {
         for contact in ["198.51.100.7", "::ffff:198.51.100.7", "198.51.100.8", "2001:db8::1", "172.32.0.1", "100.128.0.1"] {
             assert!(may(&settings, contact, outside), "{contact}");
         }
-        // In one's own network one may be anywhere but on this machine.
+        // Within one's own network any address is allowed except on this machine.
         assert!(may(&settings, "10.1.1.1", "192.168.1.9"));
         assert!(!may(&settings, "10.0.0.5", "192.168.1.9"));
         assert!(!may(&settings, "127.0.0.1", "192.168.1.9"));

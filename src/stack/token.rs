@@ -1,17 +1,17 @@
-//! The flow token of our Record-Route (RFC 5626 §5.2, §5.3): which way leads to the side of a dialog that no address of its own
-//! leads to. It is read only where the cookie's check covers it ([`crate::stack::identity`]).
+//! The flow token of our Record-Route (RFC 5626 §5.2, §5.3): the flow to the side of a dialog that cannot be reached by an address
+//! of its own. It is read only if the cookie's check covers it ([`crate::stack::identity`]).
 
 use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Channel, Flow, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Whom a part of a token leads to; a letter that is no hexadecimal digit.
+/// The side that a part of a token leads to; a letter that is not a hexadecimal digit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Side {
-    /// Who sent the request that we recorded.
+    /// The sender of the request that we recorded.
     Caller = b'o',
-    /// Who got it.
+    /// Its receiver.
     Callee = b't',
 }
 
@@ -24,16 +24,16 @@ impl Side {
     }
 }
 
-/// Says that the call has its connections to itself.
+/// Marks a call that has its connections to itself.
 const PER_CALL: u8 = b'p';
 
-/// Says that a next hop for our users only is at one of the dialog's ends.
+/// Marks that a next hop for our users only is at one of the dialog's ends.
 const GUARDED: u8 = b'g';
 
-/// Says that one of the dialog's ends was on this machine when it began.
+/// Marks that one of the dialog's ends was on this machine when it began.
 const HERE: u8 = b'h';
 
-/// Stands before what stands for the name that the callee proves over TLS.
+/// Precedes the hash of the name that the callee proves over TLS.
 const NAME: u8 = b'n';
 
 const V6: u64 = 1;
@@ -41,7 +41,7 @@ const LOCAL: u64 = 2;
 const TCP: u64 = 4;
 const TLS: u64 = 8;
 
-/// Appends the way to one side. Nothing for a way that has no name of its own: it is found again by address.
+/// Appends the flow to one side. Appends nothing for a flow without a name of its own: it is found again by address.
 pub fn write(side: Side, flow: &Flow, out: &mut Vec<u8>) {
     let transport = match flow.transport {
         Transport::Udp => 0,
@@ -97,7 +97,8 @@ pub fn is_here(token: &[u8]) -> bool {
     token.contains(&HERE)
 }
 
-/// Appends the name of the callee's next hop ([`crate::stack::peer_flows::PeerFlows::name`]), where its address alone does not tell it.
+/// Appends the name of the callee's next hop ([`crate::stack::peer_flows::PeerFlows::name`]) if its address alone does not identify
+/// it.
 pub fn write_name(name: u64, out: &mut Vec<u8>) {
     out.push(NAME);
     write_hex_digits(name, 16, out);
@@ -108,7 +109,7 @@ pub fn read_name(token: &[u8]) -> Option<u64> {
     Digits(token.get(start..)?).number(16)
 }
 
-/// The way to one side; `None` where the token has none.
+/// Returns the flow to one side; `None` if the token has none.
 pub fn read(side: Side, token: &[u8]) -> Option<Flow> {
     let start = token.iter().position(|byte| *byte == side as u8)? + 1;
     let mut rest = Digits(token.get(start..)?);

@@ -8,22 +8,22 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trunk {
     pub name: String,
-    /// Where it registers.
+    /// The server that it registers with.
     pub registrar: NextHop,
-    /// As the carrier's address-of-record and our Contact have it, without escapes.
+    /// As in the carrier's address-of-record and our Contact, without escapes.
     pub user: Vec<u8>,
-    /// As challenges are answered with.
+    /// The user name for answering challenges.
     pub auth_user: Vec<u8>,
     /// Only challenges in this realm are answered; `None`: in any.
     pub realm: Option<Vec<u8>>,
     pub password: Password,
-    /// False: it is for calls alone.
+    /// False: it is only for calls.
     pub register: bool,
-    /// For how long it asks to be registered.
+    /// The requested duration of the registration.
     pub expires: Seconds,
 }
 
-/// A password in the clear, which no log shows.
+/// A cleartext password, which no log shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Vec<u8>);
 

@@ -1,41 +1,41 @@
-//! How the registrations with carriers stand: written by the core that registers, read by whoever asks.
+//! State of the registrations with carriers: written by the core that registers, and read on request.
 
 use crate::base::Instant;
 use crate::stack::trunk::Trunk;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How one trunk stands.
+/// The state of one trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub registrar: String,
     pub user: String,
     pub state: State,
-    /// Until when the carrier has granted its registration; in the past where it has not.
+    /// When the carrier's grant ends; in the past if there is none.
     pub until: Instant,
-    /// When it is registered anew, or tried again.
+    /// When it is refreshed or retried.
     pub next: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The conf has it register nowhere.
+    /// The conf does not have it register.
     Unused,
-    /// The first answer has not come yet.
+    /// The first answer has not arrived yet.
     Trying,
     Registered,
-    /// Why it has failed last; what was granted before may still hold.
+    /// Why it failed last; an earlier grant may still hold.
     Failed(String),
 }
 
-/// All trunks by name; one table for all cores.
+/// All trunks by name; shared by all cores.
 #[derive(Debug, Default)]
 pub struct TrunkTable {
     list: Mutex<BTreeMap<String, Standing>>,
 }
 
 impl TrunkTable {
-    /// Those of the conf, and no others.
+    /// Keeps those of the conf and no others.
     pub fn keep<'t>(&self, trunks: impl Iterator<Item = &'t Trunk>) {
         let mut list = self.list();
         let before = std::mem::take(&mut *list);
@@ -66,7 +66,7 @@ impl TrunkTable {
         self.list().get(name).map(|standing| standing.state.clone())
     }
 
-    /// All trunks in order.
+    /// Returns all trunks in order.
     pub fn all(&self) -> Vec<(String, Standing)> {
         let list = self.list();
         list.iter().map(|(name, standing)| (name.clone(), standing.clone())).collect()

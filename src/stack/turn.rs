@@ -1,4 +1,4 @@
-//! All that the message at hand may touch, and what is known of it alone.
+//! Everything that the current message may touch, and what is known only about it.
 
 use crate::base::{Errand, Flow, Id, Instant, Outbox};
 use crate::sip::{Feedback, Message};
@@ -6,28 +6,28 @@ use crate::stack::core::Core;
 use crate::stack::identity::Dialog;
 use crate::stack::transaction::Transactions;
 
-/// What a sender has shown of where it is, beside the address that its packet bears.
+/// What a sender has proved about its location, besides the source address of its packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SourceProof {
-    /// It was asked for nothing.
+    /// It was not challenged.
     #[default]
     Unknown,
-    /// It has the right password, for a challenge that was sent to another address.
+    /// It has the right password, but for a challenge that was sent to another address.
     Elsewhere,
-    /// It has answered a challenge that was sent there.
+    /// It has answered a challenge that was sent to this address.
     Here,
 }
 
-/// One message, or one call of the timers.
+/// The handling of one message, or of the timers once.
 pub(in crate::stack) struct Turn<'a> {
-    /// When the message came.
+    /// When the message arrived.
     pub now: Instant,
     pub core: &'a mut Core,
     pub transactions: &'a mut Transactions,
     pub outbox: &'a mut Outbox,
-    /// What the sender has shown of where it is.
+    /// What the sender has proved about its location.
     pub source_proof: SourceProof,
-    /// What the request is known by that this response answers.
+    /// The dialog of the request that this response answers.
     pub answered: Option<Dialog>,
     /// The message gets no answer.
     pub is_passed_over: bool,
@@ -39,25 +39,26 @@ impl<'a> Turn<'a> {
         Turn { now, core, transactions, outbox, source_proof: SourceProof::Unknown, answered: None, is_passed_over: false }
     }
 
-    /// Milliseconds since 1970: servers with one secret recognise each other's passages.
+    /// Returns the milliseconds since 1970: servers that share a secret recognise each other's passages.
     #[inline]
     pub fn wall_ms(&self) -> u64 {
         self.core.wall_ms + self.now.as_ms()
     }
 
-    /// What the element before us is told of our load, if it wants to know (RFC 7339 §5.2).
+    /// Returns the load reported to the element before us, if it supports that (RFC 7339 §5.2).
     #[inline]
     pub fn feedback(&self) -> Feedback {
         self.core.overload.feedback(self.wall_ms())
     }
 
-    /// Sends a response in a server transaction, if the transaction allows it; `write` appends its bytes. True: it was sent.
+    /// Sends a response in a server transaction if the transaction allows it; `write` appends its bytes. Returns true if it was
+    /// sent.
     #[inline]
     pub fn respond(&mut self, server: Id, status: u16, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         self.transactions.respond(self.now, server, status, self.outbox, write)
     }
 
-    /// Hands a message that matched nothing to the next core that has not looked yet. False: all have.
+    /// Hands a message that matched nothing to the next core that has not looked yet. Returns false if all have.
     pub fn pass_on(&mut self, errand: Errand, flow: Flow, message: &Message) -> bool {
         let tried = match errand {
             Errand::Orphan { tried } => tried + 1,

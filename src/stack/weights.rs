@@ -1,8 +1,9 @@
-//! The order among places of which each is to have a share of the requests (RFC 2782): by priority, and at random by weight among the same.
+//! The order of places that are each to have a share of the requests (RFC 2782): by priority, and at random by weight within one
+//! priority.
 
 use crate::base::Rng;
 
-/// Puts `list`, whose priorities ascend, in the order in which its places are to be tried. `of` says priority and weight.
+/// Puts `list`, sorted by ascending priority, into the order in which its places are to be tried. `of` returns priority and weight.
 pub fn by_weight<T>(list: &mut [T], rng: &mut Rng, of: impl Fn(&T) -> (u16, u16)) {
     let mut rest = list;
     while let Some((priority, _)) = rest.first().map(&of) {
@@ -11,10 +12,10 @@ pub fn by_weight<T>(list: &mut [T], rng: &mut Rng, of: impl Fn(&T) -> (u16, u16)
             (count + 1, sum + u64::from(weight), zeros + u64::from(weight == 0))
         });
         let chosen = match (sum, zeros) {
-            // Nothing is said of their shares: they are equal.
+            // No shares are given: they are equal.
             (0, _) => rng.below(count) as usize,
             _ => {
-                // 0 is drawn too where somebody has no weight, so that it has a small chance.
+                // If any weight is 0, 0 can be drawn too, which gives it a small chance.
                 let drawn = match zeros {
                     0 => 1 + rng.below(sum),
                     _ => rng.below(sum + 1),
@@ -27,7 +28,7 @@ pub fn by_weight<T>(list: &mut [T], rng: &mut Rng, of: impl Fn(&T) -> (u16, u16)
                 rest.iter().position(reaches).unwrap_or(0)
             }
         };
-        // What was passed over moves back by one and keeps its order.
+        // The skipped ones move back by one and keep their order.
         if let Some(passed) = rest.get_mut(..=chosen) {
             passed.rotate_right(1);
         }
@@ -57,7 +58,7 @@ mod tests {
             assert_eq!(all, [0, 1, 2, 3, 4]);
             first[order[0]] += 1;
         }
-        // The weight of each in a sum of 100, of which 0 is drawn too.
+        // The weight of each out of 100, where 0 can be drawn too.
         let share = |count: u32| f64::from(count) / 1000.0;
         for (count, expected) in first.iter().zip([0.99, 9.9, 29.7, 59.4, 0.0]) {
             let off = (share(*count) - expected).abs();

@@ -1,28 +1,29 @@
-//! Whose name a URI bears: which user at which of our domains, if any (RFC 3261 §19.1.1, §19.1.4). A question of identity, of user and domain
-//! alone. Where a request for the URI goes is another question, and [`Settings::is_own`] answers that one: neither stands in for the other.
+//! Whose name a URI bears: which user at which of our domains, if any (RFC 3261 §19.1.1, §19.1.4). This is about identity, that is,
+//! user and domain only. Where a request for the URI goes is a separate question, answered by [`Settings::is_own`]: neither
+//! replaces the other.
 
 use crate::sip::{Host, Scheme, Uri, same_name, unescaped};
 use crate::stack::Settings;
 use crate::stack::settings::split_host_port;
 
-/// A name at a domain of ours. Port, password, parameters, header fields, and whether it is written `sip:` or `sips:` are no part of it.
+/// A name at a domain of ours. Port, password, parameters, header fields, and the choice of `sip:` or `sips:` are not part of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Whose<'a> {
-    /// As written, escapes and all; `None`: the domain itself.
+    /// As written, including escapes; `None`: the domain itself.
     user: Option<&'a [u8]>,
-    /// A telephone number, in which visual separators do not count.
+    /// Whether it is a telephone number, in which visual separators do not count.
     number: bool,
     domain: Host<'a>,
 }
 
 impl<'a> Whose<'a> {
-    /// The user's name as it is meant: without escapes. Empty where the URI names no user.
+    /// Returns the unescaped user name; empty if the URI names no user.
     pub fn name(&self) -> impl Iterator<Item = u8> + use<'a> {
         let number = self.number;
         unescaped(self.user.unwrap_or_default()).filter(move |byte| !(number && is_separator(*byte)))
     }
 
-    /// Whether this is the user whose name is `name`, byte for byte.
+    /// Returns whether this is the user called `name`, byte for byte.
     pub fn is_user(&self, name: &[u8]) -> bool {
         self.user.is_some() && self.name().eq(name.iter().copied())
     }
@@ -31,9 +32,9 @@ impl<'a> Whose<'a> {
         self.domain
     }
 
-    /// Whether somebody who has logged in as `login` is this user. A bare login is the user of that name at the domain that the request
-    /// names. One with an `@` is itself: the user before the `@` at the domain behind it, or the user whose name has the `@` in it, which a
-    /// URI writes as `%40`.
+    /// Returns whether the login `login` belongs to this user. A bare login is the user of that name at the domain that the request
+    /// names. A login with an `@` is either the user before the `@` at the domain after it, or the user with the `@` in the name,
+    /// which a URI writes as `%40`.
     pub fn is_login(&self, login: &[u8]) -> bool {
         if self.is_user(login) {
             return true;
@@ -44,9 +45,9 @@ impl<'a> Whose<'a> {
         self.is_user(&login[..at]) && is_same_host(self.domain, Host::of(&login[at + 1..]))
     }
 
-    /// Whether a client whose certificate proves `name` may register and call as this user. `name` is one of the certificate's subject
-    /// alternative names (RFC 5922 §7.1): a URI with a user stands for that user, a URI without one or a DNS name for everybody at that
-    /// domain. A wildcard stands for nobody (§7.2).
+    /// Returns whether a client whose certificate proves `name` may register and call as this user. `name` is one of the
+    /// certificate's subject alternative names (RFC 5922 §7.1): a URI with a user stands for that user; a URI without one, or a DNS
+    /// name, for everybody at that domain. A wildcard stands for nobody (§7.2).
     pub fn is_certified_by(&self, name: &[u8]) -> bool {
         let Ok(uri) = Uri::parse(name) else {
             return !name.is_empty() && is_same_host(self.domain, Host::of(name));
@@ -61,9 +62,9 @@ impl<'a> Whose<'a> {
 }
 
 impl Settings {
-    /// Which user at which of our domains `uri` names; `None` where it names nobody of ours. A tel URI belongs to no domain, and so to nobody,
-    /// unless its context is a domain of ours (RFC 3966 §5.1.5). Of other schemes those that name a user as `sip:` does are read like it
-    /// (`im:`, `pres:`): who sees such a name believes it.
+    /// Returns which user at which of our domains `uri` names; `None` if it is none of ours. A tel URI belongs to no domain, and so
+    /// to nobody, unless its context is a domain of ours (RFC 3966 §5.1.5). Other schemes that name a user as `sip:` does (`im:`,
+    /// `pres:`) are read like it, because people who see such a name believe it.
     pub fn whose<'a>(&self, uri: &Uri<'a>) -> Option<Whose<'a>> {
         let (user, domain) = match uri.scheme {
             Scheme::Sip | Scheme::Sips => (uri.user, uri.host),
@@ -87,13 +88,13 @@ impl Settings {
         self.is_our_domain(domain).then_some(Whose { user: user.filter(|user| !user.is_empty()), number, domain })
     }
 
-    /// Whether `host` is a domain of ours, a name that we advertise, or an address that a listener answers on: in any spelling, and whatever
-    /// the port.
+    /// Returns whether `host` is a domain of ours, a name that we advertise, or an address that a listener answers on, in any
+    /// spelling and with any port.
     pub fn is_our_domain(&self, host: Host) -> bool {
         self.domains.iter().any(|domain| is_same_text(domain, host)) || self.is_our_listener(host)
     }
 
-    /// The same but for the domains: whether `host` names this machine.
+    /// The same without the domains: returns whether `host` names this machine.
     pub fn is_our_listener(&self, host: Host) -> bool {
         self.listeners.iter().any(|listener| {
             host.ip().is_some_and(|ip| listener.answers_on(ip, &self.local_addresses))
@@ -114,7 +115,7 @@ pub fn is_separator(byte: u8) -> bool {
     matches!(byte, b'-' | b'.' | b'(' | b')')
 }
 
-/// Names without case and without a trailing dot, addresses by their value.
+/// Compares names without case and trailing dot, and addresses by value.
 pub fn is_same_host(a: Host, b: Host) -> bool {
     match (a, b) {
         (Host::Name(a), Host::Name(b)) => same_name(a, b),
@@ -128,7 +129,7 @@ mod tests {
     use crate::base::Transport;
     use crate::stack::settings::Listener;
 
-    /// example.test and 203.0.113.9 on 192.0.2.1, which is known outside as gw.example.test, and on any address of IPv6.
+    /// example.test and 203.0.113.9 on 192.0.2.1, which is known outside as gw.example.test, and on any IPv6 address.
     fn settings() -> Settings {
         let listener = |address: &str, advertise: &str| Listener {
             transport: Transport::Udp,
@@ -143,7 +144,7 @@ mod tests {
         }
     }
 
-    /// `user@domain` of the one that a URI names; the user without escapes.
+    /// Returns `user@domain` of the user that a URI names, unescaped.
     fn named(uri: &str) -> Option<String> {
         let settings = settings();
         let whose = settings.whose(&Uri::parse(uri.as_bytes()).unwrap())?;

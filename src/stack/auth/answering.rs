@@ -1,4 +1,4 @@
-//! How this server answers the challenges of others (RFC 3261 §22.2, §22.3; RFC 7616): with the password of a trunk.
+//! How this server answers others' challenges (RFC 3261 §22.2, §22.3; RFC 7616): with the password of a trunk.
 
 use crate::base::Key;
 use crate::base::hash::write_hex;
@@ -7,16 +7,16 @@ use crate::stack::auth::digest::{self, Algorithm};
 use crate::stack::trunk::Trunk;
 use std::collections::VecDeque;
 
-/// Nonces whose counts are remembered: who asks with one nonce for several requests wants each count once.
+/// Nonces whose counts are remembered: a challenger that accepts one nonce for several requests expects each count once.
 const NONCES: usize = 64;
 
 /// A challenge that can be answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen<'a> {
     pub challenge: Challenge<'a>,
-    /// As the header field has it, to be kept.
+    /// As in the header field, to be kept.
     pub value: &'a [u8],
-    /// It is a 407's.
+    /// It came in a 407.
     pub is_proxys: bool,
     algorithm: Algorithm,
     session: bool,
@@ -25,7 +25,7 @@ pub struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    /// The topmost challenge that we know how to answer (RFC 8760 §2.4), in the trunk's realm if it names one.
+    /// Returns the topmost challenge that we can answer (RFC 8760 §2.4), in the trunk's realm if it names one.
     pub fn of(message: &Message<'a>, trunk: &Trunk) -> Option<Chosen<'a>> {
         let name = match message.status() {
             407 => Name::ProxyAuthenticate,
@@ -54,7 +54,7 @@ impl<'a> Chosen<'a> {
     }
 }
 
-/// What is asked for.
+/// The request to be authenticated.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub method: &'a [u8],
@@ -62,11 +62,11 @@ pub struct Asked<'a> {
     pub body: &'a [u8],
 }
 
-/// Writes answers. One core has one.
+/// Writes answers to challenges; one per core.
 pub struct Answering {
     key: Key,
     answers: u64,
-    /// The youngest last, each with the count that it was used with last.
+    /// The newest last, each with the count that it was last used with.
     nonces: VecDeque<(u64, u32)>,
 }
 
@@ -75,7 +75,7 @@ impl Answering {
         Answering { key: secret.derive("answers to challenges"), answers: 0, nonces: VecDeque::new() }
     }
 
-    /// The header line that answers a challenge.
+    /// Appends the header line that answers a challenge.
     pub fn write(&mut self, trunk: &Trunk, chosen: &Chosen, asked: Asked, out: &mut Vec<u8>) {
         let challenge = &chosen.challenge;
         self.answers += 1;
@@ -137,7 +137,7 @@ impl Answering {
         out.extend_from_slice(b"\"\r\n");
     }
 
-    /// How often this nonce has been used, with this use.
+    /// Returns how often this nonce has been used, including this use.
     fn count(&mut self, trunk: &Trunk, nonce: &[u8]) -> u32 {
         let name = self.key.hash(&[trunk.name.as_bytes(), b"\0", nonce]);
         let known = self.nonces.iter().position(|(known, _)| *known == name);

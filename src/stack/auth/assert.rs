@@ -1,17 +1,17 @@
-//! Who a request has proved to be, as its next hops in the trust domain are told (RFC 3325 §5).
+//! The identity that a request has proved, as asserted to its next hops in the trust domain (RFC 3325 §5).
 
 use crate::sip::{Host, write_escaped};
 use crate::stack::Settings;
 use crate::stack::whose::Whose;
 
 impl Settings {
-    /// Whether there is anybody to be told.
+    /// Returns whether identities are asserted to any next hop.
     pub fn asserts_identities(&self) -> bool {
         !self.limits.trusted_sources.is_empty()
     }
 
-    /// The URI of the user who has logged in as `login`. Where the request names no user of ours, as of a caller who withholds its name, the
-    /// domain is the login's own, or the realm's.
+    /// Appends the URI of the user logged in as `login`. If the request names no user of ours, e.g. because the caller withholds
+    /// its name, the domain is the login's own, or the realm's.
     pub fn identity_of_login(&self, login: &[u8], whose: Option<Whose>, realm: &[u8], out: &mut Vec<u8>) {
         if let Some(whose) = whose.filter(|whose| whose.is_login(login)) {
             return write_identity(whose, out);
@@ -29,7 +29,7 @@ impl Settings {
     }
 }
 
-/// The URI of a user of ours.
+/// Appends the URI of a user of ours.
 pub(super) fn write_identity(whose: Whose, out: &mut Vec<u8>) {
     write(whose.name(), whose.domain(), out);
 }

@@ -1,4 +1,4 @@
-//! Whether a request may pass as its sender (RFC 3261 §22.2, §22.3): what it must prove, and the challenge where it has not.
+//! Whether a request may pass as its sender's (RFC 3261 §22.2, §22.3): what it must prove, and the challenge if it has not.
 
 use crate::base::Flow;
 use crate::sip::{Message, Method, Uri};
@@ -15,8 +15,8 @@ use crate::stack::turn::{SourceProof, Turn};
 use std::net::IpAddr;
 
 impl Turn<'_> {
-    /// §22.2. A REGISTER passes when its user has proved to own the address-of-record. One for an address that is not ours is not asked: the
-    /// registrar has nothing for it.
+    /// §22.2. A REGISTER passes if its user has proved to own the address-of-record. One for an address that is not ours is not
+    /// challenged: the registrar has nothing for it.
     pub fn authenticate_registering(&mut self, request: &Request) -> Result<(), Refusal> {
         let who = Challenger::Registrar;
         if self.certify(request, who)? {
@@ -32,9 +32,9 @@ impl Turn<'_> {
         }
     }
 
-    /// §22.3. A request in the name of one of our users passes when that user has proved to be itself. What our own route let pass is not
-    /// asked, and what comes from elsewhere is only where the way is for our users alone: it is refused there, but for the caller who
-    /// withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them.
+    /// §22.3. A request in the name of one of our users passes if that user has proved its identity. A request that our own Route
+    /// lets pass is not challenged; one in a foreign name is only checked if the route is for our users alone. There it is refused,
+    /// unless the caller withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them.
     pub fn authenticate_calling(&mut self, request: &mut Request) -> Result<(), Refusal> {
         let has_proved = self.has_proved(request);
         let ends = request.message.method() == Method::Bye;
@@ -57,8 +57,8 @@ impl Turn<'_> {
         }
         let claim = Claim::of(Challenger::Proxy, &request.message, &self.core.settings);
         match (demand, claim.whose) {
-            // It was challenged on its first pass, for the callee that it named then. That callee may forward it to others, but not to a
-            // next hop that the caller would have to pay for.
+            // It was challenged on its first pass, for the callee that it named then. That callee may forward it to others, but not
+            // to a next hop that the caller would have to pay for.
             (Demand::Users, Some(_)) if has_proved => {
                 return Err(Refusal::new(403, "Forwarded To A Route For Our Users Only"));
             }
@@ -72,13 +72,13 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
-    /// credentials went no further than there. Of one that has passed without a transaction that is not known.
+    /// Returns whether the request was challenged on an earlier pass and proved what was demanded ([`crate::stack::passage`]); its
+    /// credentials went no further than that pass. Unknown for a request that passed without a transaction.
     fn has_proved(&self, request: &Request) -> bool {
         request.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
     }
 
-    /// What the route that this request takes demands, or else the conf in general.
+    /// Returns what the route that this request takes demands, or otherwise the conf in general.
     pub fn demand(&self, request: &Request) -> Demand {
         let settings = &self.core.settings;
         let general = settings.auth.challenge_proxy;
@@ -97,13 +97,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether the From is an anonymous one, and it is known which users may stand behind it.
+    /// Returns whether the From is anonymous and it is known which users may be behind it.
     fn may_withhold_its_name(&self, message: &Message, claim: &Claim) -> bool {
         let mut room = [0; 256];
         claim.is_anonymous() && !realm(&self.core.settings, message, claim, &mut room).is_empty()
     }
 
-    /// Asks for credentials, and whether they are those of the user that is claimed to be here.
+    /// Demands credentials, and checks whether they are those of the claimed user.
     fn authenticate(&mut self, request: &Request, claim: &Claim) -> Result<(), Refusal> {
         match self.prove(request, claim) {
             Ok(nonce) => {
@@ -127,13 +127,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether the request bears the name of one of our users who has a password: nobody else could answer a challenge.
+    /// Returns whether the request bears the name of one of our users that has a password: nobody else could answer a challenge.
     fn claims_a_user(&self, message: &Message) -> bool {
         let from = message.from().and_then(|from| Uri::parse(from.uri));
         from.is_ok_and(|from| self.core.has_password(&from))
     }
 
-    /// The challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
+    /// Appends the challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
     pub fn write_challenges(&mut self, message: &Message, who: Challenger, stale: bool, to: IpAddr, out: &mut Vec<u8>) {
         let settings = self.core.settings.clone();
         let auth = &settings.auth;

@@ -1,5 +1,5 @@
-//! What a client's certificate proves: an identity, and that one only (RFC 5922 §7). A user's certificate stands for that user, a domain's
-//! for all of its users; the connection on which it was shown stands for nobody else.
+//! What a client's certificate proves: one identity only (RFC 5922 §7). A user's certificate stands for that user, a domain's for
+//! all of its users; the connection on which it was shown stands for nobody else.
 
 use crate::settings::Certificate;
 use crate::sip::{Host, Uri};
@@ -13,9 +13,9 @@ use crate::stack::request::Request;
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// True where the connection's certificate has proved who acts here, and no password is asked for. Refuses who acts for another than
-    /// its certificate names: of our users and domains, for others' names are not ours to give. Who has shown no certificate has proved
-    /// nothing, and is asked as anybody.
+    /// Returns true if the connection's certificate has proved the sender's identity, so that no password is needed. Refuses a
+    /// sender that acts for another of our users or domains than its certificate names; foreign names are not ours to give. A
+    /// client that has shown no certificate has proved nothing, and is challenged like any other.
     pub fn certify(&mut self, request: &Request, who: Challenger) -> Result<bool, Refusal> {
         let rule = self.core.settings.auth.certificate;
         if rule == Certificate::Off {
@@ -27,7 +27,7 @@ impl Turn<'_> {
         let claim = Claim::of(who, &request.message, &self.core.settings);
         let is_proved = match claim.whose {
             Some(whose) => names.iter().any(|name| whose.is_certified_by(name.as_bytes())),
-            // The caller withholds its name, and is to be any of our users.
+            // The caller withholds its name, and has to be one of our users.
             None if request.demand == Demand::Users && claim.is_anonymous() => {
                 if !names.iter().any(|name| self.is_of_ours(name.as_bytes())) {
                     return Ok(false);
@@ -58,7 +58,7 @@ impl Turn<'_> {
         Ok(is_enough)
     }
 
-    /// Whether a name of a certificate is that of one of our users, or of one of our domains.
+    /// Returns whether a name of a certificate is that of one of our users or domains.
     fn is_of_ours(&self, name: &[u8]) -> bool {
         match Uri::parse(name) {
             Ok(uri) => self.core.settings.whose(&uri).is_some(),

@@ -13,7 +13,7 @@ pub(super) struct Claim<'a> {
     pub who: Challenger,
     /// See [`Challenger::address`].
     pub address: Option<Uri<'a>>,
-    /// The one of our users that it names; `None`: any may answer.
+    /// The user of ours that it names; `None`: any user may answer.
     pub whose: Option<Whose<'a>>,
 }
 
@@ -23,15 +23,15 @@ impl<'a> Claim<'a> {
         Claim { who, address, whose: address.and_then(|uri| settings.whose(&uri)) }
     }
 
-    /// Whether the caller withholds its name as RFC 3323 §4.1.1.3 has it.
+    /// Returns whether the caller withholds its name as in RFC 3323 §4.1.1.3.
     pub fn is_anonymous(&self) -> bool {
         self.who == Challenger::Proxy && self.address.is_some_and(|uri| same_name(uri.host_text, b"anonymous.invalid"))
     }
 }
 
-/// The realm of a challenge: the conf's, or the domain of the address-of-record as users' hashes are made with it, however the phone writes
-/// it. An anonymous caller is most likely of the domain that it calls in, else of the first that there is. `room` holds it; empty if there is
-/// none.
+/// Returns the realm of a challenge: the conf's, or the domain of the address-of-record as used for the users' hashes, however the
+/// phone writes it. An anonymous caller most likely belongs to the domain that it calls in; otherwise the first domain is used.
+/// `room` holds the realm, which is empty if there is none.
 pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, claim: &Claim, room: &'a mut Room) -> &'a [u8] {
     if !settings.auth.realm.is_empty() {
         return settings.auth.realm.as_bytes();
@@ -51,7 +51,7 @@ pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, cla
         Some(Host::Name(name)) => {
             let name = without_dot(name);
             match room.get_mut(..name.len()) {
-                // A longer one is nobody's domain.
+                // No domain is longer.
                 None => 0,
                 Some(room) => {
                     room.copy_from_slice(name);
@@ -62,7 +62,7 @@ pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, cla
         }
         Some(address) => {
             let mut rest = &mut room[..];
-            // The room is larger than any address.
+            // The buffer is larger than any address.
             let _ = write!(rest, "{address}");
             256 - rest.len()
         }
@@ -71,7 +71,7 @@ pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, cla
 }
 
 impl Core {
-    /// Whether this names one of our users who has a password.
+    /// Returns whether this names one of our users that has a password.
     pub fn has_password(&self, uri: &Uri) -> bool {
         let Some(whose) = self.settings.whose(uri) else {
             return false;
@@ -92,8 +92,8 @@ impl Core {
     }
 }
 
-/// A name that is no longer than any of ours.
+/// A buffer for a name as long as any of ours.
 pub(super) type Room = [u8; 256];
 
-/// Bytes of a name that a line of the log shows at most.
+/// Maximum bytes of a name in a log line.
 pub(super) const NAME_SHOWN: usize = 100;

@@ -1,8 +1,8 @@
-//! Who asks for credentials, and what a request must prove to take its way.
+//! Which role demands credentials, and what a request must prove to continue.
 
 use crate::sip::{Message, Name, NameAddr, Uri};
 
-/// Who asks.
+/// The role that demands credentials.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Challenger {
     /// 401, WWW-Authenticate, Authorization (§22.2).
@@ -33,7 +33,7 @@ impl Challenger {
         }
     }
 
-    /// The address-of-record that the user must own: of the To of a REGISTER, else of the From.
+    /// Returns the address-of-record that the user must own: the To of a REGISTER, otherwise the From.
     pub fn address<'a>(self, message: &Message<'a>) -> Option<Uri<'a>> {
         let address: NameAddr<'a> = match self {
             Challenger::Registrar => message.to().ok()?,
@@ -43,12 +43,12 @@ impl Challenger {
     }
 }
 
-/// What a request must prove to take its way.
+/// What a request must prove to continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Demand {
     Nothing,
-    /// Whoever bears the name of one of our users must be that user; others are not asked.
+    /// A sender that bears the name of one of our users must be that user; others are not challenged.
     Ours,
-    /// Nobody but one of our users, proved.
+    /// Only our own users, authenticated.
     Users,
 }

@@ -1,5 +1,5 @@
-//! The arithmetic of Digest authentication: RFC 7616 §3.4 with the algorithms that RFC 8760 allows in SIP. A password never comes here:
-//! what is stored of a user is its hash, HA1.
+//! The arithmetic of Digest authentication: RFC 7616 §3.4 with the algorithms that RFC 8760 allows in SIP. It never handles a
+//! stored password: what is stored of a user is a hash, HA1.
 
 pub use crate::settings::Algorithm;
 use crate::settings::Words;
@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256, Sha512_256};
 impl Algorithm {
     pub const ALL: [Algorithm; 3] = [Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512_256];
 
-    /// As a challenge writes it.
+    /// Returns the name used in a challenge.
     pub fn name(self) -> &'static str {
         self.word()
     }
 
-    /// The length of a hash, bytes.
+    /// Returns the length of a hash in bytes.
     pub const fn hash_len(self) -> usize {
         match self {
             Algorithm::Md5 => 16,
@@ -23,7 +23,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of a challenge or of credentials, and whether it is the variant for a session.
+    /// Parses the algorithm of a challenge or of credentials, and whether it is the session variant.
     pub fn parse(text: &[u8]) -> Option<(Algorithm, bool)> {
         const SESSION: &[u8] = b"-sess";
         let start = text.len().saturating_sub(SESSION.len());
@@ -44,7 +44,7 @@ pub struct Hash {
 }
 
 impl Hash {
-    /// `None` for a length that no algorithm has.
+    /// Creates a hash; `None` if no algorithm has this length.
     pub fn new(bytes: &[u8]) -> Option<Hash> {
         if !matches!(bytes.len(), 16 | 32) {
             return None;
@@ -54,7 +54,7 @@ impl Hash {
         Some(hash)
     }
 
-    /// Reads hexadecimal digits of either case, as databases hold them.
+    /// Parses hexadecimal digits of either case, as databases hold them.
     pub fn from_hex(text: &[u8]) -> Option<Hash> {
         let (pairs, rest) = text.as_chunks::<2>();
         if !rest.is_empty() || pairs.len() > 32 {
@@ -72,7 +72,7 @@ impl Hash {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// Lower-case hexadecimal digits (RFC 7616 §3.4: LHEX).
+    /// Returns lower-case hexadecimal digits (RFC 7616 §3.4: LHEX).
     pub fn hex(&self) -> Hex {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 64];
@@ -82,7 +82,7 @@ impl Hash {
         Hex { text, len: self.len * 2 }
     }
 
-    /// Compares in a time that depends on the lengths alone.
+    /// Compares in a time that depends only on the lengths.
     pub fn equals(&self, other: &Hash) -> bool {
         let differences = self.bytes.iter().zip(&other.bytes);
         let differs = differences.fold(self.len ^ other.len, |sum, (a, b)| sum | (a ^ b));
@@ -90,7 +90,7 @@ impl Hash {
     }
 }
 
-/// What a hash is must not come into a log by chance.
+/// A hash must not get into a log by accident.
 impl std::fmt::Debug for Hash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Hash({} bytes)", self.len)
@@ -108,7 +108,7 @@ impl Hex {
     }
 }
 
-/// The hash of the parts with a colon between each two.
+/// Hashes the parts, separated by colons.
 pub fn hash(algorithm: Algorithm, parts: &[&[u8]]) -> Hash {
     fn run<D: Digest>(parts: &[&[u8]]) -> Hash {
         let mut hasher = D::new();
@@ -130,13 +130,12 @@ pub fn hash(algorithm: Algorithm, parts: &[&[u8]]) -> Hash {
     }
 }
 
-/// HA1 of a user: what a user database holds.
+/// Returns a user's HA1: what a user database holds.
 pub fn ha1(algorithm: Algorithm, user: &[u8], realm: &[u8], password: &[u8]) -> Hash {
     hash(algorithm, &[user, realm, password])
 }
 
-/// What the response must be, given HA1 and the request. `None` where the credentials have a qop that does not exist, or lack what it
-/// needs.
+/// Returns the expected response, given HA1 and the request. `None` if the credentials have an unknown qop, or lack what it needs.
 pub fn response(
     algorithm: Algorithm,
     session: bool,
@@ -212,7 +211,7 @@ mod tests {
         assert_eq!(sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1");
     }
 
-    /// RFC 7616 §3.9.2, with the corrected values of its erratum 4897: a user of whom the challenge knows only a hash.
+    /// RFC 7616 §3.9.2, with the corrected values of its erratum 4897: a user whose name is only sent as a hash.
     #[test]
     fn sha_512_256_is_the_truncated_one_with_its_own_start() {
         // FIPS 180-4's example for SHA-512/256: "abc".

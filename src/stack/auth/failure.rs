@@ -1,4 +1,4 @@
-//! Why a request is challenged or refused, and what it is answered.
+//! Why a request is challenged or refused, and how it is answered.
 
 use crate::base::guesses::Bound;
 use crate::stack::auth::demand::Challenger;
@@ -7,21 +7,21 @@ use crate::stack::refusal::{Extra, Refusal};
 
 /// Why a request is challenged or refused.
 pub(super) enum Failure {
-    /// It brings no credentials for us.
+    /// It carries no credentials for us.
     None,
     Malformed,
     /// The nonce is not one of ours, or is for another realm.
     ForeignNonce,
     Stale,
-    /// An algorithm or a qop that was not offered, or the hash that it needs is not known.
+    /// An algorithm or a qop that was not offered, or the hash that it needs is unknown.
     NotOffered,
     UnknownUser,
     /// The user has no hash for the algorithm.
     NoHash,
     WrongResponse,
-    /// It was not looked at: too many had been wrong.
+    /// It was not checked: too many had been wrong.
     TooMany(Bound),
-    /// The user's requests are too many.
+    /// The user exceeds its share of requests.
     Limited(Refusal),
     Replayed,
     /// The right password, for another Request-URI.
@@ -46,7 +46,7 @@ impl Failure {
         }
     }
 
-    /// For the log; `None` for what happens to every honest client.
+    /// Returns the text for the log; `None` for what happens to every honest client.
     pub fn words(&self) -> Option<&'static str> {
         match self {
             Failure::None | Failure::ForeignNonce | Failure::Stale => None,
@@ -69,13 +69,13 @@ impl Failure {
             Failure::OtherUser => Refusal::new(403, "Not Your Address-Of-Record"),
             Failure::Limited(refusal) => *refusal,
             Failure::TooMany(bound) => too_many(*bound, || {
-                // Nothing was looked at: with a nonce of its own the same answer may be right.
+                // Nothing was checked: with a new nonce the same answer may be right.
                 let stale = true;
                 Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
             }),
             _ => {
-                // A client that gets here with a count that has come before knows the password: with another nonce it is let in, without asking its user
-                // (RFC 7616 §3.3).
+                // A client that gets here with a used count knows the password: with another nonce it is let in without prompting
+                // its user (RFC 7616 §3.3).
                 let stale = matches!(self, Failure::Stale | Failure::Replayed);
                 Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
             }
@@ -83,8 +83,8 @@ impl Failure {
     }
 }
 
-/// What is answered if no password is looked at. A sender that has not proved its address is challenged: the true user answers at once, from where
-/// it is.
+/// Returns the answer if the password is not checked. A sender that has not proved its address is challenged: the true user answers
+/// at once from its own address.
 fn too_many(bound: Bound, challenge: impl FnOnce() -> Refusal) -> Refusal {
     let refusal = match bound {
         Bound::Unproved => challenge(),

@@ -1,5 +1,5 @@
-//! How many passwords may be guessed ([`crate::base::guesses`]): beyond the bound none is looked at, and whether there is such a user makes
-//! no difference to what is answered.
+//! How many passwords may be guessed ([`crate::base::guesses`]): beyond the limit none is checked, and the answer does not depend
+//! on whether the user exists.
 
 use crate::base::guesses::{Bound, Guess, MANY};
 use crate::base::{Flow, Lasting};
@@ -11,7 +11,7 @@ use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Who tries a password now, and whose; `None` if guesses are not counted.
+    /// Returns who is trying a password, and whose; `None` if guesses are not counted.
     pub fn guess(&self, login: &[u8], realm: &[u8], flow: Flow, read: &Verdict) -> Option<Guess> {
         if self.core.settings.auth.guesses == 0 {
             return None;
@@ -21,7 +21,7 @@ impl Turn<'_> {
         Some(Guess { user: self.core.sources.guesses.user(login, realm), from: is_there.then_some(flow.peer) })
     }
 
-    /// Refuses to look at a password where too many have been wrong.
+    /// Refuses to check a password if too many have been wrong.
     pub(super) fn check_guess(&self, guess: Option<&Guess>) -> Result<(), Failure> {
         let limit = self.core.settings.auth.guesses;
         let bound = guess.and_then(|guess| self.core.sources.guesses.bound(self.now, limit, guess));
@@ -31,13 +31,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether nobody counts what comes from there. Asked for last: it takes a lock.
+    /// Returns whether guesses from this source are not counted. Checked last: it takes a lock.
     fn is_exempt(&self, guess: Option<&Guess>) -> bool {
         let from = guess.and_then(|guess| guess.from);
         from.is_some_and(|peer| self.core.sources.is_trusted(peer.ip()))
     }
 
-    /// A password was wrong, or there is no such user.
+    /// Counts a wrong password or an unknown user.
     pub fn count_guess(&mut self, guess: &Guess, flow: Flow, login: &[u8], realm: &[u8]) {
         if self.is_exempt(Some(guess)) {
             return;
@@ -52,7 +52,7 @@ impl Turn<'_> {
             let shown = |text: &[u8]| String::from_utf8_lossy(text.get(..NAME_SHOWN).unwrap_or(text)).into_owned();
             let (user, realm) = (shown(login), shown(realm));
             let many = limit.saturating_mul(MANY);
-            // The filter of conf/fail2ban reads the first two: the address comes before whatever a stranger has written.
+            // The filter of conf/fail2ban reads the first two: the address comes before anything a stranger has written.
             match bound {
                 Bound::Pair => log::warn!(
                     "guesses from {ip} over {transport}: {limit} wrong passwords within a minute for one user; none is looked at from \
@@ -79,7 +79,8 @@ impl Turn<'_> {
         }
     }
 
-    /// A password was right: it is looked at from there on, whatever others do. Refuses what is beyond the user's share of requests.
+    /// Notes a correct password: from now on this user's passwords from this peer are checked, whatever others do. Refuses requests
+    /// beyond the user's share.
     pub fn note_user(&mut self, guess: Option<&Guess>, flow: Flow, login: &[u8], realm: &[u8]) -> Result<(), Refusal> {
         if let Some(Guess { user, from: Some(peer) }) = guess {
             self.core.sources.guesses.right(self.now, *user, *peer);

@@ -1,6 +1,6 @@
 //! Who may register and who may call (RFC 3261 §22): the registrar's 401, the proxy's 407, and whether a user acts as itself.
 //!
-//! A request that is challenged leaves nothing behind: the nonce needs no memory, and the answer no transaction.
+//! A challenged request leaves no state behind: the nonce needs no memory, and the answer no transaction.
 
 pub mod answering;
 mod assert;

@@ -1,10 +1,12 @@
-//! Nonces without memory (RFC 7616 §5.4): the time, the run and a keyed check, so that they cannot run out and are valid on every core. Memory
-//! begins with the first request that uses one: a window of the counts that have come (RFC 7616 §3.4, `nc`), so that no request is taken twice.
+//! Stateless nonces (RFC 7616 §5.4): the time, the run and a keyed check, so that they cannot run out and are valid on every core.
+//! State begins with the first request that uses one: a window of the counts received (RFC 7616 §3.4, `nc`), so that no request is
+//! accepted twice.
 //!
-//! The check covers when the nonce was made, in which run of the server, for which realm, and to which address it was sent. It proves that we
-//! made the nonce then, and nothing of who uses it: the credentials around it do. One that comes back from the address it was sent to proves
-//! that its sender hears what is sent there ([`Nonces::is_from`]); from elsewhere it is as good, for a phone's address may change. A nonce of an earlier run is stale, because what had come by it was forgotten with that
-//! run. Time is counted from the start of the run: no step of the machine's clock makes an old nonce young.
+//! The check covers when the nonce was made, in which run of the server, for which realm, and to which address it was sent. It
+//! proves that we made the nonce then, but nothing about its user: the accompanying credentials do that. If it comes back from the
+//! address that it was sent to, its sender receives what is sent there ([`Nonces::is_from`]); from elsewhere it is equally valid,
+//! because a phone's address may change. A nonce of an earlier run is stale, because that run's counts are lost. Time is counted
+//! from the start of the run, so no step of the machine's clock makes an old nonce young.
 
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use crate::base::proved::words;
@@ -13,23 +15,23 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 
-/// Hexadecimal digits of the time with what makes it unique, of the run, of the address that was challenged, and of the check.
+/// Hexadecimal digits of the time and serial number, of the run, of the challenged address, and of the check.
 const NUMBER_LEN: usize = 16;
 const RUN_LEN: usize = 8;
 const PLACE_LEN: usize = 8;
 const CHECK_LEN: usize = 16;
 
-/// Bits of a nonce's number below the milliseconds: 6 of the core, 14 of a count.
+/// Bits of a nonce's number below the milliseconds: 6 for the core, 14 for a count.
 const SERIAL_BITS: u32 = 20;
 const COUNT_BITS: u32 = 14;
 
-/// Another core may have read the clock a little later.
+/// Another core may have read the clock slightly later.
 const AHEAD_MS: u64 = 5_000;
 
-/// Counts behind the highest that may still come: a client's requests can overtake each other.
+/// Counts below the highest that are still accepted: a client's requests can overtake each other.
 const WINDOW: u32 = 64;
 
-/// Requests that are recognised when they come again, for each nonce.
+/// Requests per nonce that are recognised when they are repeated.
 const REMEMBERED: usize = 4;
 
 const SHARDS: usize = 64;
@@ -38,7 +40,7 @@ const SHARDS: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Good(Nonce),
-    /// Ours, and too old, or of an earlier run.
+    /// Ours, but too old, or of an earlier run.
     Stale,
     /// Not ours.
     Foreign,
@@ -46,9 +48,9 @@ pub enum Verdict {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Nonce {
-    /// Names it among all of this run.
+    /// Identifies it within this run.
     number: u64,
-    /// Stands for the address that it was sent to.
+    /// A hash of the address that it was sent to.
     place: u32,
 }
 
@@ -58,16 +60,16 @@ impl Nonce {
     }
 }
 
-/// What the use of a nonce comes to.
+/// The result of using a nonce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
-    /// This count has not come before.
+    /// This count has not been used before.
     First,
     /// The same request again: a retransmission.
     Again,
-    /// The count has come with another request, or is too far behind.
+    /// The count was used by another request, or is too far behind.
     Replayed,
-    /// Too much has happened since: nobody knows whether the count has come before.
+    /// Too much has happened since: it is unknown whether the count was used before.
     Forgotten,
 }
 
@@ -75,13 +77,14 @@ pub enum Use {
 pub struct Nonces {
     key: Key,
     requests: Key,
-    /// Names this run of the server among all with the same secret.
+    /// Distinguishes this run of the server from others with the same secret.
     run: u32,
     shards: Box<[Mutex<Shard>]>,
 }
 
 impl Nonces {
-    /// `run` differs from that of every earlier run. `windows` nonces in use are remembered at least, twice as many at most.
+    /// Creates it. `run` differs from that of every earlier run. At least `windows` nonces in use are remembered, at most twice as
+    /// many.
     pub fn new(secret: Key, run: u32, windows: usize) -> Nonces {
         let room = windows.div_ceil(SHARDS).max(1);
         Nonces {
@@ -92,13 +95,13 @@ impl Nonces {
         }
     }
 
-    /// What names this run.
+    /// Returns the identifier of this run.
     pub fn run(&self) -> u32 {
         self.run
     }
 
-    /// Writes a new nonce. `now_ms` is the time since the start; `count` differs from the core's last ones.
-    /// `to` is whom it is sent to.
+    /// Writes a new nonce. `now_ms` is the time since the start; `count` differs from the core's recent ones. `to` is the address
+    /// that it is sent to.
     pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], to: IpAddr, out: &mut Vec<u8>) {
         let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
         let number = now_ms << SERIAL_BITS | serial;
@@ -109,7 +112,7 @@ impl Nonces {
         write_hex(self.check(nonce, self.run, realm), out);
     }
 
-    /// Whether a nonce was sent to this address: whoever answers it from there hears us.
+    /// Returns whether a nonce was sent to this address: a sender that answers it from there receives what we send.
     pub fn is_from(&self, nonce: Nonce, source: IpAddr) -> bool {
         nonce.place == self.place(nonce.number, source)
     }
@@ -119,7 +122,7 @@ impl Nonces {
         self.key.hash_numbers(number, high, low) as u32
     }
 
-    /// Whether a nonce is ours, for this realm, of this run, and not older than `lifetime_ms`.
+    /// Returns whether a nonce is ours, for this realm, of this run, and not older than `lifetime_ms`.
     pub fn read(&self, now_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8]) -> Verdict {
         let parts = || {
             let (number, rest) = text.split_at_checked(NUMBER_LEN)?;
@@ -132,7 +135,7 @@ impl Nonces {
         let Some((nonce, run, check)) = parts() else {
             return Verdict::Foreign;
         };
-        // One comparison of two words takes the same time wherever they differ.
+        // A single comparison of two words takes the same time wherever they differ.
         if check ^ self.check(nonce, run, realm) != 0 {
             return Verdict::Foreign;
         }
@@ -150,8 +153,9 @@ impl Nonces {
         self.key.hash(&[&number, &place, realm])
     }
 
-    /// The name of an authorised request for [`Nonces::note`]. It covers every byte of the message, and from where it came: what differs in
-    /// anything (Request-URI, To, From, Contact, Expires, credentials, body) is another request, which nobody has authorised.
+    /// Returns an authorised request's identifier for [`Nonces::note`]. It covers every byte of the message, and its source: if
+    /// anything differs (Request-URI, To, From, Contact, Expires, credentials, body) it is another request, which was not
+    /// authorised.
     pub fn request(&self, message: &[u8], source: IpAddr) -> u32 {
         let hash = match source.to_canonical() {
             IpAddr::V4(ip) => self.requests.hash(&[message, &ip.octets()]),
@@ -160,8 +164,9 @@ impl Nonces {
         hash as u32
     }
 
-    /// Notes that a request with this count has come whose digest was right. `count` is 0 where there is none: then the nonce is
-    /// good for one request. `request` is its [`Nonces::request`]: the same again within `repeats_ms` is a retransmission, later it is none.
+    /// Notes the arrival of a request with this count and a correct digest. `count` is 0 if there is none: then the nonce is valid
+    /// for one request. `request` comes from [`Nonces::request`]: the same one again within `repeats_ms` is a retransmission, later
+    /// it is not.
     pub fn note(&self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, count: u32, request: u32, repeats_ms: u64) -> Use {
         let place = self.key.hash_numbers(nonce.number, 0, 0);
         let shard = &self.shards[place as usize % SHARDS];
@@ -174,20 +179,20 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A part of the windows, in two generations: what is not used for the life of one is gone with the next.
+/// A shard of the windows, in two generations: what is not used for one generation is dropped with the next.
 struct Shard {
-    /// Windows in one generation.
+    /// Maximum number of windows in one generation.
     room: usize,
     young: Windows,
     old: Windows,
     /// When `young` and `old` began.
     young_since_ms: u64,
     old_since_ms: u64,
-    /// Of nonces that were made until then, some windows were forgotten while they were good.
+    /// Some windows of nonces made until then were dropped while the nonces were valid.
     forgotten_ms: Option<u64>,
 }
 
-/// A nonce's number is ours: its check has been verified before.
+/// A nonce's number can be its own hash: its check has been verified before.
 type Windows = HashMap<u64, Window, BuildPrehashed>;
 
 impl Shard {
@@ -214,7 +219,7 @@ impl Shard {
         Use::First
     }
 
-    /// The old generation is forgotten, and the young one is old now. All nonces in the old one were made before the young one began.
+    /// Drops the old generation and makes the young one old. All nonces in the old one were made before the young one began.
     fn age(&mut self, now_ms: u64, lifetime_ms: u64) {
         if !self.old.is_empty() && self.young_since_ms + lifetime_ms >= now_ms {
             self.forgotten_ms = Some(self.young_since_ms);
@@ -230,16 +235,16 @@ impl Shard {
 struct Request {
     count: u32,
     name: u32,
-    /// Of the time since the start, what fits.
+    /// The time since the start, truncated.
     came_ms: u32,
 }
 
-/// The counts of one nonce that have come.
+/// The counts received for one nonce.
 struct Window {
     highest: u32,
-    /// Bit n: `highest - n` has come.
+    /// Bit n: `highest - n` was received.
     came: u64,
-    /// A ring; a window that is young has the first one in every place.
+    /// A ring; a new window has the first request in every place.
     last: [Request; REMEMBERED],
     next: u8,
 }
@@ -251,7 +256,7 @@ impl Window {
 
     fn note(&mut self, this: Request, repeats_ms: u64) -> Use {
         let count = this.count;
-        // One that is good for one request, and one that counts, are never the same.
+        // A nonce valid for one request and a counting one are never the same.
         let counts = self.highest > 0;
         if (count > 0) != counts {
             return Use::Replayed;

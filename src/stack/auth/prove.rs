@@ -11,7 +11,7 @@ use crate::stack::whose::Whose;
 use std::net::IpAddr;
 
 impl Turn<'_> {
-    /// Finds the credentials that answer a challenge of ours, and checks them. An error comes with the name that was claimed.
+    /// Finds the credentials that answer a challenge of ours, and checks them. An error carries the name that was claimed.
     pub(super) fn prove<'a>(&mut self, request: &Request<'a>, claim: &Claim<'a>) -> Result<Nonce, (Failure, &'a [u8])> {
         let settings = self.core.settings.clone();
         let mut room = [0; 256];
@@ -20,8 +20,9 @@ impl Turn<'_> {
         self.check_credentials(request, claim, realm, &credentials, read).map_err(|failure| (failure, credentials.username))
     }
 
-    /// The credentials that answer a challenge of ours, and what their nonce is. Others on the way may have asked too, each in its own realm.
-    /// A line that can't be read may be theirs. Of several for ours the first one counts that answers a challenge which still holds.
+    /// Returns the credentials that answer a challenge of ours, and their nonce. Other proxies on the path may have challenged too,
+    /// each in its own realm. A line that can't be read may be for them. If several are for us, the first that answers a still
+    /// valid challenge counts.
     fn find_credentials<'a>(
         &self,
         request: &Request<'a>,
@@ -94,7 +95,7 @@ impl Turn<'_> {
         if !settings.is_made_for(uri, request) {
             return Err(Failure::OtherUri);
         }
-        // Only a client that knows the password learns that nothing but the nonce was wrong (RFC 7616 §3.3).
+        // Only a client that knows the password learns that only the nonce was wrong (RFC 7616 §3.3).
         let nonce = nonce.filter(|_| !stale).ok_or(Failure::Stale)?;
         self.note_use(request, nonce, count)?;
         let limited = self.note_user(guess.as_ref(), request.flow, login, realm);
@@ -111,7 +112,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A nonce serves each count once.
+    /// Accepts each count of a nonce once.
     fn note_use(&self, request: &Request, nonce: Nonce, count: u32) -> Result<(), Failure> {
         let settings = &self.core.settings;
         let nonces = &self.core.nonces;
@@ -119,14 +120,14 @@ impl Turn<'_> {
         let print = nonces.request(span_of(&request.message), request.flow.peer.ip());
         match nonces.note(now_ms, lifetime_ms, nonce, count, print, settings.timers.linger) {
             Use::First | Use::Again => Ok(()),
-            // A client without a count may not know that a nonce serves once: it has expired.
+            // A client without a count may not know that a nonce can be used only once: it counts as expired.
             Use::Replayed if count == 0 => Err(Failure::Stale),
             Use::Replayed => Err(Failure::Replayed),
             Use::Forgotten => Err(Failure::Stale),
         }
     }
 
-    /// Whether the password is right. Returned is the name of the user whose it is.
+    /// Checks the password. Returns the name of the user that it belongs to.
     fn check_password<'l>(
         &self,
         message: &Message,
@@ -147,8 +148,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether a user has been called into the dialog to which the request belongs, by a caller who has written another name in To: then it
-    /// answers by that name.
+    /// Returns whether a user was called into the request's dialog by a caller that wrote another name in To: then it answers by
+    /// that name.
     fn is_called_within(&mut self, request: &Request, login: &[u8], domain: Host) -> bool {
         let shown = request.shown.filter(|_| request.trusted);
         let (Some(shown), Ok(from)) = (shown, request.message.from()) else {
@@ -164,7 +165,7 @@ impl Turn<'_> {
         }
         uri.push(b'@');
         let settings = self.core.settings.clone();
-        // In a realm of the conf's own a user has its name at each of our domains, and at our addresses.
+        // With a realm set in the conf, a user has its name at each of our domains and at our addresses.
         let everywhere = match settings.auth.realm.is_empty() {
             true => &[][..],
             false => &settings.domains[..],
@@ -183,8 +184,8 @@ impl Turn<'_> {
     }
 }
 
-/// What stands in a quoted string: a backslash makes the byte behind it stand for itself (RFC 3261 §25.1). `room` holds it where there is one;
-/// what does not fit there is the name of nobody.
+/// Returns the content of a quoted string: a backslash makes the byte after it stand for itself (RFC 3261 §25.1). `room` holds it
+/// if there is a backslash; if it does not fit there, it is nobody's name.
 pub(in crate::stack) fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a [u8] {
     if memchr::memchr(b'\\', text).is_none() {
         return text;
@@ -205,7 +206,7 @@ pub(in crate::stack) fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a 
     &room[..len]
 }
 
-/// `nc-value`: eight hexadecimal digits, and not zero.
+/// Parses `nc-value`: eight hexadecimal digits, not zero.
 fn count(digits: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(digits).ok()?;
     let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,5 +1,5 @@
-//! Whether credentials were made for the request that brings them: their `uri` against the Request-URI (RFC 7616 §3.4.6). A digest covers its
-//! `uri` and nothing else of where the request goes.
+//! Whether credentials were made for the request that carries them: their `uri` against the Request-URI (RFC 7616 §3.4.6). A digest
+//! covers its `uri`, but nothing else of where the request goes.
 
 use crate::settings::UriCheck;
 use crate::sip::{Method, Scheme, Uri, unescaped};
@@ -10,7 +10,7 @@ use crate::stack::whose::{is_same_host, is_separator};
 impl Settings {
     pub(super) fn is_made_for(&self, said: &[u8], request: &Request) -> bool {
         let check = self.auth.check_uri;
-        // Behind a strict router the one that the client has asked for is the last Route.
+        // After a strict router, the URI that the client requested is the last Route.
         let is_text = said == request.message.request_uri() || said == request.uri;
         if is_text || check == UriCheck::Off {
             return true;
@@ -31,7 +31,7 @@ impl Settings {
                 && request.message.to().and_then(|to| Uri::parse(to.uri)).is_ok_and(|to| self.is_same_address(&to, &said)))
     }
 
-    /// Whether two URIs name the same user at the same host, or at a domain of ours and an address of ours.
+    /// Returns whether two URIs name the same user at the same host, or at a domain of ours and an address of ours.
     pub(in crate::stack) fn is_same_address(&self, a: &Uri, b: &Uri) -> bool {
         if a.scheme == Scheme::Other || b.scheme == Scheme::Other {
             return false;

@@ -1,11 +1,11 @@
-//! Who may register and call: the hashes of all users, made whole by whoever reads the database and never changed afterwards. A look is
-//! one hash lookup, however many users there are. Who has no hash can prove nothing, and is no user.
+//! Who may register and call: the hashes of all users, built completely when the database is read and immutable afterwards. A
+//! lookup is one hash lookup, however many users there are. A user without a hash can prove nothing, and does not count as one.
 
 use super::digest::{Algorithm, Hash};
 use crate::base::{BuildPrehashed, Key};
 use std::collections::HashMap;
 
-/// What is known of one user in one realm. What is `None` is not known.
+/// What is known of one user in one realm; `None` means unknown.
 #[derive(Clone, Copy, Default)]
 pub struct Entry<'a> {
     pub name: &'a [u8],
@@ -33,14 +33,14 @@ pub struct Users {
     realms: HashMap<u128, [u32; 1 << Algorithm::ALL.len()], BuildPrehashed>,
 }
 
-/// One hash for each user, none at all where no user has it.
+/// One hash for each user; empty if no user has one.
 #[derive(Default)]
 struct Column<const LEN: usize> {
     hashes: Vec<[u8; LEN]>,
 }
 
 impl<const LEN: usize> Column<LEN> {
-    /// What stands for a hash that is not known. No password has it: nobody has found one in all the years.
+    /// Stands for an unknown hash. No known password hashes to it.
     const NONE: [u8; LEN] = [0; LEN];
 
     fn push(&mut self, row: u32, hash: Option<&Hash>) {
@@ -64,17 +64,17 @@ impl<const LEN: usize> Column<LEN> {
     }
 }
 
-/// One user that was found.
+/// A user that was found.
 #[derive(Clone, Copy)]
 pub struct User<'a> {
     users: &'a Users,
     row: u32,
-    /// The name was written with its domain.
+    /// Whether the name was written with its domain.
     whole: bool,
 }
 
 impl User<'_> {
-    /// The name that the table has of it; `login` is what it was found by.
+    /// Returns the name as stored in the table; `login` is what it was found by.
     pub fn name<'l>(&self, login: &'l [u8]) -> &'l [u8] {
         match memchr::memrchr(b'@', login) {
             Some(at) if self.whole => &login[..at],
@@ -94,12 +94,12 @@ impl User<'_> {
 }
 
 impl Users {
-    /// `key` keeps strangers from choosing names that collide.
+    /// Creates the table. `key` prevents strangers from choosing names that collide.
     pub fn new(key: Key, expected: usize) -> Users {
         Users { key: Some(key), rows: HashMap::with_capacity_and_hasher(expected, BuildPrehashed::default()), ..Users::default() }
     }
 
-    /// Adds a user, or replaces what was known of it. An entry without a hash says nothing of anybody.
+    /// Adds a user, or replaces what was known of it. An entry without a hash is ignored.
     pub fn insert(&mut self, entry: &Entry) {
         let hashes = [entry.md5, entry.md5_whole, entry.sha256, entry.sha512_256];
         let places = (self.place(entry.name, entry.domain), self.place(b"", entry.domain));
@@ -124,14 +124,14 @@ impl Users {
         counts[now] += 1;
     }
 
-    /// The algorithms that a user can answer a challenge for, a bit for each in the order of [`Algorithm::ALL`].
+    /// Returns the algorithms for which a user can answer a challenge, one bit each in the order of [`Algorithm::ALL`].
     fn has(&self, row: u32) -> usize {
         let user = |whole| User { users: self, row, whole };
         let knows = |algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some();
         bits(knows)
     }
 
-    /// The user that credentials name: `alice`, or `alice@example.com`, in the realm of the challenge.
+    /// Finds the user that credentials name: `alice`, or `alice@example.com`, in the realm of the challenge.
     pub fn find(&self, name: &[u8], realm: &[u8]) -> Option<User<'_>> {
         let found = |name: &[u8], whole| {
             let row = *self.rows.get(&self.place(name, realm)?)?;
@@ -144,8 +144,8 @@ impl Users {
         })
     }
 
-    /// Whether every user of a realm has a hash of this algorithm: else some could not answer a challenge for it. Who could answer no
-    /// challenge for any of `offered` is not counted.
+    /// Returns whether every user of a realm has a hash of this algorithm: otherwise some could not answer a challenge for it.
+    /// Users that could not answer a challenge for any of `offered` are not counted.
     pub fn all_have(&self, realm: &[u8], algorithm: Algorithm, offered: &[Algorithm]) -> bool {
         let realm = self.place(b"", realm);
         let Some(counts) = realm.and_then(|realm| self.realms.get(&realm)) else {
@@ -166,7 +166,7 @@ impl Users {
         self.len == 0
     }
 
-    /// Names are compared as they are, domains without case.
+    /// Names are compared verbatim, domains without case.
     fn place(&self, name: &[u8], domain: &[u8]) -> Option<u128> {
         let key = self.key.as_ref()?;
         let mut lower = [0; 256];
@@ -177,7 +177,7 @@ impl Users {
     }
 }
 
-/// A bit for each algorithm, in the order of [`Algorithm::ALL`].
+/// Returns one bit for each algorithm, in the order of [`Algorithm::ALL`].
 fn bits(holds: impl Fn(Algorithm) -> bool) -> usize {
     let algorithms = Algorithm::ALL.into_iter().enumerate();
     algorithms.fold(0, |bits, (place, algorithm)| bits | usize::from(holds(algorithm)) << place)

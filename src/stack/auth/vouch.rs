@@ -1,4 +1,5 @@
-//! What a datagram shows that whoever forges its source address cannot show. Looked for where that address has used up its share of requests.
+//! What a datagram can show that a forger of its source address cannot. Checked once that address has used up its share of
+//! requests.
 
 use crate::base::hash::read_hex;
 use crate::base::{Flow, Instant, Question};
@@ -10,12 +11,13 @@ use crate::stack::cookie;
 use crate::stack::core::Core;
 use crate::stack::turn::Turn;
 
-/// A challenge is answered within so many milliseconds, when its first answer is lost too.
+/// A challenge is answered within this many milliseconds, even if the first answer is lost.
 const AT_ONCE_MS: u64 = 5_000;
 
 impl Turn<'_> {
-    /// Whether a request comes back at once with the answer to a challenge, and has been let in before: then. Later requests by the same nonce
-    /// count on, and are others. Nothing is concluded for a request that will not be asked for its credentials: they may be anything there.
+    /// Returns whether a request promptly answers a challenge: it was let in when it was challenged. Later requests with the same
+    /// nonce have higher counts, and are new ones. Nothing is concluded for a request that will not be challenged: its credentials
+    /// may be anything.
     pub fn has_been_let_in(&self, flow: Flow, message: &Message) -> bool {
         let (auth, routes) = (&self.core.settings.auth, &self.core.settings.routes);
         let (who, asks) = match message.method() {
@@ -31,9 +33,9 @@ impl Turn<'_> {
 }
 
 impl Core {
-    /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
+    /// Returns whether a request carries what the question asks for. Nothing is counted and nothing changes.
     pub fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question, index: &mut Index) -> bool {
-        // A flood that bears neither is not read for it.
+        // A flood that carries neither is not parsed for it.
         let word: &[u8] = match question {
             Question::IsRegister => b"REGISTER",
             Question::BearsNonce => b"nonce",
@@ -54,8 +56,8 @@ impl Core {
         self.answers(now, flow, message, lifetime_ms, |_| true)
     }
 
-    /// Whether its credentials answer a challenge that was sent to this very address, so long ago at most. Not whether they are right: that costs
-    /// more, and proves no more of where it comes from.
+    /// Returns whether its credentials answer a recent challenge that was sent to this very address. Whether they are right is not
+    /// checked: that costs more, and proves no more about the source.
     fn answers(&self, now: Instant, flow: Flow, message: &Message, lifetime_ms: u64, fits: impl Fn(&Credentials) -> bool) -> bool {
         let lines = [Name::Authorization, Name::ProxyAuthorization];
         let lines = lines.into_iter().flat_map(|name| message.all(name));

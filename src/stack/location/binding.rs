@@ -1,16 +1,16 @@
-//! One contact of an address-of-record (RFC 3261 §10.3), in as little memory as it takes: there may be a million of them.
+//! One contact of an address-of-record (RFC 3261 §10.3), in as little memory as possible: there may be a million.
 
 use crate::base::{Channel, Flow, Instant, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// One contact of an address-of-record.
 pub struct Binding {
-    /// URI, Call-ID, Path, instance and source, one behind the other: one allocation for a binding.
+    /// URI, Call-ID, Path, instance and source, concatenated: one allocation per binding.
     text: Box<[u8]>,
     pub expires: Instant,
     pub reg_id: u32,
     pub cseq: u32,
-    /// A number that bindings of equal URIs share ([`super::Location::place`]).
+    /// A number shared by bindings of equal URIs ([`super::Location::place`]).
     pub place: u32,
     uri_len: u16,
     call_id_len: u16,
@@ -18,47 +18,47 @@ pub struct Binding {
     /// Thousandths, 0 to 1000.
     pub q: u16,
     source_len: u8,
-    /// Removed; remembered until `expires` so that an older REGISTER that arrives late cannot bring it back.
+    /// Removed; remembered until `expires` so that an older REGISTER that arrives late cannot restore it.
     pub removed: bool,
-    /// Which way leads to the phone.
+    /// How the phone is reached.
     pub reached: Reached,
-    /// It names the very address that it is bound to, so nothing that is sent to it arrives anywhere.
+    /// It names the very address that it is bound to, so nothing that is sent to it ever arrives.
     pub leads_back: bool,
-    /// It was registered with a challenge that had been sent to another address: whether its phone hears what is sent to `source` is not known.
+    /// It was registered with a challenge sent to another address: whether the phone receives what is sent to `source` is unknown.
     pub is_unsure: bool,
 }
 
-/// How a request comes to the phone behind a binding.
+/// How a request reaches the phone of a binding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reached {
-    /// The contact says where it is.
+    /// At the contact's own address.
     ByContact,
-    /// By the connection on which it registered; when that is gone, another can be opened to the contact.
+    /// Over the connection on which it registered; once that is gone, a new one can be opened to the contact.
     ByFlowFirst,
-    /// By the way on which it registered and no other: it is behind a NAT.
+    /// Only by the flow on which it registered: it is behind a NAT.
     ByFlow,
 }
 
-/// What a binding holds as text, and what a REGISTER brings.
+/// The texts that a binding stores and a REGISTER brings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BindingText<'a> {
     pub uri: &'a [u8],
     pub call_id: &'a [u8],
-    /// The Path header values in order, as one comma list; empty without.
+    /// The Path header values in order, as one comma-separated list; empty without.
     pub path: &'a [u8],
     /// `+sip.instance`, quotes kept; empty without.
     pub instance: &'a [u8],
 }
 
 impl BindingText<'_> {
-    /// False when a part is longer than a binding can hold (65,535 bytes each).
+    /// Returns false if a part is longer than a binding can hold (65,535 bytes each).
     pub fn fits(&self) -> bool {
         [self.uri, self.call_id, self.path].iter().all(|part| part.len() <= usize::from(u16::MAX))
     }
 }
 
 impl Binding {
-    /// `source`: where the REGISTER came from, a datagram's way or a connection.
+    /// Creates a binding. `source`: where the REGISTER came from, a datagram's flow or a connection.
     pub fn new(text: BindingText, source: Option<&Flow>) -> Binding {
         let mut binding = Binding {
             text: Box::default(),
@@ -92,13 +92,13 @@ impl Binding {
         &self.text[..self.uri_len.into()]
     }
 
-    /// Where the REGISTER came from.
+    /// Returns where the REGISTER came from.
     pub fn source(&self) -> Option<Flow> {
         let (_, source) = self.text.split_at(self.text.len() - usize::from(self.source_len));
         read_source(source)
     }
 
-    /// Replaces text and source; in place when the lengths add up to the same.
+    /// Replaces text and source; in place if the total length is unchanged.
     pub fn set_text(&mut self, text: BindingText, source: Option<&Flow>) {
         let mut room = [0; SOURCE_LONGEST];
         let source = match source {
@@ -125,7 +125,7 @@ impl Binding {
         self.source_len = source.len() as u8;
     }
 
-    /// What it counts for under `[limits] bindings`.
+    /// Returns its weight under `[limits] bindings`.
     pub fn weight(&self) -> usize {
         weight(self.text.len())
     }
@@ -134,23 +134,23 @@ impl Binding {
         !self.removed && self.expires > now
     }
 
-    /// Whole seconds left, rounded up.
+    /// Returns the whole seconds left, rounded up.
     pub fn seconds_left(&self, now: Instant) -> u64 {
         self.expires.ms_since(now).div_ceil(1000)
     }
 }
 
-/// What a binding with so many bytes of text counts for: one, and one more for each [`WEIGHED`] bytes beyond the first.
+/// Returns the weight of a binding with this many bytes of text: one, and one more for each [`WEIGHED`] bytes beyond the first.
 pub fn weight(text: usize) -> usize {
     1 + text.saturating_sub(1) / WEIGHED
 }
 
-/// Bytes of text that a binding has room for in the 512 bytes that `[limits] bindings` grants it, beside what else it takes.
+/// Bytes of text that fit, besides the rest of the binding, into the 512 bytes that `[limits] bindings` allows for it.
 pub const WEIGHED: usize = 320;
 
-// ---- a flow in few bytes -----------------------------------------------------------------------------------------------
+// ---- a compact flow ----------------------------------------------------------------------------------------------------
 //
-// A flow takes 64 bytes where it lies open, for it may be of IPv6 and name two addresses. Nearly all take 10 here.
+// A flow takes 64 bytes unpacked, because it may be IPv6 and name two addresses. Nearly all take 10 here.
 
 /// Kind, listener, core, an IPv6 peer with its scope, an IPv6 address of ours.
 const SOURCE_LONGEST: usize = 1 + 2 + 1 + (16 + 2 + 4) + 16;
@@ -160,7 +160,7 @@ const LOCAL_V4: u8 = 0x10;
 const LOCAL_V6: u8 = 0x20;
 const CONNECTION: u8 = 0x40;
 
-/// Returns how many bytes were written: none for a flow by which nothing can come to us.
+/// Returns the number of bytes written: none for a flow over which we cannot receive.
 fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
     let mut len = 0;
     let mut put = |bytes: &[u8]| {

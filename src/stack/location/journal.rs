@@ -1,13 +1,14 @@
-//! What the journal of the bindings asks of the location service: which records have changed, in rounds, and how far the disk is.
+//! What the journal of the bindings needs from the location service: which records have changed, in rounds, and how far the disk
+//! is.
 //!
-//! Memory is the truth, and there is no log of changes: each shard keeps the names of its records that have changed since they were
-//! last taken, each once. So what waits for the disk is bounded by the table itself, refreshes fall together, and a worker
-//! pays one push under the lock that it holds anyway.
+//! Memory is authoritative, and there is no log of changes: each shard keeps the names of its records that have changed since they
+//! were last taken, each once. So the backlog for the disk is bounded by the table itself, refreshes coalesce, and a worker pays
+//! one push under a lock that it holds anyway.
 //!
 //! The journal works in numbered rounds. It begins one ([`Location::begin_round`]), takes what has changed, shard by shard, writes
-//! it, and says that it is written ([`Location::finish_round`]). A change belongs at the latest to the round after the one that had
-//! begun when it was made, so its round is known to the worker without any further lock: the mark of its shard is set *before*
-//! the number is read, and the number is raised before the marks are.
+//! it, and reports it as written ([`Location::finish_round`]). A change belongs at the latest to the round after the one in
+//! progress when it was made, so the worker knows its round without a further lock: the mark of its shard is set *before* the
+//! number is read, and the number is raised before the marks are read.
 
 use super::Location;
 use super::record::{Counted, Record};
@@ -19,7 +20,7 @@ use crate::stack::location::BindingText;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Location {
-    /// The same with a journal: it notes what changes.
+    /// Adds a journal: changes are recorded from now on.
     #[must_use]
     pub fn with_journal(mut self, durability: impl Into<Option<Durability>>) -> Location {
         self.rounds.durability = durability.into();
@@ -32,27 +33,27 @@ impl Location {
 
     pub fn progress(&self) -> Progress {
         Progress {
-            // In one total order with the announcement of a worker that is about to sleep.
+            // In one total order with a worker's announcement that it is about to sleep.
             durable: self.rounds.durable.load(Ordering::SeqCst),
             is_failing: self.rounds.is_failing.load(Ordering::SeqCst),
         }
     }
 
-    /// True where a change could not be answered, because the disk takes nothing.
+    /// Returns true if a change could not be answered because the disk accepts no writes.
     pub fn refuses_changes(&self) -> bool {
         self.rounds.durability == Some(Durability::Acknowledged) && self.rounds.is_failing.load(Ordering::Relaxed)
     }
 
-    /// True when a round would take something.
+    /// Returns true if a round would take something.
     pub fn has_changes(&self) -> bool {
         let marked = |marks: &AtomicU64| marks.load(Ordering::SeqCst) != 0;
         self.rounds.marks.0.iter().any(marked)
     }
 
-    /// The round after which all that has changed until now is on disk.
+    /// Returns the round after which everything changed until now is on disk.
     pub fn last_round(&self) -> u64 {
         let started = || self.rounds.started.load(Ordering::SeqCst);
-        // What is marked now is taken by the next round to begin, though that may be before we look again.
+        // What is marked now is taken by the next round, which may begin before we look again.
         let before = started();
         match self.has_changes() {
             true => before + 1,
@@ -60,7 +61,7 @@ impl Location {
         }
     }
 
-    /// Begins a round of the shards in which something has changed; of all of them where `all` is.
+    /// Begins a round of the shards in which something has changed, or of all of them if `all` is true.
     pub fn begin_round(&self, all: bool) -> Round {
         let number = self.rounds.started.fetch_add(1, Ordering::SeqCst) + 1;
         let mut marks = [0; SHARDS / 64];
@@ -73,7 +74,7 @@ impl Location {
         Round { number, marks }
     }
 
-    /// Copies what has changed in a shard, and takes it off the list; all that the shard holds where `all` is.
+    /// Copies what has changed in a shard and takes it off the list, or copies everything in the shard if `all` is true.
     pub fn take_changed(&self, shard: usize, all: bool, taken: &mut Taken) {
         let mut guard = self.lock(shard);
         let shard = &mut *guard;
@@ -96,24 +97,24 @@ impl Location {
         }
     }
 
-    /// What this round and those before it took is on disk.
+    /// Notes that what this and earlier rounds took is on disk.
     pub fn finish_round(&self, number: u64) {
         self.rounds.durable.fetch_max(number, Ordering::SeqCst);
         self.rounds.is_failing.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the disk takes anything at present.
+    /// Sets whether writing to disk is failing.
     pub fn set_failing(&self, is_failing: bool) {
         self.rounds.is_failing.store(is_failing, Ordering::SeqCst);
     }
 
-    /// Records that have changed and were not taken yet. Looks at every shard: for those who ask now and then.
+    /// Returns the records that have changed and were not taken yet. Visits every shard: only for occasional use.
     pub fn untaken(&self) -> usize {
         (0..SHARDS).map(|number| self.lock(number).changed.len()).sum()
     }
 
-    /// Takes in what the disk has of an address: `rows` are good, `on_disk` stand there, and they are the same where `is_same`. What
-    /// memory has of the address already is newer, and stays. False where `[limits] bindings` leaves no room.
+    /// Restores an address from disk: `rows` are valid, `on_disk` is how many are there, and `is_same` tells whether they agree.
+    /// What memory already has of the address is newer and stays. Returns false if `[limits] bindings` leaves no room.
     pub fn restore(&self, aor: &[u8], rows: &[Row], on_disk: u32, is_same: bool) -> bool {
         let (number, name) = self.name(aor);
         let mut guard = self.lock(number);
@@ -133,7 +134,7 @@ impl Location {
         if record.weight() > self.room() {
             return false;
         }
-        // What has expired there is to go.
+        // Expired rows are to be removed from disk.
         record.is_changed = !is_same || rows.len() != on_disk as usize;
         self.rounds.note(number, name, &mut record, &mut shard.changed);
         if record.is_remembered() || record.is_listed {
@@ -145,13 +146,13 @@ impl Location {
 }
 
 impl Record {
-    /// False when memory holds it for the journal's sake alone.
+    /// Returns false if memory holds it only for the journal.
     pub(super) fn is_remembered(&self) -> bool {
         self.weight() > 0
     }
 }
 
-/// Copies of records that have changed. Its memory is used again.
+/// Copies of changed records. Its allocation is reused.
 #[derive(Default)]
 pub struct Taken {
     bytes: Vec<u8>,
@@ -174,10 +175,10 @@ struct TakenRow {
     row: Row<'static>,
 }
 
-/// One address-of-record as it is to stand on disk.
+/// One address-of-record as it is to be on disk.
 pub struct TakenView<'a> {
     pub address: &'a [u8],
-    /// As many rows stand there of it, at most.
+    /// Maximum number of rows that the disk has of it.
     pub rows_before: u32,
     taken: &'a Taken,
     rows: &'a [TakenRow],
@@ -237,7 +238,7 @@ impl Taken {
         span.in_text(&self.bytes)
     }
 
-    /// Records in it.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.records.len()
     }
@@ -246,7 +247,7 @@ impl Taken {
         self.records.is_empty()
     }
 
-    /// Bytes of memory that are in use.
+    /// Returns the bytes of memory in use.
     pub fn size(&self) -> usize {
         self.bytes.len() + self.rows.len() * size_of::<TakenRow>() + self.records.len() * size_of::<TakenRecord>()
     }
@@ -261,7 +262,7 @@ impl Taken {
         (0..self.records.len()).filter_map(|number| self.view(number))
     }
 
-    /// One of them, by its place in the order of [`Taken::iter`].
+    /// Returns one of them, by its index in the order of [`Taken::iter`].
     pub fn view(&self, number: usize) -> Option<TakenView<'_>> {
         let record = self.records.get(number)?;
         let before = number.checked_sub(1).and_then(|n| self.records.get(n));
@@ -294,7 +295,7 @@ mod tests {
         format!("sip:u@192.0.2.{n}").into_bytes()
     }
 
-    /// What one round takes: `address: uri uri (of so many before)`.
+    /// Returns what one round takes: `address: uri uri (of so many before)`.
     fn round(location: &Location) -> Vec<String> {
         let mut round = location.begin_round(false);
         let mut taken = Taken::default();
@@ -341,7 +342,7 @@ mod tests {
         location.add(at(0), b"b@x", &uri(2), 60).unwrap();
         location.add(at(0), b"c@x", &uri(3), 600).unwrap();
         round(&location);
-        // By hand, and by the sweep.
+        // Removed by hand, and by the sweep.
         assert_eq!(location.remove(at(1), b"a@x", None), 1);
         (0..SHARDS).for_each(|_| _ = location.sweep(at(60_000)));
         assert_eq!(location.bindings(), 1);
@@ -349,7 +350,7 @@ mod tests {
         assert_eq!(location.untaken(), 2);
         assert_eq!(round(&location), ["a@x:  (1)", "b@x:  (1)"]);
         assert_eq!(location.records(), 1);
-        // What comes again before it was taken is there.
+        // A binding added again before its removal was taken is there.
         assert_eq!(location.remove(at(1), b"c@x", None), 1);
         location.add(at(2), b"c@x", &uri(4), 600).unwrap();
         assert_eq!(round(&location), ["c@x: sip:u@192.0.2.4 (1)"]);
@@ -366,7 +367,7 @@ mod tests {
             assert_eq!(location.remove(at(1), format!("u{n}@x").as_bytes(), None), 1);
         }
         assert_eq!((location.records(), location.untaken()), (50, 50));
-        // The disk is dead; what has expired takes no memory any more.
+        // The disk is dead; what has expired still takes no memory.
         (0..SHARDS).for_each(|_| _ = location.sweep(at(60_000)));
         assert_eq!((location.records(), location.untaken()), (0, 0));
         assert_eq!(round(&location), [""; 0]);
@@ -405,7 +406,7 @@ mod tests {
         assert_eq!(look(), 2);
         assert_eq!(round(&location).len(), 1);
         assert_eq!((look(), location.progress().durable), (2, 2));
-        // Where nobody waits, nobody is told to.
+        // If nothing waits, nothing is notified.
         let batched = super::tests::location(Durability::Batched);
         let (_, round) = batched.change(b"a@x", |record, _| record.note_change(at(1), Print::default()));
         assert_eq!(round, 0);
@@ -457,10 +458,10 @@ mod tests {
             assert_eq!(binding.reached, Reached::ByFlow);
         });
         assert_eq!(seen, 1);
-        // All of it had expired: the rows are to go.
+        // All of it had expired: the rows are to be removed.
         assert!(location.restore(b"b@x", &[], 3, true));
         assert_eq!(round(&location), ["b@x:  (3)"]);
-        // The log has newer ones than the table: they are to be written.
+        // The log has newer rows than the table: they are to be written.
         assert!(location.restore(b"d@x", &[row], 1, false));
         assert_eq!(round(&location), ["d@x: sip:a@10.0.0.1 (1)"]);
         // Registered here before the disk could be read.

@@ -1,6 +1,5 @@
-//! The location service: address-of-record → bindings (RFC 3261 §10). The one thing that the cores share: sharded, and a
-//! lock is held for one lookup or one change. What REGISTER means for it is in [`crate::stack::registrar`], what of it goes
-//! to the disk in [`journal`].
+//! The location service: address-of-record → bindings (RFC 3261 §10). All cores share it: it is sharded, and a lock is held for one
+//! lookup or one change. What a REGISTER does to it is in [`crate::stack::registrar`], what of it goes to disk in [`journal`].
 
 pub mod binding;
 pub mod journal;
@@ -33,30 +32,30 @@ pub struct Location {
     key: Key,
     shards: Box<[Mutex<Shard>]>,
     bindings: AtomicUsize,
-    /// What they count for together ([`Binding::weight`]).
+    /// The total of [`Binding::weight`].
     weight: AtomicUsize,
     max_bindings: usize,
-    /// Who has bound how much of that.
+    /// The share of each holder in that.
     shares: Shares,
-    /// What has gone since memory was last given back, in the units of [`Binding::weight`].
+    /// What was removed since memory was last returned, in the units of [`Binding::weight`].
     gone: AtomicUsize,
-    /// Where the next [`Location::sweep`] begins.
+    /// The shard at which the next [`Location::sweep`] starts.
     sweep_at: AtomicUsize,
     rounds: Rounds,
-    /// Where parties to dialogs are, beside where their users are.
+    /// Where parties to dialogs are, as distinct from where their users are.
     pub(in crate::stack) moved: Moved,
 }
 
-/// A part of the table.
+/// A shard of the table.
 #[derive(Default)]
 struct Shard {
-    /// By the name that [`Location::name`] gives their address. A record is large, and the table half empty: a box is not.
+    /// By the name that [`Location::name`] gives their address. Boxed, because a record is large and the table half empty.
     records: HashMap<u64, Box<Record>, BuildPrehashed>,
-    /// The names of the records that have changed since the journal last took them, each once.
+    /// The names of the records changed since the journal last took them, each once.
     changed: Vec<u64>,
 }
 
-/// A binding as somebody outside sees it.
+/// A binding as shown to the outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingView {
     pub uri: Vec<u8>,
@@ -71,21 +70,21 @@ pub struct BindingView {
     pub source: Option<Flow>,
 }
 
-/// `[limits] bindings` is reached.
+/// Error: `[limits] bindings` is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LocationFull;
 
-/// So many bindings must have gone before the allocator is asked to return their memory: some 16 MB.
+/// Bindings that must have been removed before the allocator is asked to return their memory: some 16 MB.
 const GONE: usize = 1 << 15;
 
-/// Shards swept at a time, and so many more for each that was mostly expired.
+/// Shards swept at a time, and again for each shard that was mostly expired.
 const SWEPT: usize = 4;
 const SWEPT_MOST: usize = 64;
 
-/// Names for which a shard's list of changes keeps room.
+/// Names that a shard's list of changes keeps capacity for.
 const SPARE_CHANGES: usize = 64;
 
-/// The Call-ID of bindings that an operator made.
+/// The Call-ID of bindings made by an operator.
 pub const OPERATOR_CALL_ID: &[u8] = b"operator";
 
 impl Location {
@@ -106,17 +105,17 @@ impl Location {
         }
     }
 
-    /// Bindings held now, the recently removed and expired ones among them until the sweep has passed.
+    /// Returns the bindings now held, including removed and expired ones until the sweep has passed.
     pub fn bindings(&self) -> usize {
         self.bindings.load(Ordering::Relaxed)
     }
 
-    /// Bytes of text that they may hold by what they count for under `[limits] bindings`.
+    /// Returns the bytes of text that they may hold according to their weight under `[limits] bindings`.
     pub fn bytes(&self) -> usize {
         self.weight.load(Ordering::Relaxed).saturating_mul(WEIGHED)
     }
 
-    /// Bindings that are valid now. Looks at every one: for those who ask now and then.
+    /// Returns the bindings that are valid now. Visits every one: only for occasional use.
     pub fn live_bindings(&self, now: Instant) -> usize {
         let live = |record: &Record| record.bindings.iter().filter(|b| b.is_live(now)).count();
         (0..SHARDS)
@@ -128,34 +127,34 @@ impl Location {
             .sum()
     }
 
-    /// Addresses-of-record of which anything is remembered. Looks at every shard.
+    /// Returns the addresses-of-record of which anything is remembered. Visits every shard.
     pub fn records(&self) -> usize {
         (0..SHARDS).map(|number| self.lock(number).records.len()).sum()
     }
 
-    /// How much more may be bound, in the units of [`Binding::weight`].
+    /// Returns how much more may be bound, in the units of [`Binding::weight`].
     fn room(&self) -> usize {
         let weight = self.weight.load(Ordering::Relaxed);
         self.max_bindings.saturating_sub(weight)
     }
 
-    /// Whose share is taken by what is registered from there.
+    /// Returns whose share is charged for registrations from this address.
     pub fn holder(&self, ip: IpAddr) -> ShareHolder {
         self.shares.of_source(ip)
     }
 
-    /// Whether it may bind more.
+    /// Returns whether the holder may bind more.
     pub fn admits(&self, holder: ShareHolder) -> bool {
         self.shares.admits(holder, self.room(), self.max_bindings)
     }
 
-    /// Whether so much has gone that it pays to return its memory to the system; said once.
+    /// Returns whether enough was removed to make returning memory to the system worthwhile; reports it once.
     pub fn take_freed(&self) -> bool {
         let is_much = self.gone.load(Ordering::Relaxed) >= GONE;
         is_much && self.gone.swap(0, Ordering::Relaxed) >= GONE
     }
 
-    /// The books follow a record that counted for `before`: bindings, what they weigh, and whose share they take.
+    /// Updates the totals for a record that counted for `before`: bindings, their weight, and whose share they take.
     fn account(&self, before: Counted, after: Counted) {
         let follow = |total: &AtomicUsize, before: usize, after: usize| {
             if after != before {
@@ -175,13 +174,14 @@ impl Location {
         }
     }
 
-    /// What stands on the lists for the disk is forgotten.
+    /// Clears the lists of what is to go to disk.
     #[cfg(test)]
     pub(in crate::stack) fn spoil(&self) {
         (0..SHARDS).for_each(|number| self.lock(number).changed.clear());
     }
 
-    /// The totals agree with the records, and each record that is to go to disk stands once on its shard's list. Looks at every one.
+    /// Asserts that the totals agree with the records, and that each record that is to go to disk is on its shard's list once.
+    /// Visits all.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let (mut bindings, mut weight) = (0, 0);
@@ -202,26 +202,26 @@ impl Location {
         assert_eq!(totals, (bindings, weight), "bindings, and what they weigh");
     }
 
-    /// A number that equal URIs share (RFC 3261 §19.1.4), the SIP and the SIPS version of one among them, and that nobody without the server's
-    /// key can make two others share. `scratch` is lent.
+    /// Returns a number that equal URIs share (RFC 3261 §19.1.4), including the SIP and the SIPS version of one; without the
+    /// server's key, nobody can make two others share it. `scratch` is a temporary buffer.
     pub fn place(&self, uri: &Uri, scratch: &mut Vec<u8>) -> u32 {
         scratch.clear();
         uri.write_common(scratch);
         self.key.hash(&[scratch]) as u32
     }
 
-    /// The same for the text of a URI; 0 for what is none.
+    /// The same for the text of a URI; 0 if it is not one.
     fn place_of(&self, uri: &[u8]) -> u32 {
         Uri::parse(uri).map_or(0, |uri| self.place(&uri, &mut Vec::new()))
     }
 
-    /// 32 bits that stand for these parts.
+    /// Returns a 32-bit hash of these parts.
     pub fn print(&self, parts: &[&[u8]]) -> u32 {
         (self.key.hash(parts) >> 32) as u32
     }
 
-    /// Calls `each` for every live binding of the address. False when the address is not known at all. One whose bindings have gone is known
-    /// until the sweep has passed, and no longer.
+    /// Calls `each` for every live binding of the address. Returns false if the address is not known at all. An address whose
+    /// bindings are gone is known until the sweep has passed.
     pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
         let (number, name) = self.name(aor);
         let shard = self.lock(number);
@@ -234,9 +234,9 @@ impl Location {
         !record.bindings.is_empty()
     }
 
-    /// Runs `change` on the record of one address under its lock; an empty record is made or removed as needed. `change`
-    /// gets how much may be added, in the units of [`Binding::weight`]. Returned beside its result: the round of the journal after which what stands there
-    /// now is on disk, 0 where nobody waits for that ([`journal`]).
+    /// Runs `change` on the record of one address under its lock; an empty record is created or removed as needed. `change` gets
+    /// how much may be added, in the units of [`Binding::weight`]. Also returns the round of the journal after which the record's
+    /// present state is on disk; 0 if nothing waits for that ([`journal`]).
     pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> (R, u64) {
         let (number, name) = self.name(aor);
         let mut guard = self.lock(number);
@@ -274,12 +274,12 @@ impl Location {
         (result, round)
     }
 
-    /// The disk has rows of the record, and the journal is to remove them.
+    /// Returns whether the disk has rows of the record that the journal is to remove.
     fn is_awaited(&self, record: &Record) -> bool {
         record.is_listed && record.rows > 0
     }
 
-    /// Shows the live bindings of one address, or of all, in no order.
+    /// Shows the live bindings of one address, or of all, in no particular order.
     pub fn show(&self, now: Instant, aor: Option<&[u8]>, each: &mut dyn FnMut(&[u8], BindingView)) {
         let mut show = |record: &Record| {
             for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
@@ -317,7 +317,7 @@ impl Location {
         }
     }
 
-    /// An operator's binding: replaces one with the same URI, whatever its Call-ID.
+    /// Adds an operator's binding: it replaces one with the same URI, whatever its Call-ID.
     pub fn add(&self, now: Instant, aor: &[u8], uri: &[u8], expires_s: u32) -> Result<(), LocationFull> {
         let place = self.place_of(uri);
         let add = |record: &mut Record, room: usize| {
@@ -339,7 +339,7 @@ impl Location {
         self.change(aor, add).0
     }
 
-    /// An operator's removal, of one contact or of all. Returns how many live bindings are gone.
+    /// Removes one contact or all on behalf of an operator. Returns how many live bindings were removed.
     pub fn remove(&self, now: Instant, aor: &[u8], uri: Option<&[u8]>) -> usize {
         let remove = |record: &mut Record, _| {
             let mut gone = 0;
@@ -354,7 +354,7 @@ impl Location {
         self.change(aor, remove).0
     }
 
-    /// Sweeps a part of the table: where twenty of them come in a second, all of it in 51 s, or in 3 where much has expired at once.
+    /// Sweeps a part of the table: at twenty calls per second, all of it in 51 s, or in 3 s if much has expired at once.
     pub fn sweep_some(&self, now: Instant) {
         let (mut swept, mut wanted) = (0, SWEPT);
         while swept < wanted.min(SWEPT_MOST) {
@@ -365,8 +365,8 @@ impl Location {
         }
     }
 
-    /// Removes what has expired from the next shard; after [`SHARDS`] calls all have been seen. An expired binding is never
-    /// used, so this is only about memory. True: most of what was there has gone.
+    /// Removes what has expired from the next shard; [`SHARDS`] calls cover all. An expired binding is never used, so this only
+    /// frees memory. Returns true if most of the shard was removed.
     pub fn sweep(&self, now: Instant) -> bool {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut guard = self.lock(number);
@@ -386,7 +386,7 @@ impl Location {
         if unlisted {
             changed.retain(|name| records.contains_key(name));
         }
-        // After a peak the memory is given back.
+        // After a peak, the memory is returned.
         if records.is_empty() || records.len() < records.capacity() / 4 {
             records.shrink_to(records.len() * 2);
         }
@@ -396,14 +396,14 @@ impl Location {
         2 * kept < held
     }
 
-    /// In which shard an address is, and what it is found by there: 76 bits under the server's key in all, so many that nobody makes
-    /// two addresses share them, and that of ten million two do by chance less often than once in a billion servers.
+    /// Returns the shard of an address, and its name there: 76 bits in all under the server's key, so many that nobody can make two
+    /// addresses share them, and that among ten million two do by chance on fewer than one server in a billion.
     fn name(&self, aor: &[u8]) -> (usize, u64) {
         let wide = self.key.wide(&[aor]);
         ((wide >> 64) as usize % SHARDS, wide as u64)
     }
 
-    /// A shard is never left half changed, so a poisoned lock is as good as any.
+    /// Locks a shard. A shard is never left half changed, so a poisoned lock is usable.
     fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -484,7 +484,7 @@ mod tests {
         }
         assert_eq!(location.bytes(), 2 * SHARDS * WEIGHED);
         (0..SHARDS).for_each(|_| _ = location.sweep(at(100_000)));
-        // As long as most stays, a little at a time.
+        // While most entries stay, a little at a time.
         add(&location, 3600);
         let before = location.sweep_at.load(Ordering::Relaxed);
         location.sweep_some(at(100_000));

@@ -1,13 +1,13 @@
-//! The bindings of one address-of-record, and which REGISTERs changed them last.
+//! The bindings of one address-of-record, and which REGISTERs last changed them.
 
 use super::binding::Binding;
 use super::row::Row;
 use crate::base::{Instant, ShareHolder};
 
-/// How long a removed binding is remembered: as long as a datagram or a retransmission may live (64·T1).
+/// How long a removed binding is remembered: the maximum lifetime of a datagram or a retransmission (64·T1).
 pub const REMOVED_MS: u64 = 32_000;
 
-/// How long a REGISTER that was carried out is remembered: the same.
+/// How long a completed REGISTER is remembered: the same.
 const CHANGE_MS: u64 = REMOVED_MS;
 
 /// The bindings of one address-of-record.
@@ -15,17 +15,17 @@ const CHANGE_MS: u64 = REMOVED_MS;
 pub struct Record {
     pub(super) address: Box<[u8]>,
     pub bindings: Vec<Binding>,
-    /// Whose share they take: where the last one was registered from.
+    /// Whose share they take: that of the last registration's source.
     pub holder: ShareHolder,
-    /// The change made last: a REGISTER that comes again must not be carried out again.
+    /// The last change: its REGISTER must not be carried out again when it is repeated.
     latest: Change,
-    /// Those before it that may still come again. Nearly always there is none.
+    /// Earlier ones that may still be repeated. There is almost never one.
     earlier: Option<Box<Earlier>>,
-    /// Rows on disk that speak of it, once all is written that was taken.
+    /// Its rows on disk, once everything that was taken is written.
     pub(super) rows: u32,
     /// Something has changed that the disk should know.
     pub(super) is_changed: bool,
-    /// It stands on its shard's list of what has changed.
+    /// It is on its shard's list of changes.
     pub(super) is_listed: bool,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct Counted {
     pub holder: ShareHolder,
 }
 
-/// A REGISTER that was carried out.
+/// A completed REGISTER.
 #[derive(Clone, Copy, Default)]
 struct Change {
     what: Print,
-    /// The low half of its milliseconds, which is enough for what the sweep looks at once a minute; 0 for none.
+    /// The low half of its milliseconds, which is enough for a sweep once a minute; 0 for none.
     until_ms: u32,
 }
 
@@ -57,10 +57,10 @@ impl Change {
     }
 }
 
-/// A REGISTER in a few bytes, under the server's key.
+/// A fingerprint of a REGISTER under the server's key.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Print {
-    /// Its Call-ID and CSeq: what the phone counts up from one REGISTER to the next.
+    /// Its Call-ID and CSeq: what the phone increments from one REGISTER to the next.
     pub order: u32,
     /// What it asks for: contacts, Expires, Path.
     pub contents: u32,
@@ -75,7 +75,7 @@ pub enum Recalled {
     New,
     /// It was carried out.
     Repeated,
-    /// One with its Call-ID and CSeq was carried out, and asked for something else.
+    /// One with its Call-ID and CSeq was carried out and asked for something else.
     Other,
 }
 
@@ -86,8 +86,8 @@ struct Earlier {
     oldest: u8,
 }
 
-/// Changes of one address-of-record that are remembered at most. Phones refresh minutes apart; this is for the moment after a
-/// power cut.
+/// Maximum number of changes remembered per address-of-record. Phones refresh minutes apart; this is for the moment after a power
+/// cut.
 const CHANGES: usize = 16;
 
 impl Record {
@@ -95,7 +95,7 @@ impl Record {
         Counted { bindings: self.count(), weight: self.weight(), holder: self.holder }
     }
 
-    /// Whether this REGISTER has changed the record already.
+    /// Returns whether this REGISTER has already changed the record.
     pub fn recall(&self, now: Instant, register: Print) -> Recalled {
         let earlier = self.earlier.iter().flat_map(|earlier| &earlier.changes);
         let mut memory = Recalled::New;
@@ -106,7 +106,7 @@ impl Record {
             if change.what == register {
                 return Recalled::Repeated;
             }
-            // In a transaction of its own, by another way or after a while: what stands there decides.
+            // In a transaction of its own, by another path or after a while: the bindings decide.
             if change.what.contents != register.contents {
                 memory = Recalled::Other;
             }
@@ -114,7 +114,7 @@ impl Record {
         memory
     }
 
-    /// A REGISTER has changed the bindings.
+    /// Notes that a REGISTER has changed the bindings.
     pub fn note_change(&mut self, now: Instant, register: Print) {
         self.is_changed = true;
         let latest = Change::new(register, now.after_ms(CHANGE_MS));
@@ -133,24 +133,24 @@ impl Record {
         }
     }
 
-    /// Adds a binding. Nearly always it is the only one: no room is made for others.
+    /// Adds a binding. It is almost always the only one, so no capacity is kept for others.
     pub fn add(&mut self, binding: Binding) {
         self.bindings.reserve_exact(1);
         self.bindings.push(binding);
     }
 
-    /// Bindings in it; 1 where only a change is remembered, 0 when there is nothing left to remember.
+    /// Returns the number of bindings; 1 if only a change is remembered, 0 if there is nothing left to remember.
     pub(super) fn count(&self) -> usize {
         self.bindings.len().max(usize::from(self.latest.until_ms > 0))
     }
 
-    /// What it counts for under `[limits] bindings`; 0 when there is nothing left to remember.
+    /// Returns its weight under `[limits] bindings`; 0 if there is nothing left to remember.
     pub(super) fn weight(&self) -> usize {
         let bindings = self.bindings.iter().map(Binding::weight).sum::<usize>();
         bindings.max(self.count())
     }
 
-    /// Forgets what has expired.
+    /// Removes what has expired.
     pub(super) fn sweep(&mut self, now: Instant) {
         let before = self.bindings.len();
         self.bindings.retain(|binding| binding.expires > now);
@@ -158,19 +158,19 @@ impl Record {
         if self.bindings.len() < self.bindings.capacity() / 2 {
             self.bindings.shrink_to_fit();
         }
-        // Nothing was changed after the latest.
+        // Nothing was changed after the latest change.
         if self.latest.is_over(now) {
             self.latest = Change::default();
             self.earlier = None;
         }
     }
 
-    /// The disk has rows that are not what they should be, or will be when this is written.
+    /// Returns whether the rows on disk are not as they should be, or will not be once this is written.
     pub(super) fn concerns_disk(&self) -> bool {
         self.rows > 0 || !self.bindings.is_empty()
     }
 
-    /// `place` gives the number of a row's URI.
+    /// Restores the bindings; `place` returns the number of a row's URI.
     pub(super) fn restore(&mut self, rows: &[Row], place: impl Fn(&Row) -> u32) {
         self.bindings.reserve_exact(rows.len());
         for row in rows {
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_change_is_remembered_for_as_long_as_it_is_said_and_not_a_moment_longer() {
         let print = |order| Print { order, contents: 1, transaction: 1 };
-        // From the first moment on, and where the low half of the milliseconds turns over.
+        // From the first moment on, and when the low half of the milliseconds wraps.
         for start in [0, 1, 5_000, u64::from(u32::MAX) - 100, 1 << 32, 3 << 40] {
             let at = |ms| Instant::from_ms(start + ms);
             let mut record = Record::default();

@@ -4,7 +4,7 @@ use super::record::Record;
 use crate::settings::Durability;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Enough that two cores rarely meet, and that neither the growth nor the sweep of one shard is a pause.
+/// Enough that two cores rarely collide, and that neither growing nor sweeping one shard causes a pause.
 pub const SHARDS: usize = 4096;
 
 /// How far the disk is.
@@ -12,7 +12,7 @@ pub const SHARDS: usize = 4096;
 pub struct Progress {
     /// All rounds up to this one are on disk.
     pub durable: u64,
-    /// The disk takes nothing at present.
+    /// Writing to disk is failing at present.
     pub is_failing: bool,
 }
 
@@ -20,11 +20,11 @@ pub struct Progress {
 pub(super) struct Rounds {
     /// `None`: there is no disk, and nothing is noted.
     pub(super) durability: Option<Durability>,
-    /// The round that began last.
+    /// The round begun last.
     pub(super) started: AtomicU64,
     pub(super) durable: AtomicU64,
     pub(super) is_failing: AtomicBool,
-    /// One bit for each shard that has something on its list, unless the round under way is to take it.
+    /// One bit for each shard with a non-empty list, unless the round in progress is to take it.
     pub(super) marks: Marks,
 }
 
@@ -36,14 +36,14 @@ impl Default for Marks {
     }
 }
 
-/// A round that has begun, and the shards that are still to be taken.
+/// A round in progress, and the shards still to be taken.
 pub struct Round {
     pub number: u64,
     pub(super) marks: [u64; SHARDS / 64],
 }
 
 impl Round {
-    /// The next shard to be taken.
+    /// Returns the next shard to be taken.
     pub fn next_shard(&mut self) -> Option<usize> {
         let place = self.marks.iter().position(|marks| *marks != 0)?;
         let bit = self.marks[place].trailing_zeros() as usize;
@@ -53,7 +53,7 @@ impl Round {
 }
 
 impl Rounds {
-    /// Puts a record that has changed on its shard's list.
+    /// Puts a changed record on its shard's list.
     pub(super) fn note(&self, shard: usize, name: u64, record: &mut Record, changed: &mut Vec<u64>) {
         let is_changed = std::mem::take(&mut record.is_changed);
         let counts = is_changed && !record.is_listed && record.concerns_disk();
@@ -62,18 +62,18 @@ impl Rounds {
         }
         record.is_listed = true;
         changed.push(name);
-        // Where something was on the list already, the mark is set or a round is about to take the shard.
+        // If the list was not empty before, the mark is set or a round is about to take the shard.
         if changed.len() == 1 {
             self.marks.0[shard / 64].fetch_or(1 << (shard % 64), Ordering::SeqCst);
         }
     }
 
-    /// The round after which what the record holds now is on disk; 0 where nobody waits for that.
+    /// Returns the round after which the record's present content is on disk; 0 if nothing waits for that.
     pub(super) fn round_of(&self, record: &Record) -> u64 {
         if self.durability != Some(Durability::Acknowledged) {
             return 0;
         }
-        // What was taken already was taken in the round that began last, or before.
+        // What was taken already was taken in the round begun last, or before.
         self.started.load(Ordering::SeqCst) + u64::from(record.is_listed)
     }
 }

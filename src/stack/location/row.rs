@@ -1,9 +1,9 @@
-//! A binding on its way to the disk, or from there.
+//! A binding on its way to or from the disk.
 
 use super::binding::{BindingText, Reached};
 use crate::base::{Flow, Instant};
 
-/// A binding as it goes to the disk and comes from there.
+/// A binding as written to disk and read back.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     pub text: BindingText<'a>,

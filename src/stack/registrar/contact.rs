@@ -13,16 +13,16 @@ use std::net::SocketAddr;
 /// What a REGISTER asks for. It lives for one request; a box would be an allocation.
 #[allow(clippy::large_enum_variant)]
 pub enum Plan<'a> {
-    /// No Contact: what is there?
+    /// No Contact: a query.
     Query,
     /// `Contact: *` with `Expires: 0`.
     RemoveAll,
     Contacts(Contacts<'a>),
 }
 
-/// The Contact values of a request that [`plan`] has passed, as many as `max_contacts` at the most.
+/// The Contact values of a request that [`plan`] accepted, at most `max_contacts`.
 pub struct Contacts<'a> {
-    /// Nearly always there is one.
+    /// There is almost always just one.
     first: Contact<'a>,
     others: Vec<Contact<'a>>,
     /// Bytes of all values.
@@ -48,15 +48,15 @@ impl<'a> Contacts<'a> {
 pub struct Contact<'a> {
     pub uri: &'a [u8],
     pub parsed: Uri<'a>,
-    /// A number that contacts of equal URIs share.
+    /// A number shared by contacts of equal URIs.
     pub place: u32,
     pub instance: &'a [u8],
-    /// 0 without, and without an instance (RFC 5626 §6).
+    /// 0 without, and if there is no instance (RFC 5626 §6).
     pub reg_id: u32,
     pub q: u16,
     /// 0 removes.
     pub expires_s: u32,
-    /// The value as it stands in the message.
+    /// The value as written in the message.
     pub value: &'a [u8],
     /// It names the address-of-record that it is registered for.
     pub leads_back: bool,
@@ -64,7 +64,8 @@ pub struct Contact<'a> {
     pub is_misplaced: bool,
 }
 
-/// Checks every Contact value of the request. Those beyond `max_contacts` are not read, nor is one that is too long. `scratch` is lent.
+/// Checks every Contact value of the request. Those beyond `max_contacts` are not parsed, nor is one that is too long. `scratch` is
+/// a temporary buffer.
 pub fn plan<'a>(
     message: &Message<'a>,
     location: &Location,
@@ -96,7 +97,7 @@ pub fn plan<'a>(
         let q = address.q().map_err(bad)?;
         let asked = asked_expires(&address, default_expires);
         let asked = asked.unwrap_or(limits.default_expires);
-        // Only an interval that is shorter than the minimum, and shorter than an hour, is too brief (§10.3 step 7).
+        // Only an interval shorter than the minimum and shorter than an hour is too brief (§10.3 step 7).
         if asked > 0 && asked < limits.min_expires && asked < 3600 {
             return Err(Refusal::new(423, "").with(Extra::MinExpires(limits.min_expires)));
         }
@@ -106,7 +107,7 @@ pub fn plan<'a>(
             q: q.unwrap_or(1000),
             ..Contact::new(address, uri, asked.min(limits.max_expires))
         };
-        // It goes into answers as it is: the fold of a quoted string does not.
+        // It is copied into answers unchanged, so a folded quoted string is not accepted.
         if !contact.instance.iter().all(is_printable) {
             return Err(Refusal::new(400, "Malformed Contact"));
         }
@@ -123,7 +124,7 @@ pub fn plan<'a>(
     }
 }
 
-/// Longer than `[limits] contact_size`.
+/// Refusal of what is longer than `[limits] contact_size`.
 pub fn too_long(what: &'static str) -> Refusal {
     Refusal::new(400, what).because_of(Limit::ContactSize)
 }
@@ -172,14 +173,14 @@ impl<'a> Contact<'a> {
         self.parsed.scheme == Scheme::Sips
     }
 
-    /// Which way leads to this contact. `direct`: the REGISTER has come from the phone itself, through no proxy.
+    /// Returns how this contact is reached. `direct`: the REGISTER came from the phone itself, through no proxy.
     pub fn reached(&self, request: &Request, direct: bool) -> Reached {
         match request.flow.transport {
             // The phone is called where it is, whatever it says.
             _ if direct && self.is_misplaced => Reached::ByFlow,
             Transport::Udp if self.is_behind_nat(request) => Reached::ByFlow,
             Transport::Udp => Reached::ByContact,
-            // Who registers another machine's contact does not speak for it.
+            // A client that registers another machine's contact does not speak for it.
             Transport::Tcp | Transport::Tls if !direct || self.is_elsewhere(request) => Reached::ByContact,
             Transport::Tcp | Transport::Tls => match self.parsed.host.ip() == Some(request.flow.peer.ip()) {
                 true => Reached::ByFlowFirst,
@@ -188,13 +189,13 @@ impl<'a> Contact<'a> {
         }
     }
 
-    /// True when the contact is an address that is neither the sender's nor what the sender takes for its own.
+    /// Returns whether the contact is an address that is neither the sender's nor what the sender takes for its own.
     fn is_elsewhere(&self, request: &Request) -> bool {
         self.parsed.host.ip().is_some_and(|ip| ip != request.flow.peer.ip() && Some(ip) != request.via.host.ip())
     }
 
-    /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers
-    /// (`rport`), names in its contact the host of its Via, and the request came from elsewhere.
+    /// Returns whether the contact can only be reached by the flow that the REGISTER arrived on: the client asks for symmetric
+    /// answers (`rport`), its contact has the host of its Via, and the request came from elsewhere.
     fn is_behind_nat(&self, request: &Request) -> bool {
         let via = &request.via;
         if via.rport().is_none() {

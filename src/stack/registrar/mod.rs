@@ -1,11 +1,12 @@
-//! The registrar (RFC 3261 §10.3, with Path of RFC 3327): REGISTER to changes of the location service, whole or not at all.
+//! The registrar (RFC 3261 §10.3, with Path of RFC 3327): it turns a REGISTER into changes of the location service, all or nothing.
 //!
-//! It keeps no transaction with its response: an address-of-record remembers which REGISTERs changed it last, by their Call-ID, CSeq and
-//! contents, and one that comes again is answered with the bindings as they are. One with the same Call-ID and CSeq that asks for something
-//! else is refused, and so is one that comes late: it finds a higher CSeq, even where its contact was removed meanwhile.
+//! It keeps no transaction with its response: an address-of-record remembers which REGISTERs last changed it, by Call-ID, CSeq and
+//! contents, and a repeated one is answered with the current bindings. A REGISTER with the same Call-ID and CSeq that asks for
+//! something else is refused, and so is one that arrives late: it finds a higher CSeq, even if its contact was removed meanwhile.
 //!
-//! Where answers wait for the disk, the 200 to what has changed a record, or to a repetition of it, goes into the outbox with the round
-//! of the journal that it waits for ([`crate::stack::location::journal`]); while the disk takes nothing, nothing is changed.
+//! If answers wait for the disk, the 200 to a REGISTER that changed a record, or to a repetition of it, goes into the outbox with
+//! the round of the journal that it waits for ([`crate::stack::location::journal`]); while the disk accepts no writes, nothing is
+//! changed.
 
 mod contact;
 mod seating;
@@ -30,10 +31,10 @@ use seating::Seating;
 use terms::{Registering, Terms};
 use update::{OUT_OF_ORDER, remove_all, update};
 
-/// Bytes that a datagram carries.
+/// Maximum size of a datagram's payload.
 const DATAGRAM: usize = 65_507;
 
-/// Bytes of an answer that the request does not bring: status line, tag, `received` and what else is added.
+/// Bytes of an answer that are not copied from the request: status line, tag, `received` and other additions.
 const ADDED: usize = 512;
 
 /// One core's registrar.
@@ -43,14 +44,14 @@ pub(in crate::stack) struct Registrar {
 }
 
 impl Registrar {
-    /// URIs that have been compared as texts.
+    /// Returns the number of URIs compared as text.
     pub fn uris_compared(&self) -> u64 {
         self.seating.compared
     }
 
     /// Answers a REGISTER for one of our domains.
     pub fn register(&mut self, turn: &mut Turn, request: &Request) -> Result<(), Refusal> {
-        // Steps 3 and 4: who asks.
+        // Steps 3 and 4: authentication and authorisation.
         turn.authenticate_registering(request)?;
         turn.check_registered(&request.message, request.flow)?;
         // Step 2: extensions.
@@ -78,13 +79,13 @@ impl Registrar {
         Ok(())
     }
 
-    /// Steps 6 to 8 for the core's `aor`: the Contact lines of the answer into its `lines`. Returned beside what it came to: the round of the
-    /// journal that the answer waits for. `path` is lent.
+    /// Carries out steps 6 to 8 for the core's `aor`, writing the answer's Contact lines into its `lines`. Also returns the round
+    /// of the journal that the answer waits for. `path` is a temporary buffer.
     fn carry_out(&mut self, turn: &mut Turn, request: &Request, path: &mut Vec<u8>) -> Result<(Registration, u64), Refusal> {
         let message = &request.message;
         let settings = turn.core.settings.clone();
         let (limits, longest) = (&settings.registrar, settings.limits.contact_size);
-        // The contacts, all checked before any is stored.
+        // All contacts are checked before any is stored.
         let mut plan = contact::plan(message, &turn.core.location, (limits, longest), path)?;
         let asks_for_change = !matches!(plan, Plan::Query);
         if asks_for_change && turn.core.location.refuses_changes() {
@@ -111,7 +112,7 @@ impl Registrar {
         let (outcome, round) = core.location.change(&core.aor, |record, room| {
             let terms = Terms { limits, peer_flows, seating, room, holder, is_share_full };
             let outcome = change(record, &plan, request, &this, terms);
-            // Step 8: all bindings that are now.
+            // Step 8: all current bindings.
             if outcome.is_ok() {
                 write_bindings(record, &this, lines);
             }
@@ -134,7 +135,7 @@ impl<'a> Registering<'a> {
             Plan::Contacts(contacts) => contacts.length,
             _ => 0,
         };
-        // What of the answer the request decides. It is the same over all transports: what is bound can be asked for by any.
+        // The part of the answer that the request determines. It is the same over all transports: bindings can be queried over any.
         let echoed = (message.end() - message.start()).saturating_sub(sent) + ADDED;
         Registering {
             now: turn.now,
@@ -153,7 +154,7 @@ impl<'a> Registering<'a> {
     }
 }
 
-/// Refuses what is too long to be kept, or malformed, or less secure than it says.
+/// Refuses what is too long to store, malformed, or less secure than it claims.
 fn check_size(request: &Request, plan: &Plan, path: &[u8], aor: &[u8], longest: usize) -> Result<(), Refusal> {
     if let Plan::Contacts(contacts) = plan {
         check_sips(request, contacts)?;
@@ -175,7 +176,7 @@ fn check_size(request: &Request, plan: &Plan, path: &[u8], aor: &[u8], longest: 
     Ok(())
 }
 
-/// Steps 6 and 7: what was carried out before is not carried out again.
+/// Steps 6 and 7: a REGISTER that was already carried out is not carried out again.
 fn change(record: &mut Record, plan: &Plan, request: &Request, this: &Registering, terms: Terms) -> Result<Registration, Refusal> {
     let memory = match plan {
         Plan::Query => Recalled::Repeated,
@@ -187,14 +188,14 @@ fn change(record: &mut Record, plan: &Plan, request: &Request, this: &Registerin
         (Recalled::New, Plan::RemoveAll) => remove_all(record, this),
         (Recalled::New, Plan::Contacts(contacts)) => update(record, contacts, request, this, terms),
     };
-    // Where there was nothing too: when it comes again, another phone may have come.
+    // Also if there was nothing to change: when it is repeated, another phone may have registered.
     if !matches!(outcome, Ok(Registration::Queried) | Err(_)) {
         record.note_change(this.now, this.print);
     }
     outcome
 }
 
-/// What makes this REGISTER the one that it is.
+/// Returns the fingerprint of this REGISTER.
 fn print(location: &Location, message: &Message, plan: &Plan, cseq: u32, path: &[u8]) -> Print {
     let call_id = message.call_id().unwrap_or_default();
     let mut contacts = 0u32.to_le_bytes();
@@ -219,8 +220,8 @@ fn print(location: &Location, message: &Message, plan: &Plan, cseq: u32, path: &
     }
 }
 
-/// A contact whose address means something on this machine or in the networks behind it only, from a phone elsewhere: as a phone behind
-/// a NAT writes it that does not know its own address, or somebody who would like to reach what is there.
+/// Marks contacts whose address is only meaningful on this machine or in the networks behind it, but which come from a phone
+/// elsewhere: from a phone behind a NAT that does not know its own address, or from somebody who wants to reach what is there.
 fn mark_the_misplaced(turn: &mut Turn, contacts: &mut Contacts, request: &Request, direct: bool) {
     let source = request.flow.peer.ip();
     for contact in contacts.iter_mut().filter(|contact| contact.expires_s > 0) {
@@ -239,18 +240,18 @@ fn mark_the_misplaced(turn: &mut Turn, contacts: &mut Contacts, request: &Reques
     }
 }
 
-/// A contact that leads back to the address-of-record that it is registered for, or to this server and to no user, leads nowhere, and
-/// ten of them make a tree of forks that nobody answers. It is bound, as any other (RFC 4475 §3.1.2.10 has one), and not called. One that
-/// names another user of ours forwards to that one.
+/// Marks contacts that lead back to the address-of-record that they are registered for, or to this server and to no user. They lead
+/// nowhere, and ten of them make a tree of forks that nobody answers. They are bound like any other (RFC 4475 §3.1.2.10 has one),
+/// but not called. A contact that names another user of ours forwards to that user.
 fn mark_those_that_lead_back(turn: &Turn, contacts: &mut Contacts, request: &Request, direct: bool) {
     for contact in contacts.iter_mut() {
-        // By the way that the phone has opened it is called whatever its contact says.
+        // Over the flow that the phone has opened it is called whatever its contact says.
         contact.leads_back =
             turn.core.settings.leads_back(&contact.parsed, &turn.core.aor) && contact.reached(request, direct) != Reached::ByFlow;
     }
 }
 
-/// The To URI in canonical form, into the core's `aor`. It must be one of ours.
+/// Writes the To URI in canonical form into the core's `aor`. It must be one of ours.
 fn find_address_of_record(turn: &mut Turn, message: &Message) -> Result<(), Refusal> {
     let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
     let to = message.to().map_err(bad)?;
@@ -258,7 +259,7 @@ fn find_address_of_record(turn: &mut Turn, message: &Message) -> Result<(), Refu
     if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
         return Err(Refusal::new(400, "To Is Not A SIP URI"));
     }
-    // Whatever port or parameters: the name of the address counts, not where a request for it would go.
+    // Port and parameters do not matter: the address's name counts, not where a request for it would go.
     if turn.core.settings.whose(&uri).is_none() || uri.user.is_none_or(<[u8]>::is_empty) {
         return Err(Refusal::new(404, "No Such Address-Of-Record"));
     }
@@ -267,7 +268,7 @@ fn find_address_of_record(turn: &mut Turn, message: &Message) -> Result<(), Refu
     Ok(())
 }
 
-/// RFC 5630 §5.2: a SIPS contact is bound only where everything on the way to it is SIPS.
+/// RFC 5630 §5.2: a SIPS contact is bound only if everything on the way to it is SIPS.
 fn check_sips(request: &Request, contacts: &Contacts) -> Result<(), Refusal> {
     let bound = || contacts.iter().filter(|contact| contact.expires_s > 0);
     if !bound().any(|contact| contact.is_sips()) {
@@ -283,7 +284,8 @@ fn check_sips(request: &Request, contacts: &Contacts) -> Result<(), Refusal> {
     }
 }
 
-/// The contacts of the 200. First those that this REGISTER has bound: a phone that has room for no more still learns what became of them.
+/// Writes the contacts of the 200. Those that this REGISTER bound come first, so that a phone with little room still learns their
+/// state.
 fn write_bindings(record: &Record, this: &Registering, out: &mut Vec<u8>) {
     let now = this.now;
     let is_own = |b: &&Binding| b.cseq == this.cseq && b.text().call_id == this.call_id;
@@ -308,13 +310,13 @@ fn write_bindings(record: &Record, this: &Registering, out: &mut Vec<u8>) {
     }
 }
 
-/// The Path values of the request as one comma list (RFC 3327 §5.3).
+/// Collects the request's Path values as one comma-separated list (RFC 3327 §5.3).
 fn collect_path(message: &Message, out: &mut Vec<u8>) {
     for value in message.values(Name::Path) {
         if !out.is_empty() {
             out.extend_from_slice(b", ");
         }
-        // A folded line is one line from here on.
+        // A folded line is unfolded from here on.
         let unfolded = |byte: &u8| match byte {
             b'\r' | b'\n' => b' ',
             byte => *byte,

@@ -1,45 +1,45 @@
-//! Which binding each contact of a REGISTER speaks of (RFC 3261 §10.3 step 7, §19.1.4; RFC 5626 §6).
+//! Which binding each contact of a REGISTER refers to (RFC 3261 §10.3 step 7, §19.1.4; RFC 5626 §6).
 //!
-//! Found by number: what is stored has the number of its URI ([`crate::stack::location::Location::place`]), and text is compared only where
-//! numbers agree, a few times for each contact that was sent. So what a REGISTER costs depends on its own length.
+//! Found by number: what is stored has the number of its URI ([`crate::stack::location::Location::place`]), and text is compared
+//! only if numbers agree, a few times for each contact sent. So the cost of a REGISTER depends on its own length.
 
 use super::contact::{Contact, Contacts};
 use crate::base::Instant;
 use crate::sip::{Scheme, Uri};
 use crate::stack::location::Binding;
 
-/// What a contact speaks of.
+/// What a contact refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seat {
-    /// Nothing that is there.
+    /// No existing binding.
     New,
-    /// The same as a contact before it, by position, that is new.
+    /// The same as an earlier new contact, by position.
     Like(usize),
     /// A binding, by position.
     Binding(usize),
 }
 
-/// The seats of one REGISTER's contacts. Its memory is used again.
+/// The seats of one REGISTER's contacts. Its allocations are reused.
 #[derive(Default)]
 pub struct Seating {
     pub seats: Vec<Seat>,
-    /// By binding: which are spoken of.
+    /// By binding: which are mentioned.
     pub is_taken: Vec<bool>,
-    /// By binding: those that another contact of their instance replaces.
+    /// By binding: those replaced by another contact of their instance.
     pub is_replaced: Vec<bool>,
-    /// By binding, then by contact that is new: which will live.
+    /// By binding, then by new contact: which will be live.
     pub will_live: Vec<bool>,
-    /// By number, where several contacts look for theirs: the bindings' positions.
+    /// The bindings' positions by number, used if several contacts look for theirs.
     places: Vec<(u32, u32)>,
-    /// URIs that were compared as texts since the start.
+    /// URIs compared as text since the start.
     pub compared: u64,
 }
 
-/// Bindings whose URI is compared with that of one contact as §19.1.4 has it. Those beyond, which differ from each other in nothing but parameters
-/// that URIs need not have, are known by their text alone.
+/// Bindings whose URI is compared with that of one contact as in §19.1.4. Further ones, which differ from each other only in
+/// optional URI parameters, are matched by their text alone.
 const COMPARED: usize = 2;
 
-/// The same for a URI that is longer: what it costs is measured by `worst` in perf/micro-bench.
+/// The same for a longer URI: its cost is measured by `worst` in perf/micro-bench.
 const COMPARED_LENGTH: usize = 128;
 
 impl Seating {
@@ -87,8 +87,8 @@ impl Seating {
         self.seat_instances(now, bindings, contacts);
     }
 
-    /// A phone that has come back by another way, with another URI: its binding is the one of its instance, though it names no reg-id.
-    /// What several contacts of one REGISTER say of one instance stands side by side.
+    /// Seats a phone that has come back by another path, with another URI: its binding is the one of its instance, though it names
+    /// no reg-id. Several contacts of one REGISTER for one instance are kept side by side.
     fn seat_instances(&mut self, now: Instant, bindings: &[Binding], contacts: &Contacts) {
         for (number, contact) in contacts.iter().enumerate() {
             if contact.expires_s == 0 || contact.reg_id != 0 || contact.instance.is_empty() {
@@ -121,7 +121,7 @@ impl Seating {
         }
     }
 
-    /// The binding of an equal URI among those at these positions.
+    /// Finds the binding with an equal URI among those at these positions.
     fn find_by_uri(
         &mut self,
         contact: &Contact,
@@ -150,7 +150,7 @@ impl Seating {
             .map(|(position, _)| position)
     }
 
-    /// The contact before this one that says the same, if it is new.
+    /// Finds an earlier contact that says the same, if it is new.
     fn find_among(&mut self, contact: &Contact, contacts: &Contacts, number: usize) -> Seat {
         let mut compared = 0;
         let same = contacts.iter().take(number).position(|before| {
@@ -175,7 +175,8 @@ impl Seating {
     }
 }
 
-/// §19.1.4, but that the SIP and the SIPS version of a contact are one: the second replaces the first (RFC 5630 §5.1.1.1).
+/// Compares as in §19.1.4, except that the SIP and the SIPS version of a contact are one: the second replaces the first (RFC 5630
+/// §5.1.1.1).
 fn is_same_place(a: &Uri, b: &Uri) -> bool {
     match (a.scheme, b.scheme) {
         (Scheme::Sip, Scheme::Sips) | (Scheme::Sips, Scheme::Sip) => {
@@ -186,13 +187,14 @@ fn is_same_place(a: &Uri, b: &Uri) -> bool {
     }
 }
 
-/// Whether two values of `+sip.instance` name one instance: a URN in angle brackets and quotes (RFC 5626 §4.1), without case.
+/// Returns whether two values of `+sip.instance` name one instance: a URN in angle brackets and quotes (RFC 5626 §4.1),
+/// case-insensitive.
 pub fn is_same_instance(a: &[u8], b: &[u8]) -> bool {
     let (a, b) = (urn(a), urn(b));
     if a.len() != b.len() || a.is_empty() {
         return false;
     }
-    // In pieces, each as a whole: what two that are nearly the same cost is an eighth of that.
+    // In chunks, each compared as a whole: this cuts the cost of two nearly equal values to an eighth.
     a.chunks(32).zip(b.chunks(32)).all(|(a, b)| {
         let differ = |differ: u8, (a, b): (&u8, &u8)| differ | (a.to_ascii_lowercase() ^ b.to_ascii_lowercase());
         a.iter().zip(b).fold(0, differ) == 0

@@ -1,5 +1,5 @@
-//! What may stand in a binding, whoever brings it: a REGISTER, a row of the database, an operator. What a message could not have brought would
-//! go out as it is in answers, Request-URIs and Route header fields.
+//! What may be in a binding, whatever its origin: a REGISTER, a row of the database, or an operator. Anything that a message could
+//! not have carried would go out unchanged in answers, Request-URIs and Route header fields.
 
 use crate::base::Transport;
 use crate::sip::{Host, NameAddr, Scheme, Uri, listed, unescaped};
@@ -10,7 +10,7 @@ use crate::stack::whose::is_same_host;
 use std::net::{IpAddr, SocketAddr};
 
 impl Settings {
-    /// Whether a row could have come by a REGISTER, and what is wrong with it if not.
+    /// Checks whether a row could stem from a REGISTER; the error says what is wrong.
     pub fn check_row(&self, aor: &[u8], row: &Row) -> Result<(), &'static str> {
         let most = self.limits.contact_size;
         check_address_of_record(aor)?;
@@ -41,7 +41,7 @@ impl Settings {
         if text.instance.is_empty() {
             return Ok(());
         }
-        // As an answer has it.
+        // As in an answer.
         let contact = [b"<", text.uri, b">;+sip.instance=", text.instance].concat();
         let is_read = NameAddr::parse(&contact).is_ok_and(|contact| {
             contact.params.get(b"+sip.instance") == Some(Some(text.instance)) && contact.params.into_iter().count() == 1
@@ -52,12 +52,12 @@ impl Settings {
         }
     }
 
-    /// Whether a contact names the address-of-record that it is bound to, or this server and no user of it.
+    /// Returns whether a contact names the address-of-record that it is bound to, or this server and no user of it.
     pub fn leads_back(&self, contact: &Uri, aor: &[u8]) -> bool {
         self.leads_here(contact) && self.is_same_user(contact, aor)
     }
 
-    /// Whether a request for a contact comes back to this server, as far as that shows without a question to the domain name system.
+    /// Returns whether a request for a contact comes back to this server, as far as can be told without a DNS query.
     pub fn leads_here(&self, uri: &Uri) -> bool {
         let by = match uri.scheme {
             Scheme::Sip => transport_of(uri).ok().flatten(),
@@ -71,8 +71,8 @@ impl Settings {
         own(uri.host_text, uri.host.ip()) && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
-    /// Whether a contact that leads here names the user of this address-of-record, or nobody. Each of our domains has users of its own; an
-    /// address of ours has none but theirs.
+    /// Returns whether a contact that leads here names the user of this address-of-record, or no user. Each of our domains has its
+    /// own users; our addresses have only theirs.
     fn is_same_user(&self, contact: &Uri, aor: &[u8]) -> bool {
         let Some(user) = contact.user.filter(|user| !user.is_empty()) else {
             return true;
@@ -86,12 +86,12 @@ impl Settings {
     }
 }
 
-/// Bytes that stand in a line as they are.
+/// Returns whether a byte may be written to a line as it is.
 pub fn is_printable(byte: &u8) -> bool {
     *byte >= b' ' && *byte != 0x7f
 }
 
-/// A list of addresses on one line, or nothing.
+/// Returns whether this is a list of addresses on one line, or empty.
 pub fn is_sound_path(path: &[u8]) -> bool {
     let is_address =
         |value: &[u8]| NameAddr::parse(value).is_ok_and(|address| address.bracketed && Uri::parse(address.uri).is_ok());
@@ -112,7 +112,7 @@ fn check_address_of_record(aor: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a message could have come from there.
+/// Checks whether a message could have come from there.
 fn check_source(peer: SocketAddr, local: Option<IpAddr>) -> Result<(), &'static str> {
     let is_one = |ip: IpAddr| !ip.is_unspecified() && !ip.is_multicast();
     match peer.port() != 0 && is_one(peer.ip()) && local.is_none_or(is_one) {

@@ -1,4 +1,4 @@
-//! What a change of bindings goes by: the REGISTER, and what must be known beside it.
+//! The input to a change of bindings: the REGISTER, and what else must be known.
 
 use super::seating::Seating;
 use crate::base::{Flow, Instant, ShareHolder};
@@ -13,23 +13,23 @@ pub(super) struct Registering<'a> {
     pub cseq: u32,
     pub path: &'a [u8],
     pub source: Flow,
-    /// It has come from the phone itself, through no proxy.
+    /// It came from the phone itself, through no proxy.
     pub direct: bool,
-    /// Whether the phone hears what is sent to `source` is not known, though it was asked.
+    /// Whether the phone receives what is sent to `source` is unknown, though it was challenged.
     pub is_unsure: bool,
     pub print: Print,
     /// Bytes of Contact lines that its answer has room for.
     pub room: usize,
 }
 
-/// What must be known beside the REGISTER.
+/// What must be known besides the REGISTER.
 pub(super) struct Terms<'a> {
     pub limits: &'a settings::Registrar,
     pub peer_flows: &'a PeerFlows,
     pub seating: &'a mut Seating,
     /// How much more may be bound.
     pub room: usize,
-    /// Whose share it takes, and whether that is used up.
+    /// Whose share is charged, and whether that is used up.
     pub holder: ShareHolder,
     pub is_share_full: bool,
 }

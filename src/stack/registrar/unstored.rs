@@ -1,12 +1,12 @@
-//! The refusal that a held 200 to a REGISTER becomes when the disk does not take what it would have promised (RFC 3261 §21.5.4).
+//! The refusal that replaces a held 200 to a REGISTER if the disk does not take what it would have promised (RFC 3261 §21.5.4).
 
 use crate::base::hash::write_decimal;
 
-/// When the phone may try again, seconds: a disk that is full or gone is seldom well sooner.
+/// When the phone may retry, in seconds: a full or missing disk seldom recovers sooner.
 pub const RETRY_AFTER_S: u32 = 30;
 
-/// Appends the 503 that goes out instead of `answer`, a response that the registrar wrote: the same transaction and tags, without
-/// what only a 200 says.
+/// Appends the 503 that is sent instead of `answer`, a response written by the registrar: with the same transaction and tags, but
+/// without what only a 200 says.
 pub fn refuse(answer: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"SIP/2.0 503 Bindings Cannot Be Stored\r\n");
     let head = match answer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -15,7 +15,7 @@ pub fn refuse(answer: &[u8], out: &mut Vec<u8>) {
     };
     let mut keeps = true;
     for line in head.split_inclusive(|byte| *byte == b'\n').skip(1) {
-        // A folded line belongs to the one before.
+        // A folded line belongs to the previous one.
         if !line.starts_with(b" ") && !line.starts_with(b"\t") {
             keeps = !is_of_success(line);
         }

@@ -1,4 +1,4 @@
-//! What a REGISTER makes of the bindings of its address-of-record (RFC 3261 §10.3 step 7), whole or not at all.
+//! What a REGISTER does to the bindings of its address-of-record (RFC 3261 §10.3 step 7), all or nothing.
 
 use super::contact::{Contact, Contacts, too_long};
 use super::seating::{Seat, Seating};
@@ -13,7 +13,7 @@ use crate::stack::request::Request;
 
 pub(super) const OUT_OF_ORDER: Refusal = Refusal::new(500, "CSeq Out Of Order");
 
-/// `*`: every binding goes, unless this REGISTER is not newer than one of them.
+/// `*`: removes every binding, unless this REGISTER is not newer than one of them.
 pub(super) fn remove_all(record: &mut Record, this: &Registering) -> Result<Registration, Refusal> {
     let (mut live, mut repeated) = (0, 0);
     for binding in &record.bindings {
@@ -74,16 +74,16 @@ pub(super) fn update(
 
 /// What the contacts of a REGISTER would change.
 struct Change {
-    /// Bindings that would be added, and how many would live then.
+    /// Bindings that would be added, and how many would then be live.
     added: usize,
     live: usize,
-    /// Bytes that the table would have to hold more.
+    /// Additional bytes that the table would have to hold.
     needed: usize,
     /// Bytes of the answer that the contacts would take.
     answered: usize,
 }
 
-/// How many there would be, and what more they would take.
+/// Computes how many bindings there would be, and what more they would take.
 fn reckon(record: &Record, contacts: &Contacts, seating: &mut Seating, this: &Registering) -> Change {
     let will_live = &mut seating.will_live;
     will_live.clear();
@@ -114,7 +114,7 @@ fn reckon(record: &Record, contacts: &Contacts, seating: &mut Seating, this: &Re
     Change { added, live, needed, answered }
 }
 
-/// Bytes of the answer that are taken by what lives and is not spoken of.
+/// Returns the bytes of the answer taken by live bindings that the REGISTER does not mention.
 fn kept_length(record: &Record, seating: &Seating, this: &Registering) -> usize {
     let is = |list: &[bool], position: usize| list.get(position) == Some(&true);
     let bindings = record.bindings.iter().enumerate();
@@ -124,7 +124,7 @@ fn kept_length(record: &Record, seating: &Seating, this: &Registering) -> usize 
     kept.map(|(_, binding)| line_length(binding.uri(), binding.text().instance)).sum()
 }
 
-/// Nothing stands in the way any more.
+/// Applies the changes, which can no longer fail.
 fn set_bindings(
     record: &mut Record,
     contacts: &Contacts,
@@ -160,7 +160,7 @@ fn set_bindings(
                 store(&mut binding, contact, request, this);
                 record.add(binding);
                 outcome = Registration::Added;
-                // Whoever says the same finds it there.
+                // A later contact that says the same finds it there.
                 let position = record.bindings.len() - 1;
                 let first = match seat {
                     Seat::Like(before) => before,
@@ -180,8 +180,8 @@ fn set_bindings(
     outcome
 }
 
-/// §10.3 step 7: with the same Call-ID, CSeq must rise for every binding that is spoken of. True when this very REGISTER has made them what they
-/// are, as far as they tell: it was carried out before the server was started.
+/// §10.3 step 7: with the same Call-ID, CSeq must rise for every binding mentioned. Returns true if this very REGISTER gave them
+/// their state, as far as can be told: it was carried out before the server was started.
 fn is_repeated(record: &Record, contacts: &Contacts, seating: &Seating, this: &Registering) -> Result<bool, Refusal> {
     let (mut newer, mut repeated) = (false, false);
     for (contact, seat) in contacts.iter().zip(&seating.seats) {
@@ -204,7 +204,7 @@ fn is_repeated(record: &Record, contacts: &Contacts, seating: &Seating, this: &R
             true => Err(OUT_OF_ORDER),
         };
     }
-    // One that was carried out with these numbers asked for something else.
+    // A REGISTER carried out with these numbers asked for something else.
     for binding in record.bindings.iter().filter(|b| b.cseq == this.cseq) {
         if check_order(binding, this)? == Order::Equal {
             return Err(OUT_OF_ORDER);
@@ -218,8 +218,8 @@ fn is_repeated(record: &Record, contacts: &Contacts, seating: &Seating, this: &R
     Ok(false)
 }
 
-/// Whether the binding is what this contact of a REGISTER with its Call-ID and CSeq makes of it. How long it was to last is known by how
-/// long a REGISTER may be on its way.
+/// Returns whether the binding is what this contact of a REGISTER with its Call-ID and CSeq makes of it. Its lifetime is known to
+/// within the time that a REGISTER may be in transit.
 fn was_asked(binding: &Binding, contact: &Contact, this: &Registering) -> bool {
     if contact.expires_s == 0 {
         return binding.removed;
@@ -236,8 +236,8 @@ fn was_asked(binding: &Binding, contact: &Contact, this: &Registering) -> bool {
         && asked_ms - left_ms <= REMOVED_MS
 }
 
-/// Bindings whose connection is gone make room for those that live, and those that expire first do before others. False where they are not
-/// enough: then none goes.
+/// Drops bindings whose connection is gone to make room for live ones, those that expire first before others. Returns false if they
+/// are not enough: then none is dropped.
 fn give_way(bindings: &[Binding], seating: &mut Seating, peer_flows: &PeerFlows, now: Instant, excess: usize) -> bool {
     for _ in 0..excess {
         let is_dead = |(position, binding): &(usize, &Binding)| {
@@ -257,10 +257,10 @@ fn give_way(bindings: &[Binding], seating: &mut Seating, peer_flows: &PeerFlows,
     true
 }
 
-/// The connection by which it was registered is gone; by a datagram's way a phone can always come back.
+/// Returns whether the connection on which it was registered is gone; by a datagram's flow a phone can always come back.
 fn is_dead(binding: &Binding, peer_flows: &PeerFlows) -> bool {
     match (binding.reached, binding.source()) {
-        // A contact or a Path leads there, whatever became of the connection.
+        // A contact or a Path leads there, whatever happened to the connection.
         (Reached::ByContact, _) => false,
         (_, Some(flow)) => matches!(flow.channel, Channel::Connection { .. }) && !peer_flows.is_alive(&flow),
         // Its listener is gone.
@@ -285,7 +285,7 @@ fn store(binding: &mut Binding, contact: &Contact, request: &Request, this: &Reg
     };
 }
 
-/// The binding is gone, and remembered for as long as a REGISTER may be on its way.
+/// Removes the binding, but remembers it for as long as a REGISTER may be in transit.
 fn remove(binding: &mut Binding, this: &Registering) {
     let text = binding.text();
     if text.call_id != this.call_id {
@@ -299,7 +299,7 @@ fn remove(binding: &mut Binding, this: &Registering) {
     binding.expires = this.now.after_ms(REMOVED_MS);
 }
 
-/// What is only remembered makes room for what lives.
+/// Drops bindings that are only remembered to make room for live ones.
 fn make_room(record: &mut Record, max_contacts: usize) {
     while record.bindings.len() > max_contacts.saturating_mul(4).max(16)
         && let Some(place) = record.bindings.iter().position(|b| b.removed)
@@ -311,13 +311,13 @@ fn make_room(record: &mut Record, max_contacts: usize) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Newer,
-    /// The binding is what a REGISTER with this Call-ID and CSeq has made it.
+    /// The binding is as a REGISTER with this Call-ID and CSeq made it.
     Equal,
 }
 
 /// §10.3 step 7: with the same Call-ID, CSeq must rise.
 fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> {
-    // What has expired is gone, though the sweep may not have come by.
+    // What has expired is gone, even if the sweep has not removed it yet.
     if this.cseq > binding.cseq || binding.expires <= this.now || binding.text().call_id != this.call_id {
         return Ok(Order::Newer);
     }
@@ -327,10 +327,10 @@ fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> 
     }
 }
 
-/// Bytes that a binding keeps of where its REGISTER came from, mostly.
+/// Bytes in which a binding usually stores its REGISTER's source.
 const SOURCE: usize = 10;
 
-/// Bytes of a Contact line of ours, at most.
+/// Returns the maximum length of a Contact line of ours.
 pub(super) fn line_length(uri: &[u8], instance: &[u8]) -> usize {
     const REST: &str = "Contact: <>;expires=4294967295;q=0.000;+sip.instance=;reg-id=4294967295\r\n";
     uri.len() + instance.len() + REST.len()

@@ -1,4 +1,4 @@
-//! What this server asks of others by requests of its own, one duty for each, and how such a request is written.
+//! What this server requests of others on its own behalf, one duty for each purpose, and how such a request is written.
 
 use crate::base::hash::{write_decimal, write_hex};
 use crate::base::{Flow, Id, Instant, Key};
@@ -8,21 +8,21 @@ use crate::stack::proxy::locate::Tried;
 use crate::stack::route::NextHop;
 use crate::stack::uac::registration::Registration;
 
-/// One thing that is asked again and again.
+/// A request that is made again and again.
 pub struct Duty {
     pub what: What,
     pub call_id: Vec<u8>,
     pub tag: Vec<u8>,
     pub cseq: u32,
-    /// When something is to be done for it next.
+    /// When it is next due.
     pub due: Instant,
-    /// Since when it wants to leave: answers about its name that have come later are good for it.
+    /// When it first wanted to leave: answers about its name that arrived later are valid for it.
     pub since: Instant,
-    /// It waits for a name.
+    /// It waits for a DNS answer.
     pub is_parked: bool,
-    /// The request that is under way, and by which way.
+    /// The request in progress, and its flow.
     pub under_way: Option<UnderWay>,
-    /// The places of the next hop's name that have been asked.
+    /// The places of the next hop's name that were tried.
     pub tried: Vec<Tried>,
 }
 
@@ -33,14 +33,14 @@ pub struct UnderWay {
 }
 
 pub enum What {
-    /// OPTIONS to a target of a route, so often.
+    /// OPTIONS to a target of a route, at this interval.
     Probe { hop: NextHop, every: Millis },
     /// REGISTER with a carrier.
     Registration(Box<Registration>),
 }
 
 impl Duty {
-    /// `number` is another one for each.
+    /// Creates a duty. `number` differs for each.
     pub fn new(what: What, number: u64, key: &Key, due: Instant) -> Duty {
         let word = |about: &[u8]| {
             let mut text = Vec::new();
@@ -74,7 +74,7 @@ impl Duty {
         }
     }
 
-    /// Appends the request. `advertised` is the listener that it leaves by, `transport` the parameter that its Contact needs.
+    /// Appends the request. `advertised` is the listener that it leaves by, `transport` the parameter for its Contact.
     pub fn write(&self, via: &[u8], advertised: &[u8], transport: &[u8], out: &mut Vec<u8>) {
         let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         let mut domain = Vec::new();
@@ -106,7 +106,7 @@ impl Duty {
     }
 }
 
-/// The URI of the next hop alone: without user and parameters.
+/// Appends only the next hop's domain: its URI without user and parameters.
 pub fn write_domain(uri: &Uri, out: &mut Vec<u8>) {
     out.extend_from_slice(match uri.scheme {
         Scheme::Sips => b"sips:",

@@ -1,4 +1,5 @@
-//! Requests of our own (RFC 3261 §8.1): OPTIONS to the targets of routes that want to be probed, REGISTER to carriers. One core does it for all.
+//! Requests of our own (RFC 3261 §8.1): OPTIONS to route targets that are to be probed, REGISTER to carriers. One core does it for
+//! all.
 
 mod duty;
 mod registration;
@@ -23,23 +24,23 @@ use duty::{Duty, UnderWay, What, write_domain};
 use registration::{Next, Registration};
 use std::sync::Arc;
 
-/// The first requests leave so soon after the start at the latest, milliseconds.
+/// The first requests leave within this time after the start, in milliseconds.
 const FIRST_MS: u64 = 1000;
 
-/// Of what no server transaction stands behind.
+/// The server transaction of a request that has none.
 const NO_SERVER: Id = Id { slot: u32::MAX, generation: u32::MAX };
 
-/// What one core asks of others.
+/// The requests that one core originates.
 pub(in crate::stack) struct Uac {
     duties: Vec<Duty>,
     key: Key,
-    /// Counts what must differ.
+    /// A counter for values that must differ.
     number: u64,
-    /// The conf has changed since the duties were made from it.
+    /// The conf has changed since the duties were derived from it.
     is_outdated: bool,
-    /// The server is about to stop: what is registered is given back.
+    /// The server is about to stop: registrations are being removed.
     is_leaving: bool,
-    /// Used again for each request.
+    /// Scratch buffer reused for each request.
     text: Vec<u8>,
     index: Index,
     targets: TargetSet,
@@ -59,7 +60,7 @@ impl Uac {
         }
     }
 
-    /// Other settings are in force.
+    /// Notes that other settings are in force.
     pub fn configure(&mut self, is_first: bool, settings: &Settings) {
         self.is_outdated |= is_first && (has_duties(settings) || !self.duties.is_empty());
     }
@@ -69,7 +70,7 @@ impl Uac {
         self.is_leaving = true;
     }
 
-    /// Registrations that are being given back: the server waits for them.
+    /// Returns the registrations that are being removed: the server waits for them.
     pub fn pending(&self) -> usize {
         self.duties.iter().filter(|duty| duty.is_leaving()).count()
     }
@@ -95,7 +96,7 @@ impl Uac {
             .retain(|duty| !(duty.is_leaving() && duty.due == Instant::NEVER && duty.under_way.is_none() && !duty.is_parked));
     }
 
-    /// An answer about names has come: what waits for one looks again.
+    /// Retries what waits for a DNS answer, because one has arrived.
     pub fn look_again(&mut self, turn: &mut Turn, proxy: &mut Proxy) {
         for place in 0..self.duties.len() {
             if self.duties[place].is_parked {
@@ -104,7 +105,7 @@ impl Uac {
         }
     }
 
-    /// A response to the request of this client transaction.
+    /// Processes a response to the request of this client transaction.
     pub fn process_response(&mut self, turn: &mut Turn, proxy: &mut Proxy, client: Id, flow: Flow, message: &Message) {
         let place = self.place_of(client);
         let is_fitting = place.is_some_and(|place| message.method_name().eq_ignore_ascii_case(self.duties[place].method()));
@@ -138,7 +139,7 @@ impl Uac {
         self.go_on(turn, proxy, place, next);
     }
 
-    /// A request has no answer, or could not be delivered, and its transaction is gone.
+    /// Handles a request that got no answer, or could not be delivered, and whose transaction is gone.
     pub fn handle_gone(&mut self, turn: &mut Turn, proxy: &mut Proxy, client: &Client, cause: Cause) {
         let transactions = &turn.transactions;
         let is_its =
@@ -158,7 +159,7 @@ impl Uac {
         self.key.hash_numbers(self.number, 0, 1)
     }
 
-    /// The duties of the conf as it is now. What goes on being one goes on as it is.
+    /// Sets up the duties of the present conf. A duty that remains keeps its state.
     fn set_up(&mut self, turn: &mut Turn) {
         let settings = turn.core.settings.clone();
         turn.core.trunks.keep(settings.trunks.iter().map(|trunk| &**trunk));
@@ -196,11 +197,11 @@ impl Uac {
         }
     }
 
-    /// The time of this duty has come.
+    /// Acts on a duty that is due.
     fn act(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
         let duty = &mut self.duties[place];
         if let Some(under_way) = duty.under_way {
-            // It has waited for its answer long enough.
+            // It has waited long enough for its answer.
             turn.transactions.abandon_client(turn.now, under_way.client, turn.outbox);
             return self.fail(turn, proxy, place, Cause::NoResponse);
         }
@@ -212,7 +213,7 @@ impl Uac {
         self.fail_to_start(turn, place, "its name is not answered by DNS in time");
     }
 
-    /// Sends the request to the next place of its next hop, or has it wait for the name.
+    /// Sends the request to the next place of its next hop, or makes it wait for a DNS answer.
     fn send(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
         let mut targets = std::mem::take(&mut self.targets);
         let mut text = std::mem::take(&mut self.text);
@@ -227,7 +228,7 @@ impl Uac {
         targets.clear();
         targets.push(&uri, b"", 1000);
         targets.lead_to(duty.hop());
-        // What decides the way is the same whatever the Via says.
+        // What decides the route does not depend on the Via.
         text.clear();
         duty.write(b"SIP/2.0/UDP invalid;branch=z9hG4bK", b"invalid", b"", &mut text);
         let found = find_way(turn, proxy, &text, &mut self.index, &targets, duty);
@@ -271,7 +272,7 @@ impl Uac {
                 turn.core.health.note_attempt(turn.now, &neighbour(flow));
                 turn.now.after_ms(patience)
             }
-            // A server that stops does not wait long for a carrier that is not there.
+            // A stopping server does not wait long for an absent carrier.
             What::Registration(registration) if registration.is_leaving => turn.now.after_ms(patience),
             What::Registration(_) => Instant::NEVER,
         };
@@ -281,7 +282,7 @@ impl Uac {
         }
     }
 
-    /// The request that was under way has failed.
+    /// Handles the failure of the request in progress.
     fn fail(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, cause: Cause) {
         let chance = self.chance();
         let duty = &mut self.duties[place];
@@ -306,7 +307,7 @@ impl Uac {
         }
     }
 
-    /// No request could leave.
+    /// Handles the case that no request could be sent.
     fn fail_to_start(&mut self, turn: &mut Turn, place: usize, why: &str) {
         let chance = self.chance();
         let duty = &mut self.duties[place];
@@ -324,7 +325,7 @@ impl Uac {
         }
     }
 
-    /// One place of a target has been probed: the next that its name leads to, or the end of this round.
+    /// Continues after one place of a target was probed: with the next that its name leads to, or the end of this round.
     fn probe_next(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
         if self.duties[place].tried.is_empty() {
             return self.end_round(turn, place);
@@ -333,14 +334,14 @@ impl Uac {
         self.send(turn, proxy, place);
     }
 
-    /// All places of the next hop have been asked.
+    /// Ends a round in which all places of the next hop were probed.
     fn end_round(&mut self, turn: &mut Turn, place: usize) {
         let chance = self.chance();
         let duty = &mut self.duties[place];
         duty.tried.clear();
         match &mut duty.what {
             What::Probe { every, .. } => {
-                // A tenth more or less, so that not all targets are asked at once.
+                // Give or take a tenth, so that not all targets are probed at once.
                 duty.due = turn.now.after_ms(*every * (900 + chance % 201) / 1000);
             }
             What::Registration(registration) => {
@@ -356,12 +357,12 @@ impl Uac {
         }
         let duty = &mut self.duties[place];
         duty.since = turn.now;
-        // To the same server: the last that was tried is no failed one.
+        // To the same server: the last one tried did not fail.
         duty.tried.pop();
         self.send(turn, proxy, place);
     }
 
-    /// The answer to a registration is known: the log, the table and the timer.
+    /// Applies the outcome of a registration to the log, the table and the timer.
     fn settle(&mut self, turn: &mut Turn, place: usize, next: Next) {
         let duty = &mut self.duties[place];
         let What::Registration(registration) = &mut duty.what else {
@@ -411,7 +412,7 @@ impl Duty {
 }
 
 impl What {
-    /// Whether it is the same duty.
+    /// Returns whether it is the same duty.
     fn is(&self, other: &What) -> bool {
         match (self, other) {
             (What::Probe { hop, every }, What::Probe { hop: other, every: others }) => hop == other && every == others,
@@ -425,7 +426,7 @@ fn has_duties(settings: &Settings) -> bool {
     !settings.trunks.is_empty() || settings.routes.iter().any(|route| route.probe.is_some())
 }
 
-/// What the conf wants: a target that several routes name is asked as often as the most eager wants.
+/// Returns what the conf wants: a target named by several routes is probed at the shortest of their intervals.
 fn wanted(settings: &Settings) -> Vec<What> {
     let mut list: Vec<What> = Vec::new();
     for (route, wish) in settings.routes.iter().filter_map(|route| Some((route, route.probe?))) {
@@ -446,7 +447,7 @@ fn wanted(settings: &Settings) -> Vec<What> {
     list
 }
 
-/// Where the request goes, as any request to a next hop of the conf.
+/// Finds where the request goes, as for any request to a next hop of the conf.
 fn find_way(
     turn: &mut Turn,
     proxy: &mut Proxy,

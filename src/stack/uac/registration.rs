@@ -1,4 +1,4 @@
-//! A registration with a carrier (RFC 3261 §10.2): what an answer means, and when it is asked anew.
+//! A registration with a carrier (RFC 3261 §10.2): what an answer means, and when the next request is due.
 
 use crate::base::Instant;
 use crate::settings::Seconds;
@@ -7,43 +7,43 @@ use crate::stack::auth::answering::{Answering, Asked, Chosen};
 use crate::stack::trunk::Trunk;
 use std::sync::Arc;
 
-/// The first wait after a failure, milliseconds; each failure in a row doubles it, up to the longest.
+/// The first wait after a failure, in milliseconds; each consecutive failure doubles it, up to the longest.
 const FIRST_WAIT_MS: u64 = 30_000;
 const LONGEST_WAIT_MS: u64 = 600_000;
 
-/// No carrier keeps us away for longer by its Retry-After, milliseconds.
+/// The longest time that a carrier's Retry-After can keep us away, in milliseconds.
 const LONGEST_RETRY_AFTER_MS: u64 = 3_600_000;
 
-/// A registration is never asked for anew sooner, milliseconds, however little is granted.
+/// The shortest time before a refresh, in milliseconds, however little is granted.
 const SOONEST_MS: u64 = 1000;
 
-/// How a registration goes on.
+/// How a registration continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The same is asked again at once, with what the answer wanted.
+    /// The same request is sent again at once, with what the answer demanded.
     Again,
-    /// The carrier has granted it; it is refreshed after so many milliseconds.
+    /// The carrier has granted it; it is refreshed after this many milliseconds.
     Granted(u64),
-    /// It has failed, and is tried again after so many milliseconds.
+    /// It has failed, and is retried after this many milliseconds.
     Failed(u64, String),
-    /// It has been given back, or nobody has answered that.
+    /// It has been removed, or its removal was not answered.
     Gone { is_answered: bool },
 }
 
 /// One trunk's registration.
 pub struct Registration {
     pub trunk: Arc<Trunk>,
-    /// Until when it is granted.
+    /// When the granted time ends.
     pub until: Instant,
-    /// The header line that answers the carrier's challenge; empty without.
+    /// The header line that answers the carrier's challenge; empty if there is none.
     pub authorization: Vec<u8>,
-    /// It is to be given back, and then forgotten.
+    /// It is to be removed at the carrier and then forgotten.
     pub is_leaving: bool,
-    /// The carrier wants it for at least so long.
+    /// The shortest interval that the carrier accepts.
     least: Seconds,
-    /// The challenge that was answered last, for the next request, and whether it was a proxy's.
+    /// The challenge answered last, kept for the next request, and whether it was a proxy's.
     kept: Option<(Vec<u8>, bool)>,
-    /// Challenges answered since the last other answer.
+    /// Challenges answered since the last response of another kind.
     answered: u8,
     is_raised: bool,
     failures: u32,
@@ -64,7 +64,7 @@ impl Registration {
         }
     }
 
-    /// The address-of-record at the carrier.
+    /// Returns the address-of-record at the carrier.
     pub fn address(&self) -> Vec<u8> {
         let mut address = b"sip:".to_vec();
         write_escaped(self.trunk.user.iter().copied(), &mut address);
@@ -73,7 +73,7 @@ impl Registration {
         address
     }
 
-    /// For how long it is asked for, seconds.
+    /// Returns the requested duration, in seconds.
     pub fn wanted(&self) -> Seconds {
         match self.is_leaving {
             true => 0,
@@ -81,7 +81,7 @@ impl Registration {
         }
     }
 
-    /// A request is to leave: a challenge that was answered before is answered again, with its next count.
+    /// Prepares a request: a challenge that was answered before is answered again, with its next count.
     pub fn prepare(&mut self, answering: &mut Answering, uri: &[u8]) {
         if self.answered > 0 {
             return;
@@ -94,7 +94,7 @@ impl Registration {
         }
     }
 
-    /// A final response to a REGISTER for `uri`. `chance` is a random number.
+    /// Processes a final response to a REGISTER for `uri`. `chance` is a random number.
     pub fn answered(&mut self, now: Instant, message: &Message, answering: &mut Answering, uri: &[u8], chance: u64) -> Next {
         match message.status() {
             200..300 if self.is_leaving => return Next::Gone { is_answered: true },
@@ -102,7 +102,7 @@ impl Registration {
                 (self.failures, self.answered, self.is_raised) = (0, 0, false);
                 let granted_ms = u64::from(self.granted(message)) * 1000;
                 self.until = now.after_ms(granted_ms);
-                // Between the half and three quarters, so that not all trunks of all servers come at once.
+                // Between half and three quarters, so that not all trunks of all servers refresh at once.
                 return Next::Granted((granted_ms * (50 + chance % 26) / 100).max(SOONEST_MS));
             }
             401 | 407 => return self.challenged(message, answering, uri, chance),
@@ -121,7 +121,7 @@ impl Registration {
         self.fail(format!("{} {shown}", message.status()), retry_after(message), chance)
     }
 
-    /// No answer has come, or none that ends it.
+    /// Notes that no answer has arrived, or none that settles it.
     pub fn fail(&mut self, why: String, asked_ms: Option<u64>, chance: u64) -> Next {
         if self.is_leaving {
             return Next::Gone { is_answered: false };
@@ -153,7 +153,7 @@ impl Registration {
         Next::Again
     }
 
-    /// What our Contact was granted, seconds: what stands beside it, or in Expires, or what was asked for.
+    /// Returns the duration granted to our Contact, in seconds: from its parameter, from Expires, or as requested.
     fn granted(&self, message: &Message) -> Seconds {
         let is_ours = |address: &NameAddr| {
             let uri = Uri::parse(address.uri);
@@ -170,7 +170,7 @@ fn asked(uri: &[u8]) -> Asked<'_> {
     Asked { method: b"REGISTER", uri, body: b"" }
 }
 
-/// Retry-After, milliseconds.
+/// Returns Retry-After, in milliseconds.
 fn retry_after(message: &Message) -> Option<u64> {
     let value = message.header(Name::RetryAfter)?.value;
     let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
