@@ -76,7 +76,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// A copy was sent: its next hop may be silent for this long, unless the default of the conf applies.
+    /// A copy was sent: `patience` is how long its next hop may be silent, by default as long as the conf says.
     #[inline]
     pub fn expect_response(&mut self, id: Id, patience: Option<Millis>) {
         let Some(client) = self.transactions.client(id) else {
