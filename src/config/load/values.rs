@@ -306,7 +306,6 @@ pub(super) const ALGORITHMS: &str = "a list of \"SHA-256\", \"SHA-512-256\" and 
 /// The longest realm, in bytes.
 const REALM_LONGEST: usize = 255;
 
-/// `realm-value` (RFC 3261 §25.1) without its quotes and without anything that must be escaped: not every phone can unescape.
 /// Where records go: a file, or a socket after the word unixgram.
 pub(super) fn records(value: &Value<'_>) -> Parsed<RecordsTo> {
     let what = "the path of a file such as \"/var/log/strowger/calls.json\", or of a socket such as \"unixgram:/run/calls.sock\"";
@@ -319,6 +318,7 @@ pub(super) fn records(value: &Value<'_>) -> Parsed<RecordsTo> {
     }
 }
 
+/// `realm-value` (RFC 3261 §25.1) without its quotes and without anything that must be escaped: not every phone can unescape.
 pub(super) fn realm(value: &Value<'_>) -> Parsed<String> {
     let what = "the realm of a challenge such as \"example.com\"";
     let text = string(value, what)?;
