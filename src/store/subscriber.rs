@@ -306,7 +306,7 @@ impl Table {
         Ok(change.commit()?)
     }
 
-    /// Adds users by their hashes. Of an existing user only the name is kept.
+    /// Adds users by their hashes. All hashes of an existing user are replaced.
     pub fn import(&mut self, users: &Imports) -> Result<Imported, Refused> {
         let change = begin(&mut self.connection)?;
         let columns = Columns::find(&change)?.ok_or_else(no_table)?;

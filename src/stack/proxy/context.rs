@@ -35,7 +35,7 @@ pub struct Context {
     pub call: Option<u64>,
     /// When the request came.
     pub begun: Instant,
-    /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
+    /// The remainder of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     /// Bytes that may still be sent to places that have proved nothing; `None`: unlimited.
     pub unproved_room: Option<usize>,

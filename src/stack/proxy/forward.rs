@@ -214,7 +214,7 @@ fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_s
         }
     }
     if !path.is_empty() {
-        // Above those that came, which may stand above the Via.
+        // Above those of the request, which may be above the Via.
         rewrite.insert(message.headers_start(), |out| {
             out.extend_from_slice(b"Route: ");
             out.extend_from_slice(path);

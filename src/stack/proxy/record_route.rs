@@ -1,4 +1,4 @@
-//! Our Record-Route (RFC 3261 §16.6 step 4): two of them where the sides differ (RFC 5658 §3), SIPS where the request is (RFC 5630),
+//! Our Record-Route (RFC 3261 §16.6 step 4): two of them if the sides differ (RFC 5658 §3), SIPS if the request is (RFC 5630),
 //! and the flow token in it (RFC 5626 §5.3).
 
 use crate::base::{Channel, Transport};
@@ -31,7 +31,7 @@ impl Proxy {
         let holder = turn.holder(request, hop);
         let split = self.write_token(turn, request, hop);
         let (out, back) = (hop.flow.listener, request.flow.listener);
-        // Above those that came, which may stand above the Via.
+        // Above those of the request, which may be above the Via.
         let top = request.message.headers_start();
         let (rewrite, cookies, facts) = (&mut self.rewrite, turn.core.cookies, &mut turn.core.facts);
         let target = match contact(&request.message) {

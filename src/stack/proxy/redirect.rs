@@ -20,7 +20,7 @@ impl Turn<'_> {
         let kept = request.message.method() == Method::Invite
             && self.core.settings.proxy.mode == Mode::Stateful
             && self.transactions.is_full_for(holders).is_none()
-            // An answer that was cut to fit is not repeated.
+            // An answer that must be cut to fit is not repeated.
             && lines.len() <= self.room_for_list(&request.message, flow);
         if !kept {
             self.answer_listing(&request.message, flow, 302, &lines);

@@ -37,7 +37,7 @@ pub struct Target {
     pub per_call: bool,
     /// The listener at which the binding was registered.
     pub listener: Option<u16>,
-    /// From where the binding was registered.
+    /// The address that the binding was registered from.
     pub source: Option<SocketAddr>,
     /// Its registration does not show that its phone receives what is sent to `source`.
     pub is_unsure: bool,

@@ -344,7 +344,7 @@ fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     let size = fs::metadata(place.path()).unwrap().len() as usize;
     let file = fs::OpenOptions::new().write(true).open(place.path()).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; size], 0).unwrap();
-    // To close it takes the locks of this process away, but nobody else is there.
+    // Closing it drops the locks of this process, but nothing else uses the file.
     drop(file);
     for n in 0..300 {
         add(&location, &format!("u{}-new@x", 100 * n), "sip:h2");

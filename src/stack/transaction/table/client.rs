@@ -190,7 +190,7 @@ impl Transactions {
         }
     }
 
-    /// Ends a branch that nobody waits for any longer.
+    /// Ends a branch that is no longer waited for.
     pub fn abandon_client(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
         match self.step_client(now, id, ClientEvent::Abandon, None, outbox).1 {
             Some(Notice::ClientTimeout(client)) => Some(client),

@@ -121,12 +121,12 @@ impl Server {
 }
 
 impl Client {
-    /// Limits how often it is sent after the first copy: its destination may be an uninvolved third party.
+    /// Limits how often it is retransmitted: its destination may be an uninvolved third party.
     pub fn bound_repeats(&mut self, repeats: usize) {
         self.repeats = u8::try_from(repeats).map_or(UNBOUNDED_REPEATS - 1, |repeats| repeats.min(UNBOUNDED_REPEATS - 1));
     }
 
-    /// Whether it is retransmitted once more.
+    /// Whether it may be retransmitted once more.
     pub(super) fn may_repeat(&mut self, now: Instant, sources: &Sources) -> bool {
         match self.repeats {
             UNBOUNDED_REPEATS => true,
