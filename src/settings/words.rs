@@ -113,8 +113,8 @@ words! {
         IdentityAndPassword = "identity-and-password",
     }
 
-    /// A hash function of Digest (RFC 8760), by the name that a challenge writes. Each has a variant for a session, whose HA1 is bound to one
-    /// nonce (RFC 7616 §3.4.2).
+    /// A hash function of Digest (RFC 8760), by the name that a challenge writes. Each has a variant for a session, whose HA1 is
+    /// bound to one nonce (RFC 7616 §3.4.2).
     #[derive(PartialOrd, Ord, Hash)]
     pub enum Algorithm {
         Sha256 = "SHA-256",

@@ -1,4 +1,5 @@
-//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text. The end of a request is [`super::finish`].
+//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text. The end of a request is
+//! [`super::finish`].
 
 use crate::base::{Flow, Id};
 use crate::sip::{Message, Method, Name, status};
