@@ -1,4 +1,5 @@
-//! What the rooms below are set up from: made of a conf and of what the machine has, with all that is known for a whole conf worked out once.
+//! The parameters of the modules below, made of a conf and of the machine's resources; what is constant for a conf is worked out
+//! once.
 
 use super::model::Conf;
 use crate::net::{Limits, interfaces, tls};
@@ -7,13 +8,14 @@ use crate::stack;
 use crate::stack::settings::{Listener, PerCore};
 use std::net::{IpAddr, SocketAddr};
 
-/// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
+/// Bytes of memory that one transaction may take in total; the limit from memory is a quarter of it in units of these.
 const TRANSACTION_BYTES: usize = 2048;
 /// The same for one binding.
 const BINDING_BYTES: usize = 512;
 
 impl Conf {
-    /// For the rules. `bound` is where the listeners are, by position, `local` are this machine's addresses, `memory` its bytes.
+    /// Parameters of the rules. `bound` is where the listeners are, by position, `local` are this machine's addresses, `memory` its
+    /// bytes.
     pub fn rules(&self, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) -> stack::Settings {
         let listeners = self.listen.iter().zip(bound).map(|(listen, address)| {
             let advertise = match &listen.advertise {
@@ -47,11 +49,11 @@ impl Conf {
         self.server.cores.len().clamp(1, 255)
     }
 
-    /// What one core may have, where `memory` bytes are there for the server.
+    /// Limits of one core, if the server has `memory` bytes.
     pub fn per_core(&self, memory: u64) -> PerCore {
         let (cores, limits) = (self.cores(), &self.limits);
         let all = limits.transactions.resolve(memory / 4, TRANSACTION_BYTES);
-        // That share of the memory, however many transactions the conf allows.
+        // At most that share of the memory, however many transactions the conf allows.
         let share = usize::try_from(memory / 4).unwrap_or(usize::MAX);
         PerCore {
             transactions: (all / cores).max(1),
@@ -66,18 +68,18 @@ impl Conf {
         self.limits.bindings.resolve(memory / 4, BINDING_BYTES)
     }
 
-    /// What the location service has to note: nothing without a database.
+    /// What the location service has to record: nothing without a database.
     pub fn durability(&self) -> Option<Durability> {
         let registrar = &self.registrar;
         registrar.database.as_ref().map(|_| registrar.durability)
     }
 
-    /// For the connections of one core, where the process may open `files` files.
+    /// Parameters of one core's connections, if the process may open `files` files.
     pub fn connection_limits(&self, files: usize) -> Limits {
         Limits::new(&self.connections, &self.limits, self.cores(), files)
     }
 
-    /// For handshakes.
+    /// Parameters of handshakes.
     pub fn tls_settings(&self) -> tls::Settings {
         tls::Settings { certificates: self.certificates.clone(), rules: self.tls.clone() }
     }

@@ -1,5 +1,5 @@
-//! What the conf names outside itself, looked up and read: the user that the server becomes, certificates and keys, the users who may call.
-//! `strowger check` reads all of it and throws it away; the server goes on with it.
+//! What the conf refers to outside itself, looked up and read: the user that the server becomes, certificates and keys, the users
+//! who may call. `strowger check` reads all of it and throws it away; the server uses it.
 
 use super::model::Conf;
 use crate::base::{Key, Transport};
@@ -10,7 +10,7 @@ use crate::store::{SharedDatabaseFile, Source};
 use std::sync::Arc;
 
 impl Conf {
-    /// The user that the server becomes when it has read its keys. The error is one line.
+    /// Looks up the user that the server becomes after it has read its keys. The error is one line.
     pub fn identity(&self) -> Result<Option<Identity>, String> {
         let Some(user) = &self.server.user else {
             return Ok(None);
@@ -18,7 +18,7 @@ impl Conf {
         Identity::find(user, self.server.group.as_deref()).map(Some).map_err(|error| format!("[server] user: {error}"))
     }
 
-    /// What handshakes are made from: certificates, keys, sessions. `None` if nothing of the conf needs TLS.
+    /// Reads what handshakes need: certificates, keys, sessions. `None` if nothing in the conf needs TLS.
     pub fn contexts(&self, previous: Option<&Contexts>) -> Result<Option<Arc<Contexts>>, String> {
         if !self.listens_by(Transport::Tls) {
             return Ok(None);
@@ -27,8 +27,8 @@ impl Conf {
         contexts.map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
     }
 
-    /// The users as they are now, if the conf has anybody challenged. `file` is shared with the journal, which may write to the same database.
-    /// The error is one line.
+    /// Reads the current users, if the conf challenges anybody. `file` is shared with the journal, which may write to the same
+    /// database. The error is one line.
     pub fn read_users(&self, secret: Key, file: Arc<SharedDatabaseFile>) -> Result<Option<(Source, Loaded)>, String> {
         if !self.challenges() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The server's secret, kept in a file so that branches and Record-Route cookies of before a restart stay valid.
+//! The server's secret, kept in a file so that branches and Record-Route cookies from before a restart stay valid.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -10,13 +10,13 @@ use super::model::Conf;
 /// The secret from which the server derives its keys.
 pub type Secret = [u8; 32];
 
-/// Reads the secret, or makes the file (mode 0600) with a new one where there is none.
+/// Reads the secret, or creates the file (mode 0600) with a new one if there is none.
 ///
-/// The error says what is wrong with which file and what to do about it.
+/// The error names the file, what is wrong with it, and what to do about it.
 pub fn read_or_make(path: &Path) -> Result<Secret, String> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match make(path) {
-            // Another server of the same conf was faster: its secret is ours.
+            // Another server with the same conf was faster: its secret is ours.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
             made => made,
         },
@@ -36,12 +36,14 @@ fn read(path: &Path) -> io::Result<Secret> {
     parse(text.trim()).ok_or_else(|| io::Error::other("it must hold 64 hexadecimal digits; remove it to have a new one made"))
 }
 
-/// What is wrong with the mode of a file that holds a secret, and what would be right; `None`: it is private.
+/// What is wrong with the mode of a file that holds a secret, and which mode would be right; `None`: it is private.
 fn exposed(mode: u32) -> Option<String> {
     (mode & 0o077 != 0).then(|| format!("others may read it (mode {:04o}); make it private with chmod 600", mode & 0o7777))
 }
 
-/// The files of a conf whose secrets others may read: private keys, passwords of trunks, and the users with what SQLite keeps beside them. A line for each. They are
+/// Returns one line for each file of a conf with secrets that others may read: private keys, passwords of trunks, and the users
+/// with the files that SQLite keeps beside them. They are used all the same, because they are not ours: some are made by other
+/// programs, which this server must not stop.
 /// used all the same, for they are not ours: some are made by other programs, which this server must not stop.
 pub fn exposed_files(conf: &Conf) -> Vec<String> {
     let mut files: Vec<(&str, PathBuf)> = Vec::new();
@@ -79,7 +81,7 @@ fn parse(text: &str) -> Option<Secret> {
     Some(secret)
 }
 
-/// The file appears whole or not at all, so that a server that starts beside us never reads half of it.
+/// Creates the file whole or not at all, so that a server that starts beside us never reads half of it.
 fn make(path: &Path) -> io::Result<Secret> {
     let mut secret = Secret::default();
     File::open("/dev/urandom")?.read_exact(&mut secret)?;
@@ -157,7 +159,7 @@ mod tests {
         };
         let right = "make it private with chmod 600";
         let key = format!("private key open.key: others may read it (mode 0644); {right}");
-        // Users are only read where somebody is asked for a password.
+        // Users are only read if somebody is asked for a password.
         assert_eq!(said(&conf), std::slice::from_ref(&key));
         conf.auth.challenge_register = true;
         let users = format!("users users.db: others may read it (mode 0640); {right}");

@@ -1,4 +1,4 @@
-//! From TOML to a [`Conf`]: every fault of the file is found and reported with its place, and what would be right.
+//! From TOML to a [`Conf`]: every fault of the file is reported with its position, and what would be right.
 
 mod document;
 mod edits;
@@ -28,10 +28,10 @@ use document::Document;
 pub use routes::DEFAULT_REJECTION;
 use wrong::Wrong;
 
-/// Where a conf is looked for when none is named.
+/// Where a conf is looked for if none is named.
 pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];
 
-/// The file named, or the first of [`SEARCH`] that exists; `None` stands for the built-in defaults.
+/// Returns the file named, or the first of [`SEARCH`] that exists; `None` means the built-in defaults.
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
     match named {
         Some(path) => Some(path.to_owned()),
@@ -58,7 +58,7 @@ pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
     }
 }
 
-/// Reads `text` as a conf; `file` is the name that the faults begin with.
+/// Reads `text` as a conf; `file` is the name at the beginning of each fault.
 pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut document = Document::new(root.get_ref(), machine);
@@ -68,7 +68,7 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> 
     let wrongs = if errors.is_empty() {
         document.wrongs
     } else {
-        // What was made of a text that is not TOML would be described wrongly: its own faults come first, alone.
+        // If the text is not TOML, faults derived from it would be misleading: its own faults are reported alone.
         let whole = |error: &toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
             Wrong::new(at, format!("this is not TOML: {}", error.message()))
@@ -78,17 +78,17 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> 
     if wrongs.is_empty() { Ok(conf) } else { Err(Faults::locate(file, text, wrongs)) }
 }
 
-/// Every key there is, by section in the order of the alphabet and then in the order of reading.
+/// Every known key, sections in alphabetical order, keys in the order of reading.
 pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
     let machine = Machine { cores: vec![0], memory: 0, files: 0 };
-    // One of each, because the keys of a table that may be repeated are only asked for where one stands.
+    // One of each, because the keys of a repeatable table are only read if the table is present.
     let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[trunk]]\n[[tls.identity]]\n").0;
     let mut document = Document::new(root.get_ref(), &machine);
     document.conf();
     document.known
 }
 
-/// What is wrong with a conf, in the order of the file. Shown as one line for each fault.
+/// The faults of a conf, in the order of the file. Displayed as one line per fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     pub file: String,
@@ -97,7 +97,7 @@ pub struct Faults {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Line and column from 1, the column in characters; `None` where the file could not be read at all.
+    /// Line and column from 1, the column in characters; `None` if the file could not be read at all.
     pub place: Option<(usize, usize)>,
     pub message: String,
 }

@@ -1,4 +1,4 @@
-//! What this machine offers that the conf refers to: the CPU cores we may be pinned to, the memory, the open files.
+//! What the machine offers that the conf depends on: the CPU cores we may be pinned to, the memory, the open files.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ pub struct Machine {
     pub cores: Vec<usize>,
     /// Bytes of memory this process may have.
     pub memory: u64,
-    /// Files this process may have open at a time: the hard limit, up to which it may raise the soft one itself.
+    /// Files this process may have open at a time: the hard limit, up to which it may raise the soft one.
     pub files: usize,
 }
 
 impl Machine {
-    /// This machine, as far as this process's affinity and control group let it be used.
+    /// Returns this machine, as far as this process's affinity and control group let it be used.
     pub fn this() -> Machine {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -27,7 +27,7 @@ impl Machine {
         let files = ["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
         for limit in files.into_iter().chain(group_files(&groups)) {
             if let Ok(text) = fs::read_to_string(limit) {
-                // The word "max" stands for no limit.
+                // The word "max" means no limit.
                 memory = memory.min(text.trim().parse().unwrap_or(u64::MAX));
             }
         }
@@ -62,14 +62,14 @@ fn open_files(limits: &str) -> Option<usize> {
     }
 }
 
-/// The soft limit of `Max address space` in `/proc/self/limits`. Stacks and room that is only reserved count there too, so that about half
-/// of it is memory to work with.
+/// The soft limit of `Max address space` in `/proc/self/limits`. Stacks and reserved address space count there too, so about half
+/// of it is usable memory.
 fn address_space(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The files with the limits of this process's control group and of those around it, as `/proc/self/cgroup` names it (version 2).
+/// The files with the limits of this process's control group and of its ancestors, as `/proc/self/cgroup` names it (version 2).
 fn group_files(groups: &str) -> Vec<String> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
     let mut path = own.unwrap_or_default().trim_end();

@@ -1,7 +1,8 @@
 //! The conf: plain checked data (`model`), the reader that makes it from TOML (`load`), what a new one changes in a running server
-//! (`reload`), what the rooms below are set up from (`compile`), what it names outside itself (`external`), and what it asks of the machine.
+//! (`reload`), the parameters of the modules below (`compile`), what it refers to outside itself (`external`), and what it depends
+//! on in the machine.
 //!
-//! Nobody checks again after [`load`]: a [`Conf`] that exists is one that can be served.
+//! Nothing is checked again after [`load`]: a [`Conf`] that exists can be served.
 
 mod compile;
 mod external;

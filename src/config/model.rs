@@ -1,6 +1,6 @@
-//! The conf as plain checked data: what [`load`](super::load) makes of a TOML file.
+//! The conf as plain checked data: the result of [`load`](super::load) for a TOML file.
 //!
-//! The plain sections are those of [`crate::settings`], which has their defaults; what is not plain stands here.
+//! The plain sections are those of [`crate::settings`], which has their defaults; the others are here.
 
 use crate::base::Transport;
 use crate::net::tls::{Certificates, Pair};
@@ -17,8 +17,8 @@ pub struct Conf {
     pub server: Server,
     pub listen: Listeners,
     pub tls: Tls,
-    /// Those of `[tls]`, of each `[[tls.identity]]` and of each `[[route]]`. The files were there, and were PEM of their kind, when the conf
-    /// was read.
+    /// Those of `[tls]`, of each `[[tls.identity]]` and of each `[[route]]`. The files existed, and were PEM of their kind, when
+    /// the conf was read.
     pub certificates: Certificates,
     pub connections: Connections,
     pub proxy: Proxy,
@@ -51,7 +51,7 @@ impl Conf {
         own.chain(named).chain(of_routes)
     }
 
-    /// Whether anybody is ever asked who they are: only then are there users to be read.
+    /// Whether anybody is ever challenged: only then are users read.
     pub fn challenges(&self) -> bool {
         self.auth.challenge_register || self.challenges_calls()
     }
@@ -67,7 +67,7 @@ impl Conf {
     }
 }
 
-/// The listeners: never empty, no address twice for one transport, nor for TCP and TLS. Where one speaks TLS,
+/// The listeners: never empty, no address twice for one transport, nor for both TCP and TLS. If one speaks TLS,
 /// [`Certificates::default_identity`] is not empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listeners(pub(super) Vec<Listen>);
@@ -92,12 +92,12 @@ impl Default for Listeners {
 pub struct Listen {
     pub transport: Transport,
     pub address: SocketAddr,
-    /// What Via and Record-Route say instead of the address (RFC 3261 §18.1.1 `sent-by`): `host:port`. Always given where the address is a
-    /// wildcard.
+    /// What Via and Record-Route say instead of the address (RFC 3261 §18.1.1 `sent-by`): `host:port`. Always given if the address
+    /// is a wildcard.
     pub advertise: Option<String>,
 }
 
-/// Where a `[[listen]]` listens that names no address.
+/// The address of a `[[listen]]` that names none.
 pub fn default_address(transport: Transport) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), transport.default_port())
 }

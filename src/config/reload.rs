@@ -1,9 +1,9 @@
-//! What a new conf would change in a running server: what takes effect at once, and what only a restart can bring.
+//! What a new conf would change in a running server: what takes effect at once, and what needs a restart.
 
 use super::model::Conf;
 use crate::settings::table::table;
 
-/// The keys in which a conf differs from the one in force, as the file has them: `[server] domains`.
+/// The keys in which a conf differs from the one in force, as the file writes them: `[server] domains`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// These take effect between two turns of the loop.
@@ -12,7 +12,7 @@ pub struct Plan {
     pub fixed: Vec<&'static str>,
 }
 
-/// Each row of the table says in which of the two its key stands.
+/// Each row of the table says which of the two its key belongs to.
 macro_rules! compare {
     ($($(#[doc = $about:literal])* [$section:ident] $name:ident {
         $($(#[doc = $doc:literal])*
@@ -39,11 +39,11 @@ impl Plan {
         plan
     }
 
-    /// What is no plain key, in the order of the file: what follows on this section.
+    /// The parts that are not plain keys, in the order of the file: those that follow this section.
     fn compare_behind(&mut self, section: &str, old: &Conf, new: &Conf) {
         match section {
             "server" if old.listen != new.listen => self.fixed.push("[[listen]]"),
-            // The files are read again in any case.
+            // The files are always read again.
             "tls" if old.certificates != new.certificates => self.live.push("[tls] certificate"),
             "auth" => {
                 if old.routes != new.routes {
@@ -98,7 +98,7 @@ mod tests {
         assert!(plan.changes("[timers] t1") && !plan.changes("[timers] t2"));
     }
 
-    /// Certificates are no plain key, and the files are read again in any case.
+    /// Certificates are not a plain key, and the files are always read again.
     #[test]
     fn keys_of_tls_and_certificates_are_told_apart() {
         let rules = plan("", "[tls]\nverify_server = false\n");

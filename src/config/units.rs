@@ -15,13 +15,13 @@ pub fn parse_size(text: &str) -> Option<usize> {
     parse(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
-/// The time as the conf writes it, in the largest unit that loses nothing.
+/// The time as the conf writes it, in the largest unit that is exact.
 pub fn time(duration: Duration) -> String {
     let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     write(us, &TIMES, "0s")
 }
 
-/// The size as the conf writes it, in the largest unit that loses nothing.
+/// The size as the conf writes it, in the largest unit that is exact.
 pub fn size(bytes: usize) -> String {
     write(bytes as u64, &SIZES, "0B")
 }

@@ -1,6 +1,6 @@
-//! The resolver: a thread of its own puts the workers' questions to the domain name system. No worker waits for it.
+//! The resolver: a thread of its own sends the workers' questions to the DNS. No worker blocks on it.
 //!
-//! The library's runtime lives on this thread alone. It keeps no cache here: each core has its own, by the rules' time.
+//! The library's runtime exists on this thread only. It keeps no cache here: each core has its own, on the clock of the rules.
 
 pub mod records;
 
@@ -20,21 +20,21 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Semaphore, mpsc};
 
-/// How long one question may take: less than half of what a request waits, so that a domain whose servers do not know NAPTR is still found
-/// by what comes after.
+/// Timeout of one question: less than half of what a request waits, so that a domain whose servers do not know NAPTR is still found
+/// by the questions that follow.
 fn patience(dns: &Dns) -> Duration {
     Duration::from_millis(dns.timeout) * 9 / 20
 }
 
-/// How a worker asks. It never waits.
+/// How a worker asks. It never blocks.
 #[derive(Clone)]
 pub struct Asker(Sender<Order>);
 
-/// What has been asked and not yet been taken up.
+/// Questions not yet taken up.
 pub struct Inbox(Receiver<Order>);
 
 enum Order {
-    /// Of this core.
+    /// A question of this core.
     Ask(u8, Box<Question>),
     Configure(Dns),
     Stop,
@@ -43,21 +43,21 @@ enum Order {
 /// Where answers go, by core.
 pub type Deliver = Arc<dyn Fn(u8, Answer) + Send + Sync>;
 
-/// The two ends between workers and resolver: `questions` may wait.
+/// The two ends between workers and resolver: `questions` may block.
 pub fn open(questions: usize) -> (Asker, Inbox) {
     let (sender, receiver) = channel(questions.max(1));
     (Asker(sender), Inbox(receiver))
 }
 
 impl Asker {
-    /// False: too much waits already, or nobody answers any more.
+    /// False: too many questions wait already, or the thread has ended.
     pub fn ask(&self, core: u8, question: Question) -> bool {
         let order = Order::Ask(core, Box::new(question));
         self.0.try_send(order).is_ok()
     }
 }
 
-/// The running thread. Dropping it stops it; what is under way then gets no answer.
+/// The running thread. Dropping it stops it; questions under way then get no answer.
 pub struct Resolver {
     orders: Asker,
 }
@@ -69,8 +69,8 @@ impl Resolver {
         Ok(Resolver { orders: asker })
     }
 
-    /// Other servers, or the same read again from `/etc/resolv.conf`, for questions that come from now on. How many may be on
-    /// their way stays. False if too much waits for the thread to take this.
+    /// Sets other servers, or those read again from `/etc/resolv.conf`, for new questions. The limit of concurrent questions stays.
+    /// False if the thread is too busy to take this.
     pub fn configure(&self, dns: Dns) -> bool {
         let order = Order::Configure(dns);
         self.orders.0.try_send(order).is_ok()
@@ -105,7 +105,7 @@ async fn serve(dns: Dns, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
         })
     };
     let mut desk = furnish(&dns);
-    // While all places are taken, questions wait in the channel, which is bounded: a worker is told when it is full.
+    // While all places are taken, questions wait in the channel, which is bounded: a worker is told if it is full.
     while let Ok(place) = places.clone().acquire_owned().await {
         match orders.recv().await {
             Some(Order::Ask(core, question)) => {
@@ -144,7 +144,7 @@ impl ResolverThread {
         outcome
     }
 
-    /// One line when the servers fail, and one when they are back: what a failure came to is logged by whoever asked.
+    /// Logs one line when the servers fail, and one when they are back: the effect of a failure is logged by the code that asked.
     fn tell(&self, question: &Question, outcome: &Outcome, trouble: Option<NetError>) {
         let failing = matches!(outcome, Outcome::Failed(_));
         if self.is_failing.swap(failing, Ordering::Relaxed) == failing {
@@ -157,7 +157,7 @@ impl ResolverThread {
     }
 }
 
-/// `None`, and a line in the log, if nobody can be asked.
+/// Returns `None`, and logs a line, if no server can be asked.
 fn library(dns: &Dns) -> Option<TokioResolver> {
     let built = match dns.servers.is_empty() {
         true => system_conf::read_system_conf(),
@@ -172,7 +172,7 @@ fn library(dns: &Dns) -> Option<TokioResolver> {
         options.timeout = Duration::from_millis(dns.timeout) / 5;
         options.attempts = 1;
         options.cache_size = 0;
-        // The shortest life along a chain of aliases counts.
+        // The shortest TTL along a chain of aliases counts.
         options.preserve_intermediates = true;
         options.edns0 = true;
         options.max_active_requests = dns.questions.max(1);

@@ -1,4 +1,4 @@
-//! What the library's answers are to us.
+//! Converts the library's answers to ours.
 
 use crate::base::dns::{Failure, Naptr, Outcome, RecordType, Records, Srv};
 use hickory_resolver::net::{DnsError, NetError};
@@ -6,7 +6,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record};
 use std::net::IpAddr;
 
-/// The records of one kind among those of an answer, which may begin with aliases; the shortest life of all counts.
+/// The records of one kind in an answer, which may begin with aliases; the shortest TTL of all counts.
 pub fn found(kind: RecordType, answers: &[Record]) -> Outcome {
     let ttl_s = answers.iter().map(|record| record.ttl).min().unwrap_or(0);
     let all = answers.iter().map(|record| &record.data);
@@ -22,13 +22,13 @@ pub fn found(kind: RecordType, answers: &[Record]) -> Outcome {
     }
 }
 
-/// No records: because there are none, or because nobody says.
+/// No records: because there are none, or because nobody answers.
 pub fn missing(error: &NetError) -> Outcome {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             code @ (ResponseCode::NoError | ResponseCode::NXDomain) => Outcome::Nothing {
                 exists: code == ResponseCode::NoError,
-                // RFC 2308 §5: without an SOA it is not to be remembered.
+                // RFC 2308 §5: without an SOA it is not to be cached.
                 ttl_ms: u64::from(none.negative_ttl.unwrap_or(0)) * 1000,
             },
             _ => Outcome::Failed(Failure::Server),
@@ -68,7 +68,7 @@ fn address(data: &RData) -> Option<IpAddr> {
     }
 }
 
-/// Lower-case, without the dot at the end; nothing for the root.
+/// Lower case, without the final dot; empty for the root.
 fn text(name: &Name) -> Vec<u8> {
     let text = name.to_ascii().to_ascii_lowercase();
     text.strip_suffix('.').unwrap_or(&text).as_bytes().to_vec()

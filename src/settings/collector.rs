@@ -1,4 +1,4 @@
-//! Where copies of messages go to: `udp:HOST:PORT`.
+//! Where copies of messages are sent: `udp:HOST:PORT`.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! What the conf says, as plain data: a row for each key ([`table`]) and the words that some keys take ([`words`]). All rooms that do what the
-//! conf says stand above, and take a section as it is.
+//! The content of the conf as plain data: a row for each key ([`table`]) and the words that some keys take ([`words`]). The modules
+//! that act on the conf are built on this one, and take a section as it is.
 
 mod collector;
 pub(crate) mod table;
@@ -25,7 +25,7 @@ pub enum Capacity {
 }
 
 impl Capacity {
-    /// The number, where `share` bytes of memory may go to things of `bytes_each`. At least one.
+    /// Returns the number, if `share` bytes of memory are available at `bytes_each`. At least one.
     pub fn resolve(self, share: u64, bytes_each: usize) -> usize {
         match self {
             Capacity::Exactly(count) => count,
@@ -38,15 +38,14 @@ impl Capacity {
 }
 
 impl Connections {
-    /// Connections of the whole server, where the process may open `files` files: some are left for listeners, polls and
-    /// operators.
+    /// Connections of the whole server, if the process may open `files` files: some are left for listeners, polls and operators.
     pub fn most(&self, files: usize) -> usize {
         self.max.unwrap_or_else(|| files.saturating_sub(64 + files / 16).max(1))
     }
 }
 
 impl Tls {
-    /// For how long a session can be resumed.
+    /// How long a session can be resumed.
     pub fn lifetime(&self) -> Duration {
         Duration::from_secs(self.session_lifetime.into())
     }

@@ -1,4 +1,4 @@
-//! Settings that the conf writes as a word out of a few.
+//! Settings that the conf writes as one word of a few.
 
 use crate::base::Transport;
 use log::LevelFilter;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// What the conf writes as a word.
 pub trait Words: Copy + PartialEq + 'static {
-    /// All words with what they mean, in the order in which an error names them.
+    /// All words with their meanings, in the order in which an error lists them.
     const WORDS: &'static [(&'static str, Self)];
 
     /// As the conf writes it.
@@ -55,7 +55,7 @@ words! {
         Stateless = "stateless",
     }
 
-    /// In which order the targets of one request are tried; equal q is always tried in parallel.
+    /// The order in which the targets of one request are tried; equal q is always tried in parallel.
     pub enum Fork {
         /// All targets at once, whatever their q.
         Parallel = "parallel",
@@ -63,7 +63,7 @@ words! {
         Sequential = "sequential",
     }
 
-    /// What is done with a request within a dialog that is for one of our users and shows no route of ours, where we record routes.
+    /// What is done with a request within a dialog that is for one of our users and shows no route of ours, if we record routes.
     pub enum InDialog {
         Relay = "relay",
         /// 403, unless the sender has proved its name.
@@ -88,32 +88,33 @@ words! {
         Acknowledged = "acknowledged",
     }
 
-    /// How exactly the `uri` of credentials must be the Request-URI (RFC 7616 §3.4.6).
+    /// How closely the `uri` of credentials must match the Request-URI (RFC 7616 §3.4.6).
     #[derive(Default)]
     pub enum UriCheck {
-        /// The same by RFC 3261 §19.1.4.
+        /// Equal by RFC 3261 §19.1.4.
         Strict = "strict",
-        /// The same user at the same host. Also what clients write that do not go by the text: this server itself without a user, and in a
-        /// REGISTER the address-of-record. A proxy before us may have changed scheme, port and parameters, and our domain to our address.
+        /// The same user at the same host. Also accepts what non-conforming clients write: this server itself without a user, and
+        /// in a REGISTER the address-of-record. A proxy before us may have changed scheme, port and parameters, and our domain to
+        /// our address.
         #[default]
         Address = "address",
         Off = "off",
     }
 
-    /// What a client's certificate says of who it is (RFC 5922 §7).
+    /// What a client's certificate proves about its identity (RFC 5922 §7).
     #[derive(Default)]
     pub enum Certificate {
-        /// It says who may connect, and nothing of who may act as whom.
+        /// It says who may connect, and nothing about who may act as whom.
         #[default]
         Off = "off",
-        /// It stands in the place of a password.
+        /// It replaces a password.
         Identity = "identity",
-        /// It says who may act as whom, and a password is asked for besides where one is.
+        /// It says who may act as whom, and a password is required as well if the user has one.
         IdentityAndPassword = "identity-and-password",
     }
 
-    /// A hash function of Digest (RFC 8760), by the name that a challenge writes. Each has a variant for a session, whose HA1 is bound to one
-    /// nonce (RFC 7616 §3.4.2).
+    /// A hash function of Digest (RFC 8760), by the name that a challenge writes. Each has a variant for a session, whose HA1 is
+    /// bound to one nonce (RFC 7616 §3.4.2).
     #[derive(PartialOrd, Ord, Hash)]
     pub enum Algorithm {
         Sha256 = "SHA-256",
@@ -126,15 +127,15 @@ words! {
     pub enum Callers {
         #[default]
         Anyone = "anyone",
-        /// Our own users, proved, whatever else is challenged.
+        /// Our own users, authenticated, even if nothing else is challenged.
         Users = "users",
     }
 
     /// Whether clients must prove by a certificate who they are.
     pub enum VerifyClient {
-        /// They are not asked.
+        /// Certificates are not requested.
         No = "no",
-        /// They are asked; a certificate that is shown must be good.
+        /// Certificates are requested; one that is shown must be valid.
         Optional = "optional",
         Required = "required",
     }
@@ -143,7 +144,7 @@ words! {
     pub enum Purpose {
         ClientAuth = "clientAuth",
         ServerAuth = "serverAuth",
-        /// Whatever it was made for.
+        /// Any purpose.
         Any = "any",
     }
 
@@ -158,27 +159,27 @@ words! {
     pub enum LogFormat {
         /// For people: time, level, subject, message, Call-ID.
         Text = "text",
-        /// An object for each line: time, level, subject, message, call_id.
+        /// A JSON object for each line: time, level, subject, message, call_id.
         Json = "json",
-        /// For systemd's journal, which has the time already: a priority, subject, message, Call-ID.
+        /// For systemd's journal, which adds the time itself: a priority, subject, message, Call-ID.
         Journald = "journald",
     }
 
-    /// Who refuses new requests in an overload.
+    /// What refuses new requests in an overload.
     pub enum Shed {
         /// The server, by an answer to each.
         Answer = "answer",
-        /// Where most must be refused, the kernel drops some of the INVITEs that come by UDP.
+        /// If most must be refused, the kernel drops some of the INVITEs that come by UDP.
         Kernel = "kernel",
     }
 }
 
-/// Where the records of calls go.
+/// Where records of calls go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordsTo {
-    /// They are appended, a line each.
+    /// Appended to a file, one line each.
     File(PathBuf),
-    /// A datagram each to the Unix socket of whoever reads them.
+    /// Sent as one datagram each to the Unix socket of their reader.
     Socket(PathBuf),
 }
 
@@ -206,7 +207,7 @@ impl Words for LevelFilter {
     ];
 }
 
-/// The log level of this name, in any case. The error names all of them.
+/// Returns the log level of this name, in any case. The error lists all of them.
 pub fn level_named(name: &str) -> Result<LevelFilter, String> {
     LevelFilter::named(&name.to_ascii_lowercase())
         .ok_or_else(|| format!("no level {name:?}; there are off, error, warn, info, debug and trace"))

@@ -1,11 +1,11 @@
-//! Credentials of Digest authentication (RFC 3261 §22.4, §25.1; RFC 7616 §3.4): what an Authorization or Proxy-Authorization
-//! header field says.
+//! Credentials of Digest authentication (RFC 3261 §22.4, §25.1; RFC 7616 §3.4): the content of an Authorization or
+//! Proxy-Authorization header field.
 
 use super::cursor::{self, TOKEN, VALUE};
 use super::error::Fault;
 
-/// `Digest` credentials. Quoted values come without their quotes and otherwise as they were written, as both sides hash them.
-/// What is not there is `None`; unknown parameters are passed over.
+/// `Digest` credentials. Quoted values are without their quotes and otherwise as written, as both sides hash them. Absent values
+/// are `None`; unknown parameters are skipped.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Credentials<'a> {
     pub username: &'a [u8],
@@ -16,12 +16,12 @@ pub struct Credentials<'a> {
     pub algorithm: Option<&'a [u8]>,
     pub cnonce: Option<&'a [u8]>,
     pub qop: Option<&'a [u8]>,
-    /// The eight digits as they stand.
+    /// The eight digits as written.
     pub nc: Option<&'a [u8]>,
 }
 
 impl<'a> Credentials<'a> {
-    /// Reads a header field value. `Ok(None)` for another scheme than Digest.
+    /// Reads a header field value. `Ok(None)` for a scheme other than Digest.
     pub fn parse(value: &'a [u8]) -> Result<Option<Credentials<'a>>, Fault> {
         let mut found = Found::default();
         match read_params(value, |name, value| found.keep(name, value))? {
@@ -31,8 +31,8 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// What a WWW-Authenticate or Proxy-Authenticate header field asks for (RFC 7616 §3.3). Quoted values come without their quotes and
-/// otherwise as they were written.
+/// The challenge of a WWW-Authenticate or Proxy-Authenticate header field (RFC 7616 §3.3). Quoted values are without their quotes
+/// and otherwise as written.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Challenge<'a> {
     pub realm: &'a [u8],
@@ -41,12 +41,12 @@ pub struct Challenge<'a> {
     /// A list.
     pub qop: Option<&'a [u8]>,
     pub opaque: Option<&'a [u8]>,
-    /// Nothing but the nonce was wrong with the credentials.
+    /// Only the nonce was wrong with the credentials.
     pub stale: bool,
 }
 
 impl<'a> Challenge<'a> {
-    /// Reads a header field value. `Ok(None)` for another scheme than Digest.
+    /// Reads a header field value. `Ok(None)` for a scheme other than Digest.
     pub fn parse(value: &'a [u8]) -> Result<Option<Challenge<'a>>, Fault> {
         let (mut challenge, mut realm, mut nonce) = (Challenge::default(), None, None);
         let is_digest = read_params(value, |name, value| {
@@ -74,7 +74,7 @@ impl<'a> Challenge<'a> {
     }
 }
 
-/// Hands out each parameter of a value whose scheme is Digest. False for another scheme.
+/// Passes on each parameter of a value whose scheme is Digest. False for another scheme.
 fn read_params<'a>(value: &'a [u8], mut keep: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Fault>) -> Result<bool, Fault> {
     let value = cursor::trim(value);
     let scheme_end = cursor::skip_few(value, 0, TOKEN);
@@ -89,7 +89,7 @@ fn read_params<'a>(value: &'a [u8], mut keep: impl FnMut(&'a [u8], &'a [u8]) -> 
         return Err(Fault::Credentials);
     }
     loop {
-        // Empty elements of the list are passed over (RFC 9110 §5.6.1).
+        // Empty elements of the list are skipped (RFC 9110 §5.6.1).
         at = cursor::skip_space(value, at);
         while value.get(at) == Some(&b',') {
             at = cursor::skip_space(value, at + 1);
@@ -128,8 +128,8 @@ fn read_param(text: &[u8], at: usize) -> Result<(&[u8], &[u8], usize), Fault> {
 }
 
 impl Credentials<'_> {
-    /// Whether a header field value names a realm of which `is_it` holds. A Digest that can be read has one realm. In what cannot be read, or is
-    /// of another scheme, whatever a careless reader could take for one counts.
+    /// Whether a header field value names a realm of which `is_it` holds. A readable Digest has one realm. In an unreadable value,
+    /// or one of another scheme, anything that a careless parser could take for a realm counts.
     pub fn name_realm(value: &[u8], mut is_it: impl FnMut(&[u8]) -> bool) -> bool {
         let mut is_meant = |written: &[u8]| {
             let mut room = [0; LONGEST_REALM];
@@ -171,10 +171,10 @@ impl Credentials<'_> {
     }
 }
 
-/// No realm that is compared without its escapes is longer.
+/// No realm that is compared unescaped is longer.
 const LONGEST_REALM: usize = 256;
 
-/// A quoted string's text as it is meant; a longer one is left as it is written.
+/// Returns a quoted string's text unescaped; a longer one is left as written.
 fn without_escapes<'a>(written: &'a [u8], room: &'a mut [u8; LONGEST_REALM]) -> &'a [u8] {
     let (mut len, mut bytes) = (0, written.iter());
     while let Some(byte) = bytes.next() {
@@ -200,7 +200,7 @@ const NAMES: [&[u8]; 9] = [b"username", b"realm", b"nonce", b"uri", b"response",
 impl<'a> Found<'a> {
     fn keep(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
         if let Some(place) = NAMES.iter().position(|n| name.eq_ignore_ascii_case(n)) {
-            // The same twice could be read in two ways: by us in one, by another in the other.
+            // A duplicate could be read in two ways: by us in one, by another in the other.
             if self.0[place].replace(value).is_some() {
                 return Err(Fault::Credentials);
             }

@@ -1,20 +1,20 @@
 //! Byte classes of RFC 3261 §25.1 and the cursor that walks a header field value through them.
 
-/// `token`: what names methods, headers and parameters.
+/// `token`: names of methods, headers and parameters.
 pub(super) const TOKEN: u8 = 1;
-/// What may stand in a host name.
+/// Bytes of a host name.
 pub(super) const HOST: u8 = 2;
-/// What may stand in a URI behind its scheme, short of the marks that divide it; `%` is not in it, since two hex digits must follow.
+/// Bytes of a URI after its scheme, except the delimiters; `%` is not included, since two hex digits must follow.
 pub(super) const URI: u8 = 4;
-/// What may stand in a parameter value that is not quoted: `gen-value`, and the UTF-8 that phones put there.
+/// Bytes of an unquoted parameter value: `gen-value`, and the UTF-8 that phones put there.
 pub(super) const VALUE: u8 = 8;
-/// What may stand in a display name that is not quoted.
+/// Bytes of an unquoted display name.
 pub(super) const DISPLAY: u8 = 16;
-/// Linear white space, the CR and LF of a fold with it: a fold was recognised as such before any value is read.
+/// Linear white space, including the CR and LF of a fold: folds are recognised before any value is read.
 pub(super) const SPACE: u8 = 32;
 /// Bytes of a parameter of a URI: [`URI`] without `;`, `?` and `=`.
 pub(super) const URI_PARAM: u8 = 64;
-/// `unreserved` and `user-unreserved`: what may stand in a user part without an escape.
+/// `unreserved` and `user-unreserved`: bytes of a user part that need no escape.
 pub(super) const USER: u8 = 128;
 
 static CLASS: [u8; 256] = classes();
@@ -109,8 +109,8 @@ pub(super) fn trim_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// The first offset from `at` on whose byte is not in the one class `class`, or the length of `text`. Eight bytes at a time: names, hosts and
-/// branches are longer than that more often than not.
+/// The first offset from `at` on whose byte is not in `class`, or the length of `text`. Eight bytes at a time: names, hosts and
+/// branches are usually longer than that.
 #[inline(always)]
 pub(super) fn skip(text: &[u8], mut at: usize, class: u8) -> usize {
     let mut rest = text.get(at..).unwrap_or_default();
@@ -131,7 +131,7 @@ pub(super) fn skip(text: &[u8], mut at: usize, class: u8) -> usize {
     at
 }
 
-/// The same as [`skip`] for runs that are mostly shorter than eight bytes: names of parameters, methods and transports.
+/// The same as [`skip`] for runs that are usually shorter than eight bytes: names of parameters, methods and transports.
 #[inline(always)]
 pub(super) fn skip_few(text: &[u8], mut at: usize, class: u8) -> usize {
     while at < text.len() && is(text[at], class) {
@@ -146,7 +146,7 @@ pub(super) fn is_word(text: &[u8], word: &[u8]) -> bool {
     text == word || text.eq_ignore_ascii_case(word)
 }
 
-/// The first offset from `at` on that is not linear white space, of which there is seldom more than one byte.
+/// The first offset from `at` on that is not linear white space, of which there is rarely more than one byte.
 #[inline(always)]
 pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {
     while at < text.len() && is(text[at], SPACE) {
@@ -155,7 +155,7 @@ pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The offset behind the quoted string that opens at `at`, or None when it never closes.
+/// The offset after the quoted string that opens at `at`, or None if it is not closed.
 pub(super) fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
@@ -169,7 +169,7 @@ pub(super) fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Skips a run of URI bytes of class `mask` with its escapes; None at a `%` that two hex digits do not follow.
+/// Skips a run of URI bytes of class `mask` with its escapes; None at a `%` not followed by two hex digits.
 #[inline(always)]
 pub(super) fn skip_uri(text: &[u8], mut at: usize, mask: u8) -> Option<usize> {
     loop {
@@ -189,7 +189,7 @@ pub(super) fn unescape(text: &[u8], at: usize) -> Option<u8> {
     Some((high * 16 + low) as u8)
 }
 
-/// A decimal number of any length; `u32::MAX` when it is larger, None when it is not a number.
+/// A decimal number of any length; `u32::MAX` if it is larger, None if it is not a number.
 #[inline]
 pub(super) fn number_saturating(text: &[u8]) -> Option<u32> {
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! A Request-URI as a carrier wants it dialled: fewer characters in front, others instead, and another host.
+//! A Request-URI in the form that a carrier expects: leading characters removed, others prepended, and another host.
 
 use super::cursor::{self, USER};
 use super::error::Fault;
@@ -7,17 +7,18 @@ use super::uri::{Scheme, Uri};
 /// What is changed in a URI.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dialling<'a> {
-    /// Characters that the user part loses at its beginning, as a user counts them: an escape is one, and so are the escapes of one letter.
+    /// Characters removed at the beginning of the user part, as a user counts them: an escape is one, and so are the escapes of one
+    /// letter.
     pub strip: usize,
-    /// What it gains there then.
+    /// What is then prepended.
     pub prefix: &'a [u8],
-    /// What stands for host and port; a tel URI, which has neither, becomes a sip URI (RFC 3261 §19.1.6).
+    /// What replaces host and port; a tel URI, which has neither, becomes a sip URI (RFC 3261 §19.1.6).
     pub host: Option<&'a [u8]>,
 }
 
 impl Dialling<'_> {
-    /// Appends the URI with the changes; parameters and header fields stay. An error where that would leave no user part that can be dialled,
-    /// or no URI. What is neither sip, sips nor tel stays as it is.
+    /// Appends the URI with the changes; parameters and header fields stay. An error if no dialable user part, or no URI, would be
+    /// left. A URI that is not sip, sips or tel stays as it is.
     pub fn write(&self, uri: &Uri, out: &mut Vec<u8>) -> Result<(), Fault> {
         let start = out.len();
         match uri.scheme {
@@ -66,7 +67,7 @@ impl Dialling<'_> {
         let start = out.len();
         self.write_user(number, out)?;
         out.extend_from_slice(rest);
-        // The number with its parameters is the user part, where some characters of it must be escaped.
+        // The number with its parameters becomes the user part, in which some of its characters must be escaped.
         let text = out.split_off(start);
         for byte in text {
             match byte == b'%' || cursor::is(byte, USER) {
@@ -94,17 +95,18 @@ impl Dialling<'_> {
     }
 }
 
-/// Where host and port stand in the text.
+/// Position of host and port in the text.
 fn host_of(uri: &Uri) -> std::ops::Range<usize> {
     let tail = uri.params.text().len() + uri.headers.map_or(0, |headers| headers.len() + 1);
-    // Parameters lie behind host and port, and the header fields behind them.
+    // Parameters follow host and port, and are followed by the header fields.
     let end = uri.text.len() - tail;
     let userinfo = uri.user.map_or(0, |user| user.len() + 1) + uri.password.map_or(0, |password| password.len() + 1);
     let scheme = uri.text.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1);
     scheme + userinfo..end
 }
 
-/// What follows the first character; `None` where there is none. The continuation bytes of UTF-8 belong to the character before them.
+/// Returns what follows the first character; `None` if there is none. The continuation bytes of UTF-8 belong to the character
+/// before them.
 fn after_character(text: &[u8]) -> Option<&[u8]> {
     let one = |text: &[u8]| match text {
         [b'%', ..] => cursor::unescape(text, 0).map(|byte| (byte, 3)),

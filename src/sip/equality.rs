@@ -1,23 +1,23 @@
-//! Which URIs are equal (RFC 3261 §19.1.4), at a cost that grows with their length alone; and what all equal ones have in common, so that
-//! a table finds them by it.
+//! Which URIs are equal (RFC 3261 §19.1.4), in time linear in their length; and a key that all equal URIs share, so that a table
+//! can find them by it.
 
 use super::cursor;
 use super::params::Params;
 use super::uri::{Host, Scheme, Uri};
 
-/// With more parameters or headers than this, or a longer text, two URIs are equal only as text: what comparing all with all costs must not
-/// be a peer's choice.
+/// With more parameters or headers than this, or a longer text, two URIs are equal only if their texts are: a peer must not choose
+/// the cost of comparing all with all.
 const MAX_COMPARED: usize = 32;
 const MAX_COMPARED_LEN: usize = 2048;
 
-/// Parameters that may not stand in one of two equal URIs alone.
+/// Parameters that must be in both of two equal URIs or in neither.
 const TELLING: [&[u8]; 5] = [b"user", b"ttl", b"method", b"maddr", b"transport"];
 
-/// Texts of parameters up to this length are compared as they stand.
+/// Texts of parameters up to this length are compared as they are.
 const SHORT: usize = 48;
 
 impl Uri<'_> {
-    /// Comparison of §19.1.4: reflexive and symmetric, and, as the RFC notes, not transitive.
+    /// The comparison of §19.1.4: reflexive and symmetric but, as the RFC notes, not transitive.
     pub fn equals(&self, other: &Uri) -> bool {
         if self.text == other.text {
             return true;
@@ -29,7 +29,7 @@ impl Uri<'_> {
             Scheme::Sip | Scheme::Sips => self.equals_sip(other),
             Scheme::Tel => self.equals_tel(other),
             Scheme::Other => {
-                // Of an unknown scheme only the scheme's own case is known not to matter.
+                // For an unknown scheme only the scheme itself is known to be case-insensitive.
                 let colon = |text: &[u8]| memchr::memchr(b':', text).unwrap_or(text.len());
                 let (a, b) = (self.text.split_at(colon(self.text)), other.text.split_at(colon(other.text)));
                 a.0.eq_ignore_ascii_case(b.0) && a.1 == b.1
@@ -50,13 +50,13 @@ impl Uri<'_> {
             && same_headers(self.headers, other.headers)
     }
 
-    /// RFC 3966 §4 and §5: visual separators do not count, parameters do in any order.
+    /// RFC 3966 §4 and §5: visual separators are ignored, parameters may be in any order.
     fn equals_tel(&self, other: &Uri) -> bool {
         self.digits().eq(other.digits()) && same_params(self.params, other.params, Rule::Tel)
     }
 
-    /// Appends what every URI that equals this one has in common with it; the SIP and the SIPS version of one place have it too. URIs that
-    /// have it in common need not be equal.
+    /// Appends a key that every URI equal to this one shares; so do the SIP and SIPS versions of one resource. URIs with the same
+    /// key need not be equal.
     pub fn write_common(&self, out: &mut Vec<u8>) {
         if self.text.len() > MAX_COMPARED_LEN {
             return out.extend_from_slice(self.text);
@@ -112,7 +112,7 @@ impl Uri<'_> {
     }
 }
 
-/// A part as it compares, and whether there is one.
+/// A part in its comparable form, and whether it is present.
 fn write_characters(part: Option<&[u8]>, folded: bool, out: &mut Vec<u8>) {
     let Some(part) = part else {
         return out.push(0xfe);
@@ -127,7 +127,7 @@ fn write_characters(part: Option<&[u8]>, folded: bool, out: &mut Vec<u8>) {
     out.push(0xfd);
 }
 
-/// A number that is the same for texts which compare equal without case (FNV-1a).
+/// Returns a number that is the same for texts that are equal ignoring case (FNV-1a).
 fn number_of(text: &[u8]) -> u64 {
     characters(text).map(fold).fold(FNV_BASIS, step)
 }
@@ -152,7 +152,7 @@ struct Numbered<'a> {
 }
 
 impl<'a> Numbered<'a> {
-    /// `None` when there are more than are compared.
+    /// `None` if there are more than are compared.
     fn new(params: Params<'a>) -> Option<Numbered<'a>> {
         let mut numbered = Numbered { list: [(0, (b"", None)); MAX_COMPARED], count: 0 };
         for param in params {
@@ -177,12 +177,12 @@ impl<'a> Numbered<'a> {
     }
 }
 
-/// What is asked of a parameter that one of two URIs has alone.
+/// How a parameter counts that only one of two URIs has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// It does not count, if it is none of [`TELLING`].
+    /// It is ignored, unless it is in [`TELLING`].
     Sip,
-    /// It makes them differ (RFC 3966 §5).
+    /// It makes them unequal (RFC 3966 §5).
     Tel,
 }
 
@@ -197,7 +197,7 @@ fn fits(value: Option<&[u8]>, found: Option<Option<&[u8]>>, name: &[u8], rule: R
     }
 }
 
-/// Whether each parameter of one fits to those of the other.
+/// Whether the parameters of both are compatible.
 fn same_params(a: Params, b: Params, rule: Rule) -> bool {
     if a.text() == b.text() {
         return a.into_iter().nth(MAX_COMPARED).is_none();
@@ -217,7 +217,7 @@ fn same_params(a: Params, b: Params, rule: Rule) -> bool {
     }
 }
 
-/// Header components are never ignored and come in any order.
+/// Header components are never ignored, and may be in any order.
 fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
     match (a, b) {
         (None, None) => true,
@@ -242,7 +242,7 @@ fn fields(headers: &[u8]) -> impl Iterator<Item = Field<'_>> {
     })
 }
 
-/// In the order of their numbers; `None` when there are more than are compared.
+/// In the order of their numbers; `None` if there are more than are compared.
 fn sorted(headers: &[u8]) -> Option<([(u64, Field<'_>); MAX_COMPARED], usize)> {
     let mut list: [(u64, Field); MAX_COMPARED] = [(0, (b"", b"")); MAX_COMPARED];
     let mut count = 0;
@@ -256,8 +256,8 @@ fn sorted(headers: &[u8]) -> Option<([(u64, Field<'_>); MAX_COMPARED], usize)> {
     Some((list, count))
 }
 
-/// The bytes of a URI component as they compare: an escape of a character outside of the reserved set is that character, one inside
-/// of it is something else than the character.
+/// The bytes of a URI component as they compare: an escaped character outside the reserved set equals the character, an escaped one
+/// inside it does not.
 fn characters(text: &[u8]) -> impl Iterator<Item = u16> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -276,7 +276,7 @@ fn same_exactly(a: &[u8], b: &[u8]) -> bool {
     characters(a).eq(characters(b))
 }
 
-/// A character as it compares without case.
+/// A character in its case-insensitive form.
 fn fold(character: u16) -> u16 {
     match character {
         0..0x80 => u16::from((character as u8).to_ascii_lowercase()),

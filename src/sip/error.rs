@@ -1,7 +1,7 @@
 //! What can be wrong with a message: one small enum whose reason phrases name the fault to the peer.
 
-/// The first fault found in a message, a header field value, or a stream. `reason` is fit to be the reason phrase of the response
-/// whose code is `status`; a fault in a response is never answered, only counted.
+/// The first fault found in a message, a header field value, or a stream. `reason` can be used as the reason phrase of a response
+/// with the code `status`; a fault in a response is never answered, only counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Fault {
     /// No SIP start line: nothing to answer and nothing to use.
@@ -18,9 +18,9 @@ pub enum Fault {
     RequestUri,
     /// `?headers` in a Request-URI, which RFC 3261 §19.1.1 forbids.
     RequestUriHeaders,
-    /// A CR that no LF follows.
+    /// A CR not followed by an LF.
     BareCr,
-    /// An LF that no CR precedes.
+    /// An LF not preceded by a CR.
     BareLf,
     /// The bytes end before the empty line that ends the header section.
     Truncated,
@@ -53,10 +53,10 @@ pub enum Fault {
     CSeq,
     /// The method in CSeq is not that of the start line.
     CSeqMethod,
-    /// The same, where the start line's method is unknown: RFC 4475 §3.1.2.18 prefers 501.
+    /// The same, if the start line's method is unknown: RFC 4475 §3.1.2.18 prefers 501.
     CSeqMethodUnknown,
     MaxForwards,
-    /// A header field that holds one number holds something else.
+    /// A header field that should hold one number holds something else.
     Number,
     /// A name-addr or addr-spec (Contact, Route, Record-Route, Path …) outside of the grammar.
     Address,
@@ -68,7 +68,7 @@ pub enum Fault {
     Parameter,
     Q,
     Expires,
-    /// Digest credentials outside of the grammar, or without what they must have (RFC 7616 §3.4).
+    /// Digest credentials outside of the grammar, or without a required parameter (RFC 7616 §3.4).
     Credentials,
 }
 

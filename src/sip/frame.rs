@@ -5,51 +5,51 @@ use super::error::Fault;
 use super::header::Name;
 use super::start_line::is_start_line;
 
-/// What the front of the buffer holds.
+/// What is at the front of the buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Frame {
-    /// Nothing whole yet.
+    /// Nothing complete yet.
     More,
-    /// One message of that many bytes.
+    /// One message of this many bytes.
     Message(usize),
     /// A CRLF (two bytes) between messages, alone: the answer to a ping, or space before a message.
     KeepAlive,
     /// The second CRLF (two bytes) in a row: a ping, which wants a CRLF back.
     Ping,
-    /// So many bytes between messages that say nothing: a CR or LF without the other, and the NULs that some send to keep a NAT open.
+    /// This many meaningless bytes between messages: a lone CR or LF, and the NULs that some send to keep a NAT open.
     Noise(usize),
     /// No boundary can be found any more: answer what is there, and close.
     Bad(Fault),
 }
 
-/// Finds messages in a stream, resumably: a byte is looked at once, however the stream is cut.
+/// Finds messages in a stream, resumably: each byte is examined once, however the stream is split.
 ///
-/// The caller keeps the bytes from the last boundary on, calls [`Framer::next`] when more have come, and drops as many as the frame says
-/// (two for `KeepAlive` and `Ping`) before it calls again. After `Bad` the framer is of no more use.
+/// The caller keeps the bytes from the last boundary on, calls [`Framer::next`] when more have come, and drops as many as the frame
+/// says (two for `KeepAlive` and `Ping`) before it calls again. After `Bad` the framer must not be used again.
 ///
-/// Every connection has one, so it is small: places in the buffer have 32 bits.
+/// Every connection has one, so it is small: offsets into the buffer have 32 bits.
 #[derive(Debug)]
 pub struct Framer {
-    /// A message that is larger is refused.
+    /// A larger message is refused.
     limit: u32,
     state: State,
-    /// Where the line that is being read starts, and how far it was searched for its end.
+    /// Where the current line starts, and how far it was searched for its end.
     line: u32,
     scanned: u32,
-    /// Where the value of the Content-Length line starts; 0: there was none.
+    /// Where the value of the Content-Length line starts; 0: there is none.
     content_length: u32,
-    /// A fault for the end of the headers, so that what comes before the end can still be answered.
+    /// A fault reported at the end of the headers, so that what comes before can still be answered.
     fault: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Before a start line, so many CRLFs in a row behind.
+    /// Before a start line, after this many CRLFs in a row.
     Between {
         crlfs: u8,
     },
     Headers,
-    /// The whole length is known.
+    /// The total length is known.
     Body {
         length: u32,
     },
@@ -68,17 +68,17 @@ impl Framer {
         }
     }
 
-    /// True when a message has begun and is not whole.
+    /// True if a message has begun and is not complete.
     pub fn is_inside_message(&self) -> bool {
         !matches!(self.state, State::Between { .. })
     }
 
-    /// Looks at the front of `buffer`, which starts at a boundary and holds at least what it held in the last call.
+    /// Examines the front of `buffer`, which starts at a boundary and holds at least what it held in the last call.
     pub fn next(&mut self, buffer: &[u8]) -> Frame {
         if let State::Between { crlfs } = self.state {
             match buffer {
                 [] | [b'\r'] => return Frame::More,
-                // Nothing that is SIP begins so: TLS, STUN and the like.
+                // No SIP begins like this: TLS, STUN and the like.
                 [first, ..] if *first < b' ' && !matches!(first, b'\r' | b'\n' | b'\t' | 0) => {
                     return Frame::Bad(Fault::NotSip);
                 }
@@ -118,13 +118,13 @@ impl Framer {
         }
     }
 
-    /// Walks the header lines that have come; the length of the message once the empty line has.
+    /// Walks the header lines that have come; returns the length of the message once the empty line is there.
     fn headers(&mut self, buffer: &[u8]) -> Result<Option<usize>, Fault> {
         while let Some(found) = memchr::memchr(b'\n', &buffer[self.scanned as usize..]) {
             let end = self.scanned as usize + found;
             let line = &buffer[self.line as usize..end];
-            // Where the next message would begin, nobody can say. It isn't looked for: a page in a browser could make its visitor send one
-            // in the middle of something else. But the head is waited for, as there may be a request in it that can be answered.
+            // The position of the next message is unknown. It is not searched for: a web page could make its visitor's browser send
+            // one inside something else. But the head is awaited, as it may contain a request that can be answered.
             if self.line == 0 && !is_start_line(line) {
                 self.fault = Some(Fault::NotSip);
             }
@@ -168,7 +168,7 @@ impl Framer {
             0 => return Err(Fault::ContentLengthMissing),
             start => start as usize,
         };
-        // The value may be folded: it ends where a line starts that no white space opens.
+        // The value may be folded: it ends where a line starts without white space.
         let mut end = start;
         while let Some(found) = memchr::memchr(b'\n', &buffer[end..body]) {
             end += found + 1;
@@ -182,7 +182,7 @@ impl Framer {
     }
 }
 
-/// How many bytes at the front are CR, LF and NUL, up to a whole CRLF or what may become one.
+/// Returns how many bytes at the front are CR, LF and NUL, up to a whole CRLF or a possible one.
 fn noise(buffer: &[u8]) -> usize {
     let mut at = 0;
     while let [b'\r' | b'\n' | 0, rest @ ..] = &buffer[at..] {
@@ -200,7 +200,7 @@ mod tests {
     use crate::sip::{Index, Message};
     use proptest::prelude::*;
 
-    /// Feeds `stream` in the given pieces, as a connection would, and notes each frame.
+    /// Feeds `stream` in the given pieces, as a connection would, and records each frame.
     fn frames(stream: &[u8], cuts: &[usize], limit: usize) -> Vec<(Frame, Vec<u8>)> {
         let mut framer = Framer::new(limit);
         let mut buffer = Vec::new();
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(first(&exact, exact.len() - 1), Some(Frame::Bad(Fault::TooLarge)));
     }
 
-    /// The messages and the end of a stream, however it is cut; keep-alives and noise are left out.
+    /// The messages and the end of a stream, however it is split; keep-alives and noise are left out.
     fn messages(stream: &[u8], cuts: &[usize]) -> Vec<(Frame, Vec<u8>)> {
         let mut found = frames(stream, cuts, 4096);
         found.retain(|(frame, _)| matches!(frame, Frame::Message(_) | Frame::Bad(_)));
@@ -307,7 +307,7 @@ mod tests {
                 }
             }
         }
-        // It is no ping.
+        // Not a ping.
         for noise in [&b"\r\r\n"[..], b"\n\n\r\n", b"\r\n\0\r\n", b"\0\0"] {
             let all = frames(noise, &[], 4096);
             assert!(all.iter().all(|(frame, _)| *frame != Frame::Ping), "{all:?}");
@@ -332,16 +332,16 @@ mod tests {
             }
             let each_byte: Vec<usize> = (0..junk.len()).collect();
             assert_eq!(messages(junk, &each_byte).len(), 1);
-            // Not before: the head may have something to answer.
+            // Not before: the head may contain something to answer.
             let unfinished = &junk[..junk.len() - 1];
             assert_eq!(messages(unfinished, &[]), []);
         }
-        // What is not even text need not be waited for.
+        // Bytes that are not even text are not awaited.
         for junk in [&b"\x16\x03\x01"[..], b"\x01", b"\0\x01\0\0", b"\r\n\x1b"] {
             let found = messages(junk, &[]);
             assert_eq!(found, [(Frame::Bad(Fault::NotSip), Vec::new())]);
         }
-        // A request that is SIP and wrong is a message, and answered as one.
+        // A request that is SIP but faulty is a message, and answered as one.
         for request in [
             &b" OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n"[..],
             b"OPT{ONS sip:a SIP/2.0\r\nl: 0\r\n\r\n",

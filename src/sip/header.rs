@@ -6,7 +6,7 @@ use crate::base::Span;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Header<'a> {
     pub name: Name,
-    /// The name as it was written.
+    /// The name as written.
     pub raw_name: &'a [u8],
     /// The field value without white space around it; folds inside it are kept.
     pub value: &'a [u8],
@@ -108,13 +108,13 @@ names! {
 impl Name {
     pub(super) const COUNT: usize = Name::Other as usize + 1;
 
-    /// The name that `token` spells, in long or compact form.
+    /// Returns the name that `token` spells, in long or compact form.
     pub fn parse(token: &[u8]) -> Name {
         match token.len() {
             1 => COMPACT[usize::from(token[0])],
             2..=MAX_LEN => {
                 let slot = &TABLE[hash(token)];
-                // Word by word: a comparison of the whole would wait until the words are in memory.
+                // Word by word: comparing the whole would stall until the words are stored.
                 let [a, b, c] = words(token);
                 let differs = (a ^ slot.words[0]) | (b ^ slot.words[1]) | (c ^ slot.words[2]);
                 if slot.len as usize == token.len() && differs == 0 { slot.name } else { Name::Other }
@@ -180,8 +180,8 @@ struct Slot {
 
 static TABLE: [Slot; SLOTS] = table();
 
-/// Where a token of two bytes or more belongs. Length, first, last and middle byte tell all known names apart; `table` does
-/// not compile when a new name breaks that, and other factors must then be found.
+/// The slot of a token of two bytes or more. Length, first, last and middle byte distinguish all known names; `table` does not
+/// compile if a new name breaks that, and other factors must then be found.
 #[inline(always)]
 const fn hash(token: &[u8]) -> usize {
     let len = token.len();
@@ -209,7 +209,7 @@ const fn table() -> [Slot; SLOTS] {
 }
 
 /// All bytes of a token of 2 to 24 bytes in three words, overlapping rather than padded, so that they are plain loads. Setting bit
-/// 5 folds the case of letters; it would also take a CR for a hyphen, but no CR stands in a token.
+/// 5 folds the case of letters; it would also turn a CR into a hyphen, but a token contains no CR.
 #[inline(always)]
 const fn words(token: &[u8]) -> [u64; 3] {
     const FOLD: u64 = 0x2020_2020_2020_2020;

@@ -1,4 +1,4 @@
-//! Where the parts of a message lie (RFC 3261 §7), found in one pass over its bytes.
+//! The positions of the parts of a message (RFC 3261 §7), found in one pass over its bytes.
 
 use super::cursor;
 use super::error::Fault;
@@ -11,17 +11,17 @@ use super::uri::UriParts;
 use super::via::ViaParts;
 use crate::base::Span;
 
-/// More header lines than this in one message are a fault. Real messages have some twenty; the bound keeps an index small.
+/// More header lines than this in one message are a fault. Real messages have about twenty; the limit keeps an index small.
 pub const MAX_HEADER_LINES: usize = 1024;
 
-/// Where the parts of a message lie. The caller owns it and lends it to one [`super::Message::parse`] after the other; once warm it allocates
-/// nothing.
+/// The positions of the parts of a message. The caller owns it and lends it to one [`super::Message::parse`] after another; once
+/// warm it does not allocate.
 #[derive(Debug, Default)]
 pub struct Index {
     pub(super) lines: Lines,
     pub(super) start_line: StartLine,
     pub(super) fault: Option<Fault>,
-    /// A response has header lines that can't be read.
+    /// A response has unreadable header lines.
     pub(super) has_unread_lines: bool,
     pub(super) start: u32,
     pub(super) headers_start: u32,
@@ -31,7 +31,7 @@ pub struct Index {
     pub(super) from: Memo<AddressParts>,
     pub(super) to: Memo<AddressParts>,
     pub(super) uri: Memo<UriParts>,
-    /// Number, and where in the field value the method begins.
+    /// The number, and where in the field value the method begins.
     pub(super) cseq: Memo<(u32, u32)>,
 }
 
@@ -104,7 +104,7 @@ impl Index {
             }
             if self.lines.len() >= MAX_HEADER_LINES {
                 self.blame(Fault::TooManyHeaders);
-                // It is refused; what its answer needs is still looked for.
+                // It is refused; the search for what its answer needs goes on.
                 if let Some(line) = header_line(bytes, at, first_end, end, next) {
                     self.lines.push_for_answer(line);
                 }

@@ -5,7 +5,7 @@ use super::uri::{Uri, UriParts};
 use std::fmt;
 use std::str::FromStr;
 
-/// A URI of the conf: else each message would parse it again.
+/// A URI of the conf: otherwise each message would parse it again.
 #[derive(Clone)]
 pub struct KeptUri {
     text: Vec<u8>,
@@ -38,7 +38,7 @@ impl PartialEq for KeptUri {
     }
 }
 
-/// As it was written.
+/// The text as written.
 impl fmt::Display for KeptUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.text))

@@ -1,4 +1,4 @@
-//! The header lines of a message: found in its bytes, and kept in order and by name.
+//! The header lines of a message: located in its bytes, and linked in order and by name.
 
 use super::cursor::{self, TOKEN};
 use super::error::Fault;
@@ -80,7 +80,7 @@ impl Lines {
         self.list.push(line);
     }
 
-    /// A line behind the last one that is read: kept if an answer cannot be made without it (RFC 3261 §8.2.6.2).
+    /// A line after the last one that is read: kept if an answer cannot be made without it (RFC 3261 §8.2.6.2).
     pub(super) fn push_for_answer(&mut self, line: Line) {
         let is_needed = match line.name {
             Name::Via => true,
@@ -128,7 +128,7 @@ pub(super) fn blame(faults: &mut Option<Fault>, fault: Fault) {
     faults.get_or_insert(fault);
 }
 
-/// The end of the line at `start`, and the start of the next one. A CR or LF without the other is a fault; of the two only the LF ends a line.
+/// The end of the line at `start`, and the start of the next one. A lone CR or LF is a fault; of the two only the LF ends a line.
 #[inline(always)]
 pub(super) fn line_end(bytes: &[u8], start: usize, faults: &mut Option<Fault>) -> Option<(usize, usize)> {
     let mut at = start;
@@ -146,12 +146,12 @@ pub(super) fn line_end(bytes: &[u8], start: usize, faults: &mut Option<Fault>) -
     }
 }
 
-/// The first CR or LF from `at` on. Lines are short: a search without any set-up is done before a wider one has begun.
+/// The first CR or LF from `at` on. Lines are short: a search without set-up finishes before a wider one has begun.
 #[inline(always)]
 fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
     let mut rest = bytes.get(at..)?;
     loop {
-        // Sixteen at once: this becomes one comparison of a vector. Below 14 are CR and LF, and a tab now and then.
+        // Sixteen bytes at once: this compiles to one vector comparison. CR and LF are below 14, and a tab now and then.
         while let Some((sixteen, behind)) = rest.split_first_chunk::<16>() {
             if sixteen.iter().fold(false, |found, &b| found | (b < FIRST_ABOVE)) {
                 break;
@@ -186,7 +186,7 @@ const FIRST_ABOVE: u8 = b'\r' + 1;
 fn first_below(bytes: [u8; 8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest bit that is set is right; bits above it may be wrong, and are not looked at.
+    // The lowest set bit is right; those above it may be wrong, and are not used.
     let word = u64::from_le_bytes(bytes);
     let found = word.wrapping_sub(LOW * FIRST_ABOVE as u64) & !word & HIGH;
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
@@ -199,7 +199,7 @@ pub(super) fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize,
     let mut token = &bytes[at..colon];
     let mut name = Name::parse(token);
     if name == Name::Other {
-        // White space before the colon is rare, and no part of the name.
+        // White space before the colon is rare, and not part of the name.
         while let [rest @ .., b' ' | b'\t'] = token {
             token = rest;
         }
@@ -247,7 +247,7 @@ fn colon(line: &[u8]) -> Option<usize> {
 fn colon_in_word(bytes: [u8; 8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest byte that is zero after this is the first colon; bits above it may be wrong, and are not looked at.
+    // The lowest zero byte is now the first colon; bits above it may be wrong, and are not used.
     let zero = u64::from_le_bytes(bytes) ^ (LOW * b':' as u64);
     let found = zero.wrapping_sub(LOW) & !zero & HIGH;
     (found != 0).then(|| found.trailing_zeros() as usize / 8)

@@ -1,4 +1,4 @@
-//! A message where it lies (RFC 3261 §7): what it says, and the checks that each one must pass (§16.3 step 1).
+//! A message read in place (RFC 3261 §7): its content, and the checks that each one must pass (§16.3 step 1).
 
 use std::ops::Range;
 
@@ -31,19 +31,19 @@ pub struct CSeq<'a> {
 impl<'a> Message<'a> {
     /// Indexes one datagram or one framed message in one pass. CRLFs before the start line are passed over (RFC 3261 §7.5).
     ///
-    /// An error means that the bytes are not SIP: there is nothing to use and nothing to answer. Any lesser fault is kept in
+    /// An error means that the bytes are not SIP: nothing in them can be used or answered. Any lesser fault is kept in
     /// [`Message::fault`]; the header lines that could be read stay readable, so that a response can be written.
     pub fn parse(bytes: &'a [u8], index: &'a mut Index) -> Result<Message<'a>, Fault> {
         index.fill(bytes)?;
         Ok(Message { bytes, index })
     }
 
-    /// What was parsed, whole: all offsets are into it. The message is `start()..end()` of it.
+    /// All the bytes that were parsed: all offsets are into them. The message is `start()..end()`.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Offset of the start line, behind any CRLFs that lead.
+    /// Offset of the start line, after any leading CRLFs.
     pub fn start(&self) -> usize {
         self.index.start as usize
     }
@@ -53,9 +53,10 @@ impl<'a> Message<'a> {
         self.index.fault
     }
 
-    /// The structural fault, or the first reason for which a proxy or registrar must refuse the message before it looks at what the message
-    /// is for (RFC 3261 §8.1.1, §16.3 step 1; RFC 4475). Of a response: whether a proxy can bring it back (§16.7), which takes the topmost Via
-    /// and the method in CSeq. Whether the rest of it is any good is for who asked to say: it must not be left without an answer.
+    /// The structural fault, or the first reason for which a proxy or registrar must refuse the message before it looks at its
+    /// purpose (RFC 3261 §8.1.1, §16.3 step 1; RFC 4475). For a response: whether a proxy can forward it (§16.7), which takes the
+    /// topmost Via and the method in CSeq. Whether the rest of it is valid is for the client to decide, which must not be left
+    /// without an answer.
     pub fn check(&self) -> Result<(), Fault> {
         if let Some(fault) = self.index.fault {
             return Err(fault);
@@ -91,7 +92,7 @@ impl<'a> Message<'a> {
         self.index.start_line.status == 0
     }
 
-    /// The method of a request; of a response, the method in its CSeq.
+    /// The method of a request, or the method in a response's CSeq.
     pub fn method(&self) -> Method {
         if self.is_request() {
             return self.index.start_line.method;
@@ -107,12 +108,12 @@ impl<'a> Message<'a> {
         self.cseq().map_or(b"", |cseq| cseq.method)
     }
 
-    /// Empty in a response.
+    /// The Request-URI's text; empty in a response.
     pub fn request_uri(&self) -> &'a [u8] {
         self.slice(self.index.start_line.request_uri)
     }
 
-    /// The Request-URI, read.
+    /// The parsed Request-URI.
     pub fn uri(&self) -> Result<Uri<'a>, Fault> {
         let text = self.request_uri();
         let parts = self.index.uri.get(|| UriParts::parse(text))?;
@@ -123,7 +124,7 @@ impl<'a> Message<'a> {
         self.index.start_line.request_uri.range()
     }
 
-    /// Where the SIP-Version stands, when it is not written `SIP/2.0`: that is how it must be sent, whatever came (RFC 3261 §7.1).
+    /// Position of the SIP-Version if it is not written `SIP/2.0`, the form in which it must be sent (RFC 3261 §7.1).
     pub fn unusual_version(&self) -> Option<Range<usize>> {
         let range = match self.is_request() {
             true => self.request_uri_range().end + 1..self.headers_start().saturating_sub(2),
@@ -147,7 +148,7 @@ impl<'a> Message<'a> {
         self.index.lines.iter().map(move |line| line.header(bytes))
     }
 
-    /// True when a header line has this name.
+    /// True if there is a header line of this name.
     #[inline]
     pub fn has(&self, name: Name) -> bool {
         self.index.lines.has(name)
@@ -158,20 +159,20 @@ impl<'a> Message<'a> {
         Some(self.first(name)?.header(self.bytes))
     }
 
-    /// All header lines of a name, in order, without a look at the others.
+    /// All header lines of a name, in order, without visiting the others.
     pub fn all(&self, name: Name) -> impl Iterator<Item = Header<'a>> + use<'a> {
         let Message { bytes, index } = *self;
         std::iter::successors(self.first(name), move |line| index.lines.next(line)).map(move |line| line.header(bytes))
     }
 
-    /// The comma-separated values of all lines of a name, in order. A comma in quotes or in angle brackets separates nothing. Not for
-    /// names in whose values a comma has another meaning (Date, the authorization headers, Subject …).
+    /// The comma-separated values of all lines of a name, in order. A comma in quotes or in angle brackets does not separate. Not
+    /// for names in whose values a comma has another meaning (Date, the authorization headers, Subject …).
     pub fn values(&self, name: Name) -> Values<'a> {
         Values::new(self.bytes, &self.index.lines, name)
     }
 
-    /// Of a response: the header lines that could not be read, as ranges of the bytes. Nobody can say how the next reader would take
-    /// them, so they are left out of what is forwarded.
+    /// The unreadable header lines of a response, as ranges of the bytes. How the next reader would take them is unknown, so they
+    /// are left out of what is forwarded.
     pub fn unread_lines(&self) -> impl Iterator<Item = Range<usize>> + use<'a> {
         let (mut done, end) = (self.headers_start(), self.headers_end());
         let known = self.index.has_unread_lines;
@@ -189,17 +190,17 @@ impl<'a> Message<'a> {
         self.index.headers_start as usize
     }
 
-    /// Offset of the empty line: where a header line would be appended.
+    /// Offset of the empty line, before which a header line would be appended.
     pub fn headers_end(&self) -> usize {
         self.index.headers_end as usize
     }
 
-    /// As much as Content-Length says; without one, all that came.
+    /// The body: as long as Content-Length says; without one, all that came.
     pub fn body(&self) -> &'a [u8] {
         self.slice(self.index.body)
     }
 
-    /// Offset behind the body. What a datagram brings beyond it is noise (RFC 3261 §18.3).
+    /// Offset after the body. Anything further in a datagram is noise (RFC 3261 §18.3).
     pub fn end(&self) -> usize {
         self.index.body.end as usize
     }
@@ -211,13 +212,13 @@ impl<'a> Message<'a> {
         Ok(parts.in_list(value.header.value, value))
     }
 
-    /// Where the topmost Via value stands, and nothing of what it says.
+    /// Position of the topmost Via value, without parsing it.
     pub fn top_via_value(&self) -> Result<Value<'a>, Fault> {
         let (line, parts) = self.parts_of_top_via()?;
         Ok(self.top_value(line, parts))
     }
 
-    /// True when a Via value follows the topmost.
+    /// True if another Via value follows the topmost.
     pub fn has_second_via(&self) -> bool {
         let Ok((line, parts)) = self.parts_of_top_via() else {
             return false;
@@ -240,7 +241,7 @@ impl<'a> Message<'a> {
         Value { text, span: Span::new(start, start + text.len()), header, first: true, last, next: (start + next) as u32 }
     }
 
-    /// The branch of the topmost Via; `None` also when that cannot be read.
+    /// The branch of the topmost Via; `None` also if that Via is unreadable.
     pub fn top_branch(&self) -> Option<&'a [u8]> {
         let (line, parts) = self.parts_of_top_via().ok()?;
         parts.branch(line.value(self.bytes))
@@ -262,13 +263,13 @@ impl<'a> Message<'a> {
         Ok(parts.in_text(text))
     }
 
-    /// The tag of From; `None` also when From cannot be read.
+    /// The tag of From; `None` also if From is unreadable.
     pub fn from_tag(&self) -> Option<&'a [u8]> {
         let (text, parts) = self.parts_of_from().ok()?;
         parts.tag(text)
     }
 
-    /// The tag of To; `None` also when To cannot be read.
+    /// The tag of To; `None` also if To is unreadable.
     pub fn to_tag(&self) -> Option<&'a [u8]> {
         let (text, parts) = self.parts_of_to().ok()?;
         parts.tag(text)
@@ -291,7 +292,7 @@ impl<'a> Message<'a> {
     pub fn call_id(&self) -> Result<&'a [u8], Fault> {
         let line = self.only(Name::CallId, Fault::CallIdMissing, Fault::CallIdRepeated)?;
         let id = line.value(self.bytes);
-        // `word [ "@" word ]`: visible ASCII. Without a branch so that the loop becomes vector code.
+        // `word [ "@" word ]`: visible ASCII. Branchless so that the loop is vectorized.
         let other = id.iter().fold(0, |other, &b| other | u8::from(b.wrapping_sub(0x21) > 0x7e - 0x21));
         if id.is_empty() || other != 0 {
             return Err(Fault::CallId);
@@ -317,8 +318,8 @@ impl<'a> Message<'a> {
         cursor::number(line.value(self.bytes)).and_then(|hops| u8::try_from(hops).ok()).map(Some).ok_or(Fault::MaxForwards)
     }
 
-    /// The first header field of a name that holds a count or delta-seconds; more than 32 bits saturates (RFC 3261 §20.19). Behind the number
-    /// of a Retry-After may stand a comment and parameters.
+    /// The first header field of a name that holds a count or delta-seconds; more than 32 bits saturates (RFC 3261 §20.19). The
+    /// number of a Retry-After may be followed by a comment and parameters.
     pub fn number(&self, name: Name) -> Result<Option<u32>, Fault> {
         let Some(line) = self.first(name) else {
             return Ok(None);
@@ -357,7 +358,7 @@ fn read_cseq(value: &[u8]) -> Result<(u32, u32), Fault> {
     Ok((number, method_start as u32))
 }
 
-/// The addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.
+/// Checks the addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.
 fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
     if !address.has_plain_uri() {
         Uri::parse(address.uri(text))?;
@@ -490,7 +491,7 @@ mod tests {
         );
     }
 
-    /// A request with these header lines behind a good start line.
+    /// Makes a request with these header lines after a valid start line.
     fn with(headers: &str) -> Vec<u8> {
         format!("OPTIONS sip:a@b SIP/2.0\r\n{headers}\r\n").into_bytes()
     }

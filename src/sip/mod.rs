@@ -1,8 +1,8 @@
-//! The words of SIP: RFC 3261 §7, §18.3, §19, §20 and §25, read where they lie and changed by difference.
+//! The elements of SIP: RFC 3261 §7, §18.3, §19, §20 and §25, read in place and changed by edits.
 //!
 //! Nothing here owns a message. One pass builds an index of the header lines ([`Message::parse`]); everything else is read on
-//! demand from the received bytes, and a message leaves as those bytes with a few edits ([`Rewrite`]). All types are
-//! slices and offsets into what the caller holds; in steady state nothing allocates.
+//! demand from the received bytes, and a message is sent as those bytes with a few edits ([`Rewrite`]). All types are slices and
+//! offsets into the caller's buffers; in steady state nothing allocates.
 
 mod auth;
 mod cursor;

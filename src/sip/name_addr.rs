@@ -1,4 +1,4 @@
-//! `name-addr` and `addr-spec` with the parameters behind them (RFC 3261 §20.10, §25.1): From, To, Contact, Route, Path.
+//! `name-addr` and `addr-spec` with the parameters after them (RFC 3261 §20.10, §25.1): From, To, Contact, Route, Path.
 
 use super::cursor::{self, DISPLAY, SPACE};
 use super::error::Fault;
@@ -12,7 +12,7 @@ pub struct NameAddr<'a> {
     /// The display name as written, quotes included.
     pub display: Option<&'a [u8]>,
     pub uri: &'a [u8],
-    /// Where `uri` lies in the text that was parsed.
+    /// Position of `uri` in the text that was parsed.
     pub uri_span: Span,
     /// The header field's parameters; those inside of the angle brackets belong to the URI.
     pub params: Params<'a>,
@@ -23,7 +23,7 @@ pub struct NameAddr<'a> {
     text: &'a [u8],
 }
 
-/// The parameters that rules ask for, in the text that was parsed. Of several with one name the first counts.
+/// The parameters that rules ask for, in the text that was parsed. The first of several with one name counts.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     tag: Found,
@@ -37,7 +37,7 @@ struct Known {
 enum Found {
     #[default]
     Absent,
-    /// Without a value.
+    /// Present without a value.
     Bare,
     Value(Span),
 }
@@ -84,7 +84,7 @@ pub(super) struct AddressParts {
     params: Span,
     bracketed: bool,
     known: Known,
-    /// The URI is known to be sound, and need not be read for that.
+    /// The URI is known to be valid, and need not be parsed to check that.
     has_plain_uri: bool,
 }
 
@@ -119,7 +119,7 @@ impl AddressParts {
         })
     }
 
-    /// The address again; `text` is what it was parsed from.
+    /// Returns the address; `text` is what it was parsed from.
     #[inline]
     pub(super) fn in_text<'a>(&self, text: &'a [u8]) -> NameAddr<'a> {
         NameAddr {
@@ -148,7 +148,7 @@ impl AddressParts {
         self.has_plain_uri
     }
 
-    /// True when there is no tag, or one that says something: a token, which has no quotes.
+    /// True if there is no tag, or a valid one: a token, which has no quotes.
     #[inline]
     pub(super) fn has_sound_tag(&self, text: &[u8]) -> bool {
         match self.known.tag {
@@ -163,7 +163,7 @@ impl AddressParts {
 }
 
 impl<'a> NameAddr<'a> {
-    /// Reads one value, which must reach to the end of `text`. The URI is found, not read: see [`super::Uri::parse`].
+    /// Reads one value, which must extend to the end of `text`. The URI is located, not parsed: see [`super::Uri::parse`].
     pub fn parse(text: &'a [u8]) -> Result<NameAddr<'a>, Fault> {
         let start = cursor::skip_space(text, 0);
         let (display, uri_start, uri_end, mut at) = match text.get(start) {
@@ -184,7 +184,7 @@ impl<'a> NameAddr<'a> {
                     let display = cursor::trim_end(&text[start..run]);
                     (Some(display), uri_start, uri_end, uri_end + 1)
                 } else {
-                    // An addr-spec: a semicolon ends it, and a question mark or a comma may not stand in it.
+                    // An addr-spec: a semicolon ends it, and it may not contain a question mark or a comma.
                     let mut end = run;
                     while let Some(&b) = text.get(end) {
                         match b {

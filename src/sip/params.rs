@@ -1,14 +1,14 @@
-//! Parameters behind a `;`: `generic-param` of header fields and `uri-parameters` (RFC 3261 §25.1).
+//! Parameters after a `;`: `generic-param` of header fields and `uri-parameters` (RFC 3261 §25.1).
 
 use super::cursor::{self, SPACE, TOKEN, VALUE};
 use super::error::Fault;
 
 /// The parameters of a header field value or a URI, in order: an iterator of names and values.
 ///
-/// Tolerant: white space around `;` and `=` is skipped, empty parameters are passed over, a quoted value keeps its quotes.
+/// Tolerant: white space around `;` and `=` is skipped, as are empty parameters; a quoted value keeps its quotes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Params<'a> {
-    /// What is left, from a `;` on.
+    /// The rest, from a `;` on.
     text: &'a [u8],
 }
 
@@ -23,13 +23,13 @@ impl<'a> Params<'a> {
         self.text
     }
 
-    /// The first parameter named `name` in any case; Some(None) when it has no value.
+    /// The first parameter named `name` in any case; Some(None) if it has no value.
     pub fn get(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
         self.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The first offset behind the parameters that begin at `at` in `text`, and whether they follow the grammar:
-    /// they end at a `,` outside of quotes, or with the text. `each` is called with the ranges of name and value.
+    /// The first offset after the parameters that begin at `at` in `text`, and whether they follow the grammar: they end at a `,`
+    /// outside of quotes, or with the text. `each` is called with the ranges of name and value.
     #[inline]
     pub(super) fn scan(text: &[u8], mut at: usize, mut each: impl FnMut(Scanned) -> Result<(), Fault>) -> Result<usize, Fault> {
         loop {
@@ -55,7 +55,7 @@ impl<'a> Params<'a> {
                     } else {
                         cursor::skip(text, value_start, VALUE)
                     };
-                    // An empty value lies at the equals sign: white space behind it may not be the parameter's.
+                    // An empty value is at the equals sign: white space after it may not belong to the parameter.
                     scanned.value = Some(match value_end == value_start {
                         true => (equals + 1, equals + 1),
                         false => (value_start, value_end),
@@ -73,7 +73,7 @@ fn is_space_or_equals(byte: u8) -> bool {
     byte == b'=' || cursor::is(byte, SPACE)
 }
 
-/// Where one parameter lies.
+/// Position of one parameter.
 pub(super) struct Scanned {
     pub(super) semicolon: usize,
     pub(super) name: (usize, usize),

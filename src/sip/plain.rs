@@ -1,19 +1,19 @@
-//! Shortcuts for the forms in which nearly all senders write a Via, an address and a SIP URI: one pass, no look back. What is
-//! written in any other way, sound or not, is left to the full parsers; where a shortcut says yes, they say the same.
+//! Fast paths for the forms in which nearly all senders write a Via, an address and a SIP URI: one pass, no backtracking. Any other
+//! form, valid or not, is left to the full parsers; if a fast path accepts, they return the same.
 
 use std::net::Ipv4Addr;
 
 use super::cursor::{self, HOST, TOKEN, VALUE};
 
-/// `host [":" port]` without white space, the host a name or an IPv4 address.
+/// `host [":" port]` without white space, the host being a name or an IPv4 address.
 #[derive(Clone, Copy)]
 pub(super) struct HostPort {
     /// `None` for a name.
     pub(super) ip: Option<Ipv4Addr>,
-    /// Offset behind the host.
+    /// Offset after the host.
     pub(super) host_end: usize,
     pub(super) port: Option<u16>,
-    /// Offset behind the whole.
+    /// Offset after the whole.
     pub(super) end: usize,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn host_port(text: &[u8], start: usize) -> Option<HostPort> {
     Some(HostPort { ip, host_end, port: Some(port), end })
 }
 
-/// Four numbers up to 255 with dots between, no other byte of a host behind them.
+/// Four numbers up to 255 separated by dots, not followed by another byte of a host.
 #[inline(always)]
 fn ipv4(text: &[u8], mut at: usize) -> Option<(Ipv4Addr, usize)> {
     let mut address = 0u32;
@@ -82,15 +82,15 @@ fn digit(text: &[u8], at: usize) -> Option<u32> {
     (digit <= 9).then_some(u32::from(digit))
 }
 
-/// `sip:user@host[:port]`, the user of letters, digits and marks that need no escape.
+/// `sip:user@host[:port]`, the user made of letters, digits and marks that need no escape.
 #[derive(Clone, Copy)]
 pub(super) struct UserAt {
-    /// Offsets of the user; the host begins behind the `@`.
+    /// Offsets of the user; the host begins after the `@`.
     pub(super) user: (usize, usize),
     pub(super) host: HostPort,
 }
 
-/// Reads it at `start`. What may follow (parameters, headers, a bracket) is not looked at.
+/// Reads it at `start`. What may follow (parameters, headers, a bracket) is not checked.
 #[inline(always)]
 pub(super) fn user_at(text: &[u8], start: usize) -> Option<UserAt> {
     if text.get(start..start + 4) != Some(b"sip:") {
@@ -99,7 +99,7 @@ pub(super) fn user_at(text: &[u8], start: usize) -> Option<UserAt> {
     let user_start = start + 4;
     let mut at = user_start;
     while let Some(&b) = text.get(at) {
-        // An escape is none of the usual.
+        // Escapes are left to the full parser.
         if !cursor::is(b, TOKEN) || b == b'%' {
             break;
         }
@@ -111,10 +111,10 @@ pub(super) fn user_at(text: &[u8], start: usize) -> Option<UserAt> {
     Some(UserAt { user: (user_start, at), host: host_port(text, at + 1)? })
 }
 
-/// `<sip:user@host[:port]>` alone or with `;tag=` behind it.
+/// `<sip:user@host[:port]>` alone or followed by `;tag=`.
 #[derive(Clone, Copy)]
 pub(super) struct Address {
-    /// Offset behind the URI, which begins at 1.
+    /// Offset after the URI, which begins at 1.
     pub(super) uri_end: usize,
     /// The tag's value.
     pub(super) tag: Option<(usize, usize)>,
@@ -146,7 +146,7 @@ pub(super) struct Via {
     pub(super) received: Option<Param>,
 }
 
-/// A parameter: where its name begins, where its value does (0 without one), and where it ends.
+/// A parameter: where its name begins, where its value begins (0 without one), and where it ends.
 #[derive(Clone, Copy)]
 pub(super) struct Param {
     pub(super) name: usize,
@@ -200,7 +200,7 @@ mod tests {
     use crate::sip::{Uri, Value};
     use proptest::prelude::*;
 
-    /// A host with a port, sound or nearly so.
+    /// A host with a port, valid or nearly so.
     const HOST: &str =
         "(127\\.0\\.0\\.1|h|a-b.example.com|[0-9]{1,4}(\\.[0-9]{1,3}){2,4}|[0-9a-z.-]{0,4}|\\[::1\\])(:[0-9]{0,6}| : 5060)?";
 
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    /// The properties above would hold of shortcuts that never apply.
+    /// The properties above would also hold if the fast paths never applied.
     #[test]
     fn the_usual_forms_are_taken() {
         for text in [

@@ -9,27 +9,27 @@ use super::message::Message;
 use super::status;
 use super::via::{Feedback, Stamp};
 
-/// What a response says.
+/// The content of a response.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reply<'a> {
     pub status: u16,
     /// Empty for the default phrase of the status.
     pub reason: &'a [u8],
-    /// The tag that To gets when it has none; empty for none, as in a 100.
+    /// The tag that To gets if it has none; empty for none, as in a 100.
     pub to_tag: &'a [u8],
     /// Where the request came from: stamped on the topmost Via as `received` and `rport` (RFC 3581 §4).
     pub received: Option<SocketAddr>,
-    /// What the topmost Via says of our load, where that is offered (RFC 7339).
+    /// What the topmost Via says about our load, if that is offered (RFC 7339).
     pub feedback: Option<Feedback>,
 }
 
-/// Appends a response without a body. `extra` writes whole header lines, each with its CRLF. A request with a fault is answered with
-/// what could be read of it.
+/// Appends a response without a body. `extra` writes whole header lines, each with its CRLF. A faulty request is answered with what
+/// could be read of it.
 pub fn write(request: &Message, reply: &Reply, extra: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     write_fitting(request, reply, |out, _| extra(out), out);
 }
 
-/// The same; `extra` is told where in `out` its lines begin, and may take some of them back ([`fit_lines`]).
+/// The same; `extra` gets the offset in `out` at which its lines begin, and may remove some of them again ([`fit_lines`]).
 pub fn write_fitting(request: &Message, reply: &Reply, extra: impl FnOnce(&mut Vec<u8>, usize), out: &mut Vec<u8>) {
     out.reserve(request.headers_end() - request.start() + 128);
     out.extend_from_slice(b"SIP/2.0 ");
@@ -43,7 +43,7 @@ pub fn write_fitting(request: &Message, reply: &Reply, extra: impl FnOnce(&mut V
 
     let mut vias = request.all(Name::Via);
     if let Some(source) = reply.received {
-        // Where the topmost Via cannot be read, it is copied with the others.
+        // If the topmost Via is unreadable, it is copied with the others.
         if let Ok(via) = request.top_via() {
             vias.next();
             let mut line = Line::start(request, &via.value.header, out);
@@ -84,10 +84,10 @@ pub fn write_fitting(request: &Message, reply: &Reply, extra: impl FnOnce(&mut V
     out.extend_from_slice(END);
 }
 
-/// What every response without a body ends with.
+/// The end of every response without a body.
 const END: &[u8] = b"Content-Length: 0\r\n\r\n";
 
-/// Where the first `count` lines of `text` end that begin at `begin`; folded lines are one.
+/// Returns where the first `count` lines end that begin at `begin` in `text`; folded lines count as one.
 pub fn end_of_lines(text: &[u8], begin: usize, count: usize) -> usize {
     let rest = text.get(begin..).unwrap_or_default();
     let ends = memchr::memchr_iter(b'\n', rest).map(|at| begin + at + 1);
@@ -98,11 +98,11 @@ pub fn end_of_lines(text: &[u8], begin: usize, count: usize) -> usize {
     }
 }
 
-/// Takes back lines at the end of `out`, of those that begin at `begin`, until the whole response ends before `most`. Returns how many went.
+/// Removes lines at the end of `out`, down to `begin`, until the whole response ends before `most`. Returns how many were removed.
 pub fn fit_lines(out: &mut Vec<u8>, begin: usize, most: usize) -> usize {
     let mut gone = 0;
     while out.len() > begin && out.len().saturating_add(END.len()) > most {
-        // The end of the line before the last one; a folded line is one.
+        // The end of the line before the last one; folded lines count as one.
         let before = out.get(begin..out.len() - 1).unwrap_or_default();
         let kept =
             memchr::memrchr_iter(b'\n', before).map(|at| begin + at + 1).find(|next| !matches!(out.get(*next), Some(b' ' | b'\t')));
@@ -116,8 +116,8 @@ fn has_tag(request: &Message) -> bool {
     request.to().is_ok_and(|to| to.params.get(b"tag").is_some())
 }
 
-/// A header line on its way into the response. A line of a sound request is copied as it stands; of a broken one the value is, on one line
-/// of our own.
+/// A header line being copied into the response. A line of a valid request is copied as it is; of a faulty one the value is, on one
+/// line of our own.
 struct Line<'a> {
     bytes: &'a [u8],
     exact: bool,

@@ -1,4 +1,4 @@
-//! Ordered edits over the received bytes, rendered in one pass: what is not edited leaves bit for bit.
+//! Ordered edits over the received bytes, rendered in one pass: bytes that are not edited leave unchanged.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::base::Span;
 /// A list of edits to one message. Offsets are those of the original; the order of calls matters only for texts at the same offset,
 /// which keep it.
 ///
-/// An inserted text is never lost: one whose offset lies inside of a removed range comes out in its place.
+/// An inserted text is never lost: one whose offset is inside a removed range comes out in its place.
 #[derive(Default, Debug)]
 pub struct Rewrite {
     edits: Vec<Edit>,
@@ -29,7 +29,7 @@ struct Edit {
     sequence: u32,
 }
 
-/// A value that leaves a comma-separated line, with what belongs to it: the comma behind it, up to the next value.
+/// A value removed from a comma-separated line, with the comma after it, up to the next value.
 #[derive(Clone, Copy, Debug)]
 struct RemovedValue {
     line: Span,
@@ -40,7 +40,7 @@ struct RemovedValue {
 }
 
 impl Rewrite {
-    /// Forgets all edits and keeps the memory.
+    /// Forgets all edits and keeps the allocation.
     pub fn clear(&mut self) {
         self.edits.clear();
         self.removed_values.clear();
@@ -66,7 +66,7 @@ impl Rewrite {
         self.push(span, Span::default());
     }
 
-    /// Removes one value of a comma-separated header field with one comma; the whole line when no value of it is left.
+    /// Removes one value of a comma-separated header field with one comma; the whole line if no value of it is left.
     pub fn remove_value(&mut self, value: &Value) {
         if value.first && value.last {
             return self.remove(value.header.line.range());
@@ -132,7 +132,7 @@ impl Rewrite {
             } else if start <= list.start {
                 line
             } else {
-                // The last values go: so does the comma before them.
+                // The last values are removed: so is the comma before them.
                 let kept = original.get(..start as usize).unwrap_or_default();
                 let kept = cursor::trim_end(kept);
                 let kept = kept.strip_suffix(b",").unwrap_or(kept);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        // Some offsets lie beyond the original: they mean its end.
+        // Some offsets are beyond the original: they mean its end.
         (0usize..50, 0usize..8, proptest::collection::vec(any::<u8>(), 0..4)).prop_map(|(start, len, text)| Step {
             start,
             end: start + len,

@@ -1,4 +1,4 @@
-//! Readers of raw bytes, for the wires: what a datagram is, its method and the branch of its topmost Via, without an index.
+//! Readers of raw bytes, for the wires: the kind of a datagram, its method and the branch of its topmost Via, without an index.
 
 use super::cursor::{self, SPACE, TOKEN};
 use super::header::Name;
@@ -49,12 +49,12 @@ pub fn method(bytes: &[u8]) -> Method {
     Method::parse(&bytes[..end])
 }
 
-/// The branch of the topmost Via: the one that a whole parse would find, whenever that parse finds no fault.
+/// Returns the branch of the topmost Via: the same as a full parse, whenever that finds no fault.
 pub fn top_via_branch(bytes: &[u8]) -> Option<&[u8]> {
     top_via(bytes)?.branch()
 }
 
-/// The topmost Via, under the same condition; its place in the message is not known.
+/// Returns the topmost Via, under the same condition; its position in the message is not known.
 #[inline]
 pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
     let bytes = skip_crlf(bytes);
@@ -65,7 +65,7 @@ pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
             return None;
         }
         let mut end = at + memchr::memchr(b'\n', line)?;
-        // Without a colon it is a line that nobody can read, and that a response may have (see `Message::unread_lines`).
+        // Without a colon it is an unreadable line, which a response may have (see `Message::unread_lines`).
         if matches!(line[0], b'v' | b'V')
             && let Some(colon) = memchr::memchr(b':', &bytes[at..end])
             && Name::parse(cursor::trim_end(&line[..colon])) == Name::Via
@@ -80,7 +80,7 @@ pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
     }
 }
 
-/// Where the first request begins that stands behind lines which are no SIP.
+/// Returns where the first request begins that follows lines that are not SIP.
 pub fn request_behind(bytes: &[u8]) -> Option<usize> {
     let mut start = 0;
     for end in memchr::memchr_iter(b'\n', bytes) {
@@ -190,7 +190,7 @@ mod tests {
         }
         let bytes = b"SIP/2.0 200 OK\r\nX: y\r\nvIA : SIP/2.0/UDP h\r\n ;branch=a , SIP/2.0/UDP g;branch=b\r\n\r\n";
         assert_eq!(top_via_branch(bytes), Some(&b"a"[..]));
-        // A line of a response that nobody can read hides nothing.
+        // An unreadable line of a response hides nothing.
         let bytes = b"SIP/2.0 200 OK\r\nVi/2.0\r\n more\r\nv: SIP/2.0/UDP h;branch=b\r\n\r\n";
         assert_eq!(top_via_branch(bytes), Some(&b"b"[..]));
     }

@@ -6,19 +6,19 @@ use super::lines::blame;
 use super::method::Method;
 use crate::base::Span;
 
-/// What a start line says, and where.
+/// The content of a start line, with positions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StartLine {
     pub(super) method: Method,
     /// 0 in a request.
     pub(super) status: u16,
-    /// Method, or nothing in a response.
+    /// The method; empty in a response.
     pub(super) method_span: Span,
     pub(super) request_uri: Span,
     pub(super) reason: Span,
 }
 
-/// True when [`StartLine::read`] would find SIP in the line that ends so; its CR may be there still.
+/// True if [`StartLine::read`] would find SIP in the line with this end; its CR may still be there.
 #[inline]
 pub(super) fn is_start_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -50,7 +50,7 @@ fn start_line(found: &mut StartLine, line: &[u8], start: usize, faults: &mut Opt
             found.method = Method::parse(&line[..space]);
             found.method_span = Span::new(start, start + space);
             found.request_uri = Span::new(uri_start, uri_end);
-            // A space inside belongs to no URI; `check` would also see it, but it is the start line's fault.
+            // A URI cannot contain a space; `check` would also notice, but it is the start line's fault.
             if head[space + 1] == b' ' || head.ends_with(b" ") {
                 blame(faults, Fault::StartLine);
             }
@@ -60,7 +60,7 @@ fn start_line(found: &mut StartLine, line: &[u8], start: usize, faults: &mut Opt
     unusual_request_line(found, line, start, faults)
 }
 
-/// `SIP-Version SP Status-Code SP Reason-Phrase`, the second space forgiven where no reason follows.
+/// `SIP-Version SP Status-Code SP Reason-Phrase`; the second space is optional if no reason follows.
 fn status_line(found: &mut StartLine, line: &[u8], start: usize, faults: &mut Option<Fault>) -> Result<(), Fault> {
     found.status = 999;
     let version_end = memchr::memchr(b' ', line).unwrap_or(line.len());
@@ -83,7 +83,7 @@ fn status_line(found: &mut StartLine, line: &[u8], start: usize, faults: &mut Op
     Ok(())
 }
 
-/// A request line that is not in the one usual form: as much of it as a response needs, and the fault.
+/// A request line not in the usual form: as much of it as a response needs, and the fault.
 fn unusual_request_line(found: &mut StartLine, line: &[u8], start: usize, faults: &mut Option<Fault>) -> Result<(), Fault> {
     let trimmed = cursor::trim_end(line);
     let (last, major_minor) = request_line_version(trimmed).ok_or(Fault::NotSip)?;
@@ -104,11 +104,11 @@ fn unusual_request_line(found: &mut StartLine, line: &[u8], start: usize, faults
     } else if last != method_end + 1 + uri.len() || line[last] != b' ' || trimmed.len() != line.len() {
         blame(faults, Fault::StartLine);
     }
-    // What is left is `sip/2.0` in lower case, which the grammar takes.
+    // What remains is `sip/2.0` in lower case, which the grammar accepts.
     Ok(())
 }
 
-/// The last white space of a line without any at its end, and the SIP-Version behind it: what tells a request line from anything else.
+/// The last white space of a line, trailing white space aside, and the SIP-Version after it: they identify a request line.
 pub(super) fn request_line_version(line: &[u8]) -> Option<(usize, (u32, u32))> {
     let last = line.iter().rposition(|&b| cursor::is(b, SPACE))?;
     Some((last, version(&line[last + 1..])?))

@@ -1,7 +1,7 @@
 //! Default reason phrases (RFC 3261 §21 and the codes that extensions registered with IANA).
 
-/// The default reason phrase of a status code; for a code that is not registered, that of its class. A table, and so longer than a function
-/// that does something.
+/// Returns the default reason phrase of a status code; for an unregistered code, that of its class. It is a table, hence its
+/// length.
 pub fn reason(code: u16) -> &'static str {
     match code {
         100 => "Trying",

@@ -1,4 +1,4 @@
-//! Every message of RFC 4475 and RFC 5118, by its name there, with the verdict that is given in this room.
+//! Every message of RFC 4475 and RFC 5118, by its name there, with the verdict of this module.
 //!
 //! Verdicts that need the rules (416, 420, 483, 404, the registrar's answers) are noted at the message, which is accepted here.
 
@@ -26,7 +26,7 @@ macro_rules! rfc5118 {
     }};
 }
 
-/// What holds for any message: spans lie where the slices do, an empty rewrite is the identity, a reply to a request is a message.
+/// Holds for any message: spans match the slices, an empty rewrite is the identity, a reply to a request is a message.
 fn sound(message: &Message) {
     let bytes = message.bytes();
     for header in message.headers() {
@@ -457,7 +457,7 @@ fn rfc4475_novelsc_request_uri_with_atypical_scheme() {
 
 #[test]
 fn rfc4475_unksm2_unknown_schemes_in_header_fields() {
-    // Forwarded by a proxy; a registrar answers 400, since To is no SIP URI.
+    // Forwarded by a proxy; a registrar answers 400, since To is not a SIP URI.
     rfc4475!("unksm2.dat", _bytes, message, {
         assert_eq!(message.check(), Ok(()));
         assert_eq!(Uri::parse(message.to().unwrap().uri).unwrap().scheme, Scheme::Other);
@@ -513,7 +513,7 @@ fn rfc4475_mcl01_multiple_content_length_values() {
 
 #[test]
 fn rfc4475_bcast_response_with_broadcast_via() {
-    // Not sent on: that is for the rules to see, which look at the second Via.
+    // Not forwarded: the rules detect that by the second Via.
     rfc4475!("bcast.dat", _bytes, message, {
         assert_eq!(message.check(), Ok(()));
         let second = vias(&message)[1];
@@ -583,7 +583,7 @@ fn rfc4475_inv2543_rfc_2543_syntax() {
 
 #[test]
 fn rfc4475_test_in_the_archive_but_in_no_section() {
-    // A request line without a SIP-Version, and no Via: nothing that could be answered.
+    // A request line without a SIP-Version, and no Via: nothing can be answered.
     let bytes = include_bytes!("../../tests/data/rfc4475/test.dat");
     assert_eq!(Message::parse(bytes, &mut Index::default()).unwrap_err(), Fault::NotSip);
 }

@@ -18,7 +18,7 @@ pub enum Scheme {
     Other,
 }
 
-/// A host as a Via or a URI names it.
+/// A host in a Via or a URI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Host<'a> {
     Name(&'a [u8]),
@@ -26,7 +26,8 @@ pub enum Host<'a> {
     V6(Ipv6Addr),
 }
 
-/// A name as it was written; an address in its shortest form, one of IPv6 in brackets, one that maps IPv4 as that.
+/// Displays a name as written; an address in its shortest form, an IPv6 address in brackets, an IPv4-mapped one as the IPv4
+/// address.
 impl std::fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self, self.ip().map(|ip| ip.to_canonical())) {
@@ -39,7 +40,7 @@ impl std::fmt::Display for Host<'_> {
 }
 
 impl<'a> Host<'a> {
-    /// The address, when the host is one.
+    /// The address, if the host is one.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Host::Name(_) => None,
@@ -48,7 +49,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// A host that stands alone, as conf and certificates have it: an address with or without brackets, or else a name.
+    /// Reads a host that stands alone, as in the conf and in certificates: an address with or without brackets, otherwise a name.
     pub fn of(text: &'a [u8]) -> Host<'a> {
         match parse_ip(text) {
             Some(IpAddr::V4(ip)) => Host::V4(ip),
@@ -57,13 +58,14 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end (`192.0.2.1.` keeps it), an address as it is displayed.
+    /// Appends the host in canonical form: a name in lower case without a final dot (`192.0.2.1.` keeps it), an address as it is
+    /// displayed.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
         match *self {
             Host::Name(name) => {
                 let start = out.len();
                 let bare = without_dot(name);
-                // What would be an address without its dot is none with it, and may not be taken for one.
+                // A name that would be an address without its dot is not one, and must not be taken for one.
                 let is_address = bare.len() < name.len() && parse_ip(bare).is_some();
                 out.extend_from_slice(if is_address { name } else { bare });
                 out[start..].make_ascii_lowercase();
@@ -80,7 +82,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Reads the host at the start of `text`: the host and the offset behind it.
+    /// Reads the host at the start of `text`, and returns it with the offset after it.
     #[inline]
     fn parse_prefix(text: &'a [u8]) -> Result<(Host<'a>, usize), Fault> {
         match text.first() {
@@ -98,7 +100,7 @@ impl<'a> Host<'a> {
         }
         let end = cursor::skip(text, 0, HOST);
         let name = &text[..end];
-        // A top label begins with a letter. What consists of numbers is no name, and was no IPv4 address as SIP writes one.
+        // A top label begins with a letter. One of numbers only is not a name, and was not an IPv4 address as SIP writes one.
         match name.first() {
             Some(b'0'..=b'9') if is_all_numbers(name) => Err(Fault::Host),
             Some(b'.' | b'-') | None => Err(Fault::Host),
@@ -125,7 +127,7 @@ pub(super) struct HostPort<'a> {
 }
 
 impl<'a> HostPort<'a> {
-    /// Reads it at the start of `text`, and the offset behind it. `spaces`: white space may stand around the colon.
+    /// Reads it at the start of `text`, with the offset after it. `spaces`: white space is allowed around the colon.
     #[inline]
     pub(super) fn parse_prefix(text: &'a [u8], spaces: bool) -> Result<(HostPort<'a>, usize), Fault> {
         let (host, end) = Host::parse_prefix(text)?;
@@ -151,7 +153,7 @@ impl<'a> HostPort<'a> {
             port = port.saturating_mul(10).saturating_add(u32::from(digit));
             at += 1;
         }
-        // Port 0 is no port that one could send to; it is also what no digits at all come to.
+        // Nothing can be sent to port 0, which is also the value of an empty port.
         match u16::try_from(port) {
             Ok(port) if port > 0 => {
                 let port = Some(port);
@@ -162,8 +164,8 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// Four decimal numbers up to 255 with dots between, where no further byte of a host name follows, and the offset behind them. Leading
-/// zeros are taken as decimal: `1*3DIGIT` allows them.
+/// Four decimal numbers up to 255 separated by dots and not followed by another byte of a host name, and the offset after them.
+/// Leading zeros are taken as decimal: `1*3DIGIT` allows them.
 #[inline]
 fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let mut address: u32 = 0;
@@ -204,8 +206,8 @@ fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
     (end == text.len()).then_some(ip)
 }
 
-/// An IPv6 address without brackets. `:::` before a dotted quad, which RFC 3261's grammar lets through by mistake, is read as `::`
-/// (RFC 5118 §4.10).
+/// An IPv6 address without brackets. `:::` before a dotted quad, which RFC 3261's grammar allows by mistake, is read as `::` (RFC
+/// 5118 §4.10).
 pub(super) fn parse_v6(text: &[u8]) -> Option<Ipv6Addr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(ip) = text.parse() {
@@ -234,11 +236,11 @@ pub(super) fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A URI, read where it lies.
+/// A URI, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Uri<'a> {
     pub scheme: Scheme,
-    /// The user part as written, without the password; of a tel URI the number.
+    /// The user part as written, without the password; for a tel URI the number.
     pub user: Option<&'a [u8]>,
     pub password: Option<&'a [u8]>,
     /// An empty name for a tel URI or an unknown scheme.
@@ -246,7 +248,7 @@ pub struct Uri<'a> {
     pub host_text: &'a [u8],
     pub port: Option<u16>,
     pub params: Params<'a>,
-    /// What follows the `?`.
+    /// The part after the `?`.
     pub headers: Option<&'a [u8]>,
     pub text: &'a [u8],
 }
@@ -285,7 +287,7 @@ impl UriParts {
         })
     }
 
-    /// The URI again; `text` is what it was parsed from.
+    /// Returns the URI; `text` is what it was parsed from.
     pub(super) fn in_text<'a>(&self, text: &'a [u8]) -> Uri<'a> {
         let host_text = self.host_text.in_text(text);
         Uri {
@@ -342,7 +344,7 @@ impl<'a> Uri<'a> {
             }
             _ => return Uri::parse_other(text),
         };
-        // Unescaped, an `@` stands nowhere but behind the user part; it is not a URI byte, and so ends the run of those.
+        // An unescaped `@` only ends the user part; it is not a URI byte, and so ends a run of those.
         let (user, password, tail) = match cursor::skip_uri(rest, 0, URI) {
             Some(at) if rest.get(at) == Some(&b'@') => {
                 let userinfo = &rest[..at];
@@ -376,7 +378,7 @@ impl<'a> Uri<'a> {
         Ok(Uri { scheme, user, password, host: sent_by.host, host_text: sent_by.text, port: sent_by.port, params, headers, text })
     }
 
-    /// `telephone-subscriber` of RFC 3966 behind `tel:`.
+    /// `telephone-subscriber` of RFC 3966 after `tel:`.
     fn parse_tel(text: &'a [u8], rest: &'a [u8]) -> Result<Uri<'a>, Fault> {
         let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
         let number = &rest[..end];
@@ -429,7 +431,7 @@ impl<'a> Uri<'a> {
         }
     }
 
-    /// The parameter `name`, in any case; Some(None) when it has no value.
+    /// The parameter `name`, in any case; Some(None) if it has no value.
     pub fn param(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
         self.params.get(name)
     }
@@ -442,20 +444,20 @@ impl<'a> Uri<'a> {
         self.param(b"maddr").flatten()
     }
 
-    /// Whether the URI has `lr`: the element that it names is a loose router.
+    /// Whether the URI has `lr`: it names a loose router.
     pub fn is_loose(&self) -> bool {
         self.param(b"lr").is_some()
     }
 
-    /// Of a tel URI: the number without visual separators (RFC 3966 §4).
+    /// For a tel URI: the number without visual separators (RFC 3966 §4).
     pub(super) fn digits(&self) -> impl Iterator<Item = u8> + use<'a> {
         let number = self.user.unwrap_or_default().iter();
         let kept = number.filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'));
         kept.map(u8::to_ascii_lowercase)
     }
 
-    /// Appends the canonical key of §10.3 step 5: `user@host` with no scheme, port, password or parameters, escapes in the user where the
-    /// character may not stand unescaped and nowhere else, the host as [`Host::write_canonical`] has it. Of a tel URI: the number without
+    /// Appends the canonical key of §10.3 step 5: `user@host` without scheme, port, password or parameters, with escapes in the
+    /// user only for characters that must be escaped, the host as in [`Host::write_canonical`]. For a tel URI: the number without
     /// visual separators. Two URIs with one key name the same user.
     pub fn write_address_of_record(&self, out: &mut Vec<u8>) {
         match self.scheme {
@@ -478,7 +480,7 @@ fn is_sip(s: u8, i: u8, p: u8) -> bool {
     s | 0x20 == b's' && i | 0x20 == b'i' && p | 0x20 == b'p'
 }
 
-/// The length of the `uri-parameters` that open `text`: each a name, and a value behind a `=`.
+/// The length of the `uri-parameters` at the start of `text`: each a name, optionally with a value after a `=`.
 #[inline]
 fn uri_params(text: &[u8]) -> Result<usize, Fault> {
     let mut at = 0;
@@ -488,7 +490,7 @@ fn uri_params(text: &[u8]) -> Result<usize, Fault> {
         if at == name {
             return Err(Fault::Parameter);
         }
-        // More than one equals sign is not in the grammar, but Base64 ends in them.
+        // The grammar allows only one equals sign, but Base64 ends in them.
         while text.get(at) == Some(&b'=') {
             at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
         }
@@ -615,7 +617,7 @@ mod tests {
         for (text, wanted) in [
             (&b"Example.COM."[..], &b"example.com"[..]),
             (b"192.0.2.1", b"192.0.2.1"),
-            // No address, and not to be taken for one.
+            // Not an address, and must not be taken for one.
             (b"192.0.2.1.", b"192.0.2.1."),
             (b"[::1].", b"[::1]."),
             (b"::ffff:192.0.2.1", b"192.0.2.1"),
@@ -671,7 +673,7 @@ mod tests {
     proptest! {
         #[test]
         fn v4_agrees_with_the_standard_library(text in "[0-9]{1,3}(\\.[0-9]{1,3}){2,4}") {
-            // Where it takes leading zeros, which the standard library refuses, they do not count.
+            // Leading zeros, which we accept and the standard library refuses, are removed.
             let plain: Vec<String> = text.split('.').map(|n| n.parse::<u32>().unwrap().to_string()).collect();
             prop_assert_eq!(parse_v4(text.as_bytes()), plain.join(".").parse().ok());
         }

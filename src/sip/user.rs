@@ -1,9 +1,9 @@
-//! The user part of a SIP URI and the names of hosts as they compare (RFC 3261 §19.1.4): an escape is the character that it stands for, a host
-//! has no case, and a dot at its end says nothing.
+//! The comparable form of user parts and host names (RFC 3261 §19.1.4): an escape equals the character that it stands for, a host
+//! is case-insensitive, and a final dot is ignored.
 
 use super::cursor::{self, USER};
 
-/// The bytes of `text` with its escapes undone.
+/// Returns the bytes of `text` unescaped.
 pub fn unescaped<'a>(text: &'a [u8]) -> impl Iterator<Item = u8> + use<'a> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -17,7 +17,7 @@ pub fn unescaped<'a>(text: &'a [u8]) -> impl Iterator<Item = u8> + use<'a> {
     })
 }
 
-/// Appends a name as the user part of a URI writes it: what may not stand there is escaped.
+/// Appends a name as the user part of a URI, escaped if necessary.
 pub fn write_escaped(name: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in name {
@@ -31,7 +31,7 @@ pub fn write_escaped(name: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a user part in the one way in which all that compare equal are written.
+/// Appends a user part in canonical form, which all that compare equal share.
 pub(super) fn write_canonical(user: &[u8], out: &mut Vec<u8>) {
     match cursor::skip(user, 0, USER) == user.len() {
         true => out.extend_from_slice(user),
@@ -39,7 +39,7 @@ pub(super) fn write_canonical(user: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A host name without the dot that makes it absolute (RFC 1034 §3.1), however often that stands there.
+/// Returns a host name without the final dots that make it absolute (RFC 1034 §3.1).
 pub fn without_dot(name: &[u8]) -> &[u8] {
     let mut name = name;
     while let [shorter @ .., b'.'] = name {
@@ -51,7 +51,7 @@ pub fn without_dot(name: &[u8]) -> &[u8] {
 /// Whether two names of hosts are the same.
 pub fn same_name(a: &[u8], b: &[u8]) -> bool {
     let has_dot = |name: &[u8]| name.last() == Some(&b'.');
-    // Nearly always they are written in the same way, or have not even the same length.
+    // They are nearly always written the same way, or differ even in length.
     a == b || a.eq_ignore_ascii_case(b) || ((has_dot(a) || has_dot(b)) && without_dot(a).eq_ignore_ascii_case(without_dot(b)))
 }
 

@@ -11,9 +11,9 @@ pub struct Value<'a> {
     pub text: &'a [u8],
     pub span: Span,
     pub header: Header<'a>,
-    /// The first of its line.
+    /// True for the first of its line.
     pub first: bool,
-    /// The last of its line.
+    /// True for the last of its line.
     pub last: bool,
     /// Where the next value of the line starts, or where the line's field value ends.
     pub(super) next: u32,
@@ -78,7 +78,7 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-/// The values of a comma-separated list that stands alone, without white space around them.
+/// Iterates over the values of a comma-separated list that stands alone, without white space around them.
 pub fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = Some(0);
     std::iter::from_fn(move || {
@@ -89,7 +89,7 @@ pub fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The comma that ends the value at `at`, or the end of the list.
+/// Returns the comma that ends the value at `at`, or the end of the list.
 fn value_end(list: &[u8], mut at: usize) -> usize {
     while let Some(found) = next_mark(&list[at..]) {
         at += found;
@@ -106,7 +106,7 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
     list.len()
 }
 
-/// The first comma, quote or opening bracket. An address mostly begins with one, and nothing follows it.
+/// Returns the first comma, quote or opening bracket. An address mostly begins with one, and nothing follows it.
 #[inline(always)]
 fn next_mark(text: &[u8]) -> Option<usize> {
     match text.first()? {

@@ -24,12 +24,12 @@ pub struct Via<'a> {
     pub params: Params<'a>,
     /// The value, without white space around it.
     pub text: &'a [u8],
-    /// Where the value stands in its message.
+    /// Position of the value in its message.
     pub value: Value<'a>,
     known: Known,
 }
 
-/// Where the parameters that matter to a proxy lie, as offsets into the text. `end == 0` means absent: no parameter ends there.
+/// Positions of the parameters that matter to a proxy, as offsets into the text. `end == 0` means absent: no parameter ends there.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     branch: Found,
@@ -37,10 +37,10 @@ struct Known {
     rport: Found,
     maddr: Found,
     ttl: Found,
-    /// Of RFC 7339 §4.1 and §4.2.
+    /// From RFC 7339 §4.1 and §4.2.
     oc: Found,
     oc_algo: Found,
-    /// One of them stands there twice; the first one counts.
+    /// One of them appears twice; the first one counts.
     is_repeated: bool,
 }
 
@@ -48,7 +48,7 @@ struct Known {
 struct Found {
     semicolon: u32,
     name: u32,
-    /// 0 when the parameter has no value.
+    /// 0 if the parameter has no value.
     value: u32,
     end: u32,
 }
@@ -66,11 +66,11 @@ impl Found {
     }
 }
 
-/// The value that opens a header field, as offsets into the field value, for the index of a message.
+/// The first value of a header field, as offsets into the field value, for the index of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ViaParts {
     transport: Span,
-    /// The address, when `host_text` is one.
+    /// The address, if `host_text` is one.
     ip: Option<IpAddr>,
     host_text: Span,
     port: Option<u16>,
@@ -125,7 +125,7 @@ impl ViaParts {
         })
     }
 
-    /// The Via again; `list` is the field value that it was parsed from.
+    /// Returns the Via; `list` is the field value that it was parsed from.
     #[inline]
     pub(super) fn in_list<'a>(&self, list: &'a [u8], value: Value<'a>) -> Via<'a> {
         let host_text = self.host_text.in_text(list);
@@ -145,8 +145,8 @@ impl ViaParts {
         }
     }
 
-    /// A parameter that says where the answer goes stands there twice, so that two readers may see two Vias. Who adds a second `rport` to a
-    /// Via of ours has answered all the same.
+    /// A parameter that determines where the answer goes appears twice, so that two readers may see two different Vias. A peer that
+    /// adds a second `rport` to a Via of ours has answered all the same.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.known.is_repeated
     }
@@ -173,7 +173,7 @@ impl<'a> Via<'a> {
         Ok(via)
     }
 
-    /// Reads the value that opens `text`, up to a comma or the end: the value and that offset. `value` is left empty.
+    /// Reads the first value of `text`, up to a comma or the end: the value and that offset. `value` is left empty.
     #[inline]
     pub(super) fn parse_prefix(text: &'a [u8]) -> Result<(Via<'a>, usize), Fault> {
         let transport_start = if text.starts_with(b"SIP/2.0/") {
@@ -207,7 +207,7 @@ impl<'a> Via<'a> {
                     _ => return Ok(()),
                 };
                 if found.is_present() {
-                    // Two branches would let two readers see two transactions.
+                    // With two branches, two readers could see two transactions.
                     if name.len() == 6 {
                         return Err(Fault::Via);
                     }
@@ -246,8 +246,8 @@ impl<'a> Via<'a> {
         parse_ip(self.known.received.value(self.text)?)
     }
 
-    /// Some(None) when the sender asks for the port (RFC 3581), Some(Some(port)) when a server has filled it in. A value that is not a
-    /// port counts as none.
+    /// Some(None) if the sender asks for the port (RFC 3581), Some(Some(port)) if a server has filled it in. A value that is not a
+    /// port is ignored.
     pub fn rport(&self) -> Option<Option<u16>> {
         if !self.known.rport.is_present() {
             return None;
@@ -265,18 +265,18 @@ impl<'a> Via<'a> {
         u8::try_from(ttl).ok()
     }
 
-    /// The `rport` parameter's own text, name and value, in offsets into the message.
+    /// Position of the `rport` parameter, name and value, as offsets into the message.
     pub fn rport_span(&self) -> Option<Span> {
         self.span(self.known.rport)
     }
 
-    /// The `received` parameter's own text, name and value, in offsets into the message.
+    /// Position of the `received` parameter, name and value, as offsets into the message.
     pub fn received_span(&self) -> Option<Span> {
         self.span(self.known.received)
     }
 
-    /// Whether the element that wrote this Via can lose a share of its requests at our word (RFC 7339 §4.1): `oc` without a value, and `loss` in
-    /// `oc-algo`.
+    /// Whether the element that wrote this Via can drop a share of its requests at our request (RFC 7339 §4.1): `oc` without a
+    /// value, and `loss` in `oc-algo`.
     pub fn offers_control(&self) -> bool {
         if !self.known.oc.is_present() || self.known.oc.value != 0 {
             return false;
@@ -288,7 +288,7 @@ impl<'a> Via<'a> {
         names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"loss"))
     }
 
-    /// The edits by which this Via says what its writer is to lose, in order of offset into the message; none where that was not offered.
+    /// The edits by which this Via tells its writer what to drop, ordered by offset into the message; none if that was not offered.
     pub(super) fn feedback(&self, feedback: Feedback) -> impl Iterator<Item = (Range<usize>, Stamp)> + use<> {
         let end = self.params_end();
         let range = |found: Found| self.span(found).map(Span::range);
@@ -304,7 +304,7 @@ impl<'a> Via<'a> {
         edits.into_iter().flatten().flatten()
     }
 
-    /// Where a parameter can be appended, in offsets into the message.
+    /// Where a parameter can be appended, as an offset into the message.
     pub fn params_end(&self) -> usize {
         self.value.span.start as usize + self.text.len()
     }
@@ -314,7 +314,7 @@ impl<'a> Via<'a> {
         found.is_present().then_some(Span { start: base + found.name, end: base + found.end })
     }
 
-    /// The edits that stamp `source` on this Via, in order of offset into the message.
+    /// The edits that stamp `source` on this Via, ordered by offset into the message.
     pub(super) fn stamps(&self, source: SocketAddr) -> [Option<(Range<usize>, Stamp)>; 3] {
         let source_ip = source.ip().to_canonical();
         let base = self.value.span.start as usize;
@@ -331,7 +331,7 @@ impl<'a> Via<'a> {
             Some(if needed {
                 (base + received.name as usize..end, Stamp::Received(source_ip))
             } else {
-                // The sender has no business in it (§18.2.1 lets only the server add it).
+                // The sender must not set it (§18.2.1 lets only the server add it).
                 (base + received.semicolon as usize..end, Stamp::Nothing)
             })
         } else {
@@ -347,14 +347,14 @@ impl<'a> Via<'a> {
     }
 }
 
-/// What a server tells the element before it of its load (RFC 7339 §4).
+/// What a server tells the previous element about its load (RFC 7339 §4).
 #[derive(Clone, Copy, Debug)]
 pub struct Feedback {
-    /// Of a hundred requests, so many are to be lost; 0: it is not overloaded.
+    /// Percentage of requests to drop; 0: it is not overloaded.
     pub percent: u8,
-    /// How long that is good.
+    /// How long that is valid.
     pub validity_ms: u32,
-    /// The time, which orders what is said.
+    /// The time, which orders the reports.
     pub wall_ms: u64,
 }
 
@@ -387,7 +387,7 @@ impl Stamp {
                 cursor::write_number((feedback.wall_ms / 1000) as u32, out);
                 out.push(b'.');
                 let thousandths = (feedback.wall_ms % 1000) as u32;
-                // With a digit in front that goes: the zeros stay.
+                // With an extra digit in front that is then dropped: the zeros stay.
                 let begin = out.len();
                 cursor::write_number(1000 + thousandths, out);
                 out.remove(begin);
@@ -408,8 +408,8 @@ impl Stamp {
     }
 }
 
-/// Adds to `rewrite` what the server transport stamps on the topmost Via of a request (§18.2.1, RFC 3581 §4): `received` when the host in
-/// sent-by is not the source's address or `rport` is asked for, the port as the value of an `rport`; what the sender forged there is
+/// Adds to `rewrite` what the server transport stamps on the topmost Via of a request (§18.2.1, RFC 3581 §4): `received` if the
+/// host in sent-by is not the source's address or `rport` is requested, the port as the value of an `rport`; forged values are
 /// replaced.
 pub fn fill_received(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
     for (range, stamp) in via.stamps(source).into_iter().flatten() {
@@ -417,7 +417,7 @@ pub fn fill_received(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
     }
 }
 
-/// Has a response say in this Via, which it is for, what its writer is to lose, if that was offered.
+/// Makes a response tell the writer of this Via, its receiver, what to drop, if that was offered.
 pub fn fill_feedback(via: &Via, feedback: Feedback, rewrite: &mut Rewrite) {
     for (range, stamp) in via.feedback(feedback) {
         rewrite.replace(range, |out| stamp.write(out));
@@ -536,7 +536,7 @@ mod tests {
             let via = request.top_via().unwrap();
             assert!(!matches!(via.rport(), Some(Some(_))));
             assert!(via.received().is_none_or(|ip| ip == parse_ip(b"1.2.3.4").unwrap()));
-            // Of the others none may be so: an answer is sent by what they say.
+            // None of the others may be duplicated: they determine where an answer is sent.
             let value = Value { text: twice.as_bytes(), ..Value::default() };
             assert_eq!(Via::parse(value).unwrap_err(), Fault::Via, "{twice}");
         }
@@ -551,7 +551,7 @@ mod tests {
             ("SIP/2.0/UDP h.example;branch=x", "192.0.2.2:9", "SIP/2.0/UDP h.example;branch=x;received=192.0.2.2"),
             // RFC 3581 §4: with rport, received is always there.
             ("SIP/2.0/UDP 192.0.2.1;rport;branch=x", "192.0.2.1:9", "SIP/2.0/UDP 192.0.2.1;rport=9;branch=x;received=192.0.2.1"),
-            // What the sender wrote there is not believed.
+            // A value written by the sender is not trusted.
             (
                 "SIP/2.0/UDP h;received=10.0.0.1;branch=x;rport=1",
                 "192.0.2.2:65535",
@@ -571,7 +571,7 @@ mod tests {
             ),
             ("SIP/2.0/UDP [2001:db8::1]", "[2001:db8::1]:9", "SIP/2.0/UDP [2001:db8::1]"),
             ("SIP/2.0/UDP [2001:db8::1]", "[2001:db8::2]:9", "SIP/2.0/UDP [2001:db8::1];received=2001:db8::2"),
-            // A socket for both families gives IPv4 sources as mapped.
+            // A dual-stack socket reports IPv4 sources as mapped.
             ("SIP/2.0/UDP 192.0.2.1", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP 192.0.2.1"),
             ("SIP/2.0/UDP h", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP h;received=192.0.2.1"),
             // Only the first value of a line.

@@ -16,7 +16,7 @@ pub const REPLACE: &str = "INSERT OR REPLACE INTO strowger_binding VALUES (?, ?,
 
 const DELETE: &str = "DELETE FROM strowger_binding WHERE aor = ? AND place >= ?";
 
-/// A change of the database under way.
+/// A database transaction in progress.
 pub struct Writing<'a> {
     pub change: &'a Transaction<'a>,
 }
@@ -68,7 +68,7 @@ fn write_row(replace: &mut CachedStatement, address: &[u8], place: usize, row: &
     Ok(())
 }
 
-/// Bytes of the wire as SQLite's text. They need not be UTF-8.
+/// Bytes from the wire as SQLite text. They need not be UTF-8.
 struct Text<'a>(&'a [u8]);
 
 impl ToSql for Text<'_> {
@@ -77,7 +77,7 @@ impl ToSql for Text<'_> {
     }
 }
 
-/// What a row says of its binding, or what is wrong with it.
+/// Returns the binding of a row, or what is wrong with it.
 pub fn read_row<'r>(row: &'r rusqlite::Row) -> Result<Stored<'r>, &'static str> {
     let part = |column| bytes(row, column).map_err(|_| "one of its texts is not a text");
     let word = |column| -> Result<Option<String>, &'static str> { row.get(column).map_err(|_| "its source is not a text") };
@@ -114,7 +114,7 @@ pub fn read_row<'r>(row: &'r rusqlite::Row) -> Result<Stored<'r>, &'static str> 
     })
 }
 
-/// Empty where the column holds neither a text nor a blob.
+/// Empty if the column holds neither a text nor a blob.
 pub fn bytes<'r>(row: &'r rusqlite::Row, column: usize) -> Result<&'r [u8], StoreError> {
     match row.get_ref(column)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),

@@ -1,7 +1,8 @@
-//! The table `strowger_binding` of a SQLite database: what the location service holds, one row for a binding, as `sqlite3` can read it.
+//! The table `strowger_binding` of a SQLite database: the content of the location service, one row per binding, readable with
+//! `sqlite3`.
 //!
-//! An address-of-record has its rows under the numbers 0, 1, … in the order of memory. They are replaced one by one where they
-//! stand, so that a refresh, which nearly every change is, finds its place once and touches nothing else.
+//! An address-of-record has its rows numbered 0, 1, … in the order of memory. They are replaced one by one in place, so that a
+//! refresh, which nearly every change is, is one lookup and touches nothing else.
 
 use super::binding_rows::{REPLACE, SELECT, Writing};
 use super::clock::{self, Seen};
@@ -19,9 +20,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Times are milliseconds since 1970. `peer` is where the REGISTER came from, `local` which address of ours it was sent to where the
-/// listener is on all of them, `listener` the listener's own address. `removed`: gone, and remembered until it expires, so that an older
-/// REGISTER that arrives late cannot bring it back.
+/// Times are milliseconds since 1970. `peer` is where the REGISTER came from; `local` is the address of ours it was sent to, if the
+/// listener is bound to all of them; `listener` is the listener's own address. `removed`: the binding is gone but remembered until
+/// it expires, so that an older REGISTER that arrives late cannot bring it back.
 const CREATE: &str = "
 CREATE TABLE strowger_binding (
     aor TEXT NOT NULL,
@@ -52,16 +53,17 @@ const VERSION: i64 = 1;
 
 const LOG: &str = "INSERT INTO strowger_binding_log (changes) VALUES (?)";
 
-/// How long the journal waits while another program has the database locked. Nobody but the journal waits meanwhile.
+/// How long the journal waits while another program has the database locked. Only the journal's thread waits.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Pages of the write-ahead log, of mostly 4 KiB, after which they go into the database: what changes again and again is moved once.
+/// Pages of the write-ahead log (usually 4 KiB each) after which they go into the database: a page that changes often is moved
+/// once.
 const CHECKPOINT_PAGES: u32 = 8192;
 
-/// Bytes that the log keeps for use again.
+/// Bytes of the log that are kept for reuse.
 const LOG_BYTES: i64 = 64 << 20;
 
-/// A database that holds the table. Its lock on the file is lost when any other descriptor of the file is closed by this process.
+/// A database that holds the table. Its lock on the file is lost if this process closes any other descriptor of the file.
 pub struct Table {
     connection: Connection,
     /// What the clocks show, to be written with the next change.
@@ -69,7 +71,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens the database, or makes it, readable by its owner alone.
+    /// Opens the database, or creates it, readable by its owner alone.
     pub fn open(path: &Path) -> Result<Table, StoreError> {
         make(path).map_err(|error| StoreError::Transient(error.to_string()))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -79,8 +81,8 @@ impl Table {
         connection.set_prepared_statement_cache_capacity(8);
         // Readers and the journal do not wait for each other.
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // A committed round is on disk even when the power goes: in both modes, for with one commit a second or one for hundreds of
-        // registrations it costs next to nothing, and without it a crash would take more than the last round.
+        // A committed round survives a power failure, in both modes: at one commit a second, or one for hundreds of registrations,
+        // it costs next to nothing, and without it a crash could lose more than the last round.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
@@ -92,18 +94,19 @@ impl Table {
         clock::read(&self.connection)
     }
 
-    /// What they show now: it is written with the next change.
+    /// Sets what the clocks show now; it is written with the next change.
     pub fn see(&mut self, seen: Seen) {
         self.seen = Some(seen);
     }
 
-    /// A number that is another one after each change that *another* connection has made.
+    /// Returns a number that differs after each change made by *another* connection.
     pub fn version(&self) -> Result<i64, StoreError> {
         Ok(self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
     }
 
-    /// Reads all bindings into the location service, after it is clear that the table is whole. By the `rules` no binding lasts longer from
-    /// `now` on than a REGISTER can ask for, whatever the wall clock did meanwhile, and none holds what a REGISTER could not have brought.
+    /// Reads all bindings into the location service, after checking that the table is intact. By the `rules` no binding lasts
+    /// longer from `now` than a REGISTER can ask for, whatever the wall clock did meanwhile, and none holds what a REGISTER could
+    /// not have brought.
     pub fn restore(&self, location: &Location, now: Instant, rules: &RowRules, terms: Terms) -> Result<Restored, StoreError> {
         let snapshot = self.connection.unchecked_transaction()?;
         for table in ["strowger_binding", "strowger_binding_log"] {
@@ -129,7 +132,7 @@ impl Table {
         self.rewrite(false, |writing| writing.write(taken.iter(), terms))
     }
 
-    /// Appends a piece to the log, and does `more` in the same change of the database. Returns the piece's number.
+    /// Appends a piece to the log, and does `more` in the same database transaction. Returns the piece's number.
     pub fn append<T>(
         &mut self,
         piece: &[u8],
@@ -143,8 +146,8 @@ impl Table {
         })
     }
 
-    /// One change of the database: `work` writes, as often as it likes, and all of it stands there, or nothing. `clear`: the table is
-    /// emptied first.
+    /// One database transaction: everything that `work` writes, in any number of steps, is stored, or nothing. `clear`: the table
+    /// is emptied first.
     pub fn rewrite<T>(&mut self, clear: bool, work: impl FnOnce(&Writing) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let change = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
         if clear {
@@ -168,7 +171,7 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sees that the database is one that we may write, and has our tables.
+/// Checks that the database is one that we may write, and that it has our tables.
 fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let change = Transaction::new(connection, TransactionBehavior::Immediate)?;
     let names: Vec<String> = {
@@ -185,13 +188,13 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
             .map_err(|error| not_ours(&error.to_string()))?;
         return match version {
             Some(VERSION) => {
-                // A column that is missing is found now, and not when a phone registers.
+                // A missing column is found now, not when a phone registers.
                 change
                     .prepare(SELECT)
                     .and_then(|_| change.prepare(REPLACE))
                     .and_then(|_| change.prepare(LOG))
                     .map_err(|error| not_ours(&error.to_string()))?;
-                // Databases of before have none.
+                // Databases of earlier versions have none.
                 if !has(clock::TABLE) {
                     change.execute_batch(clock::CREATE)?;
                     change.commit()?;
@@ -202,7 +205,7 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
             None => Err(not_ours("it has no version")),
         };
     }
-    // Users and bindings may share a database, and the users may stand in Kamailio's.
+    // Users and bindings may share a database, and the users' may be Kamailio's.
     if !names.is_empty() && !has("subscriber") {
         return Err(StoreError::NotOurs(format!(
             "it is the database of another program (it has a table {:?}): name another file in [registrar] database",

@@ -1,19 +1,19 @@
-//! The clock that the times on disk were written by, and what becomes of them when it was wrong.
+//! The clock that the times on disk are based on, and how they are corrected if it was wrong.
 //!
-//! Memory counts the time from the server's start, the disk since 1970. So a clock that is put right, or wrong, changes what the times on
-//! disk mean, and nothing in memory. Beside the bindings stands therefore what the clock showed when they were last written, and how long
-//! the machine had been up then, which no stepped clock changes.
+//! Memory counts time from the server's start, the disk from 1970. So setting the clock, rightly or wrongly, changes the meaning of
+//! the times on disk, and of nothing in memory. Therefore the bindings are stored with what the clock showed when they were last
+//! written, and how long the machine had been up then, which setting the clock does not change.
 
 use super::error::StoreError;
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// A clock that moves by more than this, milliseconds, was set. What it is corrected by every day is less.
+/// A clock that moves by more than this, in milliseconds, was set. Daily corrections are smaller.
 pub const STEP_MS: u64 = 2_000;
 
-/// No clock that was right has shown this program an earlier time: the beginning of 2026, milliseconds since 1970.
+/// No correct clock has shown this program an earlier time: the beginning of 2026, in milliseconds since 1970.
 const FIRST_MS: u64 = 1_767_225_600_000;
 
-/// A server that was down for longer has no binding that still counts. It is likelier that the clock is wrong.
+/// A server that was down for longer has no binding that is still valid. It is more likely that the clock is wrong.
 const LONGEST_MS: u64 = 5 * 365 * 86_400_000;
 
 /// What the clocks showed at one moment.
@@ -21,13 +21,13 @@ const LONGEST_MS: u64 = 5 * 365 * 86_400_000;
 pub struct Seen {
     /// Milliseconds since 1970.
     pub wall_ms: u64,
-    /// The name that the kernel gave to this run of the machine; empty where that is not known.
+    /// The name that the kernel gave to this boot of the machine; empty if unknown.
     pub boot: String,
-    /// How long the machine has been up, its sleep included, milliseconds.
+    /// How long the machine has been up, including sleep, in milliseconds.
     pub up_ms: u64,
 }
 
-/// How far the clock was set between two moments, milliseconds, and how that is known. `None`: it was not, as far as one can see.
+/// How far the clock was set between two moments, in milliseconds, and how that is known. `None`: it was not, as far as is known.
 pub fn step(before: &Seen, now: &Seen) -> Option<(i64, &'static str)> {
     let gone_ms = difference(now.wall_ms, before.wall_ms);
     if !before.boot.is_empty() && before.boot == now.boot && now.up_ms >= before.up_ms {
@@ -51,7 +51,7 @@ fn difference(later: u64, earlier: u64) -> i64 {
     i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// How far a clock was set, for people: `+56 years`, `-3 hours`.
+/// Formats how far a clock was set, for people: `+56 years`, `-3 hours`.
 pub fn spoken(step_ms: i64) -> String {
     let seconds = step_ms.unsigned_abs() / 1000;
     let units = [(365 * 86_400, "years"), (86_400, "days"), (3_600, "hours"), (60, "minutes")];
@@ -78,7 +78,7 @@ CREATE TABLE strowger_binding_clock (
 );
 ";
 
-/// What stands there; `None` where nothing was written yet.
+/// Reads what is stored; `None` if nothing was written yet.
 pub fn read(connection: &Connection) -> Result<Option<Seen>, StoreError> {
     let row = connection
         .query_row("SELECT wall, boot, up FROM strowger_binding_clock WHERE id = 0", [], |row| {
@@ -117,14 +117,14 @@ mod tests {
         // A pause of an hour.
         let later = now(NOW_MS + HOUR_MS, 5_000 + HOUR_MS);
         assert_eq!(stepped(before(NOW_MS), later), None);
-        // The clock was an hour slow, and was put right during a pause of a minute.
+        // The clock was an hour slow, and was corrected during a pause of a minute.
         let right = now(NOW_MS + HOUR_MS + 60_000, 65_000);
         assert_eq!(stepped(before(NOW_MS), right), Some(HOUR_MS as i64));
         let back = now(NOW_MS - HOUR_MS, 5_000);
         assert_eq!(stepped(before(NOW_MS), back), Some(-(HOUR_MS as i64)));
         let from_1970 = stepped(before(9_000), now(NOW_MS, 6_000));
         assert_eq!(from_1970, Some((NOW_MS - 10_000) as i64));
-        // What is corrected every day is no step.
+        // A daily correction is no step.
         assert_eq!(stepped(before(NOW_MS), now(NOW_MS + 3_000, 6_000)), None);
         assert_eq!(stepped(before(NOW_MS), now(NOW_MS + 3_001, 6_000)), Some(2_001));
     }
@@ -150,7 +150,7 @@ mod tests {
                 }
             }
         }
-        // The same name with a shorter time is not the same run.
+        // The same name with a shorter uptime is not the same boot.
         assert_eq!(stepped(seen(NOW_MS, "b", 9), seen(NOW_MS + HOUR_MS, "b", 8)), None);
     }
 

@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 pub enum StoreError {
     /// Another program has the database locked.
     Busy(String),
-    /// It may be well again by itself: a full disk, a missing folder, a file that may not be written.
+    /// It may recover by itself: a full disk, a missing folder, a file without write permission.
     Transient(String),
     /// Nothing is written into this file any more: it is torn, or it is somebody else's.
     NotOurs(String),

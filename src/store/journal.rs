@@ -1,9 +1,9 @@
-//! The journal's thread: writes what has changed in the location service to the disk, round by round, and reads it back at the start.
+//! The journal's thread: writes changes of the location service to the disk, round by round, and reads them back at the start.
 //!
-//! Memory is the truth; the disk follows. While it does not, nothing is lost in memory and nothing piles up: what has changed stays
-//! on the lists of the location service, which are as long as it has addresses, and what a round has in hand is tried again. A file
-//! that is torn, or somebody else's, is neither served nor written into; when another one stands in its place, all bindings are
-//! written there.
+//! Memory is authoritative; the disk follows. While it does not, nothing is lost in memory and nothing piles up: changes stay on
+//! the lists of the location service, which are no longer than its number of addresses, and the round in progress is retried. A
+//! file that is torn, or somebody else's, is neither served nor written into; if another takes its place, all bindings are written
+//! there.
 
 mod file;
 mod shared;
@@ -33,7 +33,7 @@ pub struct Numbers {
     /// Changes of the database, and the seconds that they took together.
     pub batches: u64,
     pub batch_seconds: f64,
-    /// Rows that were read and not taken.
+    /// Rows that were read but not accepted.
     pub unusable: u64,
 }
 
@@ -57,7 +57,7 @@ impl Journal {
         }
     }
 
-    /// Has all that has changed until now written, and waits for it. False where it is not on disk in time.
+    /// Has all changes so far written, and waits for that. False if they are not on disk in time.
     pub fn flush(&self, patience: Duration) -> bool {
         let end = time::Instant::now() + patience;
         let round = self.location.last_round();
@@ -88,8 +88,8 @@ impl Drop for Journal {
 pub struct UnstartedJournal(WriterThread);
 
 impl UnstartedJournal {
-    /// Opens the database and reads the bindings back. Where that cannot be done, the reason is in the log, and the journal tries
-    /// again and again: calls go on with what memory has.
+    /// Opens the database and reads the bindings back. If that fails, the reason is logged and the journal keeps retrying: calls go
+    /// on with what memory has.
     pub fn open(location: Arc<Location>, settings: Settings, clocks: Clocks, door: Arc<SharedDatabaseFile>) -> UnstartedJournal {
         let mut desk = WriterThread::new(location, settings, clocks, door);
         if let Err(trouble) = desk.look() {
@@ -98,7 +98,7 @@ impl UnstartedJournal {
         UnstartedJournal(desk)
     }
 
-    /// Rung by who waits for the disk.
+    /// Rung by code that waits for the disk.
     pub fn bell(&self) -> Arc<Bell> {
         self.0.bell.clone()
     }

@@ -1,10 +1,10 @@
-//! What comes of reading the users, from wherever they stand.
+//! The result of reading the users, from any source.
 
 use crate::stack::auth::users::Users;
 
 pub const INTERRUPTED: &str = "reading was interrupted";
 
-/// Lines or rows read between two breaths.
+/// Lines or rows read between two calls of `breathe`.
 pub const BITE: usize = 1024;
 
 /// All users that were read, and what could not be used.
@@ -13,7 +13,7 @@ pub struct Loaded {
     pub unusable: Unusable,
 }
 
-/// Rows that a database has and that are good for nothing. (A text file is refused for its first such line.)
+/// Rows of a database that cannot be used. (A text file is refused at its first such line.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unusable {
     pub count: usize,
@@ -31,10 +31,10 @@ impl Unusable {
     }
 }
 
-/// Called between two bites of reading, by whoever does not want to keep a core for as long as all of it takes; false ends it.
+/// Called between two batches of reading, by code that must not occupy a core for the whole duration; false ends it.
 pub type Breathe<'b> = &'b mut dyn FnMut() -> bool;
 
-/// What a failure of SQLite means to whoever asked.
+/// What a failure of SQLite means to the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UsersError {
     /// Somebody else has it locked for a while.

@@ -1,9 +1,9 @@
-//! What the server keeps on disk, by threads of its own: who the users are, read and watched; and the bindings, written and read back. No
+//! What the server keeps on disk, on threads of its own: the users, read and watched; and the bindings, written and read back. No
 //! worker ever waits for it.
 //!
-//! [`users::Source`] is where the users stand, a [`subscriber`] table or a [`text`] file; the [`user_watcher::UserWatcher`] reads it anew when it
-//! has changed and hands the whole to whoever serves. The [`journal::Journal`] writes what has changed in the location service into the
-//! table of [`bindings`], round by round, and notices when the [`clock`] was set. Both may use the same file: [`shared_file`].
+//! [`users::Source`] is where the users come from, a [`subscriber`] table or a [`text`] file; the [`user_watcher::UserWatcher`]
+//! rereads it when it has changed and hands on the whole set. The [`journal::Journal`] writes changes of the location service into
+//! the table of [`bindings`], round by round, and notices when the [`clock`] was set. Both may use the same file: [`shared_file`].
 
 mod binding_rows;
 pub mod bindings;

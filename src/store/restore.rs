@@ -1,4 +1,4 @@
-//! What the disk has of the bindings, on its way into the location service: the rows of the table, and the log over them.
+//! The stored bindings on their way into the location service: the rows of the table, overlaid with the log.
 
 use super::binding_rows::{bytes, read_row};
 use super::error::StoreError;
@@ -13,7 +13,7 @@ pub struct Restored {
     pub bindings: usize,
     /// Rows that had expired, or whose binding was removed long ago.
     pub expired: usize,
-    /// Rows that are not what this program writes, or hold what no REGISTER could have brought, and what is wrong with the first.
+    /// Rows that this program would not write, or that hold what no REGISTER could have brought, and what is wrong with the first.
     pub unusable: usize,
     pub first: String,
     /// Bindings for which `[limits] bindings` leaves no room.
@@ -22,13 +22,13 @@ pub struct Restored {
     pub has_log: bool,
 }
 
-/// Rows of one address-of-record after the other, on their way into the location service.
+/// Rows of one address-of-record after another, on their way into the location service.
 pub struct Restorer<'a> {
     location: &'a Location,
     restored: Restored,
     aor: Vec<u8>,
     pile: RestoreBatch<'a>,
-    /// One more than the highest place that the address has on disk.
+    /// One more than the highest position of the address on disk.
     on_disk: u32,
     replay: Replay,
 }
@@ -75,7 +75,7 @@ impl<'a> Restorer<'a> {
         self.restored.unusable += 1;
     }
 
-    /// Hands the address in hand over, or what the log has of it instead.
+    /// Hands over the current address, or what the log has of it instead.
     fn finish(&mut self) {
         if self.on_disk > 0 {
             let newer = self.replay.remove(&self.aor);
@@ -91,7 +91,7 @@ impl<'a> Restorer<'a> {
         self.on_disk = 0;
     }
 
-    /// The last address of the table, and those that only the log has.
+    /// Hands over the last address of the table, and those that only the log has.
     pub fn finish_all(mut self) -> Restored {
         self.finish();
         while let Some(address) = self.replay.next_address() {
@@ -148,7 +148,7 @@ impl RestoreBatch<'_> {
         wrong.collect()
     }
 
-    /// False for what has expired.
+    /// Returns false for an expired row.
     fn keep(&mut self, aor: &[u8], stored: &Stored) -> Result<bool, &'static str> {
         let expires_ms = stored.expires_ms.saturating_sub(self.terms.wall_ms);
         let longest = self.now.after_ms(u64::from(self.rules.max_expires_s()) * 1000);

@@ -1,9 +1,9 @@
-//! The log of a database whose registrations are answered when they are on disk: each round is appended to it in one piece, and goes into
-//! the table of bindings later.
+//! The log of a database whose registrations are answered once they are on disk: each round is appended to it in one piece and goes
+//! into the table of bindings later.
 //!
-//! A row of the table that changes costs the disk a page, a change in the log some two hundred bytes, one behind the other. So a round is
-//! short, and the table is written at the pace of the batched mode, where refreshes fall together. What is in the log stands there
-//! until it is in the table; at the start the log is read over the table.
+//! Changing a row of the table costs a page of disk; a change in the log costs about two hundred bytes, written sequentially. So a
+//! round is short, and the table is written at the pace of the batched mode, which merges refreshes. A change stays in the log
+//! until it is in the table; at startup the log is read over the table.
 
 use super::binding_rows::Writing;
 use super::error::{StoreError, torn};
@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Begins each piece. Not a secret: it tells a torn piece.
+/// Marks the beginning of each piece. Not a secret: it detects a torn piece.
 pub const CHECK: Key = Key::new(0x7374_726f_7767_6572, 1);
 
 /// Appends what was taken, as a piece of the log.
@@ -50,7 +50,7 @@ pub fn write(taken: &Taken, terms: Terms, out: &mut Vec<u8>) {
     out[..8].copy_from_slice(&check.to_le_bytes());
 }
 
-/// Stands for no transport.
+/// Means no transport.
 const NONE: u8 = 0xff;
 
 fn put(out: &mut Vec<u8>, part: &[u8]) {
@@ -77,11 +77,11 @@ fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
 
 // ---- reading -----------------------------------------------------------------------------------------------------------
 
-/// The latest that the log has of each address-of-record, as pieces of it.
+/// The latest state that the log has of each address-of-record, as pieces of the log.
 #[derive(Default)]
 pub struct Replay {
     pieces: Vec<Vec<u8>>,
-    /// By address: the piece, and where its rows begin there.
+    /// By address: the piece, and the offset of the address's rows in it.
     latest: HashMap<Vec<u8>, (usize, usize)>,
 }
 
@@ -117,13 +117,13 @@ impl Replay {
         self.pieces.is_empty()
     }
 
-    /// Takes an address out: its rows as they should be on disk. `None` if the log does not mention it.
+    /// Removes an address and returns its rows as they should be on disk; `None` if the log does not mention it.
     pub fn remove(&mut self, address: &[u8]) -> Option<Vec<Stored<'_>>> {
         let (piece, at) = self.latest.remove(address)?;
         self.rows(piece, at)
     }
 
-    /// Takes any address out.
+    /// Removes any one address.
     pub fn next_address(&self) -> Option<Vec<u8>> {
         self.latest.keys().next().cloned()
     }
@@ -202,11 +202,11 @@ impl<'a> Reader<'a> {
 
 // ---- from the log into the table ---------------------------------------------------------------------------------------
 
-/// Rounds that are in the log and not in the table.
+/// Rounds that are in the log but not yet in the table.
 #[derive(Default)]
 pub struct Pending {
     rounds: Vec<Taken>,
-    /// The last of them in the log.
+    /// The last of these rounds in the log.
     last: i64,
     size: usize,
 }
@@ -228,7 +228,7 @@ impl Pending {
     }
 }
 
-/// Rounds on their way from the log into the table: of each address the latest, in the order of the table.
+/// Rounds on their way from the log into the table: the latest state of each address, in the order of the table.
 pub struct Folding {
     rounds: Vec<Taken>,
     last: i64,
@@ -236,12 +236,12 @@ pub struct Folding {
     next: usize,
 }
 
-/// Where the latest of an address is.
+/// Position of the latest state of an address.
 #[derive(Clone, Copy, Default)]
 struct Latest {
     round: usize,
     number: usize,
-    /// Rows that may stand in the table.
+    /// Rows that may be in the table.
     rows_before: u32,
 }
 
@@ -261,8 +261,8 @@ impl Folding {
         Folding { list, rounds: pending.rounds, last: pending.last, next: 0 }
     }
 
-    /// Writes at most `most` addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of
-    /// them the log is cut.
+    /// Writes at most `most` addresses into the table, and returns where to go on once that is on disk ([`Folding::advance`]). The
+    /// log is cut together with the last of them.
     pub fn write(&self, writing: &Writing, terms: Terms, most: usize) -> Result<usize, StoreError> {
         let end = self.next.saturating_add(most).min(self.list.len());
         let entries = self.list.get(self.next..end).unwrap_or(&[]);

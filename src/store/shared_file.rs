@@ -1,14 +1,14 @@
-//! The door of the database that the journal has open, for others of this process that read the same file.
+//! The guard of the database that the journal has open, for other parts of this process that read the same file.
 //!
-//! Two things they must not do by themselves. To close any descriptor of the file takes all of SQLite's locks on it away from the whole
-//! process, so nobody may look into it by other means while the journal has it open. And what SQLite tells a reader of changes by
-//! others counts the journal's own, once a second: only the journal can tell them apart.
+//! They must not do two things on their own. Closing any descriptor of the file drops all of SQLite's locks on it for the whole
+//! process, so nothing may open it by other means while the journal has it open. And SQLite's change counter for a reader includes
+//! the journal's own changes, one a second: only the journal can tell them apart.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Which file stands at a path: device and inode.
+/// Identity of the file at a path: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileId {
     device: u64,
@@ -21,10 +21,10 @@ impl FileId {
     }
 }
 
-/// Two that are equal are of the same content, but for what the journal wrote.
+/// Equal values mean equal content, except for what the journal wrote.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Version {
-    /// Which of the journal's connections says so: each begins to count anew.
+    /// The journal's connection that the counter comes from: each starts counting anew.
     connection: u32,
     changes: i64,
 }
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl SharedDatabaseFile {
-    /// Runs `look`, during which the journal opens and closes nothing; `None` where it has this very file open as a database.
+    /// Runs `look`, during which the journal opens and closes nothing; `None` if it has this very file open as a database.
     pub fn unless_open<T>(&self, place: FileId, look: impl FnOnce() -> T) -> Option<T> {
         let state = self.lock();
         match state.open {
@@ -51,7 +51,7 @@ impl SharedDatabaseFile {
         }
     }
 
-    /// What the journal last saw of changes by others; `None` where it does not have this file open.
+    /// Returns the changes by others that the journal last saw; `None` if it does not have this file open.
     pub fn version(&self, place: FileId) -> Option<Version> {
         match self.lock().open {
             Some((open, version)) if open == place => Some(version),
@@ -59,7 +59,7 @@ impl SharedDatabaseFile {
         }
     }
 
-    /// The journal opens something: where it is and what the connection says of changes, or nothing.
+    /// The journal opens a file: its path and its connection's change counter, or nothing.
     pub(in crate::store) fn open<T, E>(&self, open: impl FnOnce() -> Result<(T, FileId, i64), E>) -> Result<T, E> {
         let mut state = self.lock();
         state.open = None;
@@ -70,14 +70,14 @@ impl SharedDatabaseFile {
         Ok(table)
     }
 
-    /// The journal closes what it has.
+    /// The journal closes its file.
     pub(in crate::store) fn close<T>(&self, table: T) {
         let mut state = self.lock();
         drop(table);
         state.open = None;
     }
 
-    /// Others have made changes, as the journal's connection says.
+    /// Others have made changes, according to the journal's connection.
     pub(in crate::store) fn note(&self, changes: i64) {
         if let Some((_, version)) = &mut self.lock().open {
             version.changes = changes;
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(door.version(one), Some(before));
         door.note(5);
         assert_ne!(door.version(one), Some(before));
-        // Another connection counts from anywhere.
+        // Another connection may count from any number.
         door.close(());
         let opened: Result<(), ()> = door.open(|| Ok(((), one, 4)));
         assert_eq!(opened, Ok(()));

@@ -1,11 +1,11 @@
-//! A binding as the disk has it, in the table and in the log: nothing in it means something to this run of the server only.
+//! A binding as stored in the table and in the log: nothing in it is specific to this run of the server.
 
 use crate::base::{Channel, Flow, Transport};
 use crate::settings::Words;
 use crate::stack::location::{BindingText, Reached, Row};
 use std::net::{IpAddr, SocketAddr};
 
-/// How the times and listeners of memory are written on disk.
+/// How the times and listeners of memory are written to disk.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds.
@@ -13,11 +13,11 @@ pub struct Terms<'a> {
     pub listeners: &'a [(Transport, SocketAddr)],
 }
 
-/// A binding as the disk has it.
+/// A binding as stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
     pub text: BindingText<'a>,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     pub expires_ms: u64,
     pub cseq: u32,
     pub reg_id: u32,
@@ -49,8 +49,8 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// The way on which the REGISTER came. A connection of then is dead today; a listener that the conf no longer has
-    /// leads nowhere.
+    /// The flow by which the REGISTER came. A connection of that time is dead today; a listener that the conf no longer has leads
+    /// nowhere.
     pub fn flow(&self, terms: Terms) -> Option<Flow> {
         let (transport, peer) = self.source?;
         let same = |(own, bound): &(Transport, SocketAddr)| *own == transport && Some(*bound) == self.listener;

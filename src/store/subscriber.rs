@@ -1,5 +1,5 @@
-//! The table `subscriber` of a SQLite database, with the columns of Kamailio and OpenSIPS and two for SHA-2: read by the server, changed
-//! by `strowger user`. A `password` column, which may stand in theirs, is never looked at.
+//! The table `subscriber` of a SQLite database, with the columns of Kamailio and OpenSIPS and two for SHA-2: read by the server,
+//! changed by `strowger user`. A `password` column, which theirs may have, is never read.
 
 use crate::base::Key;
 use crate::stack::auth::digest::{self, Algorithm, Hash};
@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Kamailio's, with columns for the algorithms of RFC 8760 named as OpenSIPS does, and without its `password`.
+/// Kamailio's table, with columns for the algorithms of RFC 8760 named as in OpenSIPS, and without `password`.
 const CREATE: &str = "CREATE TABLE subscriber (
     id INTEGER PRIMARY KEY NOT NULL,
     username VARCHAR(64) DEFAULT '' NOT NULL,
@@ -35,7 +35,7 @@ const COLUMNS: [&str; 4] = ["ha1", "ha1b", "ha1_sha256", "ha1_sha512t256"];
 
 // ---- the server's side -------------------------------------------------------------------------------------------------
 
-/// Opens a database to read it; `patience`: how long to wait while it is locked.
+/// Opens a database for reading; `patience`: how long to wait while it is locked.
 pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, UsersError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -43,12 +43,12 @@ pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Users
     Ok(connection)
 }
 
-/// A number that is another one after each change that another connection has made.
+/// Returns a number that differs after each change made by another connection.
 pub fn version(connection: &Connection) -> Result<i64, UsersError> {
     Ok(connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
 }
 
-/// Reads all users. `breathe` is called between two bites of rows.
+/// Reads all users. `breathe` is called between two batches of rows.
 pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loaded, UsersError> {
     let columns = Columns::find(connection)?.ok_or_else(no_table)?;
     let hash = |number: usize| match columns.has[number] {
@@ -115,7 +115,7 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
     }
 }
 
-/// Kamailio writes SHA-256 into the same columns if it is set to use that: the length tells which.
+/// Kamailio writes SHA-256 into the same columns if configured to: the length tells which.
 fn entry<'e>(name: &'e [u8], domain: &'e [u8], hashes: [Option<Hash>; 4]) -> Entry<'e> {
     let of = |hash: Option<Hash>, len: usize| hash.filter(|hash| hash.bytes().len() == len);
     let (short, long) = (Algorithm::Md5.hash_len(), Algorithm::Sha256.hash_len());
@@ -135,14 +135,14 @@ fn is_bare(entry: &Entry) -> bool {
     hashes.iter().all(Option::is_none)
 }
 
-/// Which of the [`COLUMNS`] the table has.
+/// Returns which of the [`COLUMNS`] the table has.
 #[derive(Clone, Copy)]
 struct Columns {
     has: [bool; COLUMNS.len()],
 }
 
 impl Columns {
-    /// `None` where there is no such table, or it lacks what it must have.
+    /// `None` if there is no such table, or it lacks a required column.
     fn find(connection: &Connection) -> Result<Option<Columns>, UsersError> {
         let mut statement = connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
         let names = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -157,7 +157,7 @@ impl Columns {
 
 // ---- the operator's side -----------------------------------------------------------------------------------------------
 
-/// All hashes of one user; `None` is not known.
+/// All hashes of one user; `None`: unknown.
 #[derive(Clone, Copy, Default)]
 pub struct Hashes {
     pub md5: Option<Hash>,
@@ -179,7 +179,7 @@ impl Hashes {
         }
     }
 
-    /// Takes in the hash of a line; false where there is one of this kind already.
+    /// Adds the hash of a line; false if there is one of this kind already.
     pub fn take(&mut self, line: &Line) -> bool {
         let place = match (line.algorithm, line.whole) {
             (Algorithm::Md5, false) => &mut self.md5,
@@ -200,18 +200,18 @@ impl Hashes {
 pub struct Listed {
     pub name: String,
     pub domain: String,
-    /// Of which algorithms there are hashes.
+    /// Algorithms for which there are hashes.
     pub algorithms: Vec<Algorithm>,
 }
 
-/// What an import came to.
+/// The result of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     pub added: usize,
     pub changed: usize,
 }
 
-/// A database in which users are changed. Every change is whole or not at all.
+/// A database in which users are changed. Every change is made whole or not at all.
 pub struct Table {
     connection: Connection,
 }
@@ -219,7 +219,7 @@ pub struct Table {
 /// Why a change was not made.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The user is there already.
+    /// The user exists already.
     Exists,
     NotFound,
     /// A line about the database.
@@ -239,7 +239,7 @@ impl From<rusqlite::Error> for Refused {
 }
 
 impl Table {
-    /// Opens the database. If there is none and `make` is set, it is made, with the table; its owner alone can read it.
+    /// Opens the database. If there is none and `make` is set, it is created, with the table, readable by its owner alone.
     pub fn open(path: &Path, make: bool) -> Result<Table, String> {
         if make {
             let mut file = OpenOptions::new();
@@ -275,7 +275,7 @@ impl Table {
         }
     }
 
-    /// Adds a user who is not there yet.
+    /// Adds a user who does not exist yet.
     pub fn add(&mut self, name: &str, domain: &str, hashes: &Hashes) -> Result<(), Refused> {
         let change = begin(&mut self.connection)?;
         if place(&change, name, domain)?.is_some() {
@@ -286,7 +286,7 @@ impl Table {
         Ok(change.commit()?)
     }
 
-    /// Another password for a user who is there. `hashes` makes them for the domain as the table has it.
+    /// Changes the password of an existing user. `hashes` makes them for the domain as the table has it.
     pub fn change(&mut self, name: &str, domain: &str, hashes: impl FnOnce(&str) -> Hashes) -> Result<(), Refused> {
         let change = begin(&mut self.connection)?;
         let Some((row, domain)) = place(&change, name, domain)? else {
@@ -306,7 +306,7 @@ impl Table {
         Ok(change.commit()?)
     }
 
-    /// Adds users by their hashes. Of one who is there already nothing remains but the name.
+    /// Adds users by their hashes. All hashes of an existing user are replaced.
     pub fn import(&mut self, users: &Imports) -> Result<Imported, Refused> {
         let change = begin(&mut self.connection)?;
         let columns = Columns::find(&change)?.ok_or_else(no_table)?;
@@ -335,7 +335,7 @@ impl Table {
         Ok(imported)
     }
 
-    /// Everybody, by domain and name.
+    /// Lists all users, by domain and name.
     pub fn list(&self) -> Result<Vec<Listed>, Refused> {
         let columns = Columns::find(&self.connection)?.ok_or_else(no_table)?;
         let hash = |number: usize| match columns.has[number] {
@@ -372,12 +372,12 @@ impl Table {
     }
 }
 
-/// A transaction that nobody else can be in the way of later.
+/// Begins a transaction that takes the write lock at once, so that nobody can get in its way later.
 fn begin(connection: &mut Connection) -> Result<Transaction<'_>, UsersError> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
-/// The row of a user, and the domain as it stands there. Names are compared as they are, domains without case.
+/// Finds the row of a user, and the domain as stored there. Names are compared exactly, domains case-insensitively.
 fn place(change: &Transaction, name: &str, domain: &str) -> Result<Option<(i64, String)>, rusqlite::Error> {
     let mut statement = change
         .prepare_cached("SELECT rowid, CAST(domain AS TEXT) FROM subscriber WHERE username = ?1 AND domain = ?2 COLLATE NOCASE")?;
@@ -412,7 +412,7 @@ fn update(change: &Transaction, columns: Columns, row: i64, hashes: &Hashes) -> 
     statement.raw_execute().map(|_| ())
 }
 
-/// Gives the hashes to the parameters from `first` on; what is not known is the empty string, as in Kamailio.
+/// Binds the hashes to the parameters from `first` on; an unknown one is the empty string, as in Kamailio.
 fn bind(statement: &mut rusqlite::Statement, columns: Columns, first: usize, hashes: &Hashes) -> Result<(), rusqlite::Error> {
     for (number, hash) in hashes.list().into_iter().enumerate() {
         if columns.has[number] {
@@ -431,7 +431,7 @@ pub struct Imports {
 }
 
 impl Imports {
-    /// Takes in a line; the lines of one user come together.
+    /// Adds a line; the lines of one user are merged.
     pub fn take(&mut self, line: &Line) -> Result<(), String> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
         let (Ok(name), Ok(realm)) = (text(line.name), text(line.realm)) else {
@@ -458,7 +458,7 @@ impl Imports {
     }
 }
 
-/// What is said of a line that stands there twice.
+/// The message for a line that appears twice.
 pub fn twice(line: &Line) -> String {
     format!(
         "the user {:?} of {:?} has a hash of {} already: remove one of the lines",
@@ -487,7 +487,7 @@ mod tests {
             self.0.path().join("users.db")
         }
 
-        /// A database that somebody else has made.
+        /// A database created by another program.
         fn made_by(&self, statements: &str) -> Table {
             let connection = Connection::open(self.path()).unwrap();
             connection.execute_batch(statements).unwrap();
@@ -500,7 +500,7 @@ mod tests {
         }
     }
 
-    /// What `kamdbctl create` makes with DBENGINE=SQLITE, of this table.
+    /// This table as `kamdbctl create` makes it with DBENGINE=SQLITE.
     const KAMAILIO: &str = "
         CREATE TABLE version (id INTEGER PRIMARY KEY NOT NULL, table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL,
             CONSTRAINT version_table_name_idx UNIQUE (table_name));
@@ -602,7 +602,7 @@ mod tests {
         assert_eq!((loaded.users.len(), loaded.unusable.count), (1, 3));
         assert_eq!(loaded.unusable.first, "\"dave\" of \"example.com\" has no hash");
 
-        // What it has no column for is left out; what is none of ours stays.
+        // A hash without a column is left out; columns that are not ours stay.
         table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
         table.change("carol", "example.com", |_| hashes("carol", "new")).unwrap();
         let users = place.load().users;
@@ -624,7 +624,7 @@ mod tests {
         let sha = digest::ha1(Algorithm::Sha256, b"a", b"example.com", b"p");
         let truncated = digest::ha1(Algorithm::Sha512_256, b"b", b"example.com", b"p");
         let hex = |hash: &Hash| String::from_utf8(hash.hex().bytes().to_vec()).unwrap();
-        // OpenSIPS of today has no ha1b; Kamailio with SHA-256 puts it into ha1.
+        // Current OpenSIPS has no ha1b; Kamailio with SHA-256 puts it into ha1.
         place.made_by(&format!(
             "CREATE TABLE subscriber (id INTEGER PRIMARY KEY, USERNAME, domain, email_address, ha1, ha1_SHA256, ha1_sha512t256, rpid);
              INSERT INTO subscriber (username, domain, ha1, ha1_sha256, ha1_sha512t256)
@@ -653,7 +653,7 @@ mod tests {
         let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();
         let read = read(&connection, Key::new(1, 2), &mut || true);
         assert!(matches!(read, Err(UsersError::Bad(what)) if what.contains("no table subscriber")));
-        // A table of another make is not touched.
+        // A table of another layout is not touched.
         Connection::open(place.path()).unwrap().execute_batch("CREATE TABLE subscriber (who, what)").unwrap();
         let made = Table::open(&place.path(), true);
         assert!(made.is_err_and(|what| what.contains("username, domain and ha1")));
@@ -685,7 +685,7 @@ mod tests {
         assert!(proves(&users, "alice", Algorithm::Md5, "new"));
         assert!(proves(&users, "bob", Algorithm::Sha256, "new"));
         assert!(proves(&users, "bob", Algorithm::Sha512_256, "new"));
-        // Nothing is left that would let the old password in.
+        // Nothing is left that would accept the old password.
         let alice = users.find(b"alice", b"example.com").unwrap();
         assert!(alice.ha1(Algorithm::Sha256).is_none());
         let listed = table.list().unwrap();
@@ -698,7 +698,7 @@ mod tests {
             ]
         );
 
-        // Into a table that lacks a column nothing is imported, not even those before.
+        // Nothing is imported into a table that lacks a column, not even the users before it.
         let other = Place::new();
         let mut table = other.made_by(KAMAILIO);
         let refused = table.import(&imports);

@@ -1,16 +1,16 @@
-//! A text file of users: lines of `user:realm:HA1`, as htdigest writes them, each with the name of its algorithm behind it where the
-//! length of HA1 does not tell it.
+//! A text file of users: lines of `user:realm:HA1`, as htdigest writes them, each followed by the name of its algorithm if the
+//! length of HA1 does not determine it.
 
 use crate::stack::auth::digest::{Algorithm, Hash};
 use std::io::BufRead;
 
-/// The longest realm that a challenge has, bytes.
+/// The longest realm of a challenge, in bytes.
 const REALM_LONGEST: usize = 255;
 
 /// One line that names a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'l> {
-    /// Without the realm where it was written as `name@realm`.
+    /// Without the realm if it was written as `name@realm`.
     pub name: &'l [u8],
     pub realm: &'l [u8],
     /// HA1 was made of `name@realm`.
@@ -19,7 +19,7 @@ pub struct Line<'l> {
     pub ha1: Hash,
 }
 
-/// Reads all lines; blank ones and those that begin with `#` say nothing. The error tells the number of the line.
+/// Reads all lines; blank ones and those that begin with `#` are skipped. The error gives the line number.
 pub fn read(mut file: impl BufRead, mut take: impl FnMut(&Line) -> Result<(), String>) -> Result<(), String> {
     let mut bytes = Vec::new();
     for number in 1.. {
@@ -38,7 +38,7 @@ pub fn read(mut file: impl BufRead, mut take: impl FnMut(&Line) -> Result<(), St
     Ok(())
 }
 
-/// Reads one line; `None` where it says nothing.
+/// Reads one line; `None` if it is blank or a comment.
 pub fn parse(line: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
@@ -47,7 +47,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
     let shape = "a line must be user:realm:HA1";
     let (user, rest) = split_first(line).ok_or(shape)?;
     let (front, last) = split_last(rest).ok_or(shape)?;
-    // A realm may have colons: that of an IPv6 address does.
+    // A realm may contain colons: that of an IPv6 address does.
     let (realm, ha1, named) = match Algorithm::parse(last) {
         Some((_, true)) => return Err("HA1 must not be that of a session: remove -sess"),
         Some((algorithm, false)) => {
@@ -87,7 +87,7 @@ fn split_last(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// The name of a user who is written as `name@realm`.
+/// Returns the name of a user written as `name@realm`.
 fn without_realm<'l>(user: &'l [u8], realm: &[u8]) -> Option<&'l [u8]> {
     let at = memchr::memrchr(b'@', user)?;
     let fits = at > 0 && user[at + 1..].eq_ignore_ascii_case(realm);

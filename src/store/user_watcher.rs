@@ -1,5 +1,5 @@
-//! The store's thread: looks once a second whether the users have changed, reads them anew and hands them on. What is replaced is dropped
-//! here too, for that takes a while where there are millions.
+//! The store's thread: checks once a second whether the users have changed, reads them anew and hands them on. The old set is
+//! dropped here too, since that takes a while if there are millions.
 
 use super::loaded::UsersError;
 use super::users::{Loaded, Source};
@@ -11,13 +11,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-/// How often the source is looked at.
+/// How often the source is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many looks in a row a database may be locked before it is worth a line.
+/// Consecutive checks that may find a database locked before it is logged.
 const BUSY_LOOKS: u32 = 10;
 
-/// The longest rest between two bites of reading.
+/// The longest pause between two batches of reading.
 const REST_MOST: Duration = Duration::from_millis(20);
 
 /// Called with new users. It must not wait for long.
@@ -31,18 +31,18 @@ pub struct UserWatcher {
 }
 
 enum Order {
-    /// Read now, changed or not; say what came of it to whoever waits.
+    /// Read now, changed or not; report the result to the caller that waits.
     Read(Option<Sender<Result<(), String>>>),
     /// Watch another source from now on, whose users were read already; or none.
     Switch(Option<Box<(Source, Loaded)>>, Sender<()>),
     Stop,
 }
 
-/// What others may see.
+/// State that other threads may see.
 struct State {
     users: AtomicUsize,
     is_unreadable: AtomicBool,
-    /// Told to stop: reading is not to go on.
+    /// Told to stop: reading must end.
     is_stopping: AtomicBool,
 }
 
@@ -66,7 +66,7 @@ impl UserWatcher {
         self.state.users.load(Ordering::Relaxed)
     }
 
-    /// The source cannot be read now; the users of before are in force.
+    /// The source cannot be read now; the previous users are in force.
     pub fn is_unreadable(&self) -> bool {
         self.state.is_unreadable.load(Ordering::Relaxed)
     }
@@ -77,7 +77,7 @@ impl UserWatcher {
         self.order(Order::Read(None));
     }
 
-    /// The same, and waits for what comes of it: the error is one line.
+    /// The same, and waits for the result: the error is one line.
     pub fn read_now(&self, patience: Duration) -> Result<(), String> {
         let (reply, answer) = mpsc::channel();
         self.order(Order::Read(Some(reply)));
@@ -87,8 +87,8 @@ impl UserWatcher {
         }
     }
 
-    /// Has others looked after from now on, as `source` gave them; `None`: nobody. Returns when they were handed on, or when
-    /// the thread has been busy with those of before for too long: then that is still to come.
+    /// Switches to another source, as `source` gave its users; `None`: no users. Returns when they were handed on, or when the
+    /// thread has been busy with the previous ones for too long: then the switch is still to come.
     pub fn switch(&self, users: Option<(Source, Loaded)>, patience: Duration) {
         let (reply, answer) = mpsc::channel();
         self.order(Order::Switch(users.map(Box::new), reply));
@@ -114,15 +114,15 @@ impl Drop for UserWatcher {
     }
 }
 
-/// What the thread works at.
+/// The state of the thread.
 struct WatcherThread {
     /// `None`: nobody is challenged any more.
     source: Option<Source>,
     publish: Publish,
     state: Arc<State>,
-    /// Those in force.
+    /// The users in force.
     users: Arc<Users>,
-    /// Those of before, until no worker has them in hand any more: whoever drops the last hold on them frees their memory.
+    /// Earlier users, until no worker holds them any more: dropping the last reference frees their memory.
     replaced: Vec<Arc<Users>>,
     busy_looks: u32,
 }
@@ -134,7 +134,7 @@ impl WatcherThread {
                 Ok(Order::Read(reply)) => {
                     let outcome = self.read();
                     if let Some(reply) = reply {
-                        // Who asked may have given up waiting.
+                        // The caller may have given up waiting.
                         let _ = reply.send(outcome);
                     }
                 }
@@ -190,7 +190,7 @@ impl WatcherThread {
                 }
             }
             Err(UsersError::Bad(what)) => {
-                // Once, until it is good again.
+                // Once, until it is readable again.
                 if !self.state.is_unreadable.load(Ordering::Relaxed) {
                     self.complain(&what);
                 }
@@ -230,7 +230,7 @@ impl WatcherThread {
     }
 }
 
-/// A line that says how many users were read, and what is wrong with some.
+/// Returns a line that says how many users were read, and what is wrong with some.
 pub fn summary(source: &Source, loaded: &Loaded) -> String {
     let (path, users, unusable) = (source.path(), loaded.users.len(), &loaded.unusable);
     let mut line = format!("users read from {}: {users}", path.display());
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// A worker as the keeper sees it: it holds on to the users in force.
+    /// A worker as the watcher sees it: it holds on to the users in force.
     #[derive(Clone, Default)]
     struct Worker(Arc<Mutex<Vec<Arc<Users>>>>);
 
@@ -333,7 +333,7 @@ mod tests {
         let loaded = source.read(&mut || true).unwrap();
         keeper.switch(Some((source, loaded)), PATIENCE);
         assert_eq!((keeper.users(), worker.sets()), (2, 1), "at once");
-        // The second one is looked after, the first one is not.
+        // The second one is watched, the first one is not.
         write(&first, &["alice", "dave", "eve"]);
         write(&second, &["bob"]);
         until("the second file is read", || keeper.users() == 1);
@@ -370,7 +370,7 @@ mod tests {
         keeper.read_now(PATIENCE).unwrap();
         let held = Arc::downgrade(&worker.0.lock().unwrap()[0]);
         keeper.read_now(PATIENCE).unwrap();
-        // As long as a worker has them, they are there; when it lets go, it is not the one to free them.
+        // They exist as long as a worker holds them; when it lets go, it is not the one that frees them.
         let own = worker.0.lock().unwrap().remove(0);
         assert!(Arc::strong_count(&own) >= 2, "the keeper holds on");
         drop(own);

@@ -1,5 +1,4 @@
-//! Where the users stand: a SQLite database or a text file, told apart by how it begins; read whole, and looked at again to see whether
-//! it has changed.
+//! The source of the users: a SQLite database or a text file, told apart by its first bytes; read whole, and checked for changes.
 
 use crate::base::Key;
 use crate::stack::auth::digest::Algorithm;
@@ -18,16 +17,16 @@ use std::time::Duration;
 
 pub use crate::store::loaded::{Loaded, Unusable};
 
-/// How every SQLite database begins.
+/// The first bytes of every SQLite database.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// What names a database where there is no file yet.
+/// What indicates a database if there is no file yet.
 const EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
-/// How long a look waits while somebody changes the database.
+/// How long a check waits while somebody changes the database.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of a line, about, to guess how many users there are.
+/// Approximate bytes per line, to estimate how many users there are.
 const LINE: u64 = 56;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By how the file begins; by its extension if there is no file, or nothing in it.
+    /// Determined by the file's first bytes; by its extension if there is no file, or an empty one.
     pub fn of(path: &Path) -> io::Result<Kind> {
         let mut start = Vec::new();
         match File::open(path) {
@@ -60,11 +59,11 @@ impl Kind {
 /// The file of users. Its messages name it.
 pub struct Source {
     path: PathBuf,
-    /// Of the table that the users come into.
+    /// The table that the users are loaded into.
     key: Key,
     /// Kept open, because only an open connection can tell that others have changed the database.
     ///
-    /// The file must not be opened beside it by other means: to close any descriptor of it takes all locks of the process away.
+    /// The file must not be opened separately: closing any descriptor of it drops all locks of the process.
     database: Option<(Connection, FileId)>,
     /// The journal may have the same file open.
     door: Arc<SharedDatabaseFile>,
@@ -73,7 +72,7 @@ pub struct Source {
     failed: Option<String>,
 }
 
-/// Two that are equal are of the same content.
+/// Equal stamps mean equal content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stamp {
     Database {
@@ -88,11 +87,11 @@ enum Stamp {
     },
 }
 
-/// Who says whether a database has changed, and what it said.
+/// Where the change counter of a database comes from, and its value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
     ByUs(i64),
-    /// Of a file that it writes into itself.
+    /// From a file that it writes into itself.
     ByJournal(Version),
 }
 
@@ -118,7 +117,8 @@ impl Source {
         self.read_as(stamp, breathe)
     }
 
-    /// Reads all users if anything has changed since the last time. What could not be read and has not changed is not read again.
+    /// Reads all users if anything has changed since the last time. A source that could not be read and has not changed is not read
+    /// again.
     pub fn read_changed(&mut self, breathe: Breathe) -> Result<Option<Loaded>, UsersError> {
         let stamp = self.stamp().map_err(|trouble| self.forget(trouble))?;
         match (&self.failed, self.seen == Some(stamp)) {
@@ -128,7 +128,7 @@ impl Source {
         }
     }
 
-    /// Reads what had this stamp before.
+    /// Reads the content that had this stamp before.
     fn read_as(&mut self, stamp: Stamp, breathe: Breathe) -> Result<Loaded, UsersError> {
         let read = match &self.database {
             Some((connection, _)) => subscriber::read(connection, self.key, breathe),
@@ -137,7 +137,7 @@ impl Source {
         let read = read.map_err(|trouble| self.named(trouble));
         (self.seen, self.failed) = match &read {
             Ok(_) => (Some(stamp), None),
-            // It waits for its turn.
+            // Only locked: it is read at a later check.
             Err(UsersError::Busy(_)) => (None, None),
             Err(UsersError::Bad(what)) => (Some(stamp), Some(what.clone())),
         };
@@ -150,7 +150,7 @@ impl Source {
         self.database.is_some()
     }
 
-    /// What cannot be looked at is opened anew the next time, and read whole.
+    /// A file that cannot be checked is opened anew the next time, and read whole.
     fn forget(&mut self, trouble: UsersError) -> UsersError {
         if let UsersError::Bad(_) = trouble {
             (self.database, self.seen, self.failed) = (None, None, None);
@@ -168,7 +168,7 @@ impl Source {
         }
     }
 
-    /// What is there now. Opens a database.
+    /// Returns the current stamp. Opens a database.
     fn stamp(&mut self) -> Result<Stamp, UsersError> {
         let file = std::fs::metadata(&self.path).map_err(|error| self.no_file(&error))?;
         let place = FileId::of(&file);
@@ -227,7 +227,7 @@ fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, UsersErr
     Ok(Loaded { users, unusable: Unusable::default() })
 }
 
-/// Adds the hash of a line to what is known of its user; false where there is one of this kind already.
+/// Adds the hash of a line to the known hashes of its user; false if there is one of this kind already.
 fn take(users: &mut Users, line: &Line) -> bool {
     let mut entry = Entry { name: line.name, domain: line.realm, ..Entry::default() };
     if let Some(known) = users.find(line.name, line.realm) {
@@ -284,7 +284,7 @@ mod tests {
         table.add(name, "a", &hashes).unwrap();
     }
 
-    /// How many users a look finds; `None` where nothing has changed.
+    /// Returns how many users a check finds; `None` if nothing has changed.
     fn look(source: &mut Source) -> Option<usize> {
         let found = source.read_changed(&mut || true).unwrap();
         found.map(|loaded| loaded.users.len())
@@ -375,7 +375,7 @@ mod tests {
         assert!(!source.is_database());
     }
 
-    /// Another program may keep its database that way, and does not ask.
+    /// Another program may keep its database that way without asking us.
     #[test]
     fn a_database_with_a_write_ahead_log_is_read_and_watched_too() {
         let place = Place::new();
@@ -389,7 +389,7 @@ mod tests {
         let insert = "INSERT INTO subscriber (username, domain, ha1) SELECT 'bob', domain, ha1 FROM subscriber";
         other.execute_batch(insert).unwrap();
         assert_eq!(look(&mut source), Some(2));
-        // One that is being changed is read as it was before.
+        // A database that is being changed is read as it was before.
         let begun = "BEGIN; DELETE FROM subscriber WHERE username = 'bob'";
         other.execute_batch(begun).unwrap();
         assert_eq!(source.read(&mut || true).map(|l| l.users.len()).ok(), Some(2));
@@ -415,7 +415,7 @@ mod tests {
             let digits = String::from_utf8_lossy(digits.bytes());
             text.push_str(&format!("{name}:a:{digits}{named}\n"));
         }
-        // In whatever order.
+        // In any order.
         for turn in 0..4 {
             let mut lines: Vec<&str> = text.lines().collect();
             lines.rotate_left(turn);

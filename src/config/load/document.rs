@@ -1,4 +1,4 @@
-//! The text of a conf as TOML read it: its sections, what was asked of them, and what was wrong with them.
+//! The text of a conf as TOML has read it: its sections, which keys were read, and what was wrong with them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use super::wrong::{Parsed, Value, Wrong, found, integer};
 use crate::config::machine::Machine;
 use crate::config::units;
 
-/// The text as TOML read it, what was asked of it, and what was wrong with it.
+/// The text as TOML has read it, which keys were read, and the faults found.
 pub(super) struct Document<'d> {
     pub(super) root: &'d DeTable<'d>,
     pub(super) machine: &'d Machine,
-    /// Section → keys, filled by asking: a key is known because something reads it.
+    /// Section → keys, filled as keys are read: a key is known because something reads it.
     pub(super) known: BTreeMap<&'static str, Vec<&'static str>>,
     pub(super) wrongs: Vec<Wrong>,
-    /// Where the transport of each `[[listen]]` stands, or else its section.
+    /// The position of the transport of each `[[listen]]`, or of its section.
     pub(super) listen_places: Vec<usize>,
-    /// Something is wrong with a `[[listen]]`: what depends on them is not reported as well.
+    /// Something is wrong with a `[[listen]]`: faults of what depends on it are not reported as well.
     pub(super) listeners_are_wrong: bool,
-    /// Where each target of each relaying `[[route]]` stands.
+    /// The position of each target of each relaying `[[route]]`.
     pub(super) target_places: Vec<usize>,
-    /// Where `challenge_bye` of `[auth]` stands, or else its section.
+    /// The position of `challenge_bye` of `[auth]`, or of its section.
     pub(super) challenge_bye_at: usize,
     pub(super) auth_certificate_at: usize,
 }
@@ -34,7 +34,7 @@ pub(super) struct Section<'s, 'd> {
     pub(super) name: &'static str,
     /// `None`: the file has no such table.
     pub(super) table: Option<&'d DeTable<'d>>,
-    /// Where the table begins.
+    /// The position where the table begins.
     pub(super) at: usize,
 }
 
@@ -60,7 +60,7 @@ impl<'d> Document<'d> {
         }
     }
 
-    /// What the file has under `name`; the name of a table within a table has a dot.
+    /// Returns what the file has under `name`; the name of a table within a table has a dot.
     fn find(&self, name: &str) -> Option<&'d Value<'d>> {
         match name.split_once('.') {
             Some((outer, inner)) => as_table(self.root.get(outer)?)?.get(inner),
@@ -68,7 +68,7 @@ impl<'d> Document<'d> {
         }
     }
 
-    /// The table `[name]`, which may be absent.
+    /// Returns the table `[name]`, which may be absent.
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 'd> {
         let mut at = 0;
         let mut table = None;
@@ -89,7 +89,7 @@ impl<'d> Document<'d> {
         self.open(name, table, at)
     }
 
-    /// The tables `[[name]]` and where they begin; `None` where the file has none. `name` may be `outer.inner`.
+    /// Returns the tables `[[name]]` and where they begin; `None` if the file has none. `name` may be `outer.inner`.
     pub(super) fn tables(&mut self, name: &'static str) -> Option<Vec<(&'d DeTable<'d>, usize)>> {
         self.known.entry(name).or_default();
         if let Some((outer, inner)) = name.split_once('.') {
@@ -124,7 +124,7 @@ impl<'d> Document<'d> {
         Section { document: self, name, table, at }
     }
 
-    /// Refuses what nobody asked for. To be called last: only then is everything known that is known.
+    /// Refuses keys that nothing has read. To be called last: only then are all known keys known.
     pub(super) fn refuse_unknown(&mut self) {
         for (name, value) in self.root {
             let word: &str = name.get_ref();
@@ -174,14 +174,14 @@ impl<'d> Document<'d> {
         }
     }
 
-    /// The section that has the key `word`.
+    /// Returns the section that has the key `word`.
     pub(super) fn home(&self, word: &str) -> Option<&'static str> {
         let has = |(_, keys): &(&&'static str, &Vec<&'static str>)| keys.contains(&word);
         self.known.iter().find(has).map(|(name, _)| *name)
     }
 }
 
-/// The section's name as the file has it.
+/// Returns the section's name as the file has it.
 pub(super) fn brackets(section: &str) -> String {
     match section {
         "listen" | "route" | "trunk" | "tls.identity" => format!("[[{section}]]"),
@@ -190,7 +190,7 @@ pub(super) fn brackets(section: &str) -> String {
 }
 
 impl<'d> Section<'_, 'd> {
-    /// The value of `key` as `parse` understands it; `None` if it is absent, or wrong and reported.
+    /// Returns the value of `key` as `parse` understands it; `None` if it is absent, or wrong and reported.
     pub(super) fn read<T>(&mut self, key: &'static str, parse: impl FnOnce(&Value<'d>) -> Parsed<T>) -> Option<T> {
         let known = self.document.known.entry(self.name).or_default();
         if !known.contains(&key) {
@@ -212,13 +212,13 @@ impl<'d> Section<'_, 'd> {
         self.table.is_some_and(|table| table.get(key).is_some())
     }
 
-    /// Where the value of `key` stands, or the section where it is absent.
+    /// Returns the position of the value of `key`, or of the section if it is absent.
     pub(super) fn place(&self, key: &str) -> usize {
         let value = self.table.and_then(|table| table.get(key));
         value.map_or(self.at, |value| value.span().start)
     }
 
-    /// Where each entry of the list under `key` stands.
+    /// Returns the position of each entry of the list under `key`.
     pub(super) fn entry_places(&self, key: &str) -> Vec<usize> {
         match self.table.and_then(|table| table.get(key)).map(Spanned::get_ref) {
             Some(DeValue::Array(array)) => array.iter().map(|entry| entry.span().start).collect(),
@@ -226,7 +226,7 @@ impl<'d> Section<'_, 'd> {
         }
     }
 
-    /// The integers in the list under `key`, and where they stand.
+    /// Returns the integers in the list under `key`, and their positions.
     pub(super) fn integers(&self, key: &str) -> Vec<(u64, usize)> {
         let list = self.table.and_then(|table| table.get(key));
         match list.map(Spanned::get_ref) {
@@ -239,7 +239,7 @@ impl<'d> Section<'_, 'd> {
         self.document.wrongs.push(Wrong::new(at, message));
     }
 
-    /// Nothing has been found wrong with these keys yet.
+    /// True if nothing was found wrong with these keys yet.
     pub(super) fn sound<const N: usize>(&self, keys: [&str; N]) -> bool {
         let spans = keys.map(|key| self.table.and_then(|table| table.get(key)).map(Spanned::span));
         let inside = |at: usize| spans.iter().flatten().any(|span| span.contains(&at));
@@ -279,7 +279,7 @@ pub(super) fn as_table<'t, 'd>(value: &'t Value<'d>) -> Option<&'t DeTable<'d>> 
 
 // ---- the nearest known word --------------------------------------------------------------------------------------
 
-/// The known word that `word` is most likely a slip of.
+/// Returns the known word that `word` is most likely a misspelling of.
 pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     if word.len() > 64 {
         return None;
@@ -287,6 +287,6 @@ pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let word = word.to_lowercase().replace('-', "_");
     let distances = known.iter().map(|near| (strsim::osa_distance(&word, near), *near));
     let (distance, near) = distances.min()?;
-    // Beyond a third of the longer word the two have little in common.
+    // If they differ by more than a third of the longer word, the two have little in common.
     (distance * 3 <= word.chars().count().max(near.len())).then_some(near)
 }

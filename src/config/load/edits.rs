@@ -1,4 +1,4 @@
-//! What a `[[route]]` says of its targets, beyond which they are, and what it changes in a request.
+//! What a `[[route]]` says about its targets, other than which they are, and what it changes in a request.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const LINES: &str = "a list of header lines such as [\"X-Account: 42\"]";
 
 const NAMES: &str = "a list of names of header fields such as [\"X-Account\"]";
 
-/// Header fields that routing, transactions, dialogs and bodies live on, with their short forms: a route does not touch them.
+/// Header fields that routing, transactions, dialogs and bodies depend on, with their short forms: a route must not touch them.
 const KEPT: [&str; 27] = [
     "via",
     "v",
@@ -94,7 +94,7 @@ impl Section<'_, '_> {
     }
 }
 
-/// Numbers of which some may be the same.
+/// Numbers, duplicates allowed.
 fn weights(value: &Value<'_>) -> Parsed<Vec<u16>> {
     let DeValue::Array(array) = value.get_ref() else {
         return Err(must_be(value, WEIGHTS));
@@ -103,7 +103,7 @@ fn weights(value: &Value<'_>) -> Parsed<Vec<u16>> {
     weights.collect::<Parsed<Vec<u16>>>()
 }
 
-/// A status, or a class of them: the range that it means.
+/// A status, or a class of them: the range that it covers.
 fn statuses(value: &Value<'_>) -> Parsed<(u16, u16)> {
     if let Some(status) = integer(value) {
         let status = u16::try_from(status).ok().filter(|status| (300..=699).contains(status));
@@ -147,7 +147,7 @@ fn name(value: &Value<'_>) -> Parsed<Vec<u8>> {
     Ok(text.to_ascii_lowercase().into_bytes())
 }
 
-/// What may stand in front of a user part as it is (RFC 3261 §25.1, `user`).
+/// What may be put in front of a user part unescaped (RFC 3261 §25.1, `user`).
 fn prefix(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let what = "what a user part may begin with, such as \"0049\" or \"+\"";
     let text = string(value, what)?;
@@ -158,7 +158,7 @@ fn prefix(value: &Value<'_>) -> Parsed<Vec<u8>> {
     }
 }
 
-/// A host, with a port if need be.
+/// A host, optionally with a port.
 fn set_host(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let what = "a host, with a port if need be, such as \"example.net\" or \"[2001:db8::1]:5080\"";
     let text = string(value, what)?;

@@ -55,7 +55,7 @@ impl Document<'_> {
         Listeners(listeners)
     }
 
-    /// Refuses next hops that no listener speaks to.
+    /// Refuses next hops whose transport no listener speaks.
     pub(super) fn refuse_unreachable(&mut self, conf: &Conf) {
         for (target, at) in conf.routes.hops().zip(&self.target_places) {
             let transport = target.transport;

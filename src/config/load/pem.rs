@@ -1,5 +1,5 @@
-//! What can be said of a PEM file (RFC 7468) before its certificates and keys are read: that it is there, whole, and of the right kind. The
-//! library says of a file only that it is not good; here is said why.
+//! Checks a PEM file (RFC 7468) before its certificates and keys are read: that it exists, is whole, and is of the right kind. The
+//! library reports only that a file is not good; this module says why.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,10 +12,10 @@ pub(super) enum Kind {
     PrivateKey,
 }
 
-/// More than all the authorities of the world take.
+/// More than all the certificate authorities of the world take.
 const LARGEST: u64 = 4 << 20;
 
-/// Looks into the file. The error is a phrase that follows "FILE, which".
+/// Checks the file. The error is a phrase that follows "FILE, which".
 pub(super) fn check(path: &Path, kind: Kind) -> Result<(), String> {
     let unreadable = |error| {
         let hint = match path.is_relative() {
@@ -52,7 +52,7 @@ fn check_bytes(bytes: &[u8], kind: Kind) -> Result<(), String> {
                 Some(end) => {
                     return Err(format!("is not whole: -----BEGIN {label}----- ends with -----END {end}-----"));
                 }
-                // Headers are of the old form (RFC 1421), which keys still have.
+                // Headers belong to the old form (RFC 1421), which keys still have.
                 None if line.contains(':') => encrypted |= line.contains("ENCRYPTED"),
                 None => body.push_str(line.trim()),
             }
@@ -130,7 +130,7 @@ jABqLGTln1s=
 -----END CERTIFICATE-----
 ";
 
-    /// Where a key would stand stands a SEQUENCE of one INTEGER.
+    /// A SEQUENCE of one INTEGER in place of a key.
     fn key(label: &str, headers: &str) -> String {
         format!("-----BEGIN {label}-----\n{headers}MAMCAQU=\n-----END {label}-----\n")
     }

@@ -1,4 +1,4 @@
-//! `[[route]]`: conditions, and an action with what it takes.
+//! `[[route]]`: conditions, and an action with its parameters.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::sip::{Host, Scheme};
 use crate::stack::route::{Action, NextHop, Route, Routes};
 use crate::stack::trunk::Trunk;
 
-/// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
+/// The status of a `[[route]]` that rejects and names none: 403 Forbidden.
 pub const DEFAULT_REJECTION: u16 = 403;
 
 const AGENTS: &str = "a list of parts of User-Agents such as [\"friendly-scanner\"]";
@@ -42,7 +42,7 @@ const KINDS: [(&str, Kind); 5] = [
     ("drop", Kind::Drop),
 ];
 
-/// Keys, the actions that take them, and those as a message names them.
+/// Keys, the actions that take them, and those actions as a message names them.
 const TAKEN: &[(&str, &[Kind], &str)] = &[
     ("target", &[Kind::Relay, Kind::Redirect], "\"relay\" and \"redirect\""),
     ("outgoing", &[Kind::Relay, Kind::Location], "\"relay\" and \"location\""),
@@ -62,7 +62,7 @@ const TAKEN: &[(&str, &[Kind], &str)] = &[
 ];
 
 impl Document<'_> {
-    /// The routes, and by number the certificates that their next hops are shown.
+    /// Returns the routes, and by number the certificates that their next hops are shown.
     pub(super) fn routes(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Routes, Vec<(u64, Vec<Pair>)>) {
         let mut routes = Vec::new();
         let mut certificates = BTreeMap::new();
@@ -90,7 +90,7 @@ impl Document<'_> {
     }
 }
 
-/// What stands for a certificate between the rules and the wires; 0 for what all are shown.
+/// The number of a certificate between the rules and the wires; 0 for the one that all are shown.
 fn number_of(pairs: &[Pair]) -> u64 {
     if pairs.is_empty() {
         return 0;
@@ -104,7 +104,7 @@ fn number_of(pairs: &[Pair]) -> u64 {
 }
 
 impl Section<'_, '_> {
-    /// A route, and the certificates that it shows.
+    /// Returns a route, and the certificates that it shows.
     fn route(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Route, Vec<Pair>) {
         let methods = list("a list of methods such as [\"INVITE\"]", method);
         let methods = self.read("methods", filled(methods));
@@ -142,14 +142,14 @@ impl Section<'_, '_> {
         (route, pairs)
     }
 
-    /// The action; a certificate is shown to targets over TLS, and says nothing where there are none.
+    /// Returns the action; a certificate is shown to targets over TLS, and has no effect if there are none.
     fn certified_action(&mut self, certificate: &[Pair]) -> Action {
         let mut action = self.action();
         let mut is_shown = false;
         if let Action::Relay(targets) = &mut action {
             for target in targets {
                 target.identity = number_of(certificate);
-                // The records of a name may say TLS where its URI says nothing.
+                // The records of a name may say TLS even if its URI does not.
                 is_shown |= target.transport == Transport::Tls || target.leaves_transport_open();
             }
         }
@@ -161,7 +161,7 @@ impl Section<'_, '_> {
         action
     }
 
-    /// `action` with what it takes, and nothing that it does not take.
+    /// Returns `action` with its parameters, and refuses any that it does not take.
     fn action(&mut self) -> Action {
         let wrong_before = self.document.wrongs.len();
         let kind = self.read("action", one_of(&KINDS));
@@ -173,7 +173,7 @@ impl Section<'_, '_> {
         }
         let (mut hops, mut uris) = (None, None);
         match kind {
-            // A name in a redirection is the caller's to resolve; a next hop is ours.
+            // A name in a redirection is for the caller to resolve; a next hop's is for us.
             Some(Kind::Redirect) => uris = self.read("target", filled(list(TARGETS, uri))),
             _ => {
                 hops = self.read("target", filled(list(TARGETS, target)));
@@ -197,7 +197,7 @@ impl Section<'_, '_> {
         }
     }
 
-    /// Refuses what the action does not take.
+    /// Refuses keys that the action does not take.
     fn refuse_untaken(&mut self, kind: Kind) {
         for (key, takers, meaning) in TAKEN {
             if self.given(key) && !takers.contains(&kind) {
@@ -232,7 +232,7 @@ pub(super) fn target(value: &Value<'_>) -> Parsed<NextHop> {
     let named = param(b"transport");
     let named = named.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase());
     let transport = match (named.as_deref(), secure) {
-        // What a sips URI names is what carries TLS (RFC 3261 §26.2.2); transport=tls is of old.
+        // A sips URI implies TLS (RFC 3261 §26.2.2); transport=tls is deprecated.
         (None | Some("tcp" | "tls"), true) | (Some("tls"), false) => Transport::Tls,
         (None | Some("udp"), false) => Transport::Udp,
         (Some("tcp"), false) => Transport::Tcp,

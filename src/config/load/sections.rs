@@ -1,4 +1,4 @@
-//! The plain sections: each key as its row of the table says, and then what one key asks of another, or of the machine.
+//! The plain sections: each key as its row of the table says, then dependencies between keys, and on the machine.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::settings::*;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-// RFC 3261 §10.3 lets no registrar call an interval too brief that is an hour or more. RFC 8446 §4.6.1 lets no ticket live longer than
-// seven days.
+// RFC 3261 §10.3 forbids a registrar to call an interval of an hour or more too brief. RFC 8446 §4.6.1 forbids a ticket lifetime of
+// more than seven days.
 const HOUR: Duration = Duration::from_secs(3600);
 
 macro_rules! readers {
@@ -40,7 +40,7 @@ macro_rules! readers {
 table!(readers);
 
 impl Document<'_> {
-    /// A section whose keys say nothing of each other.
+    /// A section whose keys do not depend on each other.
     pub(super) fn plain<T: Plain>(&mut self) -> T {
         T::read(&mut self.section(T::NAME))
     }
@@ -49,7 +49,7 @@ impl Document<'_> {
         let machine = self.machine;
         let mut section = self.section("server");
         let mut server = Server::read(&mut section);
-        // Where this process may not run on core 0, the first that it may run on stands in for it.
+        // If this process may not run on core 0, the first that it may run on replaces it.
         if let (false, [first, ..]) = (section.given("cores"), &machine.cores[..])
             && !machine.cores.contains(&0)
         {
@@ -115,7 +115,7 @@ impl Document<'_> {
         auth
     }
 
-    /// A certificate proves something only where clients are asked for one.
+    /// A certificate proves something only if clients are asked for one.
     pub(super) fn refuse_idle_certificate(&mut self, conf: &Conf) {
         let is_idle = conf.tls.verify_client == VerifyClient::No;
         if conf.auth.certificate != Certificate::Off && is_idle {
@@ -126,7 +126,7 @@ impl Document<'_> {
         }
     }
 
-    /// A BYE is only challenged where other requests are.
+    /// A BYE is only challenged if other requests are.
     pub(super) fn refuse_idle_challenge(&mut self, conf: &Conf) {
         if conf.auth.challenge_bye && !conf.challenges_calls() {
             let message = "challenge_bye has no effect here, because no calls are challenged: \
@@ -143,7 +143,7 @@ mod tests {
     use crate::config::machine::Machine;
     use toml::de::DeTable;
 
-    /// For each row: what the file has as the default is what the struct has.
+    /// For each row: the default in the file equals that in the struct.
     macro_rules! defaults {
         ($($(#[doc = $about:literal])* [$section:ident] $name:ident {
             $($(#[doc = $doc:literal])*

@@ -1,4 +1,4 @@
-//! Confs that are good, confs that are wrong in each way there is, and the reference `conf/strowger.toml` itself.
+//! Valid confs, confs with every kind of fault, and the reference `conf/strowger.toml` itself.
 
 mod reference;
 
@@ -21,7 +21,7 @@ fn good(text: &str) -> Conf {
     parse("t", text, &machine()).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-/// The lines that refuse `text`.
+/// Returns the lines that refuse `text`.
 fn faults(text: &str) -> Vec<String> {
     match parse("t", text, &machine()) {
         Ok(conf) => panic!("{text:?} was taken as {conf:?}"),
@@ -29,7 +29,7 @@ fn faults(text: &str) -> Vec<String> {
     }
 }
 
-/// The one line that refuses `text`.
+/// Returns the one line that refuses `text`.
 fn fault(text: &str) -> String {
     let mut lines = faults(text);
     assert_eq!(lines.len(), 1, "{lines:#?}");
@@ -38,14 +38,14 @@ fn fault(text: &str) -> String {
 
 const REFERENCE: &str = include_str!("../../../conf/strowger.toml");
 
-/// Base64 of a SEQUENCE of one INTEGER: as much of a certificate or key as the reader understands.
+/// Base64 of a SEQUENCE of one INTEGER: all of a certificate or key that the reader understands.
 const SEQUENCE: &str = "MAMCAQU=";
 
 fn pem(label: &str) -> String {
     format!("-----BEGIN {label}-----\n{SEQUENCE}\n-----END {label}-----\n")
 }
 
-/// A folder with these certificates, and keys in files of their own.
+/// Makes a folder with these certificates, and keys in files of their own.
 struct Certs(tempfile::TempDir);
 
 impl Certs {
@@ -76,7 +76,7 @@ impl Certs {
     }
 }
 
-/// What `#` and no blank leaves out, put in.
+/// Adds the keys that are commented out with `#` and no blank.
 fn put_in(conf: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
@@ -87,7 +87,7 @@ fn put_in(conf: &str) -> String {
     conf.lines().map(line).collect()
 }
 
-/// The reference with every key that is left out put in, and the folder of the files that it names.
+/// The reference with every commented-out key added, and the folder of the files that it names.
 fn reference_in_full() -> (Certs, String) {
     let certs = Certs::new(&["ecdsa", "rsa", "example.org-ecdsa", "example.org-rsa", "carrier"]);
     certs.write("carrier.password", "secret\n");
@@ -95,7 +95,7 @@ fn reference_in_full() -> (Certs, String) {
     (certs, full)
 }
 
-/// `scripts/run` serves the reference with TLS: what its `with_tls` makes of the file is a conf, and has the listener.
+/// `scripts/run` serves the reference with TLS: its `with_tls` makes a valid conf of the file, with the listener.
 #[test]
 fn the_reference_as_scripts_run_serves_it_speaks_tls() {
     let root = env!("CARGO_MANIFEST_DIR");
@@ -111,7 +111,7 @@ fn the_reference_as_scripts_run_serves_it_speaks_tls() {
     assert_eq!(conf, expected);
 }
 
-/// The proxy modes of `conf/`: as they stand, and over TLS as each of them says how.
+/// The proxy modes of `conf/`: as they are, and over TLS as each of them describes.
 #[test]
 fn the_confs_of_the_proxy_modes_are_what_they_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
@@ -176,7 +176,7 @@ fn the_reference_says_the_defaults() {
 
 #[test]
 fn the_reference_has_the_known_keys_and_no_others() {
-    /// The keys of `table`, those of the tables within with the name of theirs before.
+    /// The keys of `table`; those of inner tables are prefixed with the table's name.
     fn write_keys(prefix: &str, table: &toml::Table, written: &mut BTreeSet<String>) {
         for (key, value) in table {
             let tables = match value {
@@ -222,7 +222,7 @@ fn each_default_told_in_the_reference_is_the_value_beside_it() {
     let second_listener = ["transport = \"tcp\"", "address = \"127.0.0.1:5060\""];
     assert_eq!(REFERENCE.lines().filter(untold).collect::<Vec<_>>(), second_listener);
     assert!(told > 40, "{told}");
-    // What is said of the keys left out.
+    // The comments on keys that are commented out.
     assert_eq!(Server::default().cores, [0]);
     assert_eq!(DEFAULT_REJECTION, 403);
     assert_eq!(Listeners::default()[0].advertise, None);
@@ -231,7 +231,7 @@ fn each_default_told_in_the_reference_is_the_value_beside_it() {
     assert_eq!(tls.to_string(), "127.0.0.1:5061");
 }
 
-// A key that is not named here has a row of the table, and with it a default that is read.
+// A key that is not named here has a row in the table, and with it a default that is read.
 #[allow(clippy::needless_update)]
 #[test]
 fn a_conf_with_everything() {
@@ -775,7 +775,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
     ] {
         let fault = fault(&format!("[{section}]\n{setting}\n"));
         let key = setting.split_once(' ').unwrap().0;
-        // The value, or the entry of it that is wrong.
+        // The wrong value, or the wrong entry of it.
         let value = setting.split_once(" = ").unwrap().1;
         let entry = value.starts_with('[') && !says.contains("list");
         let column = key.len() + 4 + usize::from(entry);
@@ -989,7 +989,7 @@ fn what_contradicts_itself_is_refused() {
     };
     assert!(cores(256).unwrap_err().to_string().contains("has 255 at most"));
     assert_eq!(cores(255).unwrap().server.cores.len(), 255);
-    // A time that is refused already is not compared as well.
+    // A time that was refused already is not compared as well.
     assert!(fault_of("[registrar]\nmin_expires = \"2h\"\n").contains("from \"1s\" to \"1h\""));
 }
 
@@ -1005,7 +1005,7 @@ fn a_tls_listener_has_a_certificate() {
     let conf = good(&certs.settle(&format!("{listen}{named}")));
     assert_eq!(conf.certificates.default_identity, [certs.pair("a")]);
     assert_eq!(conf.listen[0].address.port(), 5061);
-    // A certificate that is wrong is told, and not that there is none.
+    // A wrong certificate is reported, and not that there is none.
     let missing = certs.settle(&format!("{listen}{named}").replace("a.key", "b.key"));
     assert!(fault(&missing).contains("b.key"));
     let empty = "[tls]\ncertificate = \"\"\nprivate_key = []\n";
@@ -1090,7 +1090,7 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
         let first = &faults[0];
         assert!(first.starts_with(&format!("t:{line}:")), "{settings}: {faults:#?}");
         assert!(first.contains(says), "{settings}: {faults:#?}");
-        // The misspelt name is told as well.
+        // The misspelt name is reported as well.
         assert!(faults.len() == 1 || settings.contains("nam ="), "{settings}: {faults:#?}");
     }
     assert!(fault("[\"tls.identity\"]\n").contains("unknown section"));
@@ -1135,10 +1135,10 @@ fn next_hops_need_a_listener_of_their_transport() {
     );
     let udp = "[[listen]]\ntransport = \"udp\"\n";
     assert!(fault(&(relay("sip:192.0.2.1;transport=tcp") + udp)).contains("speaks tcp over IPv4"));
-    // A listener that is wrong might be the one.
+    // A faulty listener might be the one.
     let wrong = fault(&(relay("sip:192.0.2.1;transport=tcp") + "[[listen]]\ntransport = \"tpc\"\n"));
     assert!(wrong.contains("not the string \"tpc\""), "{wrong}");
-    // A redirection goes anywhere.
+    // A redirection may go anywhere.
     good("[[route]]\naction = \"redirect\"\ntarget = [\"sips:[2001:db8::1]\"]\n");
 }
 
@@ -1195,7 +1195,7 @@ fn a_slip_is_near_to_what_was_meant() {
 }
 
 proptest::proptest! {
-    /// No text makes the reader panic, and what it takes it takes again.
+    /// No text makes the reader panic, and a text that it accepts it accepts again.
     #[test]
     fn any_text_is_taken_or_refused(text in "([a-z_]{1,12}|\\[\\[?[a-z]{1,9}\\]?\\]|[=\"'\n,{}\\[\\]#. 0-9:/-]|ü){0,60}") {
         let first = parse("t", &text, &machine());
@@ -1240,7 +1240,7 @@ fn trunks_are_read_and_routes_go_by_them() {
     assert_eq!(other.auth_user, b"login");
     assert_eq!(conf.routes[0].trunk.as_ref(), Some(other));
     assert_eq!(conf.password_files.len(), 2);
-    // Nothing that is printed of a conf has the password.
+    // Nothing that is printed of a conf contains the password.
     assert!(!format!("{conf:?}").contains("sesame"));
 }
 

@@ -1,4 +1,4 @@
-//! `[tls]` and `[[tls.identity]]`: certificates with their keys, whom to trust, versions, suites and sessions.
+//! `[tls]` and `[[tls.identity]]`: certificates with their keys, trust anchors, versions, suites and sessions.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::config::model::Listeners;
 use crate::net::tls::{Certificates, Identity, Pair};
 use crate::settings::{Purpose, Tls, VerifyClient, Version};
 
-/// An endpoint shows one certificate for each kind of key: RSA and ECDSA.
+/// An endpoint shows at most one certificate for each kind of key: RSA and ECDSA.
 const PAIRS_MOST: usize = 2;
 
 /// The suites of TLS 1.3 (RFC 8446 §B.4).
@@ -25,7 +25,7 @@ const CIPHERSUITES: [&str; 5] = [
 ];
 
 impl Document<'_> {
-    /// `[tls]`, and the certificates there and in each `[[tls.identity]]`.
+    /// Reads `[tls]`, and the certificates there and in each `[[tls.identity]]`.
     pub(super) fn tls(&mut self, listen: &Listeners) -> (Tls, Certificates) {
         let listen_places = self.listen_places.clone();
         let mut section = self.section("tls");
@@ -85,14 +85,14 @@ impl Document<'_> {
     }
 }
 
-/// Key exchange groups by their registered names, P-256 for secp256r1. Which of them the library has is the library's to say.
+/// Key exchange groups by their registered names, P-256 for secp256r1. The library decides which of them it has.
 const GROUPS: [&str; 8] =
     ["X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024", "X25519", "X448", "P-256", "P-384", "P-521"];
 
 pub(super) const GROUPS_MEANT: &str =
     "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
 
-/// What a certificate means whose private key is not named.
+/// The meaning of a certificate whose private key is not named.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Alone {
     Refused,
@@ -100,7 +100,7 @@ pub(super) enum Alone {
 }
 
 impl Section<'_, '_> {
-    /// Certificates and their keys, each key one path or a list of as many. Empty where something is wrong.
+    /// Returns certificates and their keys, each key one path or a list of as many. Empty if something is wrong.
     pub(super) fn pairs(&mut self, certificate: &'static str, private_key: &'static str, alone: Alone) -> Vec<Pair> {
         let files = |kind| one_or_more(PAIRS_MOST, pem_file(kind));
         let certificates = self.read(certificate, files(Kind::Certificate));
@@ -144,7 +144,7 @@ impl Section<'_, '_> {
         certificates.into_iter().zip(keys).map(pair).collect()
     }
 
-    /// Refuses to ask clients for certificates that nobody could vouch for.
+    /// Refuses to ask clients for certificates if there is no authority to verify them.
     fn refuse_unauthorized(&mut self, tls: &Tls) {
         let verify = tls.verify_client;
         if verify != VerifyClient::No && tls.trusted_ca.is_none() && self.sound(["trusted_ca"]) {
@@ -156,7 +156,7 @@ impl Section<'_, '_> {
         }
     }
 
-    /// Refuses a client's certificate that is not to be shown, and purposes beside one that stands for all.
+    /// Refuses a client certificate that is not to be shown, and purposes next to one that covers all.
     fn refuse_unshown(&mut self, tls: &Tls, client: &[Pair]) {
         if !tls.show_client_certificate && !client.is_empty() {
             let message =
@@ -171,7 +171,7 @@ impl Section<'_, '_> {
         }
     }
 
-    /// Refuses versions that are upside down, and suites for a version that is not spoken.
+    /// Refuses a minimum version above the maximum, and suites for a version that is not spoken.
     fn refuse_versions(&mut self, tls: &Tls) {
         if !self.sound(["min_version", "max_version"]) {
             return;
@@ -205,7 +205,7 @@ impl Section<'_, '_> {
     }
 }
 
-/// The path of a PEM file that holds the kind, as far as can be seen before it is read.
+/// The path of a PEM file of this kind, as far as can be checked before it is read.
 pub(super) fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     move |value| {
         let path = path(value)?;
@@ -216,7 +216,7 @@ pub(super) fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     }
 }
 
-/// A list of suites in OpenSSL's words; what the words mean is the library's to say.
+/// A list of suites in OpenSSL's words; their meaning is left to the library.
 pub(super) fn ciphers(value: &Value<'_>) -> Parsed<String> {
     let what = "an OpenSSL cipher list such as \"ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA\"";
     let text = string(value, what)?;

@@ -22,7 +22,7 @@ impl Document<'_> {
     }
 }
 
-/// Why there can be no collector at this address. Where a name leads is known only later.
+/// Why no collector can be at this address. Where a name leads is known only later.
 fn unfit(collector: &Collector, listen: &[Listen]) -> Option<String> {
     let host = match collector.host.strip_suffix('.').unwrap_or(&collector.host) {
         name if name.eq_ignore_ascii_case("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -58,7 +58,7 @@ pub(super) fn collector(value: &Value<'_>) -> Parsed<Collector> {
         let (name, port) = text.strip_prefix("udp:")?.rsplit_once(':')?;
         let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
         let bare = name.strip_prefix('[').map_or(Some(name), |rest| rest.strip_suffix(']'))?;
-        // A colon in what has no brackets is a port too many, or an IPv6 address whose end nobody can tell.
+        // A colon without brackets is a port too many, or an IPv6 address whose end is ambiguous.
         let is_bracketed = bare.len() != name.len();
         let fits = match is_bracketed {
             true => bare.parse::<std::net::Ipv6Addr>().is_ok(),
@@ -82,7 +82,7 @@ fn is_host(text: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// A part of the whole.
+/// A fraction of the whole.
 pub(super) fn share(value: &Value<'_>) -> Parsed<f64> {
     let number = match value.get_ref() {
         DeValue::Float(float) => float.as_str().parse::<f64>().ok(),

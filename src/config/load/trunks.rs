@@ -1,4 +1,4 @@
-//! `[[trunk]]`: accounts with carriers, and the routes that go by them.
+//! `[[trunk]]`: accounts with carriers, and the routes that use them.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +17,7 @@ const NAME: &str = "a name such as \"carrier\": letters, digits, \"-\", \"_\" an
 
 const USER: &str = "a user as the carrier knows it, such as \"4930123\"";
 
-/// Longer is no password.
+/// No password is longer.
 const LONGEST_PASSWORD: usize = 1024;
 
 impl Document<'_> {
@@ -42,7 +42,7 @@ impl Document<'_> {
 }
 
 impl Section<'_, '_> {
-    /// `None` where something that a trunk must have is missing, or wrong and told so.
+    /// `None` if something that a trunk must have is missing, or wrong and reported.
     fn read_trunk(&mut self) -> (Option<Trunk>, Option<PathBuf>) {
         let name = self.needed("name", "name = \"carrier\"", |value| text_of(value, NAME, is_name));
         let registrar = self.needed("registrar", "registrar = \"sip:carrier.example\"", target);
@@ -80,7 +80,7 @@ impl Section<'_, '_> {
         (Some(trunk), file)
     }
 
-    /// What must be there.
+    /// Returns a mandatory value.
     fn needed<T>(&mut self, key: &'static str, example: &str, parse: impl FnOnce(&Value<'_>) -> Parsed<T>) -> Option<T> {
         let value = self.read(key, parse);
         if !self.given(key) && self.table.is_some_and(|table| !table.is_empty()) {
@@ -89,7 +89,7 @@ impl Section<'_, '_> {
         value
     }
 
-    /// The trunk by which a route goes.
+    /// Returns the trunk that a route uses.
     pub(super) fn trunk(&mut self, trunks: &[Arc<Trunk>], targets: usize, mode: Mode) -> Option<Arc<Trunk>> {
         let name = self.read("trunk", |value| Ok(string(value, NAME)?.to_owned()))?;
         let found = trunks.iter().find(|trunk| trunk.name == name).cloned();
@@ -125,12 +125,12 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-/// What can stand in a quoted string as it is.
+/// Whether it can be put into a quoted string unescaped.
 fn is_user(c: char) -> bool {
     !c.is_control() && !matches!(c, '"' | '\\')
 }
 
-/// The first line of the file. The error is a phrase that follows "FILE, which".
+/// Reads the first line of the file. The error is a phrase that follows "FILE, which".
 fn read_password(path: &Path) -> Result<Password, String> {
     let unreadable = |error| {
         let hint = match path.is_relative() {

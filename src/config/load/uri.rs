@@ -1,11 +1,11 @@
-//! Hosts and SIP URIs as a conf writes them (RFC 3261 §19.1, §25.1): those that [`crate::sip`] reads, with names as the domain name system
-//! takes them.
+//! Hosts and SIP URIs as a conf writes them (RFC 3261 §19.1, §25.1): those that [`crate::sip`] reads, with names that the DNS
+//! allows.
 
 use super::values::string;
 use super::wrong::{Parsed, Value, must_be};
 use crate::sip::{Host, Scheme, Uri};
 
-/// A host that stands alone. A bare IPv6 address is taken too.
+/// A host that stands alone. A bare IPv6 address is accepted too.
 pub(super) fn read_host(text: &str) -> Option<Host<'_>> {
     let host = Host::of(text.as_bytes());
     is_known_to_dns(&host).then_some(host)
@@ -28,7 +28,7 @@ fn is_known_to_dns(host: &Host) -> bool {
     name.len() <= 253 && top.is_some_and(u8::is_ascii_alphabetic) && labels.all(good_label)
 }
 
-/// The host as all write it that mean the same: a name in lower case without a dot at its end, an IPv6 address in brackets.
+/// Returns the host in its canonical form: a name in lower case without a final dot, an IPv6 address in brackets.
 pub(super) fn canonical(host: &Host) -> Vec<u8> {
     let mut text = Vec::new();
     host.write_canonical(&mut text);
@@ -46,7 +46,7 @@ pub(super) fn read_uri(text: &str) -> Option<Uri<'_>> {
     is_good.then_some(uri)
 }
 
-/// A parameter that stands twice (RFC 3261 §19.1.1 lets each stand once).
+/// Returns a parameter that appears twice (RFC 3261 §19.1.1 allows each once).
 pub(super) fn repeated_param<'u>(uri: &Uri<'u>) -> Option<&'u str> {
     let names: Vec<&[u8]> = uri.params.map(|(name, _)| name).collect();
     let again = |at: &usize| {

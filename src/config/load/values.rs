@@ -1,4 +1,4 @@
-//! The values of keys: each of these functions understands one kind, and says what it would have understood.
+//! Parsers of values: each function understands one kind, and its error says what would have been accepted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ pub(super) fn number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&Value<'_>)
 }
 
 pub(super) fn capacity(value: &Value<'_>) -> Parsed<Capacity> {
-    // The arenas' indices have 32 bits, and the last of them is taken.
+    // The arenas' indices have 32 bits, and the last of them is reserved.
     let max = u64::from(u32::MAX) - 1;
     match number(0, max)(value) {
         Ok(0) => Ok(Capacity::FromMemory),
@@ -45,7 +45,7 @@ pub(super) fn capacity(value: &Value<'_>) -> Parsed<Capacity> {
     }
 }
 
-/// A limit that takes a file for each connection; `None` for 0.
+/// A limit of connections, each of which uses a file; `None` for 0.
 pub(super) fn connections(value: &Value<'_>) -> Parsed<Option<usize>> {
     let max = u64::from(u32::MAX);
     match number(0, max)(value) {
@@ -76,7 +76,7 @@ pub(super) fn millis(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Par
     move |value| time(min, max)(value).map(millis)
 }
 
-/// A time that a SIP header can say: `Expires` and `expires` count in seconds.
+/// A time that a SIP header can express: `Expires` and `expires` count in seconds.
 pub(super) fn seconds(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parsed<Seconds> {
     move |value| match time(min, max)(value)? {
         time if time.subsec_micros() == 0 => Ok(Seconds::try_from(time.as_secs()).unwrap_or(Seconds::MAX)),
@@ -97,7 +97,7 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usiz
     }
 }
 
-/// A list of networks, as faults describe it.
+/// How faults describe a list of networks.
 pub(super) const NETWORKS: &str = "a list of networks such as [\"192.0.2.0/24\"]";
 
 /// An address, with or without a port; 53 is the default.
@@ -109,7 +109,7 @@ pub(super) fn name_server(value: &Value<'_>) -> Parsed<SocketAddr> {
     address.ok().filter(|address| !address.ip().is_unspecified() && address.port() != 0).ok_or_else(|| must_be(value, what))
 }
 
-/// One of the words of a setting.
+/// One word of a setting.
 pub(super) fn word<T: Words>(value: &Value<'_>) -> Parsed<T> {
     one_of(T::WORDS)(value)
 }
@@ -132,7 +132,7 @@ pub(super) fn path(value: &Value<'_>) -> Parsed<PathBuf> {
     }
 }
 
-/// A list whose entries differ. The faults of all its entries are reported together.
+/// A list of distinct entries. The faults of all its entries are reported together.
 pub(super) fn list<'d, T: PartialEq>(what: &str, parse: impl Fn(&Value<'d>) -> Parsed<T>) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
     move |value| {
         let DeValue::Array(array) = value.get_ref() else {
@@ -154,7 +154,7 @@ pub(super) fn list<'d, T: PartialEq>(what: &str, parse: impl Fn(&Value<'d>) -> P
     }
 }
 
-/// A list that says nothing where it is empty.
+/// A list that may not be empty.
 pub(super) fn filled<'d, T>(parse: impl Fn(&Value<'d>) -> Parsed<Vec<T>>) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
     move |value| {
         let entries = parse(value)?;
@@ -168,7 +168,7 @@ pub(super) fn filled<'d, T>(parse: impl Fn(&Value<'d>) -> Parsed<Vec<T>>) -> imp
 /// A worker's number has eight bits in a Via branch.
 const CORES_MOST: usize = 255;
 
-/// CPU cores; which of them there are, the machine says.
+/// CPU cores; which of them exist depends on the machine.
 pub(super) fn cores(value: &Value<'_>) -> Parsed<Vec<usize>> {
     let core = |value: &Value<'_>| number(0, u64::MAX)(value).map_err(|_| must_be(value, "the numbers of CPU cores, from 0"));
     let cores = filled(list("a list of CPU cores such as [0] or [0, 1]", core))(value)?;
@@ -208,7 +208,7 @@ pub(super) fn network(value: &Value<'_>) -> Parsed<Network> {
     };
     let (address, network) = parse().ok_or_else(|| must_be(value, what))?;
     if network.address != address {
-        // Either the address or the prefix is not what was meant, and a rule of access is no place to guess.
+        // Either the address or the prefix is not what was meant, and an access rule must not guess.
         return Err(wrong(
             value,
             format!("has {text}, which sets bits after the prefix; the network is {network}, the one host {address}"),
@@ -217,7 +217,7 @@ pub(super) fn network(value: &Value<'_>) -> Parsed<Network> {
     Ok(network)
 }
 
-/// The methods of RFC 3261 and its extensions, to tell a slip of the case from a method of somebody's own.
+/// The methods of RFC 3261 and its extensions, to tell a wrong case from a private method.
 pub(super) const METHODS: [&str; 14] = [
     "INVITE",
     "ACK",
@@ -264,7 +264,7 @@ pub(super) fn account(value: &Value<'_>) -> Parsed<String> {
     }
 }
 
-/// A value that stands for nothing where it is the empty string.
+/// A value that is absent if it is the empty string.
 pub(super) fn optional<T>(parse: impl Fn(&Value<'_>) -> Parsed<T>) -> impl Fn(&Value<'_>) -> Parsed<Option<T>> {
     move |value| match value.get_ref() {
         DeValue::String(text) if text.is_empty() => Ok(None),
@@ -288,8 +288,8 @@ pub(super) fn one_or_more<'d, T: PartialEq>(
     }
 }
 
-/// The longest path of the control socket: an address takes 107 bytes, and the socket is made beside its path first,
-/// with the process's number at the end.
+/// The longest path of the control socket: an address takes 107 bytes, and the socket is first made beside its path, with the
+/// process's number at the end.
 const SOCKET_PATH_LONGEST: usize = 99;
 
 pub(super) fn socket(value: &Value<'_>) -> Parsed<PathBuf> {
@@ -303,22 +303,22 @@ pub(super) fn socket(value: &Value<'_>) -> Parsed<PathBuf> {
 
 pub(super) const ALGORITHMS: &str = "a list of \"SHA-256\", \"SHA-512-256\" and \"MD5\", the one offered first at the beginning";
 
-/// The longest realm, bytes.
+/// The longest realm, in bytes.
 const REALM_LONGEST: usize = 255;
 
-/// `realm-value` (RFC 3261 §25.1) without its quotes, and without what would have to be escaped: not every phone can.
-/// Where records go: a file, or a socket behind the word unixgram.
+/// Where records go: a file, or a socket after the word unixgram.
 pub(super) fn records(value: &Value<'_>) -> Parsed<RecordsTo> {
     let what = "the path of a file such as \"/var/log/strowger/calls.json\", or of a socket such as \"unixgram:/run/calls.sock\"";
     let text = string(value, what)?;
     match text.strip_prefix("unixgram:") {
-        // A socket's address has 108 bytes, and ends with a zero.
+        // A socket's address has 108 bytes, the last of which is zero.
         Some(path) if !path.is_empty() && path.len() < 108 && !path.contains('\0') => Ok(RecordsTo::Socket(path.into())),
         None if !text.is_empty() && !text.contains('\0') => Ok(RecordsTo::File(text.into())),
         _ => Err(must_be(value, what)),
     }
 }
 
+/// `realm-value` (RFC 3261 §25.1) without its quotes and without anything that must be escaped: not every phone can unescape.
 pub(super) fn realm(value: &Value<'_>) -> Parsed<String> {
     let what = "the realm of a challenge such as \"example.com\"";
     let text = string(value, what)?;

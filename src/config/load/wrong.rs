@@ -1,4 +1,4 @@
-//! A fault of the conf at its place, and values that may have some.
+//! A fault of the conf with its position, and values that may have faults.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -29,7 +29,7 @@ pub(super) fn must_be(value: &Value<'_>, what: &str) -> Vec<Wrong> {
     wrong(value, format!("must be {what}, not {}", found(value.get_ref())))
 }
 
-/// What stands there, as an error names it.
+/// What the file has there, as an error names it.
 pub(super) fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the string {text:?}"),

@@ -13,10 +13,9 @@ use crate::stack::transaction::ServerEvent;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// An ACK. One that belongs to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), without an answer
-    /// whatever happens.
+    /// Handles an ACK. One to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), and is never answered.
     pub fn process_ack(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128, tried: u8) {
-        // To an answer of our own, which left no memory.
+        // To an answer of our own, which left no state.
         let own = turn.core.identity.own_tag(message);
         if own == Some(TagKind::Stateless) {
             return turn.core.counters.drop(Drop::Absorbed);
@@ -53,17 +52,17 @@ impl Proxy {
         if let Err(refusal) = check_secure(&request) {
             return turn.refuse_copy(message, flow, refusal);
         }
-        // One that leaves for the other side of its dialog has no way to come back but that.
+        // One that goes to the other side of its dialog comes back only if that is our own URI.
         if !request.trusted || turn.core.is_own_uri(&request.parsed) {
             match turn.check_loop(flow, message) {
                 Ok((spiral, _)) => request.spiral = spiral,
                 Err(_) => return turn.discard_message(message, flow, Drop::StrayAck, "it goes round"),
             }
         }
-        // If we stay on the path of dialogs, an ACK shows our route or belongs to a transaction. Any other is of no call, and its sender
-        // could have as many copies of it made as a user has contacts.
+        // If we stay on the path of dialogs, an ACK shows our route or belongs to a transaction. Any other belongs to no call, and
+        // its sender could have as many copies of it made as a user has contacts.
         let is_known = has_transaction || !is_stateful || !turn.core.settings.proxy.record_route;
-        // A way for our users only is for the ACKs of their calls.
+        // A route for our users only is for the ACKs of their calls.
         let is_for_users = !request.trusted && turn.demand(&request) == Demand::Users;
         let must_be_known = is_for_users && !has_transaction;
         match turn.determine_targets(&request, &mut self.targets) {
@@ -92,9 +91,9 @@ impl Turn<'_> {
             && (transactions.refused.knows(key) || transactions.refused.knows(self.core.identity.invite(message)))
     }
 
-    /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
-    /// ACKs to 2xx, and there is no need to ask around for each of them. But after a lost connection a client may have
-    /// come to another core than with its INVITE.
+    /// Whether another core may wait for the ACK: it does if the ACK does not come by a route that we recorded in a dialog. Those
+    /// that do are ACKs to 2xx, and other cores need not be asked about them. But after a lost connection a client may have come to
+    /// another core than with its INVITE.
     fn may_be_orphan(&mut self, flow: Flow, message: &Message) -> bool {
         self.core.settings.cores > 1
             && self.preprocess_route(flow, message).is_ok_and(|request| {

@@ -1,5 +1,5 @@
 //! The branches of a request (RFC 3261 §16.6): which targets are tried now, what waits for a name meanwhile, and which server of a
-//! target is next when one has failed (RFC 3263 §4.3).
+//! target is next after one has failed (RFC 3263 §4.3).
 
 use crate::base::{Id, Transport};
 use crate::sip::{Message, Method};
@@ -21,8 +21,8 @@ use crate::stack::turn::Turn;
 const MAX_DATAGRAM: usize = 65_507;
 
 impl Proxy {
-    /// Starts what may run now: in parallel mode all targets, in sequential mode those of the next q, a spare next hop only
-    /// when the one before it has failed, and never more at once than Max-Breadth allows (RFC 5393 §5.3.3).
+    /// Starts what may run now: in parallel mode all targets, in sequential mode those of the next q, a spare next hop only after
+    /// the one before it has failed, and never more at once than Max-Breadth allows (RFC 5393 §5.3.3).
     pub fn start_branches(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request) {
         while !context.closed && context.next_target < context.targets.targets.len() {
             let group = turn.next_group(context);
@@ -54,7 +54,7 @@ impl Proxy {
         }
     }
 
-    /// Sends one copy, or parks it until its next hop's name is known. False: it has failed, as §16.9 has it.
+    /// Sends one copy, or parks it until its next hop's name is known. False: it has failed, as in §16.9.
     pub fn start_branch(
         &mut self,
         turn: &mut Turn,
@@ -69,7 +69,7 @@ impl Proxy {
         };
         match self.begin_branch(turn, server, context, request, attempt, &target) {
             Ok(()) => true,
-            // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
+            // §16.9: a target that cannot be reached counts as a 503; a message too long for it, as a 513.
             Err(refusal) => {
                 turn.fail_branch(context, request, attempt.target, &refusal);
                 false
@@ -107,7 +107,7 @@ impl Proxy {
         }
     }
 
-    /// One server of a target says nothing: the copy goes to the next that the target's name leads to, if there is one, in its place.
+    /// One server of a target is silent: the copy goes to the next that the target's name leads to, if there is one, in its place.
     pub fn try_beside(
         &mut self,
         turn: &mut Turn,
@@ -121,7 +121,7 @@ impl Proxy {
             debug_assert!(false, "a branch has a target");
             return;
         };
-        // Its successor, if there is one, has what it had of Max-Breadth.
+        // Its successor, if there is one, inherits its share of Max-Breadth.
         let before = context.breadth;
         context.reclaim(attempt.breadth);
         let breadth = attempt.breadth.min(context.breadth);
@@ -137,7 +137,7 @@ impl Proxy {
         turn.give_up_replaced(context, attempt.number());
     }
 
-    /// A branch has waited for its name, and may go on. If it was to take the place of one that has been heard meanwhile, it does not start.
+    /// A branch has waited for its name, and may go on. If the one it was to replace has been heard meanwhile, it does not start.
     pub fn start_parked(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request, attempt: Attempt) {
         if turn.is_awaited(context, attempt.number()) {
             return;
@@ -161,7 +161,7 @@ impl Proxy {
         }
     }
 
-    /// A copy that was too large for UDP, and which no connection takes, goes by UDP after all (§18.1.1).
+    /// A copy that was too large for UDP, but could not be sent over a connection, goes by UDP after all (§18.1.1).
     pub fn try_by_udp(&mut self, turn: &mut Turn, client: &Client, context: &mut Context, request: &Request) {
         let number = client.target;
         let Some(target) = context.targets.targets.get(usize::from(number)) else {
@@ -186,8 +186,8 @@ impl Proxy {
         }
     }
 
-    /// Steps 1 to 10 for one target: the copy is the received bytes with edits, rendered into the outbox. Returns the branch, and
-    /// where the next hop's name has led, if it is one.
+    /// Steps 1 to 10 for one target: renders the received bytes with edits into the outbox. Returns the branch, and where the next
+    /// hop's name has led, if it is one.
     pub(super) fn forward(
         &mut self,
         turn: &mut Turn,
@@ -257,7 +257,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// How many of the targets that are left may run side by side with what runs.
+    /// Returns how many of the remaining targets may run alongside those that run.
     fn next_group(&self, context: &Context) -> usize {
         let rest = &context.targets.targets[context.next_target..];
         let Some(first) = rest.first() else {
@@ -266,10 +266,10 @@ impl Turn<'_> {
         let sequential = self.core.settings.proxy.fork == Fork::Sequential;
         let together = rest.iter().take_while(|target| !target.spare && (!sequential || target.q == first.q)).count();
         match (together, context.is_idle()) {
-            // A spare waits for the failure of all before it.
+            // A spare waits until all before it have failed.
             (0, true) => 1,
             (0, false) => 0,
-            // In sequential mode a lower q waits; what is left of the same q (kept back by Max-Breadth) does not.
+            // In sequential mode a lower q waits; targets of the same q that Max-Breadth held back do not.
             (_, false) if sequential && !self.same_q_as_before(context) => 0,
             (together, _) => together,
         }
@@ -281,12 +281,12 @@ impl Turn<'_> {
         before.is_none_or(|q| targets[context.next_target].q == q)
     }
 
-    /// Bytes that a branch may send to a place that has proved nothing.
+    /// Returns how many bytes a branch may send to a place that has proved nothing.
     fn unproved_of(&self, id: Id) -> u32 {
         self.transactions.client(id).map_or(0, |client| client.unproved)
     }
 
-    /// A copy could not be sent: one line says who wanted what, where it was to go, and why it did not.
+    /// Logs one line about a copy that could not be sent: the sender, the request, the destination, and the reason.
     pub fn fail_branch(&mut self, context: &mut Context, request: &Request, target: usize, refusal: &Refusal) {
         context.note_failure(refusal.status, &mut self.transactions.pool);
         let Some(target) = context.targets.targets.get(target) else {

@@ -9,7 +9,7 @@ use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 
 impl Proxy {
-    /// A response without a transaction goes where the Via below ours says (§16.11).
+    /// Sends a response without a transaction where the Via below ours says (§16.11).
     pub fn forward_by_via(&mut self, turn: &mut Turn, source: &Flow, message: &Message) {
         let next = message.values(Name::Via).nth(1);
         let port = source_port(message);
@@ -29,8 +29,8 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Whether a response comes back to this very server more often than any request passes here. A peer that has one Via of ours can
-    /// write it down a thousand times.
+    /// Whether a response comes back to this very server more often than any request passes here. A peer that has one Via of ours
+    /// can copy it a thousand times.
     fn goes_round(&self, message: &Message, to: &Flow) -> bool {
         const MOST_PASSES: usize = 10;
         let settings = &self.core.settings;

@@ -9,7 +9,7 @@ use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// A CANCEL from upstream. `tried`: how many other cores have looked for its INVITE already.
+    /// A CANCEL from upstream. `tried`: how many other cores have already looked for its INVITE.
     pub fn process_cancel(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128, tried: u8) {
         if turn.core.settings.proxy.mode == Mode::Stateless {
             return self.forward_cancel_stateless(turn, flow, message, key);
@@ -26,7 +26,7 @@ impl Proxy {
             if turn.is_dropped(flow, message) {
                 return turn.drop_by_route(message, flow);
             }
-            // §16.10 would have it forwarded, in case the INVITE was forwarded without state. In this mode none ever is, and
+            // §16.10 would have it forwarded, in case the INVITE was forwarded statelessly. In this mode none ever is, and
             // forwarding would let a stranger cancel other people's calls.
             return turn.answer(message, flow, 481, "", |_| ());
         };
@@ -45,15 +45,15 @@ impl Proxy {
         }
         let is_over = context.is_over();
         self.contexts.put_back(id, context);
-        // All of it waited for names: nothing has left, and nothing will.
+        // All of it waited for names: nothing was sent, and nothing will be.
         if is_over {
             self.finish(turn, server);
         }
     }
 
-    /// True when the CANCEL names in From and To whom its INVITE names (§9.1); the key covers all else. One that has its final
-    /// response is not cancelled by anybody. Where from the CANCEL comes says nothing: a NAT or a new connection gives an honest caller
-    /// another address.
+    /// True if the CANCEL has the same From and To as its INVITE (§9.1); the key covers all else. An INVITE that has its final
+    /// response cannot be cancelled. The source of the CANCEL does not matter: an honest caller gets another address from a NAT or
+    /// a new connection.
     fn is_cancelled_by(&mut self, turn: &mut Turn, server: Id, message: &Message) -> bool {
         let server = turn.transactions.server(server);
         let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
@@ -112,7 +112,7 @@ impl Turn<'_> {
     }
 }
 
-/// True when both name one URI, whatever their tags. What can't be read is nobody's.
+/// True if both name one URI, whatever their tags. An unreadable one matches nothing.
 fn same_address(one: Result<NameAddr<'_>, Fault>, other: Result<NameAddr<'_>, Fault>) -> bool {
     let (Ok(one), Ok(other)) = (one, other) else {
         return false;

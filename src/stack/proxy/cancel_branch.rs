@@ -6,15 +6,15 @@ use crate::stack::transaction::{ClientKind, ack};
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// CANCEL for every branch that is still pending.
+    /// Cancels every branch that is still pending.
     pub fn cancel_branches(&mut self, context: &Context) {
         for branch in context.all_branches() {
             self.cancel_branch(branch);
         }
     }
 
-    /// CANCEL for one branch: now, if a provisional response has come, else as soon as one comes (§9.1). A non-INVITE is
-    /// never cancelled.
+    /// Cancels one branch: now, if a provisional response has come, otherwise as soon as one comes (§9.1). A non-INVITE is never
+    /// cancelled.
     pub fn cancel_branch(&mut self, id: Id) {
         if !self.transactions.is_pending(id) {
             return;

@@ -7,39 +7,39 @@ use crate::stack::proxy::locate::{ServerAddress, Tried};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::transaction::Transactions;
 
-/// One request that waits for its final response. Its memory is reused.
+/// One request that waits for its final response. Its allocations are reused.
 #[derive(Default)]
 pub struct Context {
     /// The request as it came, for sequential branches and for answers of our own.
     pub request: Blob,
     pub source: Option<Flow>,
-    /// Whose share of memory the request takes, and how many bytes.
+    /// Whose share of memory the request uses, and how many bytes.
     pub holder: ShareHolder,
     pub held_bytes: usize,
-    /// Client transactions begun and not yet ended whose answers are waited for.
+    /// Number of client transactions that have not ended and whose answers are waited for.
     pub branches: Vec<Id>,
-    /// Those that have said nothing for as long as patience lasts: they may answer, but nobody waits for them if there is anything else.
+    /// Number of those whose patience has ended: they may still answer, but are not waited for if there is anything else.
     pub silent: Vec<Id>,
-    /// Branches that wait for a name; the endpoint knows them by these.
+    /// Branches that wait for a name, by their names in the endpoint.
     pub parked: Vec<Id>,
-    /// Where names have led the branches so far: the cursors of RFC 3263 §4.3.
+    /// Where names have led the branches so far: the positions for RFC 3263 §4.3.
     pub tried: Vec<Tried>,
     /// Targets not yet tried, in order.
     pub targets: TargetSet,
     /// Index of the next target to try.
     pub next_target: usize,
-    /// What our Via says of the request, and what it is known by: the same for every copy.
+    /// What our Via says of the request, and what identifies the request: the same for every copy.
     pub mark: Mark,
     pub opening: Option<Dialog>,
-    /// The call that the request opens, where calls leave records.
+    /// The call that the request opens, if records of calls are kept.
     pub call: Option<u64>,
     /// When the request came.
     pub begun: Instant,
-    /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
+    /// The remainder of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
-    /// Bytes that may still be sent to places that have proved nothing; `None`: as many as there are.
+    /// Bytes that may still be sent to places that have proved nothing; `None`: unlimited.
     pub unproved_room: Option<usize>,
-    /// The request has been here before: what a branch was given does not come back.
+    /// The request has been here before: the breadth given to a branch does not come back.
     pub spiral: bool,
     /// The best final response so far, ready to be sent upstream.
     pub best: Blob,
@@ -47,7 +47,7 @@ pub struct Context {
     /// Challenges of all 401 and 407 so far, as header lines (§16.7 step 7), and how many responses brought them.
     pub challenges: Vec<u8>,
     pub challenged: u32,
-    /// Bytes that may still come.
+    /// Bytes of challenges that may still be kept.
     challenge_room: usize,
     /// The caller has cancelled, or a 6xx has come: no new branches.
     pub closed: bool,
@@ -57,15 +57,15 @@ pub struct Context {
     pub is_trunk_refused: bool,
 }
 
-/// What a final response counts for that is no answer to the request (§21.5.3).
+/// The status assumed for a final response that is no answer to the request (§21.5.3).
 pub const INVALID_RESPONSE: u16 = 502;
 
-/// Contexts that are kept for the next requests in any case, and that go at a time after a peak.
+/// Contexts that are always kept for the next requests, and how many are freed at a time after a peak.
 const KEPT: usize = 256;
 const GIVEN_BACK_AT_ONCE: usize = 256;
 
-/// The contexts of one core's requests, and those that are kept for the next. A context is large, and moves between here and whoever works
-/// with it for every request: a box moves as one word.
+/// The contexts of one core's requests, and those kept for reuse. A context is large, and is moved out and back for every request:
+/// a box moves as one word.
 #[derive(Default)]
 pub struct Contexts {
     list: Arena<Box<Context>>,
@@ -87,7 +87,7 @@ impl Contexts {
         self.list.get_mut(id).map(|context| &mut **context)
     }
 
-    /// A context as new, outside the list.
+    /// Takes a clean context, outside the list.
     pub fn begin(&mut self) -> Box<Context> {
         self.spare.pop().unwrap_or_default()
     }
@@ -106,7 +106,7 @@ impl Contexts {
         self.list.remove(id)
     }
 
-    /// Takes the context out for a while; a spare one keeps its place until [`Contexts::put_back`].
+    /// Takes the context out temporarily; a spare one keeps its place until [`Contexts::put_back`].
     pub fn lend(&mut self, id: Id) -> Option<Box<Context>> {
         let slot = self.list.get_mut(id)?;
         let spare = self.spare.pop().unwrap_or_default();
@@ -121,7 +121,7 @@ impl Contexts {
         }
     }
 
-    /// Gives the bytes of a context that has ended back and keeps its memory for the next. Nothing of it may wait for a name.
+    /// Releases the bytes of a context that has ended and keeps its allocations for the next. Nothing of it may wait for a name.
     pub fn recycle(&mut self, mut context: Box<Context>, transactions: &mut Transactions) {
         transactions.give_back_bytes(context.holder, context.held_bytes);
         transactions.pool.release(&mut context.request);
@@ -130,7 +130,7 @@ impl Contexts {
         self.spare.push(context);
     }
 
-    /// After a peak: some of what is kept goes.
+    /// After a peak: frees some of the spare contexts.
     pub fn trim(&mut self) {
         let kept = self.spare.len().saturating_sub(GIVEN_BACK_AT_ONCE);
         self.spare.truncate(kept.max(KEPT));
@@ -145,13 +145,13 @@ impl Contexts {
 /// Capacity in bytes that a context keeps for the next request.
 const KEPT_TEXT: usize = 4096;
 
-/// Bytes of challenges that are kept of the branches behind the first, where the first leaves room for them in a message.
+/// Bytes of challenges kept from branches after the first, if the first leaves room for them in a message.
 const MORE_CHALLENGES: usize = 8192;
 const LONGEST: usize = 64_000;
 
 impl Context {
-    /// Keeps the challenges of a 401 or 407 (§16.7 step 7) of `len` bytes, whole lines. Those of the first are kept in any case: they came in
-    /// a message that fits, and leave in it. Of the others what fits beside it; returns how many lines did not.
+    /// Keeps the challenges of a 401 or 407 (§16.7 step 7) of `len` bytes, whole lines. Those of the first are always kept: they
+    /// came in a message that fits, and leave in it. Of the others, as many as fit beside it; returns how many lines did not.
     pub fn add_challenges<'l>(&mut self, len: usize, lines: impl Iterator<Item = &'l [u8]>) -> usize {
         let is_first = self.challenged == 0;
         self.challenged += 1;
@@ -173,21 +173,21 @@ impl Context {
         left_out
     }
 
-    /// A copy has left, with so many bytes for a place that has proved nothing.
+    /// A copy of this many bytes was sent to a place that has proved nothing.
     pub fn spend(&mut self, unproved: u32) {
         if let Some(room) = &mut self.unproved_room {
             *room = room.saturating_sub(unproved as usize);
         }
     }
 
-    /// Somebody is there after all, and has answered; or nobody is, and the network has said so.
+    /// The place has answered after all, or the network has reported that nobody is there.
     pub fn refund(&mut self, unproved: u32) {
         if let Some(room) = &mut self.unproved_room {
             *room = room.saturating_add(unproved as usize);
         }
     }
 
-    /// A branch has ended; what it was given is free again.
+    /// A branch has ended; its breadth is free again.
     pub fn reclaim(&mut self, breadth: u32) {
         if !self.spiral {
             self.breadth += breadth;
@@ -202,17 +202,17 @@ impl Context {
         }
     }
 
-    /// Nothing is under way and nothing waits, but for branches that say nothing.
+    /// Nothing is under way and nothing waits, except silent branches.
     pub fn is_idle(&self) -> bool {
         self.branches.is_empty() && self.parked.is_empty()
     }
 
-    /// What has come so far is all that is waited for: branches that say nothing count where nobody else has answered of the request itself.
+    /// All awaited answers have come: silent branches count if no other branch has answered about the request itself.
     pub fn is_over(&self) -> bool {
         self.is_idle() && (self.silent.is_empty() || !matches!(self.best_status, 0 | 408 | 503))
     }
 
-    /// Takes a branch out that has ended, or is given up. False: it was taken out before.
+    /// Removes a branch that has ended, or is given up. False: it was removed before.
     pub fn take_out(&mut self, id: Id) -> bool {
         let before = self.branches.len() + self.silent.len();
         self.branches.retain(|branch| *branch != id);
@@ -231,7 +231,7 @@ impl Context {
         }
     }
 
-    /// Where the target's name has led last; `None` where it is no name.
+    /// Where the target's name has led last; `None` if it is not a name.
     pub fn last_tried(&self, target: u16) -> Option<ServerAddress> {
         let own = |tried: &&Tried| tried.target == target;
         self.tried.iter().rev().find(own).map(|tried| tried.server_address)
@@ -245,13 +245,14 @@ impl Context {
         }
     }
 
-    /// Whether this final response of a target means that the next one is to be tried, if there is one.
+    /// Whether this final response of a target means that the next one, if there is one, is to be tried.
     pub fn is_failure(&self, target: u16, status: u16) -> bool {
         let is_by_conf = || self.targets.targets.get(usize::from(target)).is_some_and(Target::is_by_conf);
         self.targets.failover.have(status) && (status == 503 || is_by_conf())
     }
 
-    /// Makes it as new, keeping its memory, but for what only one large message has needed. The blobs must have been released.
+    /// Resets the context, keeping its allocations except those that only one large message has needed. The blobs must have been
+    /// released.
     pub fn clear(&mut self) {
         if self.targets.text.capacity() > KEPT_TEXT {
             self.targets.text = Vec::new();
@@ -284,7 +285,7 @@ impl Context {
     }
 }
 
-/// True when `new` is a better answer than `old` (§16.7 step 6); 0 is no answer at all.
+/// True if `new` is a better answer than `old` (§16.7 step 6); 0 is no answer at all.
 pub fn is_better(new: u16, old: u16) -> bool {
     rank(new) < rank(old)
 }
@@ -294,10 +295,10 @@ fn rank(status: u16) -> (u8, u8) {
         // Any 6xx wins.
         600.. => (0, 0),
         0 => (u8::MAX, 0),
-        // Then the lowest class; in 4xx first those that tell the caller how to try again; a time-out last.
+        // Then the lowest class; in 4xx first those that tell the caller how to try again; a timeout last.
         401 | 407 | 415 | 420 | 484 => (4, 0),
         408 => (4, 2),
-        // A 503 says nothing of the request: the other 5xx say more.
+        // A 503 says nothing about the request: the other 5xx say more.
         503 => (5, 1),
         _ => ((status / 100) as u8, if status / 100 == 4 { 1 } else { 0 }),
     }

@@ -24,7 +24,7 @@ impl Proxy {
             0 | 408 | 503 if context.cancelled => (487, ""),
             INVALID_RESPONSE if context.cancelled && best.is_empty() => (487, ""),
             INVALID_RESPONSE if context.is_trunk_refused && best.is_empty() => (INVALID_RESPONSE, "Trunk Password Refused"),
-            // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
+            // A 503 is about one next hop, not about us (step 6); and a dead next hop has said nothing at all.
             0 | 503 => (500, "No Next Hop Reached"),
             status if best.is_empty() => (status, ""),
             _ => (0, ""),
@@ -50,7 +50,7 @@ impl Proxy {
         self.retire(turn, context, status);
     }
 
-    /// Step 7: the challenges of all branches in the best 401 or 407.
+    /// Step 7: adds the challenges of all branches to the best 401 or 407.
     fn respond_aggregated(&mut self, turn: &mut Turn, server: Id, context: &Context, status: u16, best: &crate::base::Blob) {
         let mut bytes = std::mem::take(&mut turn.core.scratch);
         bytes.clear();
@@ -75,7 +75,7 @@ impl Proxy {
         turn.core.scratch = bytes;
     }
 
-    /// A final (or 100) answer of our own to a request that was forwarded.
+    /// Sends a final (or 100) answer of our own to a request that was forwarded.
     pub fn respond_own(&mut self, turn: &mut Turn, server: Id, context: &Context, status: u16, reason: &str) {
         let mut bytes = std::mem::take(&mut self.request_copy);
         bytes.clear();

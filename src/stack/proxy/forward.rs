@@ -1,5 +1,6 @@
-//! The one step that prepares a message for its next hop (RFC 3261 §16.6 steps 2 to 9, §16.7 steps 3 and 9): the received bytes with edits. It
-//! is the same for every pass: the first copy, the next branch, the next target, after a wait, in a dialog, an ACK, without state.
+//! The one step that prepares a message for its next hop (RFC 3261 §16.6 steps 2 to 9, §16.7 steps 3 and 9): the received bytes
+//! with edits. It is the same for every pass: the first copy, the next branch, the next target, after a wait, in a dialog, an ACK,
+//! without state.
 
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Span, Transport};
@@ -14,13 +15,13 @@ use crate::stack::route::Edits;
 use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
-/// The parameter of our own Via that keeps the port from which the request came over a stream, where the Via below has no `rport` to keep it:
-/// only who asks gets it back there (RFC 3581 §4). No check covers it. It says which of the connections from the Via's address takes a response
-/// that has no transaction any more, and nothing else.
+/// The parameter of our own Via that keeps the port from which the request came over a stream, if the Via below has no `rport` to
+/// keep it: only a sender that asks for `rport` gets it back there (RFC 3581 §4). No check covers it. It only selects which
+/// connection from the Via's address takes a response that has no transaction any more.
 const SOURCE_PORT: &[u8] = b"sp";
 
 impl Proxy {
-    /// The copy, as its next hop gets it, into the outbox.
+    /// Writes the copy, as its next hop gets it, into the outbox.
     pub fn send_copy(
         &mut self,
         turn: &mut Turn,
@@ -37,7 +38,7 @@ impl Proxy {
         })
     }
 
-    /// Steps 2 to 9, and what must not leave: the edits that make the forwarded request, into the rewriter.
+    /// Steps 2 to 9, and what must be withheld: puts the edits that make the forwarded request into the rewriter.
     fn edit(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop, write_branch: impl FnOnce(&mut Vec<u8>)) {
         let message = &request.message;
         let rewrite = &mut self.rewrite;
@@ -63,7 +64,7 @@ impl Proxy {
             rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
         }
 
-        // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
+        // Step 8: our Via on top, and what RFC 3581 §4 records in the one below.
         let head = request.via.value.header.line.start as usize;
         let listener = turn.core.settings.listeners.get(usize::from(hop.flow.listener));
         let advertised = listener.map_or(&[][..], |listener| &listener.advertise);
@@ -89,7 +90,7 @@ impl Proxy {
             edit_headers(rewrite, message, edits);
         }
 
-        // Step 9, and what stays here.
+        // Step 9, and what is withheld.
         add_length(rewrite, message, hop.flow.transport);
         if has_secrets(message) {
             self.withhold(turn, message, &request.flow, &hop.flow);
@@ -102,7 +103,7 @@ impl Proxy {
         }
     }
 
-    /// Has the response in the rewriter say so, in the Via below ours.
+    /// Writes the overload status into the Via below ours of the response in the rewriter.
     pub fn notify_load(&mut self, turn: &mut Turn, message: &Message) {
         let below = message.values(Name::Via).nth(1);
         if let Some(via) = below.and_then(|value| Via::parse(value).ok()) {
@@ -110,8 +111,8 @@ impl Proxy {
         }
     }
 
-    /// A response without our Via, for the one that it goes to (§16.7 steps 3 and 9), into the rewriter. `source` is where it came from.
-    /// Lines that nobody can read go, and the SIP-Version is written as §7.1 wants it sent.
+    /// Puts into the rewriter a response without our Via, for its receiver (§16.7 steps 3 and 9). `source` is where it came from.
+    /// Unreadable lines are removed, and the SIP-Version is written as §7.1 wants it sent.
     pub fn edit_response(&mut self, turn: &mut Turn, message: &Message, source: &Flow, receiver: &Flow) {
         let rewrite = &mut self.rewrite;
         rewrite.clear();
@@ -136,15 +137,15 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Works out what our Via will say of the request, in every copy of it.
+    /// Works out what our Via says of the request, the same in every copy of it.
     pub fn mark(&mut self, request: &mut Request) {
         let proof = match (self.core.settings.proxy.mode, request.proof) {
             (Mode::Stateless, _) => Proof::Shared,
-            // A dialog is shown anew on each pass; of another mode's passage nothing is known.
+            // A dialog shows itself anew on each pass; of another mode's passage nothing is known.
             (Mode::Stateful, Proof::Shared | Proof::Dialog) => Proof::None,
             (Mode::Stateful, proof) => proof,
         };
-        // Within a dialog only credentials are worth remembering: nothing else is refused what has passed.
+        // Within a dialog only credentials are worth remembering: nothing else is refused to a request that has passed.
         let passage = match proof == Proof::None && request.message.to_tag().is_some() {
             true => 0,
             false => self.passage(request, proof),
@@ -163,7 +164,7 @@ impl Turn<'_> {
     }
 }
 
-/// Our Via. The branch stands first: it is then at the same place in every response, whatever the peer makes of `rport`.
+/// Writes our Via. The branch stands first: it is then at the same offset in every response, whatever the peer does with `rport`.
 #[inline]
 fn write_via(
     request: &Request,
@@ -188,8 +189,8 @@ fn write_via(
     out.extend_from_slice(b"\r\n");
 }
 
-/// §16.4 and step 6: Route values that named us go; those of the binding's Path come. Behind a strict router (`is_strict`) the first one has
-/// become the Request-URI, and `uri` goes last.
+/// §16.4 and step 6: removes Route values that named us, and adds those of the binding's Path. With a strict router next
+/// (`is_strict`) the first one has become the Request-URI, and `uri` goes last.
 #[inline]
 fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_strict: bool, uri: &[u8]) {
     let message = &request.message;
@@ -213,7 +214,7 @@ fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_s
         }
     }
     if !path.is_empty() {
-        // Above those that came, which may stand above the Via.
+        // Above those of the request, which may be above the Via.
         rewrite.insert(message.headers_start(), |out| {
             out.extend_from_slice(b"Route: ");
             out.extend_from_slice(path);
@@ -229,7 +230,7 @@ fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_s
     }
 }
 
-/// What the route says of header fields: those that go, and those that come behind all others.
+/// What the route changes in header fields: those removed, and those appended after all others.
 fn edit_headers(rewrite: &mut Rewrite, message: &Message, edits: &Edits) {
     if !edits.remove_header.is_empty() {
         for header in message.headers().filter(|header| edits.removes(header)) {
@@ -263,7 +264,7 @@ fn is_loose(route: &[u8]) -> bool {
     NameAddr::parse(route).and_then(|address| Uri::parse(address.uri)).is_ok_and(|uri| uri.is_loose())
 }
 
-/// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.
+/// Replaces the number of a header line, or adds the line. Only one is allowed (§7.3.1): others of this name are removed.
 fn number_line(rewrite: &mut Rewrite, message: &Message, name: Name, head: usize, number: u32) {
     let mut lines = message.all(name);
     match lines.next() {
@@ -282,7 +283,8 @@ fn number_line(rewrite: &mut Rewrite, message: &Message, name: Name, head: usize
     }
 }
 
-/// Over a stream a message says how long its body is (§16.6 step 9, §18.3, §20.14); what came as a datagram need not have said so.
+/// Over a stream a message gives the length of its body (§16.6 step 9, §18.3, §20.14); one that came as a datagram need not have
+/// done so.
 fn add_length(rewrite: &mut Rewrite, message: &Message, transport: Transport) {
     if !transport.is_reliable() || message.has(Name::ContentLength) {
         return;

@@ -1,6 +1,6 @@
-//! Next hops that are for our users only: where a `[[route]]` with `from = "users"` leads, nobody gets by another way. A binding may name
-//! such a place as its contact or Path, the other side of a dialog may say that it is there, and a route without targets goes where the
-//! Request-URI says: none of these has proved to be a user who wants to go there.
+//! Next hops reserved for our users: the targets of a `[[route]]` with `from = "users"` cannot be reached any other way. A binding
+//! may name such a place as its contact or Path, the other side of a dialog may claim to be there, and a route without targets
+//! follows the Request-URI: none of these has proved to be a user who wants to go there.
 
 use crate::base::{Instant, Transport};
 use crate::sip::Uri;
@@ -17,22 +17,22 @@ const FOR_USERS: Refusal = Refusal::new(403, "Next Hop Is For Our Users Only");
 /// A request for a place that may be one of these waits until that is known.
 const NOT_KNOWN: Refusal = Refusal::new(503, "Next Hop For Our Users Only Has No Known Address");
 
-/// How long what is known of a name is not looked at again.
+/// How long the addresses of a name are not looked up again.
 const LOOK_MS: u64 = 1000;
 
 impl Turn<'_> {
-    /// Whether this target of the request may lead to `peer`. Asks for the names of guarded next hops where they are not known.
+    /// Whether this target of the request may lead to `peer`. Asks for the names of guarded next hops if they are not known.
     pub fn check_guard(&mut self, request: &Request, target: &Target, peer: SocketAddr, since: Instant) -> Result<(), Obstacle> {
         let is_free = target.is_by_conf() || target.for_users;
         let is_within = request.trusted && request.dialog.guarded;
         if is_free || is_within || !self.core.settings.guards() {
             return Ok(());
         }
-        // Our own listeners are none of them, whatever their names turn out to be.
+        // Our own listeners are never among them, whatever the names turn out to be.
         if self.core.settings.is_own(b"", Some(peer.ip()), Some(peer.port())) {
             return Ok(());
         }
-        // Where a phone has registered from is no secret place, and neither is where a dialog leads.
+        // The address that a phone registered from is not protected, and neither is the destination of a dialog.
         let is_plain = request.trusted || target.source == Some(peer);
         let settings = self.core.settings.clone();
         for hop in settings.guarded_hops() {
@@ -63,7 +63,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A copy leaves for a next hop of the conf that is given by this URI, and its name has led there.
+    /// A copy is sent to a next hop of the conf given by this URI, and its name has led there.
     pub fn note_guarded_address(&mut self, uri: &[u8], peer: SocketAddr) {
         if !self.core.settings.guarded_hops().any(|hop| hop.uri.text() == uri) {
             return;
@@ -73,7 +73,7 @@ impl Turn<'_> {
         self.core.gates.put(gate);
     }
 
-    /// Adds where the name leads now, by whatever transport. Returned: the question whose answer says more.
+    /// Adds where the name leads now, by any transport. Returns the question whose answer says more.
     fn look_at(&mut self, gate: &mut Gate, since: Instant) -> Option<u128> {
         gate.looked_at = self.now;
         let uri = gate.uri.clone();
@@ -81,7 +81,7 @@ impl Turn<'_> {
         let query = hop_query_of(&uri, is_sips(&gate.uri));
         let by = |transport| HopQuery { transport: Some(transport), ..query };
         let queries = [query, by(Transport::Udp), by(Transport::Tcp), by(Transport::Tls)];
-        // Behind a port there is one set of addresses.
+        // With a port there is one set of addresses.
         let count = if query.port.is_some() { 1 } else { queries.len() };
         let (mut is_complete, mut unknown) = (true, None);
         for query in &queries[..count] {
@@ -98,8 +98,8 @@ impl Turn<'_> {
         unknown
     }
 
-    /// Whether a dialog that begins now has one of these next hops at one of its ends: the other side may then send its requests there.
-    /// A gateway need not send from the port at which it listens.
+    /// Whether a dialog that begins now has one of these next hops at one of its ends: the other side may then send its requests
+    /// there. A gateway need not send from the port at which it listens.
     pub fn is_guarded_dialog(&self, request: &Request, towards: SocketAddr) -> bool {
         let source = request.flow.peer.ip().to_canonical();
         let is_end = |one: SocketAddr| is_same_door(one, towards) || one.ip().to_canonical() == source;
@@ -124,7 +124,7 @@ impl Turn<'_> {
     }
 }
 
-/// Whether it is the same server: by its port, or, where that is a default one, by the default of another transport.
+/// Whether it is the same server: by its port or, if that is a default one, by the default of another transport.
 fn is_same_door(a: SocketAddr, b: SocketAddr) -> bool {
     let is_default = |port: u16| matches!(port, 5060 | 5061);
     a.ip().to_canonical() == b.ip().to_canonical() && (a.port() == b.port() || is_default(a.port()) && is_default(b.port()))

@@ -1,4 +1,4 @@
-//! One copy of a request that is to leave (RFC 3261 §16.6), and the way that it takes.
+//! One copy of a request that is to be sent (RFC 3261 §16.6), and the way that it takes.
 
 use crate::base::{Flow, Instant};
 use crate::sip::NameAddr;
@@ -7,16 +7,16 @@ use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
 use crate::stack::route::Edits;
 
-/// One copy that is to leave for a target of its context.
+/// One copy that is to be sent to a target of its context.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     /// The target's index in the context's set.
     pub target: usize,
     /// Its share of Max-Breadth (RFC 5393).
     pub breadth: u32,
-    /// Since when it wants to leave: answers about its name that have come later are good for it.
+    /// Since when it is ready: later answers about its name are valid for it.
     pub since: Instant,
-    /// It has waited for its name for as long as it may.
+    /// It has waited for its name until the deadline.
     pub is_late: bool,
 }
 
@@ -26,24 +26,24 @@ impl Attempt {
     }
 }
 
-/// One copy, as it was decided on.
+/// One copy, after its target was decided.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestCopy<'a> {
     pub target: &'a Target,
     /// The new Request-URI.
     pub uri: &'a [u8],
-    /// Path of the target's binding (RFC 3327); empty without.
+    /// Path of the target's binding (RFC 3327); empty if there is none.
     pub path: &'a [u8],
-    /// The URI of the target's own next hop, where the conf gives it by name.
+    /// The URI of the target's own next hop, if the conf gives it by name.
     pub hop_uri: Option<&'a [u8]>,
     /// Its share of Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     pub search: Search<'a>,
     /// What its route changes in the header fields.
     pub edits: Option<&'a Edits>,
-    /// The URI of the user that the request has proved to be, for those who are trusted; empty: of nobody.
+    /// The URI of the user that the request has proved to be, for trusted receivers; empty: none.
     pub asserted: &'a [u8],
-    /// The header line that answers the next hop's challenge for one of our trunks; empty without.
+    /// The header line that answers the next hop's challenge for one of our trunks; empty if there is none.
     pub credentials: &'a [u8],
 }
 
@@ -74,7 +74,7 @@ impl<'a> RequestCopy<'a> {
         }
     }
 
-    /// The Route value that it will have on top.
+    /// The Route value that will be on top.
     pub fn first_route<'b>(&'b self, request: &'b Request<'b>) -> Option<&'b [u8]> {
         if self.path.is_empty() {
             return request.next_route.map(|value| value.text);
@@ -87,7 +87,7 @@ impl<'a> RequestCopy<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Hop {
     pub flow: Flow,
-    /// The phone itself has opened this way, and no other may lead to it: the requests of the dialog must take it too.
+    /// The phone itself has opened this flow, and can only be reached by it: the requests of the dialog must use it too.
     pub fixed: bool,
     /// The conf says that the request goes there.
     pub by_conf: bool,

@@ -29,7 +29,7 @@ impl ServerAddress {
     }
 }
 
-/// A place that a target of this request has been sent to.
+/// A place that a target of this request was sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tried {
     /// The target's index in the target set.
@@ -37,10 +37,10 @@ pub struct Tried {
     pub server_address: ServerAddress,
 }
 
-/// Which place is looked for.
+/// Which place is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'a> {
-    /// When it began: answers that have come since are good for it.
+    /// When the search began: answers that have come since are valid for it.
     pub since: Instant,
     /// Of this target.
     pub target: u16,
@@ -51,8 +51,8 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it,
-    /// as long as it has not failed; whether it answers this one is not known.
+    /// If the next hop's name leads to several servers, the same one is chosen for all requests with this Call-ID, as RFC 3263 §4.4
+    /// wants, as long as it has not failed; whether it answers this request is not known.
     pub fn without_memory(since: Instant) -> Search<'static> {
         Search { since, target: 0, tried: &[], is_late: false }
     }
@@ -63,14 +63,14 @@ impl Search<'_> {
     }
 }
 
-/// Why a name leads nowhere. Of several reasons the last one counts.
+/// Why a name leads nowhere. The last of several reasons counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Nowhere {
     NotAName,
     NoSuchName,
-    /// No record that says where the server is.
+    /// No record says where the server is.
     NoAddress,
-    /// Its servers speak only transports that none of our listeners does.
+    /// Its servers speak only transports that none of our listeners speaks.
     NoTransport,
     /// The domain says that it has no such service (RFC 2782: target ".").
     NoService,
@@ -127,25 +127,25 @@ impl Speaks {
     }
 }
 
-/// The end of a walk before all places have been shown.
+/// Why a walk ends before all places were visited.
 enum End {
     Chosen(ServerAddress),
-    /// What comes next depends on this question's answer.
+    /// What comes next depends on the answer to this question.
     Unknown(u128),
 }
 
 type Walked<T = ()> = ControlFlow<End, T>;
 
-/// Our order among transports that the other side leaves to us (§4.1): UDP, which everybody speaks, first.
+/// Our order of transports that the other side leaves to us (§4.1): UDP, which everybody speaks, first.
 const PREFERENCE: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
-/// What a walk is for.
+/// The purpose of a walk.
 struct Lookup {
-    /// Answers that have come since are good for it.
+    /// Answers that have come since are valid for it.
     since: Instant,
-    /// The order among equals follows from it.
+    /// Determines the order among equals.
     seed: u64,
-    /// Whose share of questions it takes.
+    /// Whose share of questions the walk uses.
     asker: ShareHolder,
     /// What it means if there is no place.
     nowhere: Nowhere,
@@ -158,7 +158,7 @@ struct Walk<'n, 'c> {
     since: Instant,
     speaks: Speaks,
     seed: u64,
-    /// Questions that the walk stumbled over: those whose answers it needs next.
+    /// Questions whose answers the walk needs next.
     unknown: Vec<Question>,
     why: Nowhere,
     /// Called with each address in order; true ends the walk.
@@ -166,8 +166,8 @@ struct Walk<'n, 'c> {
 }
 
 impl Turn<'_> {
-    /// The first place in the order of §4 that has not been tried, and has not failed; if all have failed, the one whose failure is longest ago.
-    /// What is not known yet is asked for, because of `asked_by`, or of the conf.
+    /// Returns the first place in the order of §4 that has not been tried and has not failed; if all have failed, the one that
+    /// failed longest ago. Missing records are asked for on account of `asked_by`, or of the conf.
     pub fn find_server_address(
         &mut self,
         query: &HopQuery,
@@ -212,8 +212,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Tells `found` each address to which the name leads. An error where not all is known; with the question whose answer says more, if
-    /// one is on its way.
+    /// Passes each address to which the name leads to `found`. An error if not all are known, with the question whose answer says
+    /// more if one is under way.
     pub fn all_addresses(
         &mut self,
         query: &HopQuery,
@@ -232,7 +232,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The walk's end, and why it has led nowhere if it has. What is not known yet is asked for.
+    /// Returns how the walk ended, and why it has led nowhere if it has. Missing records are asked for.
     fn walk(&mut self, query: &HopQuery, lookup: &Lookup, choose: &mut dyn FnMut(ServerAddress) -> bool) -> (Walked, Nowhere) {
         let mut walk = Walk {
             names: &self.core.names,
@@ -262,7 +262,7 @@ impl Turn<'_> {
         (end, why)
     }
 
-    /// Whether the name is known to lead now to a place of which `is` holds. Nothing is asked.
+    /// Whether the name is now known to lead to a place of which `is` holds. Nothing is asked.
     pub fn leads_to(&self, query: &HopQuery, mut is: impl FnMut(ServerAddress) -> bool) -> bool {
         let mut walk = Walk {
             names: &self.core.names,
@@ -278,11 +278,11 @@ impl Turn<'_> {
     }
 }
 
-/// §16.9: a next hop that is nowhere cannot be reached.
+/// §16.9: a next hop without an address cannot be reached.
 fn nowhere(why: Nowhere) -> Obstacle {
     let refusal = Refusal::new(503, why.reason());
     match why {
-        // What became of its servers is in the log already.
+        // The failures of its servers are in the log already.
         Nowhere::Exhausted => refusal.logged().into(),
         _ => refusal.into(),
     }
@@ -340,7 +340,7 @@ impl<'n> Walk<'n, '_> {
         if named {
             return Continue(());
         }
-        // No NAPTR records: SRV for each transport that we speak; all of them are asked for at once.
+        // No NAPTR records: SRV for each transport that we speak, all asked for at once.
         let ours = PREFERENCE.map(|transport| {
             let fits = self.speaks.any(transport) && (!secure || transport == Transport::Tls);
             fits.then_some(transport)
@@ -372,12 +372,12 @@ impl<'n> Walk<'n, '_> {
     fn services(&mut self, prefix: &[u8], host: &DomainName, transport: Transport) -> Walked<bool> {
         match DomainName::new(prefix, host.as_bytes()) {
             Some(name) => self.services_at(&name, transport),
-            // Too long to have any.
+            // Too long to have SRV records.
             None => Continue(false),
         }
     }
 
-    /// The servers of SRV records in the order of RFC 2782. False: there are none.
+    /// Visits the servers of SRV records in the order of RFC 2782. False: there are none.
     fn services_at(&mut self, name: &DomainName, transport: Transport) -> Walked<bool> {
         let list = match self.look(name, RecordType::Srv)? {
             Look::Records(Records::Srv(list)) => list,
@@ -399,7 +399,7 @@ impl<'n> Walk<'n, '_> {
             if server.target.is_empty() {
                 self.why = Nowhere::NoService;
             } else if let Some(ip) = Settings::ip(&server.target) {
-                // Against RFC 2782, and common.
+                // Against RFC 2782, but common.
                 self.show(ip, server.port, transport)?;
             } else if let Some(host) = DomainName::new(b"", &server.target) {
                 self.addresses(&host, server.port, transport)?;
@@ -408,8 +408,8 @@ impl<'n> Walk<'n, '_> {
         Continue(true)
     }
 
-    /// The addresses of a host: IPv6 before IPv4 where we speak both (RFC 7984 §4.2 with RFC 6724), each beginning at a place
-    /// of the request's own, so that the calls spread over them.
+    /// Visits the addresses of a host: IPv6 before IPv4 if we speak both (RFC 7984 §4.2 with RFC 6724), each starting at an offset
+    /// of the request's own, so that calls spread over them.
     fn addresses(&mut self, host: &DomainName, port: u16, transport: Transport) -> Walked {
         let families =
             [(RecordType::Aaaa, self.speaks.v6[transport as usize]), (RecordType::A, self.speaks.v4[transport as usize])];
@@ -447,14 +447,14 @@ impl<'n> Walk<'n, '_> {
         Continue(())
     }
 
-    /// A failure says more than that nothing was found.
+    /// A failure says more than an empty result.
     fn note(&mut self, why: Nowhere) {
         if !matches!(self.why, Nowhere::Failed(_) | Nowhere::Exhausted) {
             self.why = why;
         }
     }
 
-    /// What is known of a name; where that is nothing, the walk ends here.
+    /// Returns what is known of a name; if nothing is, the walk ends here.
     fn look(&mut self, name: &DomainName, kind: RecordType) -> Walked<Look<'n>> {
         match self.names.look(self.now, self.since, name, kind) {
             Look::Unknown(question) => {
@@ -465,7 +465,7 @@ impl<'n> Walk<'n, '_> {
         }
     }
 
-    /// Has it asked, if it is not known, while something before it is waited for.
+    /// Has it asked for, if it is not known, while an earlier answer is awaited.
     fn foresee(&mut self, name: &DomainName, kind: RecordType) {
         let question = Question { name: *name, kind };
         let known = self.names.look(self.now, self.since, name, kind);
@@ -474,13 +474,13 @@ impl<'n> Walk<'n, '_> {
         }
     }
 
-    /// The transport where only a port is given (§4.1): UDP, or what we speak instead.
+    /// The transport if only a port is given (§4.1): UDP, or another that we speak.
     fn preferred(&self) -> Option<Transport> {
         PREFERENCE.into_iter().find(|one| self.speaks.any(*one))
     }
 }
 
-/// What stands before the domain in the name of its SRV records (§4.2).
+/// The prefix of the domain in the name of its SRV records (§4.2).
 const fn service(transport: Transport) -> &'static [u8] {
     match transport {
         Transport::Udp => b"_sip._udp.",
@@ -489,7 +489,7 @@ const fn service(transport: Transport) -> &'static [u8] {
     }
 }
 
-/// What a NAPTR record is about; `None` for what §4.1 has us discard.
+/// The transport of a NAPTR record; `None` for one that §4.1 has us discard.
 fn transport_of(rule: &Naptr, secure: bool) -> Option<Transport> {
     let is = |service: &[u8]| rule.service.eq_ignore_ascii_case(service);
     let transport = if is(b"SIPS+D2T") {

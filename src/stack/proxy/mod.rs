@@ -42,7 +42,7 @@ use context::{Context, Contexts};
 use parked::Parking;
 use target::TargetSet;
 
-/// One core's proxy: the requests that wait for their answers, what waits for names, and what it uses again for each message.
+/// One core's proxy: the requests that wait for answers, what waits for names, and the buffers reused for each message.
 #[derive(Default)]
 pub(in crate::stack) struct Proxy {
     pub contexts: Contexts,
@@ -51,32 +51,32 @@ pub(in crate::stack) struct Proxy {
     rewrite: Rewrite,
     /// A request that was kept, while it is read again.
     request_copy: Vec<u8>,
-    /// What the certificate of the next hop must prove; empty where nothing is asked.
+    /// The name that the certificate of the next hop must prove; empty if none is required.
     peer_host: Vec<u8>,
-    /// The certificate that it is shown ([`crate::stack::route::NextHop::identity`]).
+    /// The certificate shown to it ([`crate::stack::route::NextHop::identity`]).
     peer_identity: u64,
-    /// The flow token of the Record-Route at hand.
+    /// The flow token of the current Record-Route.
     token: Vec<u8>,
-    /// What has waited for the answer at hand.
+    /// What waited for the current answer.
     waiters: Vec<Id>,
 }
 
 impl Proxy {
-    /// The request of this context has its final response, or will have none: 0.
+    /// The request of this context has this final response; 0: it gets none.
     fn retire(&mut self, turn: &mut Turn, mut context: Box<Context>, status: u16) {
         turn.record_final(&context, status);
         self.parking.forget(&mut context);
         self.contexts.recycle(context, turn.transactions);
     }
 
-    /// A branch of what `server` was asked has ended without a final response.
+    /// A branch of the request of `server` has ended without a final response.
     pub fn log_branch(&self, turn: &mut Turn, server: Id, flow: Flow, why: impl std::fmt::Display) {
         let (peer, transport) = (flow.peer, flow.transport.name());
         let what = format_args!("branch to {peer} over {transport} failed: {why}");
         self.log_request(turn, server, what);
     }
 
-    /// Something is to be said of the request of a server transaction.
+    /// Reports something about the request of a server transaction.
     fn log_request(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
         let server = turn.transactions.server(server);
         let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
@@ -101,7 +101,7 @@ impl Proxy {
         }
     }
 
-    /// A timer of a request has fired; told to whoever follows the call.
+    /// A timer of a request has fired: traced.
     fn note_timer(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
         if !turn.outbox.is_traced {
             return;

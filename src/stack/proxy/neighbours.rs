@@ -1,4 +1,4 @@
-//! What the proxy learns of the health of next hops, and what it makes of it: in which order the targets of a route are tried.
+//! What the proxy learns about the health of next hops, and how it uses that to order the targets of a route.
 
 use crate::base::{Flow, Instant, Transport};
 use crate::sip::{Message, Name, Scheme};
@@ -12,7 +12,7 @@ use crate::stack::turn::Turn;
 use std::fmt;
 
 impl Turn<'_> {
-    /// A response has come that bears our branch, which only a host knows that hears what is sent to `neighbour`.
+    /// A response has come with a branch of ours, which only a host that receives what is sent to `neighbour` can know.
     #[inline]
     pub fn note_source(&mut self, neighbour: Neighbour, flow: &Flow, message: &Message) {
         if neighbour.address != flow.peer {
@@ -35,7 +35,7 @@ impl Turn<'_> {
         self.note_alive(neighbour);
     }
 
-    /// A next hop is there.
+    /// A next hop has answered.
     #[inline]
     pub fn note_alive(&mut self, neighbour: Neighbour) {
         if let Some(failure) = self.core.health.note_answer(self.now, &neighbour) {
@@ -43,7 +43,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The network says that the request has not arrived, or that there is no connection for it.
+    /// The network reports that the request has not arrived, or that there is no connection for it.
     pub fn note_undelivered(&mut self, client: &Client) {
         if client.kind == ClientKind::Cancel {
             return;
@@ -55,7 +55,7 @@ impl Turn<'_> {
         self.note_failure(client.neighbour(), cause, None);
     }
 
-    /// A next hop has failed; `asked_ms` is for how long it wants to be left alone, if it says so.
+    /// A next hop has failed; `asked_ms` is how long it asks to be left alone, if it says so.
     pub fn note_failure(&mut self, neighbour: Neighbour, cause: Cause, asked_ms: Option<u64>) {
         let retry_ms = self.core.settings.next_hop.retry;
         let health = &self.core.health;
@@ -64,7 +64,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A branch has timed out (§16.8). If patience has not ended before, nothing may have been heard of its next hop at all.
+    /// A branch has timed out (§16.8). If patience has not ended before, possibly nothing was heard of its next hop at all.
     pub fn note_time_out(&mut self, client: &Client) {
         let neighbour = client.neighbour();
         let is_cancelled = client.cancel.is_some();
@@ -86,7 +86,7 @@ impl Turn<'_> {
     fn log_failure(&mut self, neighbour: &Neighbour, why: fmt::Arguments<'_>, for_ms: u64) {
         if self.core.health_log.may_say() {
             let hop = self.describe(neighbour);
-            // A phone that is switched off is nothing to be warned of.
+            // A phone that is switched off is not worth a warning.
             let level = match neighbour.named_by {
                 NamedBy::Conf => log::Level::Warn,
                 NamedBy::Contact | NamedBy::Message => log::Level::Info,
@@ -133,7 +133,8 @@ impl Turn<'_> {
         self.leads_to(&hop_query_of(&uri, uri.scheme == Scheme::Sips), is)
     }
 
-    /// Whether a next hop of the conf should be asked before others. One that is named by a domain has failed if all of its servers have.
+    /// Whether a next hop of the conf should be tried before others. One given by a domain name has failed if all of its servers
+    /// have.
     fn standing_of(&self, hop: &NextHop) -> Standing {
         let (health, now) = (&self.core.health, self.now);
         let standing = |server: ServerAddress| health.standing(now, &server.named_by(NamedBy::Conf));
@@ -155,13 +156,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Puts the targets of a route, which are its next hops, in the order in which they are tried: those that are well as they are, then those that
-    /// have failed, the least recently failed first. Each stays a target, whatever its health.
+    /// Orders the targets of a route, which are its next hops: healthy ones first, in their given order, then those that have
+    /// failed, the least recently failed first. None is dropped, whatever its health.
     pub fn order_by_health(&self, hops: &[NextHop], targets: &mut TargetSet) {
         if self.core.health.is_all_well() {
             return;
         }
-        // Another core may change what is known meanwhile, so it is asked for once.
+        // Another core may change what is known meanwhile, so it is read only once.
         targets.targets.sort_by_cached_key(|target| match hops.get(usize::from(target.number)) {
             Some(hop) => self.standing_of(hop),
             None => Standing::Good,

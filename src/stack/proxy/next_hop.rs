@@ -1,5 +1,5 @@
-//! Where the next hop is and which way leads there (RFC 3261 §16.6 step 7): transport, address, the listener that speaks for us, and
-//! the connection. Names are [`super::locate`]'s.
+//! Where the next hop is and how it is reached (RFC 3261 §16.6 step 7): transport, address, listener and connection. Names are left
+//! to [`super::locate`].
 
 use crate::base::{Channel, Flow, Transport};
 use crate::sip::{Scheme, Uri, same_name};
@@ -16,31 +16,31 @@ use crate::stack::transaction::table::introduce;
 use crate::stack::turn::Turn;
 use std::net::{IpAddr, SocketAddr};
 
-/// The largest request that may go by UDP where the path's MTU is not known (§18.1.1).
+/// The largest request that may go by UDP if the path's MTU is not known (§18.1.1).
 pub const LARGEST_BY_UDP: usize = 1300;
 
 /// A request for a SIPS URI must not leave by anything but TLS (RFC 5630 §5.3).
 const DOWNGRADE: Refusal = Refusal::new(480, "SIPS Not Allowed").with(Extra::SipsNotAllowed);
 
-/// What is settled of the way before its address is known.
+/// What is decided about the way before its address is known.
 #[derive(Clone, Copy)]
 struct Course {
-    /// Nothing but TLS will do.
+    /// Only TLS is allowed.
     secure: bool,
     /// The listener by which the request came, or is to leave.
     came_by: u16,
 }
 
 impl Proxy {
-    /// The binding's or the dialog's flow, the conf's hop, the topmost Route, or the Request-URI. Where that is a connection
-    /// under a name, the name's text is left for [`Proxy::introduce`].
+    /// Finds the next hop: the binding's or the dialog's flow, the conf's hop, the topmost Route, or the Request-URI. If that is a
+    /// connection under a name, the name's text is left for [`Proxy::introduce`].
     pub fn next_hop(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy) -> Result<Hop, Obstacle> {
         let target = copy.target;
         self.peer_host.clear();
         self.peer_identity = target.identity;
-        // A SIPS Request-URI makes a SIPS URI of whatever names the next hop (§16.6 step 7).
+        // A SIPS Request-URI turns the URI of the next hop into a SIPS URI (§16.6 step 7).
         let secure = target.secure || is_sips(copy.uri);
-        // A target that had to wait may have lost its connection since it was found.
+        // A target that had to wait may have lost its connection meanwhile.
         let opened = target.flow.filter(|flow| turn.core.peer_flows.is_alive(flow));
         if target.flow_only && opened.is_none() {
             return Err(Refusal::new(480, "").into());
@@ -52,7 +52,7 @@ impl Proxy {
                 false => Ok(Hop { flow, fixed: true, by_conf: false, server_address: None }),
             };
         }
-        // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
+        // The listener where a phone registered, or that the dialog's route names, is the one that reaches it.
         let came_by = target.listener.or(request.listener).unwrap_or(request.flow.listener);
         let course = Course { secure, came_by };
         let (flow, server_address) = match target.hop {
@@ -74,12 +74,12 @@ impl Proxy {
         Ok(Hop { flow, fixed: false, by_conf: target.is_by_conf(), server_address })
     }
 
-    /// Tells the wires the name of the peer that [`Proxy::next_hop`] has found, before anything is sent to it.
+    /// Gives the wires the name of the peer that [`Proxy::next_hop`] has found, before anything is sent to it.
     pub fn introduce(&self, turn: &mut Turn, hop: &Hop) {
         introduce(&hop.flow, &self.peer_host, self.peer_identity, turn.outbox);
     }
 
-    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP; to the same server.
+    /// §18.1.1: a message too large for UDP goes by TCP if UDP was only our own choice; to the same server.
     pub fn by_size(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop) -> Option<Hop> {
         if hop.fixed || copy.target.transport.is_some() {
             return None;
@@ -106,7 +106,7 @@ impl Proxy {
             _ => hop.transport,
         };
         if transport == Transport::Tls {
-            // The name comes with the target, not from the conf of now, which may know others at this address.
+            // The name comes with the target, not from the current conf, which may know others at this address.
             let uri = copy.hop_uri.and_then(|uri| Uri::parse(uri).ok());
             match uri {
                 Some(uri) => set_host(uri.host_text, &mut self.peer_host),
@@ -158,12 +158,12 @@ impl Proxy {
         Ok((flow, None))
     }
 
-    /// Which name the server at this address over TLS must prove, and which certificate it is shown.
+    /// Which name the server at this address must prove over TLS, and which certificate it is shown.
     fn expect_host_at(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, uri: &Uri, peer: SocketAddr) {
         let name = request.dialog.name;
         let settings = turn.core.settings.clone();
-        // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one. Of several there, the
-        // one that the dialog has begun with.
+        // The address of a next hop whose name the conf knows, for example from a Route that the hop recorded. If there are
+        // several, the one that the dialog began with.
         let mut there = settings.routes.hops().filter(|conf| uri.host.ip().is_some() && turn.is_at(conf, peer));
         let first = there.next();
         let conf = match name {
@@ -202,7 +202,7 @@ impl Proxy {
                 turn.find_server_address(&hop_query_of(uri, course.secure), call_id, copy.search, target.named_by(), asked_by)?
             }
         };
-        // Where nothing else chooses, the message's size does (§18.1.1).
+        // If nothing else chooses, the message's size does (§18.1.1).
         let transport = match target.transport {
             Some(transport) if !course.secure && uri.transport().is_none() => transport,
             _ => server_address.transport,
@@ -242,14 +242,15 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// On whose account the target's name is looked up: the address that a binding was registered from, or the sender of the request.
+    /// On whose account the target's name is looked up: the address that a binding was registered from, or the sender of the
+    /// request.
     fn asked_by(&self, request: &Request, target: &Target) -> Option<IpAddr> {
         let by = target.source.unwrap_or(request.flow.peer).ip();
         let is_free = target.is_by_conf() || target.by_operator || self.core.settings.is_trusted(by);
         (!is_free).then_some(by)
     }
 
-    /// The way that a phone has opened. A NAT lets in only what comes from the address that the phone has sent to.
+    /// The flow that a phone has opened. A NAT lets in only what comes from the address that the phone has sent to.
     fn fixed_flow(&self, flow: Flow) -> Result<Flow, Refusal> {
         let settings = &self.core.settings;
         let listener = settings.listener_towards(flow.transport, flow.peer, flow.listener).ok_or(no_listener(flow.transport))?;
@@ -259,14 +260,14 @@ impl Turn<'_> {
         Ok(Flow { listener, ..flow }.from_local(None))
     }
 
-    /// True when the conf's URI for this hop leaves the transport open (RFC 3263 §4.1): UDP is then a choice, and TCP another.
+    /// True if the conf's URI for this hop leaves the transport open (RFC 3263 §4.1): UDP is then our choice, and TCP is possible.
     fn is_open(&self, hop: &ConfHop) -> bool {
         let conf = self.core.settings.routes.hops().find(|conf| hop.is(conf));
         hop.transport == Transport::Udp && conf.is_some_and(NextHop::leaves_transport_open)
     }
 
-    /// The certificate that a host is shown which the conf knows as a next hop, by its name as in the Route of a dialog. Of several the one
-    /// that the dialog has begun with.
+    /// The certificate shown to a host that the conf knows by name as a next hop, as in the Route of a dialog. If there are
+    /// several, that of the one that the dialog began with.
     fn identity_for(&self, host: &[u8], name: Option<u64>) -> u64 {
         let mut named = self.core.settings.routes.hops().filter(|conf| same_name(&conf.host, host));
         let begun = |conf: &NextHop| Some(self.core.peer_flows.name(&mut conf.host.clone(), conf.identity));
@@ -278,7 +279,8 @@ impl Turn<'_> {
         chosen.or(first).map_or(0, |conf| conf.identity)
     }
 
-    /// True when the conf has next hops of more than one name at this address over TLS, or that are shown different certificates.
+    /// True if the conf has next hops of more than one name at this address over TLS, or some that are shown different
+    /// certificates.
     pub fn shares_address(&self, peer: SocketAddr) -> bool {
         let mut there =
             self.core.settings.routes.hops().filter(|conf| self.is_at(conf, peer)).map(|conf| (&conf.host, conf.identity));
@@ -286,7 +288,7 @@ impl Turn<'_> {
         there.any(|other| Some(other) != first)
     }
 
-    /// True when the conf's next hop is reached at this address over TLS, as far as is known.
+    /// True if a next hop of the conf is reached at this address over TLS, as far as is known.
     fn is_at(&self, conf: &NextHop, peer: SocketAddr) -> bool {
         let transport = Transport::Tls;
         match conf.address {
@@ -300,7 +302,7 @@ impl Turn<'_> {
     }
 }
 
-/// Whether the flow is a connection that the call has to itself.
+/// Whether the flow is a connection dedicated to the call.
 pub fn is_per_call(flow: &Flow) -> bool {
     matches!(flow.channel, Channel::Peer { call, .. } if call != 0)
 }

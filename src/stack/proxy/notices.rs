@@ -1,4 +1,4 @@
-//! What timers and the transport report of branches (RFC 3261 §16.8, §16.9).
+//! What timers and the transport report about branches (RFC 3261 §16.8, §16.9).
 
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::proceed::More;
@@ -77,7 +77,7 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
-        // The record is gone, and with it the name: what no longer lives is no branch.
+        // The record is gone, and its name with it: a name without a record is not a branch.
         let transactions = &turn.transactions;
         context.branches.retain(|branch| transactions.client(*branch).is_some());
         context.silent.retain(|branch| transactions.client(*branch).is_some());

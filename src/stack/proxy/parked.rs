@@ -1,5 +1,5 @@
-//! What waits for a name (RFC 3263): branches of requests that have a transaction, and messages without one, as they came. An answer
-//! or the deadline ends the wait.
+//! What waits for a name (RFC 3263): branches of requests that have a transaction, and messages without one, as they came. An
+//! answer or the deadline ends the wait.
 
 use crate::base::{Arena, Flow, Id, Instant};
 use crate::stack::branch::Mark;
@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub struct Parking {
     list: Arena<Parked>,
-    /// The earliest first. What has ended before its deadline stays until it would come to the front.
+    /// The earliest first. An entry whose wait ended before its deadline stays until it comes to the front.
     deadlines: VecDeque<(Instant, Id)>,
-    /// Of the messages that have no transaction.
+    /// Bytes of the messages that have no transaction.
     held_bytes: usize,
 }
 
@@ -27,14 +27,14 @@ pub(super) enum Parked {
     Message(Box<Held>),
 }
 
-/// A message that goes on without a transaction: an ACK to a 2xx, or any in the stateless mode.
+/// A message that goes on without a transaction: an ACK to a 2xx, or any message in stateless mode.
 pub(super) struct Held {
     pub flow: Flow,
     /// As it came.
     pub bytes: Vec<u8>,
     /// Its server transaction, if it had one (§17.2.3).
     pub key: u128,
-    /// The number among its targets, and this one alone.
+    /// The position of the only target that it is sent to.
     pub number: usize,
     pub target: TargetSet,
     /// Its share of Max-Breadth.
@@ -55,7 +55,7 @@ impl Parking {
         self.list.len()
     }
 
-    /// Whatever waits has a deadline, in order, and the bytes that wait are counted.
+    /// Checks that whatever waits has a deadline, in order, and that the bytes that wait are counted.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         self.list.check();
@@ -73,7 +73,7 @@ impl Parking {
         assert_eq!(bytes, self.held_bytes, "bytes of messages that wait for names");
     }
 
-    /// Whose branch waits under this name.
+    /// The server transaction whose branch waits under this name.
     #[cfg(debug_assertions)]
     pub fn server_of(&self, id: Id) -> Option<Id> {
         match self.list.get(id)? {
@@ -86,18 +86,18 @@ impl Parking {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 
-    /// The branch waits until the deadline.
+    /// Parks the branch until the deadline.
     pub(super) fn park(&mut self, server: Id, attempt: Attempt, deadline: Instant) -> Id {
         self.put(Parked::Branch { server, attempt }, deadline)
     }
 
-    /// The message waits until the deadline; `None` where those that wait would be more than `most` bytes.
+    /// Parks the message until the deadline; `None` if more than `most` bytes would then be waiting.
     pub(super) fn hold(&mut self, held: Box<Held>, most: usize, deadline: Instant) -> Option<Id> {
         let fits = self.held_bytes + held.weight() <= most;
         fits.then(|| self.put(Parked::Message(held), deadline))
     }
 
-    /// Nobody waits for the branches of this context any longer.
+    /// Forgets the branches of this context.
     pub(super) fn forget(&mut self, context: &mut Context) {
         for id in context.parked.drain(..) {
             if let Some(Parked::Branch { attempt, .. }) = self.take(id) {
@@ -111,7 +111,7 @@ impl Parking {
             self.held_bytes += held.weight();
         }
         let id = self.list.insert(parked);
-        // Nearly always the last: who waits for a second name keeps the deadline of the first.
+        // Nearly always the last: a branch that waits for a second name keeps the deadline of the first.
         let place = self.deadlines.partition_point(|(at, _)| *at <= deadline);
         self.deadlines.insert(place, (deadline, id));
         id
@@ -131,7 +131,7 @@ impl Parking {
         Some(parked)
     }
 
-    /// The first that has waited too long, taken out.
+    /// Takes out the first entry whose deadline has passed.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(Id, Parked)> {
         let (deadline, id) = *self.deadlines.front()?;
         match deadline <= now {

@@ -1,4 +1,4 @@
-//! What comes next of a request when one of its branches has ended, or may go on: the stored request is read again.
+//! What comes next for a request when one of its branches has ended, or may go on: the stored request is read again.
 
 use crate::base::Id;
 use crate::sip::Message;
@@ -11,15 +11,15 @@ use crate::stack::turn::Turn;
 
 /// Why the stored request of a context is read again.
 pub(super) enum More<'c> {
-    /// What may run of the targets that are left.
+    /// The remaining targets that may run.
     Targets,
-    /// A copy that no connection takes goes by UDP (§18.1.1).
+    /// A copy that could not be sent over a connection goes by UDP (§18.1.1).
     ByUdp(&'c Client),
     /// One server of a target has failed.
     Elsewhere(Attempt),
     /// A challenge of the next hop is answered for a trunk.
     ForTrunk(&'c Answer<'c>),
-    /// One server of a target, in this branch, says nothing.
+    /// One server of a target, in this branch, is silent.
     Silent { id: Id, attempt: Attempt },
     /// A branch has waited for a name; `in_time`: more is known than before.
     Parked { id: Id, attempt: Attempt, in_time: bool },
@@ -36,7 +36,7 @@ impl Proxy {
             return;
         };
         if !context.closed && context.next_target < context.targets.targets.len() {
-            // What is left is tried in place of those that say nothing, if Max-Breadth has room for it then.
+            // The remaining targets are tried in place of the silent ones, if Max-Breadth has room for them then.
             if context.is_idle() && (context.breadth > 0 || !context.spiral) {
                 turn.replace_silent(context);
             }
@@ -47,7 +47,7 @@ impl Proxy {
         }
     }
 
-    /// RFC 3263 §4.3: one server of a target has failed, where a name has led to it: the next one, if there is.
+    /// RFC 3263 §4.3: one server of a target that a name led to has failed: tries the next one, if there is one.
     pub fn try_elsewhere(&mut self, turn: &mut Turn, server: Id, context_id: Id, target: u16, breadth: u32) {
         let Some(context) = self.contexts.get(context_id) else {
             debug_assert!(false, "a transaction that waits has a context");

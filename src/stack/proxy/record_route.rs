@@ -1,4 +1,4 @@
-//! Our Record-Route (RFC 3261 §16.6 step 4): two of them where the sides differ (RFC 5658 §3), SIPS where the request is (RFC 5630),
+//! Our Record-Route (RFC 3261 §16.6 step 4): two of them if the sides differ (RFC 5658 §3), SIPS if the request is (RFC 5630),
 //! and the flow token in it (RFC 5626 §5.3).
 
 use crate::base::{Channel, Transport};
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 impl Proxy {
-    /// Step 4, into the rewriter.
+    /// Step 4, through the rewriter.
     pub fn record_route(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop) {
         let dialog = match request.opening {
             Some(dialog) => dialog,
@@ -31,7 +31,7 @@ impl Proxy {
         let holder = turn.holder(request, hop);
         let split = self.write_token(turn, request, hop);
         let (out, back) = (hop.flow.listener, request.flow.listener);
-        // Above those that came, which may stand above the Via.
+        // Above those of the request, which may be above the Via.
         let top = request.message.headers_start();
         let (rewrite, cookies, facts) = (&mut self.rewrite, turn.core.cookies, &mut turn.core.facts);
         let target = match contact(&request.message) {
@@ -72,8 +72,8 @@ impl Proxy {
         }
     }
 
-    /// The flow token of this request's Record-Route, into the proxy's `token`: how to reach the caller, which may have come from behind a
-    /// NAT or by a connection, and the phone that has opened the way on which it is called. Where the second part begins.
+    /// Writes the flow token of this request's Record-Route into the proxy's `token`: how to reach a caller that may have come from
+    /// behind a NAT or by a connection, and the flow by which the called phone is reached. Returns where the second part begins.
     fn write_token(&mut self, turn: &mut Turn, request: &Request, hop: &Hop) -> usize {
         let token = &mut self.token;
         token.clear();
@@ -104,8 +104,8 @@ impl Proxy {
 
     // ---- the response: the caller gets a cookie of its own ---------------------------------------------------------------
 
-    /// §16.7 step 8: what we have recorded is rewritten for the caller, into the rewriter, where the response makes a dialog or goes on
-    /// in one. Whatever does not bear the check of this dialog stays as it is.
+    /// §16.7 step 8: rewrites our Record-Route for the caller, through the rewriter, if the response makes a dialog or belongs to
+    /// one. A value that does not bear the check of this dialog is left as it is.
     pub fn hand_over_route(&mut self, turn: &mut Turn, message: &Message, source: SocketAddr) {
         let status = message.status();
         if !(101..300).contains(&status) || message.header(Name::RecordRoute).is_none() || message.to_tag().is_none() {
@@ -151,8 +151,8 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Who may use the callee's cookie: the name in To is the caller's word, and no proof that it belongs to whoever gets the request. A next hop
-    /// of the conf answers for the names that it is called by.
+    /// Who may use the callee's cookie: the name in To is the caller's claim, and no proof that it belongs to the receiver of the
+    /// request. A next hop of the conf answers for the names that it is called by.
     fn holder<'a>(&self, request: &Request<'a>, hop: &Hop) -> Holder<'a> {
         let Ok(to) = request.message.to() else {
             return Holder::Named;
@@ -172,7 +172,7 @@ impl Turn<'_> {
         if self.core.settings.whose(&to).is_none() {
             return Holder::Named;
         }
-        // Under the name of a user with a password nobody else passes, unless that user forwards its calls.
+        // Under the name of a user with a password nobody else passes, unless that user forwards calls.
         let is_forwarded = request.passed.is_some_and(|passed| passed.named);
         match is_forwarded || !self.core.has_password(&to) {
             true => Holder::Called(request.uri),
@@ -180,7 +180,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The Record-Route of the proxy that the callee's requests go to behind us.
+    /// The Record-Route of the proxy behind us that the callee's requests go to.
     fn recorded_below<'a>(&self, message: &Message<'a>) -> Option<&'a [u8]> {
         let values = message.values(Name::RecordRoute).take(MAX_OWN_ROUTES);
         let mut uris = values.filter_map(|value| Some(NameAddr::parse(value.text).ok()?.uri));
@@ -194,14 +194,14 @@ impl Turn<'_> {
         }
     }
 
-    /// What the response has in common with the request that it answers, where that is remembered, or says itself.
+    /// What the response shares with the request that it answers, remembered or read from the response.
     fn dialog_of_answer(&mut self, message: &Message) -> Call {
         let (identity, facts) = (self.core.identity, &mut self.core.facts);
         let find = || identity.dialog(message, Side::Caller, facts);
         self.answered.unwrap_or_else(find)
     }
 
-    /// A response within a dialog says where its sender wants to be reached from now on.
+    /// A response within a dialog gives its sender's current contact.
     fn note_answer(&mut self, message: &Message, status: u16) {
         if !refreshes_target(message.method()) || !(200..300).contains(&status) || !self.core.settings.proxy.record_route {
             return;
@@ -214,7 +214,7 @@ impl Turn<'_> {
     }
 }
 
-/// Where the cookie stands in a Record-Route value, if it has one.
+/// The offset of the cookie in a Record-Route value, if it has one.
 fn cookie_in(value: &[u8]) -> Option<Range<usize>> {
     let mut at = 0;
     loop {
@@ -230,18 +230,18 @@ fn cookie_in(value: &[u8]) -> Option<Range<usize>> {
     }
 }
 
-/// True when the request comes from where it was made: no proxy has touched it.
+/// True if the request comes directly from its originator, without a proxy between.
 fn is_first_hop(request: &Request) -> bool {
-    // A proxy that is one more hop away leaves its Via; looking for it costs more than the other question.
+    // A proxy one hop further away leaves its Via; looking for it costs more than the other check.
     (request.flow.transport.is_reliable() || !names_source(request)) && request.message.values(Name::Via).nth(1).is_none()
 }
 
-/// True when the sender cannot be reached by what it says of itself: it came by a connection, or from behind a NAT.
+/// True if the sender cannot be reached by the address that it gives: it came by a connection, or from behind a NAT.
 fn needs_flow(request: &Request) -> bool {
     if request.flow.transport.is_reliable() {
         return true;
     }
-    // A client that does not ask for answers by the way of the request need not listen there (RFC 3581 §3).
+    // A client that does not ask for answers on the request's flow need not listen there (RFC 3581 §3).
     if request.via.rport().is_none() {
         return false;
     }
@@ -250,8 +250,9 @@ fn needs_flow(request: &Request) -> bool {
     let Some(uri) = contact.and_then(|contact| Uri::parse(contact.uri).ok()) else {
         return false;
     };
-    // A public address of a host with several is reached as any other: to follow the source instead would hand the dialog to
-    // whoever repeats a stranger's request. The same goes for a client that knows, and names, the address that the NAT gives it.
+    // A public address of a host with several is reached as any other: following the source instead would hand the dialog to
+    // whoever replays a stranger's request. The same goes for a client that knows, and gives, the address that the NAT assigned to
+    // it.
     let port = uri.port.unwrap_or(Transport::Udp.default_port());
     match uri.host.ip() {
         Some(ip) => is_private(ip) && SocketAddr::new(ip, port) != request.flow.peer,
@@ -259,7 +260,7 @@ fn needs_flow(request: &Request) -> bool {
     }
 }
 
-/// True when the topmost Via names the address from which the request came.
+/// True if the topmost Via names the address from which the request came.
 fn names_source(request: &Request) -> bool {
     let (via, peer) = (&request.via, request.flow.peer);
     via.host.ip() == Some(peer.ip()) && via.port.unwrap_or(5060) == peer.port()

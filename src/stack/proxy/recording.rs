@@ -1,5 +1,5 @@
-//! What the proxy says of a call to the table of calls ([`crate::stack::calls`]), from which its record is made. Where no records are wanted,
-//! each of these is one comparison. And what it counts of calls by route and next hop, always.
+//! What the proxy reports about a call to the table of calls ([`crate::stack::calls`]), from which its record is made. If no
+//! records are wanted, each report costs one comparison. The counters of calls by route and next hop are always kept.
 
 use crate::base::{Flow, Id, Instant};
 use crate::sip::{Credentials, Message, Method, Name};
@@ -19,7 +19,7 @@ use crate::stack::transaction::{Client, ClientKind};
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Works out what the call is known by that the request opens: for all its branches.
+    /// Works out what identifies the call that the request opens, for all its branches.
     #[inline]
     pub fn foresee_record(&mut self, request: &mut Request) {
         if self.core.calls.is_some() && opens_call(request) {
@@ -27,7 +27,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A request is forwarded with a transaction. Returns the call that it opens.
+    /// Records a request that is forwarded with a transaction. Returns the call that it opens.
     #[inline]
     pub fn record_request(&mut self, request: &Request, route: Option<u16>) -> Option<u64> {
         let calls = self.core.calls.clone()?;
@@ -56,7 +56,7 @@ impl Turn<'_> {
         Some(call)
     }
 
-    /// A request within a dialog that we let pass: it goes on, or ends. Whoever shows no cookie of it ends nothing.
+    /// A request within a dialog that we let pass: the dialog goes on, or ends. A request without its cookie ends nothing.
     fn record_within(&mut self, calls: &Calls, request: &Request) {
         let (true, Some(shown)) = (request.trusted, request.shown) else {
             return;
@@ -73,7 +73,7 @@ impl Turn<'_> {
         calls.ended(self.now, call, dialog, end, self.core.wall_ms, &mut self.outbox.records);
     }
 
-    /// The name by which the sender has proved itself, on this pass: that of its password, or the first of its certificate.
+    /// The name that the sender has proved on this pass: that of its password, or the first of its certificate.
     fn proved_user(&self, request: &Request) -> Vec<u8> {
         if request.proof != Proof::Credentials {
             return Vec::new();
@@ -137,7 +137,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Nobody waits for a branch any more that has said nothing.
+    /// A silent branch is no longer waited for.
     pub fn record_giving_up(&mut self, id: Id) {
         if let Some(client) = self.transactions.client(id) {
             let (row, call, flow) = (client.row, client.opening, client.flow);
@@ -178,7 +178,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A copy of a request has left for a target: recorded, counted, and said to whoever follows the call. Returns where its end is to be counted.
+    /// A copy of a request was sent to a target: recorded, counted, and traced. Returns where its end is to be counted.
     #[inline]
     pub fn branch_sent(&mut self, context: &Context, request: &Request, target: &Target, to: &Flow) -> RowId {
         if let (Some(calls), Some(call)) = (&self.core.calls, context.call) {

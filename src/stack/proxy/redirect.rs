@@ -8,9 +8,9 @@ use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Answers 302 with the targets. A redirect server keeps its transaction (§8.3): the answer to an INVITE is repeated by timer G until its ACK
-    /// comes (§17.2.1), and the INVITE is not looked up again. Where there are as many transactions as there may be, the answer leaves without
-    /// one, as all of our refusals do (§8.2.7): the INVITE that comes again gets it again, and a stranger takes no memory.
+    /// Answers 302 with the targets. A redirect server keeps its transaction (§8.3): the answer to an INVITE is repeated by timer G
+    /// until its ACK comes (§17.2.1), and the INVITE is not looked up again. If the limit of transactions is reached, the answer
+    /// leaves without one, as all our refusals do (§8.2.7): a retransmitted INVITE gets it again, and a stranger takes no memory.
     pub fn redirect(&mut self, request: &Request, targets: &TargetSet) {
         let flow = request.flow;
         let mut lines = std::mem::take(&mut self.core.lines);
@@ -20,7 +20,7 @@ impl Turn<'_> {
         let kept = request.message.method() == Method::Invite
             && self.core.settings.proxy.mode == Mode::Stateful
             && self.transactions.is_full_for(holders).is_none()
-            // What doesn't fit whole is not repeated.
+            // An answer that must be cut to fit is not repeated.
             && lines.len() <= self.room_for_list(&request.message, flow);
         if !kept {
             self.answer_listing(&request.message, flow, 302, &lines);

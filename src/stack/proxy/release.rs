@@ -1,4 +1,4 @@
-//! Connections of one call, given back when what they were opened for is over.
+//! Connections dedicated to one call, closed when what they were opened for is over.
 
 use crate::base::{Flow, Id};
 use crate::sip::{Message, Method};
@@ -8,7 +8,7 @@ use crate::stack::transaction::Ends;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// A branch has ended otherwise than by a 2xx, and with it what it had a connection for.
+    /// A branch has ended otherwise than by a 2xx, and with it the purpose of its connection.
     pub fn release_branch(&mut self, turn: &mut Turn, server: Id, id: Id) {
         if let Some(client) = turn.transactions.client(id) {
             let (flow, ends) = (client.flow, client.ends);
@@ -16,8 +16,8 @@ impl Proxy {
         }
     }
 
-    /// Gives back the connection of a branch that has ended, if it had one, unless another branch of the same request uses it; after a BYE also
-    /// the one that the BYE came by. The wires keep those that serve more than one call.
+    /// Releases the connection of a branch that has ended, if it had one, unless another branch of the same request uses it; after
+    /// a BYE also the one that the BYE came by. The wires keep those that serve more than one call.
     pub fn release(&mut self, turn: &mut Turn, server: Id, flow: Flow, ends: Ends) {
         if ends == Ends::Nothing {
             return;
@@ -39,7 +39,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// The call is held by `flow`: none of the branches that are cancelled now may give it back.
+    /// The call uses `flow`: none of the branches that are cancelled now may release it.
     pub fn keep(&mut self, flow: &Flow, context: &Context) {
         for branch in context.all_branches() {
             if let Some(client) = self.transactions.client_mut(branch)
@@ -50,9 +50,10 @@ impl Turn<'_> {
         }
     }
 
-    /// Without memory: a response that ends what its connection may have been opened for has passed.
+    /// Stateless: a response has passed that ends what its connection may have been opened for.
     pub fn release_by_response(&mut self, flow: Flow, message: &Message) {
-        // INVITE is not among them: whether its ACK has passed is not known. Nor is what may have been sent within a dialog.
+        // INVITE is not included: whether its ACK has passed is not known. Nor is a request that may have been sent within a
+        // dialog.
         let ends = matches!(message.method(), Method::Bye | Method::Register | Method::Publish | Method::Message);
         if ends && message.status() >= 200 && flow.transport.is_reliable() {
             self.outbox.release(flow);

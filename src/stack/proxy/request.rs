@@ -12,13 +12,13 @@ use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// §16.5, and whether the request may have its way. The targets are kept for [`Proxy::carry_out`].
+    /// §16.5, and whether the request is allowed. The targets are kept for [`Proxy::carry_out`].
     pub fn decide(&mut self, turn: &mut Turn, request: &mut Request) -> Result<Decision, Refusal> {
         let mut decision = turn.determine_targets(request, &mut self.targets);
         if let Ok(Decision::Drop) = decision {
             return decision;
         }
-        // Who is not known learns nothing of who is there.
+        // An unauthenticated sender must not learn which users exist.
         request.demand = turn.demand(request);
         turn.core.proved_user.clear();
         if !matches!(decision, Ok(Decision::Register)) {
@@ -54,7 +54,7 @@ impl Proxy {
                 Ok(())
             }
             Decision::Forward => self.forward_stateful(turn, request),
-            // §8.3: never to the place that was asked for.
+            // §8.3: never to the Request-URI itself.
             Decision::Redirect if !self.targets.keep_other_than(&request.parsed) => Err(Refusal::new(404, "Redirected To Itself")),
             Decision::Redirect => {
                 turn.redirect(request, &self.targets);
@@ -75,7 +75,7 @@ impl Proxy {
 }
 
 impl Proxy {
-    /// Says to whoever follows the call where the request goes, and by what rule. Why one is refused is said with its answer.
+    /// Traces where the request goes, and by what rule. The reason of a refusal is traced with its answer.
     fn note_decision(&self, turn: &mut Turn, request: &Request, decision: &Result<Decision, Refusal>) {
         let Ok(decision) = decision else {
             return;

@@ -1,4 +1,5 @@
-//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text. The end of a request is [`super::finish`].
+//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text. The end of a request is
+//! [`super::finish`].
 
 use crate::base::{Flow, Id};
 use crate::sip::{Message, Method, Name, status};
@@ -40,7 +41,7 @@ impl Proxy {
         if !deliver {
             return turn.core.counters.drop(Drop::Absorbed);
         }
-        // Step 3 looks ahead: with no Via left the response is for this element, which asked nothing. It is not forwarded.
+        // Step 3 looks ahead: with no Via left the response is for this element, which sent no such request. It is not forwarded.
         if !message.has_second_via() {
             turn.tell_dropped(Some(message), flow, Drop::BadResponse, "its only Via is ours");
             return self.process_addressed_to_us(turn, id, server, message.status());
@@ -56,7 +57,7 @@ impl Proxy {
             100 => turn.cancel_if_wanted(id),
             // Another next hop is tried in its place.
             ..200 if hope == Hope::GivenUp => turn.cancel_if_wanted(id),
-            // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
+            // RFC 4320 §4.1: no provisional response to a non-INVITE except 100, and we send that ourselves.
             ..200 if kind == ClientKind::NonInvite => turn.core.counters.drop(Drop::Absorbed),
             ..200 => {
                 // Step 2: timer C.
@@ -75,9 +76,10 @@ impl Proxy {
         }
     }
 
-    /// A response whose only Via is ours: its transaction has done what is done hop by hop, the ACK to a non-2xx too (§17.1.1.2). Whose
-    /// answer it was meant to be it does not say, so a final one ends the branch as an invalid answer does (§21.5.3), whatever its status: the caller hears
-    /// at once that this next hop is of no use. A provisional one says nothing, of timer C neither.
+    /// A response whose only Via is ours: its transaction has done the hop-by-hop part, including the ACK to a non-2xx (§17.1.1.2).
+    /// It does not say whose answer it was meant to be, so a final one ends the branch as an invalid answer does (§21.5.3),
+    /// whatever its status: the caller learns at once that this next hop is of no use. A provisional one has no effect, not even on
+    /// timer C.
     fn process_addressed_to_us(&mut self, turn: &mut Turn, id: Id, server: Id, status: u16) {
         turn.core.counters.drop(Drop::BadResponse);
         if status < 200 {
@@ -96,7 +98,7 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
-        // A 2xx comes again until somebody acknowledges it.
+        // A 2xx is retransmitted until it is acknowledged.
         if !context.all_branches().any(|branch| branch == id) {
             return;
         }
@@ -114,7 +116,7 @@ impl Proxy {
         self.release_branch(turn, server, id);
     }
 
-    /// Steps 3, 5 and 9: without our Via, to the server transaction.
+    /// Steps 3, 5 and 9: passes it, without our Via, to the server transaction.
     fn forward_at_once(&mut self, turn: &mut Turn, server: Id, source: &Flow, message: &Message) -> bool {
         let server_of = turn.transactions.server(server);
         let Some((receiver, offers)) = server_of.map(|server| (server.flow, server.offers_control)) else {
@@ -130,16 +132,16 @@ impl Proxy {
         })
     }
 
-    /// Step 5: every 2xx to an INVITE passes, the first 2xx to anything else; then step 10, CANCEL for the branches that are left.
+    /// Step 5: every 2xx to an INVITE passes, the first 2xx to anything else; then step 10, CANCEL for the remaining branches.
     fn forward_success(&mut self, turn: &mut Turn, id: Id, server: Id, kind: ClientKind, flow: Flow, message: &Message) {
         let alive = turn.transactions.server(server).is_some();
         if alive {
             self.forward_at_once(turn, server, &flow, message);
         } else if turn.transactions.client(id).is_some_and(|client| client.hope == Hope::GivenUp) {
-            // The caller has had another answer for long.
+            // The caller has had another answer long ago.
             turn.core.counters.drop(Drop::StrayResponse);
         } else if kind == ClientKind::Invite {
-            // The server transaction is over and the branch was not: the Via below ours knows the way (RFC 6026 §8.4).
+            // The server transaction ended before the branch did: the Via below ours knows the way (RFC 6026 §8.4).
             self.forward_by_via(turn, &flow, message);
         }
         let used = turn.transactions.client(id).map(|client| client.flow);
@@ -154,14 +156,14 @@ impl Proxy {
             (Some(flow), Some(ends @ (Ends::Request | Ends::Call))) => {
                 self.release(turn, server, flow, ends);
             }
-            // The call goes on by this connection: a branch that shared it no longer ends it.
+            // The call continues on this connection: a branch that shared it no longer closes it.
             (Some(flow), Some(Ends::Attempt)) => turn.keep(&flow, &context),
             _ => {}
         }
         self.retire(turn, context, message.status());
     }
 
-    /// Steps 4 and 6: a final response other than 2xx joins the context; when it was the last, the best one leaves.
+    /// Steps 4 and 6: a final response other than 2xx joins the context; if it was the last, the best one leaves.
     fn add_final(&mut self, turn: &mut Turn, id: Id, server: Id, flow: Flow, message: &Message) {
         let status = message.status();
         let branch = turn.transactions.client(id);
@@ -179,11 +181,11 @@ impl Proxy {
             return;
         };
         let is_failure = context.is_failure(target, status);
-        // A next hop that answers of the request itself has not failed: no spare is asked, unless one is under way in its place.
+        // A next hop that answers about the request itself has not failed: no spare is tried, unless one is under way in its place.
         if !is_failure && !is_given_up {
             context.drop_spares();
         }
-        // The usual case needs no memory: the only branch there ever was has its answer.
+        // The usual case needs no memory: the only branch has its answer.
         if let Some(context) = self.contexts.get(context_id) {
             let only = context.branches == [id]
                 && context.parked.is_empty()
@@ -208,7 +210,7 @@ impl Proxy {
         context.take_out(id);
         context.reclaim(breadth);
         context.refund(unproved);
-        // 6xx: nobody else is to be asked (§16.7 step 5), unless the conf says otherwise.
+        // 6xx: no other target may be tried (§16.7 step 5), unless the conf says otherwise.
         if status >= 600 && !is_failure && !context.closed {
             context.closed = true;
             if let Some(mut context) = self.contexts.lend(context_id) {
@@ -269,7 +271,7 @@ impl Proxy {
     }
 }
 
-/// What of ours a response answers.
+/// Which request of ours a response answers.
 enum Answered {
     Request,
     Cancel,
@@ -277,7 +279,7 @@ enum Answered {
 }
 
 impl Turn<'_> {
-    /// §17.1.3: the method in CSeq is that of the request. An answer in lower case is an answer.
+    /// §17.1.3: the method in CSeq must be that of the request. Lower case is accepted.
     #[inline]
     fn answered_by(&self, id: Id, kind: ClientKind, message: &Message) -> Answered {
         let method = message.method_name();
@@ -285,7 +287,7 @@ impl Turn<'_> {
             (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"CANCEL") => Answered::Cancel,
             (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"INVITE") => Answered::Request,
             (Method::Invite | Method::Ack | Method::Cancel, _) | (_, ClientKind::Invite) => Answered::Nothing,
-            // Once a final response has come, nothing is left to compare.
+            // Once a final response has come, nothing is kept to compare with.
             _ => {
                 let sent = self.transactions.client(id).map(|client| self.transactions.sent(client));
                 match begins_with(sent.unwrap_or_default(), method) {
@@ -297,7 +299,7 @@ impl Turn<'_> {
     }
 }
 
-/// True when the request as it was sent has this method, in any case, and when it is not kept any more.
+/// True if the request as it was sent has this method, in any case, or if it is not kept any more.
 fn begins_with(request: &[u8], method: &[u8]) -> bool {
     let Some((word, rest)) = request.split_at_checked(method.len()) else {
         return request.is_empty();

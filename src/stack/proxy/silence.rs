@@ -1,4 +1,5 @@
-//! Branches that say nothing: another next hop is tried in place of one, if there is another, and nobody who has answered is kept waiting for it.
+//! Silent branches: another next hop is tried in place of one, if there is another, and the caller does not wait for one once
+//! others have answered.
 
 use crate::base::{Flow, Id, Instant};
 use crate::settings::Millis;
@@ -11,19 +12,19 @@ use crate::stack::transaction::{ClientKind, Hope};
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// Nothing has been heard of a branch for as long as patience lasts. Its transaction goes on.
+    /// Nothing was heard of a branch until its patience ended. Its transaction goes on.
     pub fn branch_is_silent(&mut self, turn: &mut Turn, id: Id) {
         let Some(client) = turn.transactions.client_mut(id) else {
             debug_assert!(false, "a branch that is silent is there");
             return;
         };
-        // A CANCEL has been asked for, or the caller has its answer: nobody waits.
+        // A CANCEL was requested, or the caller has its answer: nobody waits.
         if client.hope != Hope::Awaited {
             return;
         }
         let (server, target, breadth) = (client.server, client.target, client.breadth);
         let (neighbour, sent_at, flow) = (client.neighbour(), client.sent_at, client.flow);
-        // One request without an answer shows nothing while the next hop answers others.
+        // One unanswered request proves nothing while the next hop answers others.
         if !turn.core.health.has_answered_since(sent_at, &neighbour) {
             turn.note_silence(neighbour, sent_at);
         }
@@ -56,7 +57,7 @@ impl Proxy {
         self.log_request(turn, server, format_args!("branch to {peer} over {transport}: no response in {waited}"));
     }
 
-    /// A provisional response has come of a branch that had said nothing: it is waited for again, if no other is tried in its place.
+    /// A provisional response has come for a silent branch: it is waited for again, unless another is tried in its place.
     pub fn hear(&mut self, turn: &mut Turn, id: Id) {
         let Some(client) = turn.transactions.client_mut(id) else {
             return;
@@ -75,7 +76,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// A copy has left: its next hop may say nothing for so long, if not for as long as the conf says for all.
+    /// A copy was sent: `patience` is how long its next hop may be silent, by default as long as the conf says.
     #[inline]
     pub fn expect_response(&mut self, id: Id, patience: Option<Millis>) {
         let Some(client) = self.transactions.client(id) else {
@@ -87,14 +88,14 @@ impl Turn<'_> {
         self.transactions.start_patience(self.now, id, patience_ms);
     }
 
-    /// Nobody waits for the branches that say nothing: the answer of another leaves.
+    /// The silent branches are not waited for: the answer of another leaves.
     pub fn give_up_silent(&mut self, context: &mut Context) {
         while let Some(id) = context.silent.last().copied() {
             self.give_up_branch(context, id);
         }
     }
 
-    /// The targets that are left are tried in place of the branches that say nothing.
+    /// Tries the remaining targets in place of the silent branches.
     pub fn replace_silent(&mut self, context: &mut Context) {
         while let Some(id) = context.silent.last().copied() {
             self.count_time_out(context, id);
@@ -102,8 +103,8 @@ impl Turn<'_> {
         }
     }
 
-    /// For the best response the branch counts as one that has timed out (§16.8). To a request other than INVITE nobody is told of that (RFC
-    /// 4320), so there it must not stand before what others say.
+    /// For the best response the branch counts as timed out (§16.8). A 408 is never sent to a request other than INVITE (RFC 4320),
+    /// so there it must not take precedence over other answers.
     fn count_time_out(&mut self, context: &mut Context, id: Id) {
         let kind = self.transactions.client(id).map(|client| client.kind);
         if kind == Some(ClientKind::Invite) {
@@ -111,12 +112,12 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether a branch to this target is under way whose answer is waited for.
+    /// Whether a branch to this target is under way and its answer is waited for.
     pub fn is_awaited(&self, context: &Context, target: u16) -> bool {
         context.branches.iter().any(|branch| self.is_branch_to(*branch, target))
     }
 
-    /// A branch that says nothing is given up when another one to the same target has left, and not while that waits for a name.
+    /// A silent branch is given up once another to the same target was sent, but not while that one waits for a name.
     pub fn give_up_replaced(&mut self, context: &mut Context, target: u16) {
         if !self.is_awaited(context, target) {
             return;
@@ -131,8 +132,8 @@ impl Turn<'_> {
         self.transactions.client(branch).is_some_and(|client| client.target == target)
     }
 
-    /// Its request is not repeated any more, and cancelled as soon as a provisional response comes (§9.1). If a 2xx comes, the caller gets it, unless
-    /// it has another answer by then.
+    /// Its request is no longer retransmitted, and is cancelled as soon as a provisional response comes (§9.1). If a 2xx comes, the
+    /// caller gets it, unless it has another answer by then.
     fn give_up_branch(&mut self, context: &mut Context, id: Id) {
         context.take_out(id);
         self.record_giving_up(id);

@@ -12,14 +12,14 @@ use crate::stack::transaction::Holders;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// §16.6 for the targets at hand. A request for which there is no room, or no breadth, is refused.
+    /// Applies §16.6 to the targets. A request for which there is no room, or no breadth, is refused.
     pub fn forward_stateful(&mut self, turn: &mut Turn, request: &Request) -> Result<(), Refusal> {
         let breadth = turn.core.incoming_breadth(&request.message);
         if breadth == 0 {
             return Err(Refusal::new(440, "").because_of(Limit::MaxBreadth));
         }
-        // Serial search by breadth that comes back bounds how many branches there are at a time, not how many there will be: two
-        // users that name each other would keep one request busy for ever. What has been here before gets each share once.
+        // With serial search, breadth that is returned limits the branches at one time, not their total: two users that forward to
+        // each other would keep one request busy for ever. A request that has been here before gets each share only once.
         if request.spiral && self.targets.targets.len() > breadth as usize {
             return Err(Refusal::new(440, "").because_of(Limit::MaxBreadth));
         }
@@ -74,7 +74,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Whose share this request takes: its source's, and if a user's bindings are called, that user's.
+    /// Whose share this request uses: its source's, and if a user's bindings are called, that user's.
     pub fn holders(&self, request: &Request, targets: &TargetSet) -> Holders {
         let ip = request.flow.peer.ip();
         let shares = &self.transactions.shares;
@@ -91,7 +91,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The request gets its server transaction, which takes a share of `holders`, and whose answers are bounded.
+    /// Gives the request a server transaction, which takes a share of `holders`, and whose answers are bounded.
     #[inline]
     pub fn open_server(&mut self, request: &Request, invite: bool, holders: Holders) -> Id {
         let upstream = reply_flow(request.flow, &request.via);
@@ -103,7 +103,7 @@ impl Turn<'_> {
         server
     }
 
-    /// §16.2, §17.2.1: 100 at once.
+    /// §16.2, §17.2.1: sends 100 at once.
     pub fn send_trying(&mut self, server: Id, message: &Message, source: Flow) {
         let trying =
             reply::Reply { status: 100, received: Some(source.peer), feedback: Some(self.feedback()), ..reply::Reply::default() };

@@ -1,5 +1,5 @@
-//! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and
-//! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
+//! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and nothing
+//! is remembered. The ACK to a 2xx takes this way in stateful mode too (§16.7 step 5).
 
 use crate::base::Flow;
 use crate::sip::{Message, Method};
@@ -16,11 +16,11 @@ use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// Sends the request to the best target. Of a route with several that is the first that has not failed; a repetition has the same branch wherever
-    /// it goes. A CANCEL, an ACK or a repetition that comes when this has changed goes to another one than its INVITE: that is seldom, since in this mode
-    /// nothing is waited for, so only probes see what has failed. An ACK goes to all of them: only the phone that answered takes notice. Like the copies of
-    /// any request they share Max-Breadth, and one that has been here before gets no more of them than that (RFC 5393 §5.3.3): nobody
-    /// answers an ACK, so no breadth comes back.
+    /// Sends the request to the best target, which for a route with several is the first that has not failed; a retransmission has
+    /// the same branch wherever it goes. A CANCEL, an ACK or a retransmission that comes after this has changed goes elsewhere than
+    /// its INVITE: that is rare, since nothing is waited for in this mode, and only probes detect failures. An ACK goes to all
+    /// targets: only the phone that answered takes notice. Like the copies of any request they share Max-Breadth, and one that has
+    /// been here before gets no more of them than that (RFC 5393 §5.3.3): an ACK is not answered, so no breadth comes back.
     pub fn forward_stateless(&mut self, turn: &mut Turn, request: &Request) {
         let message = &request.message;
         let stateful = turn.core.settings.proxy.mode == Mode::Stateful;
@@ -97,7 +97,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// A message without a transaction does not leave. An ACK is answered by nobody.
+    /// A message without a transaction is not sent. An ACK is never answered.
     pub fn refuse_copy(&mut self, message: &Message, flow: Flow, refusal: Refusal) {
         if message.method() != Method::Ack {
             return self.refuse(message, flow, refusal);

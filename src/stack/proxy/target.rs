@@ -16,40 +16,40 @@ use std::sync::Arc;
 pub struct Target {
     /// The new Request-URI, in [`TargetSet::text`].
     pub uri: Span,
-    /// Path of the binding (RFC 3327), a comma list for Route; empty without.
+    /// Path of the binding (RFC 3327), a comma list for Route; empty if there is none.
     pub path: Span,
     /// Thousandths, 0 to 1000.
     pub q: u16,
-    /// Where to send, if not where the URI or the topmost Route says: a next hop of the conf.
+    /// Where to send, if not to the URI or the topmost Route: a next hop of the conf.
     pub hop: Option<ConfHop>,
-    /// Its URI, in [`TargetSet::text`], where the conf gives a name, and over TLS: two next hops of different names at one address are
-    /// two, and each proves its own.
+    /// Its URI, in [`TargetSet::text`], if the conf gives a name, or uses TLS: next hops of different names at one address are
+    /// distinct, and each proves its own name.
     pub hop_uri: Option<Span>,
     /// The certificate that the next hop of the conf is shown ([`NextHop::identity`]).
     pub identity: u64,
     /// Where the next hop's name leads for this copy.
     pub server_address: Option<ServerAddress>,
-    /// The transport where nothing else names one; else it is chosen.
+    /// The transport, if nothing else names one; otherwise it is chosen.
     pub transport: Option<Transport>,
-    /// Only TLS may lead there.
+    /// Only TLS may be used.
     pub secure: bool,
     /// The call has its connections to itself.
     pub per_call: bool,
     /// The listener at which the binding was registered.
     pub listener: Option<u16>,
-    /// From where the binding was registered.
+    /// The address that the binding was registered from.
     pub source: Option<SocketAddr>,
-    /// What it was registered with does not show that its phone hears what is sent to `source`.
+    /// Its registration does not show that its phone receives what is sent to `source`.
     pub is_unsure: bool,
     /// An operator has bound it.
     pub by_operator: bool,
     /// The conf leads our users there, and nobody else.
     pub for_users: bool,
-    /// The way that the phone has opened, where it must be taken: a connection, or a hole in a NAT.
+    /// The flow that the phone has opened, if it must be used: a connection, or a hole in a NAT.
     pub flow: Option<Flow>,
-    /// No other way leads there: when `flow` is dead, so is the target.
+    /// The target is not reachable any other way: it is dead if `flow` is.
     pub flow_only: bool,
-    /// Tried only when the one before it failed: a next hop of the conf behind another.
+    /// Tried only after the one before it failed: a next hop of the conf behind another.
     pub spare: bool,
     /// Its position among the next hops of its `[[route]]`.
     pub number: u16,
@@ -63,7 +63,7 @@ impl Target {
         self.hop.is_some() || self.hop_uri.is_some()
     }
 
-    /// Who says where it leads.
+    /// Where its destination comes from.
     pub fn named_by(&self) -> NamedBy {
         match (self.is_by_conf(), self.source.is_some() || self.by_operator) {
             (true, _) => NamedBy::Conf,
@@ -81,7 +81,7 @@ pub struct ConfHop {
 }
 
 impl ConfHop {
-    /// `None` where the conf gives a name.
+    /// `None` if the conf gives a name.
     pub fn new(conf: &NextHop) -> Option<ConfHop> {
         Some(ConfHop { address: conf.address?, transport: conf.transport })
     }
@@ -100,14 +100,14 @@ pub struct TargetSet {
     pub route: Option<u16>,
     /// What the route changes in the header fields of every copy.
     pub edits: Option<Arc<Edits>>,
-    /// The URI of the user that the request has proved to be on this pass; empty: of nobody.
+    /// The URI of the user that the request has proved to be on this pass; empty: none.
     asserted: Span,
-    /// Whose challenges are answered with which password.
+    /// Whose challenges are answered, and with which password.
     pub trunk: Option<Arc<Trunk>>,
-    /// The header line that answers the challenge to the copy at hand; empty: none does.
+    /// The header line that answers the challenge to the current copy; empty: none does.
     pub credentials: Vec<u8>,
-    /// What the route says of its targets: after which final responses the next one is tried, and how long one may say nothing, milliseconds,
-    /// if not as long as `[next_hop]` says.
+    /// What the route says about its targets: after which final responses the next one is tried, and how long one may be silent, in
+    /// milliseconds, if it overrides `[next_hop]`.
     pub failover: Statuses,
     pub patience: Option<Millis>,
 }
@@ -125,7 +125,7 @@ impl TargetSet {
         self.patience = None;
     }
 
-    /// Keeps whom the request has proved to come from, for every copy of it.
+    /// Keeps the identity that the request has proved, for every copy of it.
     pub fn assert(&mut self, user: &[u8]) {
         self.asserted = match user.is_empty() {
             true => Span::default(),
@@ -170,7 +170,7 @@ impl TargetSet {
         &mut self.targets[last]
     }
 
-    /// A SIPS URI as the SIP URI of the same resource.
+    /// Returns a SIPS URI as the SIP URI of the same resource.
     pub fn push_sip(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {
         self.text.extend_from_slice(b"sip:");
         let rest = self.append(uri.get(5..).unwrap_or_default());
@@ -178,7 +178,7 @@ impl TargetSet {
         self.add(Span::new(rest.start as usize - 4, rest.end as usize), path, q)
     }
 
-    /// A URI without its port, `maddr` and `transport`.
+    /// Returns a URI without its port, `maddr` and `transport`.
     pub fn push_without_maddr(&mut self, uri: &Uri) -> &mut Target {
         let start = self.text.len();
         self.text.extend_from_slice(match uri.scheme {
@@ -217,7 +217,7 @@ impl TargetSet {
         }
     }
 
-    /// Leads the target that was pushed last to a next hop of the conf.
+    /// Directs the target that was pushed last to a next hop of the conf.
     pub fn lead_to(&mut self, hop: &NextHop) {
         let conf = ConfHop::new(hop);
         let is_named = conf.is_none() || hop.transport == Transport::Tls;
@@ -228,7 +228,7 @@ impl TargetSet {
         }
     }
 
-    /// Changes the URIs as the route says. An error where nothing to dial is left of one.
+    /// Changes the URIs as the route says. An error if nothing dialable is left of one.
     pub fn edit(&mut self, edits: &Arc<Edits>) -> Result<(), Fault> {
         if !edits.keep_headers() {
             self.edits = Some(edits.clone());
@@ -246,7 +246,7 @@ impl TargetSet {
         Ok(())
     }
 
-    /// The conf names the host of the URIs, and no other next hop: whatever they lead to is by the conf.
+    /// The conf names the host of the URIs, and no other next hop: their destination counts as the conf's.
     pub fn lead_where_the_uri_says(&mut self) {
         for target in &mut self.targets {
             if !target.is_by_conf() {
@@ -255,7 +255,7 @@ impl TargetSet {
         }
     }
 
-    /// Puts next hops in the order of their weights: those without one behind the others. The first is asked, and the others are its spares.
+    /// Orders next hops by their weights, those without one last. The first is tried, and the others are its spares.
     pub fn order_by_weight(&mut self, seed: u64) {
         self.targets.sort_by_key(|target| target.weight == 0);
         let group = |target: &Target| (u16::from(target.weight == 0), target.weight);
@@ -270,7 +270,7 @@ impl TargetSet {
         }
     }
 
-    /// Makes it this one target of another set, and nothing else.
+    /// Resets it to this one target of another set.
     pub fn copy_one(&mut self, other: &TargetSet, target: &Target) {
         self.clear();
         self.edits = other.edits.clone();
@@ -291,7 +291,7 @@ impl TargetSet {
         self.targets.sort_by_key(|target| std::cmp::Reverse(target.q));
     }
 
-    /// Drops the targets that equal `uri`. False when none is left.
+    /// Drops the targets that equal `uri`. False if none is left.
     pub fn keep_other_than(&mut self, uri: &Uri) -> bool {
         let text = &self.text;
         self.targets.retain(|target| {

@@ -13,7 +13,7 @@ use crate::stack::route::{Action, Route};
 use crate::stack::settings::{Outgoing, Settings};
 use crate::stack::turn::Turn;
 
-/// What §16.5 comes to.
+/// The result of §16.5.
 pub(in crate::stack) enum Decision {
     /// Relay to the targets collected.
     Forward,
@@ -24,14 +24,14 @@ pub(in crate::stack) enum Decision {
     /// The request is for this server itself.
     Options,
     Register,
-    /// A route says that it gets no answer.
+    /// A route drops it without an answer.
     Drop,
 }
 
-/// A route takes more from the Request-URI than there is.
+/// A route removes more from the Request-URI than there is.
 const TOO_SHORT: Refusal = Refusal::new(484, "Too Short For The Route's Edits");
 
-/// What the location service says, beside the targets.
+/// What the location service says, besides the targets.
 #[derive(Default)]
 struct Located {
     /// There is such an address-of-record.
@@ -46,7 +46,7 @@ impl Turn<'_> {
     pub fn determine_targets(&mut self, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
         targets.clear();
         let own = self.core.is_own_uri(&request.parsed);
-        // Inside a dialog that we let pass: the remote target, by the route that is left.
+        // Inside a dialog that we let pass: the remote target, by the remaining route.
         if request.trusted && (request.next_route.is_some() || !own) {
             let per_call = request.dialog.per_call;
             // A phone that has opened a flow is reached by it, unless another proxy stands between (RFC 5626 §5.3).
@@ -99,7 +99,7 @@ impl Turn<'_> {
                     targets.lead_to(hop);
                 }
                 if !route.weights.is_empty() {
-                    // All requests of a call have the same order, on whatever core.
+                    // All requests of a call use the same order, on any core.
                     let call_id = request.message.call_id().unwrap_or_default();
                     targets.order_by_weight(self.core.names.seed(call_id));
                 }
@@ -136,7 +136,7 @@ impl Turn<'_> {
             Method::Register if self.core.settings.registrar.enabled => return Ok(Decision::Register),
             Method::Register => return Err(Refusal::new(403, "No Registrar Here")),
             Method::Options if !named => return Ok(Decision::Options),
-            // For the server itself, which is no more than proxy and registrar.
+            // For the server itself, which is only a proxy and registrar.
             Method::Other if !named => return Err(Refusal::new(501, "")),
             _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
             _ => {}
@@ -160,7 +160,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The bindings of the Request-URI's address-of-record as targets.
+    /// Collects the bindings of the Request-URI's address-of-record as targets.
     fn look_up(&mut self, request: &Request, redirect: bool, targets: &mut TargetSet) -> Located {
         let core = &mut *self.core;
         core.aor.clear();
@@ -169,7 +169,7 @@ impl Turn<'_> {
         let secure = request.parsed.scheme == Scheme::Sips;
         let mut located = Located::default();
         let mut dead = 0;
-        // Targets, by position, whose connection is gone and whose contact is the end that the phone had of it.
+        // Targets, by position, whose connection is gone and whose contact is the phone's end of it.
         let mut doubtful = 0u64;
         located.is_known = core.location.lookup(self.now, &core.aor, |binding| {
             if binding.leads_back {
@@ -199,7 +199,7 @@ impl Turn<'_> {
                 }
                 Reached::ByFlow => alive,
             };
-            // A SIP request stays one, but what has registered as secure is called by TLS (RFC 5630 §5.3).
+            // A SIP request stays one, but a contact registered as secure is called by TLS (RFC 5630 §5.3).
             let target = match sips && !secure && !redirect {
                 true => targets.push_sip(text.uri, text.path, binding.q),
                 false => targets.push(text.uri, text.path, binding.q),
@@ -217,8 +217,8 @@ impl Turn<'_> {
         core.counters.dead_flows += dead;
         located
     }
-    /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
-    /// those three are no more than our own address, and go (§16.4).
+    /// The Request-URI as a target. If `maddr` names us, and the request came by the port and transport that the URI names, those
+    /// three are only our own address, and are removed (§16.4).
     pub fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
         let uri = &request.parsed;
         let strip = uri.maddr().is_some_and(|maddr| self.is_own_maddr(maddr, request));
@@ -239,8 +239,8 @@ impl Turn<'_> {
     }
 }
 
-/// Takes out the targets whose bits are set, where others are left, and says how many: nobody listens there, unless the phone has bound its
-/// port for both.
+/// Removes the targets whose bits are set, if others are left, and returns how many: nothing listens there, unless the phone has
+/// bound its port for both.
 fn drop_doubtful(doubtful: u64, targets: &mut TargetSet) -> u64 {
     if doubtful.count_ones() as usize >= targets.targets.len() {
         return 0;

@@ -1,4 +1,4 @@
-//! A request that leaves again for the same next hop, with the answer to its challenge.
+//! A request that is sent again to the same next hop, with the answer to its challenge.
 
 use crate::base::Id;
 use crate::stack::auth::answering::{Asked, Chosen};
@@ -12,20 +12,20 @@ use crate::stack::request::Request;
 use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
 
-/// What is answered, and to whom.
+/// What is answered, and where it goes.
 pub struct Answer<'c> {
     pub trunk: &'c Trunk,
     pub chosen: &'c Chosen<'c>,
     /// The target's index.
     pub target: u16,
-    /// What the branch had of Max-Breadth.
+    /// The branch's share of Max-Breadth.
     pub breadth: u32,
-    /// Challenges that are answered then.
+    /// Challenges answered so far, with this one.
     pub answered: u8,
 }
 
 impl Proxy {
-    /// The same request to the same place, with our credentials.
+    /// Sends the same request to the same place, with our credentials.
     pub(super) fn try_with_password(
         &mut self,
         turn: &mut Turn,

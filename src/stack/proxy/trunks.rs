@@ -1,4 +1,4 @@
-//! Challenges of a carrier to what goes by a trunk: they are answered here with the trunk's password, and the caller knows nothing of it.
+//! Challenges of a carrier to requests that go by a trunk: answered here with the trunk's password, without the caller noticing.
 
 use crate::base::Id;
 use crate::sip::{Credentials, Message, Name};
@@ -10,20 +10,20 @@ use crate::stack::proxy::trunk_answer::Answer;
 use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
 
-/// What is done about a challenge.
+/// What is done with a challenge.
 enum Verdict<'m> {
     /// It is answered.
     Answered(Chosen<'m>),
-    /// It is the caller's own business.
+    /// It is left to the caller.
     Callers,
-    /// The carrier does not take what it is given, or asks for what nobody here can give.
+    /// The carrier refuses what it is given, or asks for credentials that nobody here has.
     Refused(&'static str),
-    /// The caller waits for no answer any more.
+    /// The caller no longer waits for an answer.
     TooLate,
 }
 
 impl Proxy {
-    /// A 401 or 407 has come for a branch of this context. True: it was meant for a trunk, and is dealt with.
+    /// A 401 or 407 has come for a branch of this context. True: it was meant for a trunk, and was handled.
     pub(super) fn meets_trunk(&mut self, turn: &mut Turn, id: Id, server: Id, context_id: Id, message: &Message) -> bool {
         let context = self.contexts.get(context_id);
         let Some((context, trunk)) = context.and_then(|context| Some((context, context.targets.trunk.clone()?))) else {
@@ -71,7 +71,7 @@ impl Proxy {
 fn judge<'m>(turn: &mut Turn, context: &Context, trunk: &Trunk, message: &Message<'m>, before: u8) -> Verdict<'m> {
     let Some(chosen) = Chosen::of(message, trunk) else {
         return match trunk.realm {
-            // Somebody behind the carrier may ask the caller.
+            // An element behind the carrier may challenge the caller.
             Some(_) => Verdict::Callers,
             None => Verdict::Refused("asks for no Digest that is known here"),
         };

@@ -1,8 +1,9 @@
-//! What may be sent to a place that has proved nothing. The source of a datagram can be forged, and a contact can name any machine: without a
-//! bound, a few bytes from a stranger become many at somebody else's door (RFC 3261 §26.1.5). So all that one request makes us send to places
-//! that have never shown that they hear us is at most `[limits] answer_factor` times as long as the request.
+//! What may be sent to a place that has proved nothing. The source of a datagram can be forged, and a contact can name any machine:
+//! without a limit, a few bytes from a stranger become many at a third party (RFC 3261 §26.1.5). So all that one request makes us
+//! send to places that have never shown that they receive from us is at most `[limits] answer_factor` times as long as the request.
 //!
-//! A place has shown it by answering a challenge that was sent there, or a request of ours ([`crate::base::Proved`]), or by having a connection.
+//! A place shows it by answering a challenge that was sent there, or a request of ours ([`crate::base::Proved`]), or by having a
+//! connection.
 
 use crate::stack::counters::Limit;
 use crate::stack::proxy::context::Context;
@@ -17,8 +18,8 @@ const NOT_ALLOWED: Refusal = Refusal::new(403, "Contact Outside The Allowed Netw
 const NOT_PROVED: Refusal = Refusal::new(480, "Contact Has Never Answered").because_of(Limit::AnswerSize);
 
 impl Turn<'_> {
-    /// What copies of this request may have towards such places. Of one that has come back to us, as when one user forwards to another, each
-    /// branch has its part, as it has of Max-Breadth (RFC 5393): no tree of users makes more of it.
+    /// Bytes that copies of this request may send to such places. If the request has come back to us, as when one user forwards to
+    /// another, each branch has its part, as it has of Max-Breadth (RFC 5393): no tree of users multiplies it.
     pub fn room_for_strangers(&self, request: &Request, breadth: u32) -> Option<usize> {
         let bound = self.core.bound_towards(&request.message)?;
         let whole = self.core.settings.proxy.max_breadth.max(1) as usize;
@@ -28,7 +29,7 @@ impl Turn<'_> {
         })
     }
 
-    /// How many copies of `len` bytes a branch may send; `None`: as many as its timers do.
+    /// How many copies of `len` bytes a branch may send; `None`: as many as its timers allow.
     pub fn copies(
         &self,
         context: &Context,
@@ -50,7 +51,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether nothing but what somebody has written speaks for this place.
+    /// Whether the only evidence for this place is what somebody has written in a message.
     fn is_third_place(&self, request: &Request, target: &Target, hop: &Hop) -> bool {
         let ip = hop.flow.peer.ip();
         let is_source = |source: SocketAddr| source.ip().to_canonical() == ip.to_canonical();
@@ -69,8 +70,8 @@ impl Turn<'_> {
             || self.core.sources.proved.knows_address(self.now, ip))
     }
 
-    /// Whether a request may leave for this place: a phone that registers or calls from elsewhere must not reach, by what it writes into its Contact,
-    /// the services of this machine and of the networks behind it.
+    /// Whether a request may be sent to this place: a phone that registers or calls from elsewhere must not reach, by what it
+    /// writes into its Contact, the services of this machine and of the networks behind it.
     pub fn check_reach(&self, request: &Request, target: &Target, peer: SocketAddr) -> Result<(), Refusal> {
         if target.source.is_some_and(|source| source.ip() == peer.ip()) {
             return Ok(());
@@ -95,8 +96,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether one end of the dialog that this request opens or belongs to is on this machine and the other is not. Where both are, each
-    /// may reach the other anyway.
+    /// Whether one end of the dialog that this request opens or belongs to is on this machine and the other is not. If both are,
+    /// each may reach the other anyway.
     pub fn has_an_end_here(&self, request: &Request, towards: SocketAddr) -> bool {
         let is_here = |peer: SocketAddr| self.core.settings.is_this_host(peer.ip());
         (request.trusted && request.dialog.is_here) || is_here(request.flow.peer) != is_here(towards)

@@ -15,7 +15,7 @@ use crate::stack::turn::Turn;
 pub(super) const ASTRAY: Refusal = Refusal::new(403, "Not On The Route Of The Dialog");
 
 impl Turn<'_> {
-    /// What [`Turn::check_loop`] says.
+    /// The result of [`Turn::check_loop`].
     pub fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<(bool, Option<Passed>), Refusal> {
         self.check_uri_scheme(message)?;
         let (spiral, passed) = self.check_loop(flow, message)?;
@@ -34,7 +34,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Step 3. It forbids to forward, not to answer: it is asked once it is known that the request is not for this server itself.
+    /// Step 3. It forbids forwarding, not answering: it is checked once it is known that the request is not for this server itself.
     pub fn check_max_forwards(&self, message: &Message) -> Result<(), Refusal> {
         match message.max_forwards() {
             Ok(Some(0)) => Err(Refusal::new(483, "").because_of(Limit::MaxForwards)),
@@ -42,8 +42,9 @@ impl Turn<'_> {
         }
     }
 
-    /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since. Returned: whether there is
-    /// a Via of ours at all, as in a spiral, and what the request had proved if it is the one for which that was written.
+    /// Step 4, as RFC 5393 §4.2.2 has it: looks for a Via of ours whose second part says that nothing has changed since. Returns
+    /// whether there is a Via of ours at all, as in a spiral, and what the request had proved if it is the one for which that Via
+    /// was written.
     pub fn check_loop(&mut self, flow: Flow, message: &Message) -> Result<(bool, Option<Passed>), Refusal> {
         let mut loop_hash = None;
         let mut possible = None;
@@ -73,7 +74,7 @@ impl Turn<'_> {
         Ok((loop_hash.is_some(), passed))
     }
 
-    /// What our Via would say of this request if it has passed here. In a dialog either side may have opened that.
+    /// What our Via would say of this request if it has passed here. In a dialog either side may have opened the dialog.
     fn possible_passages(&mut self, message: &Message) -> Possible {
         let (identity, facts) = (self.core.identity, &mut self.core.facts);
         let dialogs = [Side::Caller, Side::Callee].map(|opener| identity.dialog(message, opener, facts).whole);
@@ -81,8 +82,8 @@ impl Turn<'_> {
         self.core.passages.possible(message, &dialogs[..count], self.wall_ms())
     }
 
-    /// A request within a dialog for one of our users that shows none of our routes: the conf says whether it is relayed where we stay on
-    /// the path of dialogs. Whoever has proved its name may call that user anyway.
+    /// A request within a dialog for one of our users that shows none of our routes: the conf says whether it is relayed although
+    /// we stay on the path of dialogs. A sender that has proved its name may call that user anyway.
     pub fn check_astray(&self, request: &Request) -> Result<Decision, Refusal> {
         let proxy = &self.core.settings.proxy;
         let is_refused = proxy.record_route
@@ -95,7 +96,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Step 5: no extension that a proxy would have to understand is known to us.
+    /// Step 5: we know no extension that a proxy would have to understand.
     fn check_proxy_require(&self, message: &Message) -> Result<(), Refusal> {
         if unsupported(message, Name::ProxyRequire).next().is_some() {
             return Err(Refusal::new(420, "").with(Extra::Unsupported));
@@ -104,10 +105,10 @@ impl Turn<'_> {
     }
 }
 
-/// A SIPS request must have come over TLS on every hop (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, an ACK and a
-/// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
-/// on this side of us; the other side has given a SIPS contact all the same, and its peer must be able to hang up. From here on the request
-/// goes by TLS.
+/// A SIPS request must have come over TLS on every hop (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, including an
+/// ACK and a CANCEL without a transaction. The exception is a dialog in which our own Route says `sip:`. It began with a SIP
+/// request, so TLS was not promised on this side of us; the other side has given a SIPS contact all the same, and its peer must be
+/// able to hang up. From here on the request goes by TLS.
 pub(in crate::stack) fn check_secure(request: &Request) -> Result<(), Refusal> {
     let is_plain = request.flow.transport != Transport::Tls;
     let in_plain_dialog = request.trusted && !request.dialog.secure;

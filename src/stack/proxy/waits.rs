@@ -1,4 +1,4 @@
-//! The end of what waits for a name (RFC 3263): an answer, or the deadline.
+//! How waiting for a name ends (RFC 3263): by an answer, or the deadline.
 
 use crate::base::Id;
 use crate::base::dns::{Answer, Failure, Outcome};
@@ -12,7 +12,7 @@ use crate::stack::proxy::proceed::More;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// The resolver's answer to a question of the outbox. What has waited for it goes on.
+    /// The resolver's answer to a question of the outbox: what waited for it goes on.
     pub fn handle_answer(&mut self, turn: &mut Turn, answer: Answer) {
         let outcome = match answer.outcome {
             Outcome::Found { .. } => Lookup::Found,
@@ -35,7 +35,7 @@ impl Proxy {
         self.waiters = waiters;
     }
 
-    /// Ends the waits that have lasted too long.
+    /// Ends the waits whose deadline has passed.
     pub fn end_overdue_waits(&mut self, turn: &mut Turn) {
         while let Some((id, parked)) = self.parking.take_overdue(turn.now) {
             self.end_wait(turn, id, parked, false);

@@ -1,5 +1,5 @@
-//! What must not leave for a next hop, whatever the message is and however often it passes here: credentials for our realm (RFC 3261 §22.3),
-//! and identities that nobody whom we trust has asserted (RFC 3325 §5 to §7).
+//! What must never be sent to a next hop, whatever the message and however often it passes here: credentials for our realm (RFC
+//! 3261 §22.3), and identities that nobody trusted has asserted (RFC 3325 §5 to §7).
 
 use crate::base::Flow;
 use crate::sip::{Credentials, Header, Host, Message, Method, Name};
@@ -17,14 +17,15 @@ pub(super) fn has_secrets(message: &Message) -> bool {
 }
 
 impl Proxy {
-    /// Removes what the receiver may not get, by the rewriter. Apart from [`has_secrets`], which is all that is asked of other messages.
+    /// Removes what the receiver may not get, through the rewriter. Separate from [`has_secrets`], the only check that other
+    /// messages need.
     #[cold]
     pub fn withhold(&mut self, turn: &mut Turn, message: &Message, source: &Flow, receiver: &Flow) {
         self.withhold_credentials(turn, message);
         self.withhold_identity(turn, message, source.peer.ip(), receiver.peer.ip());
     }
 
-    /// Removes the credentials that are for us. What others have asked for goes on, each in its own realm.
+    /// Removes the credentials meant for us. Those that others have asked for stay, each for its own realm.
     fn withhold_credentials(&mut self, turn: &mut Turn, message: &Message) {
         for name in [Name::ProxyAuthorization, Name::Authorization] {
             for header in message.all(name) {
@@ -46,13 +47,13 @@ impl Proxy {
         if !knows_source || !knows_receiver && asks_privacy(message) {
             self.remove_all(turn, message, Name::PAssertedIdentity);
         }
-        // A wish of the user is between it and the proxies that it trusts.
+        // A preference of the user is between the user and the trusted proxies.
         if !knows_source || !knows_receiver {
             self.remove_all(turn, message, Name::PPreferredIdentity);
         }
     }
 
-    /// Tells a next hop that is trusted who has proved to send the request (RFC 3325 §5), unless somebody whom we trust has said so already.
+    /// Tells a trusted next hop who has proved to have sent the request (RFC 3325 §5), unless a trusted peer has said so already.
     #[cold]
     pub fn assert(&mut self, turn: &mut Turn, message: &Message, user: &[u8], source: &Flow, receiver: &Flow) {
         let settings = &turn.core.settings;
@@ -60,7 +61,7 @@ impl Proxy {
         if !is_trusted(receiver) || is_trusted(source) && message.has(Name::PAssertedIdentity) {
             return;
         }
-        // Which name the user prefers is of no use behind the proxy that has asked for one.
+        // The preferred identity is of no use beyond the proxy that it is addressed to.
         if is_trusted(source) {
             self.remove_all(turn, message, Name::PPreferredIdentity);
         }
@@ -80,12 +81,12 @@ impl Proxy {
 
 impl Settings {
     pub(super) fn is_for_us(&self, method: Method, header: &Header) -> bool {
-        // If we challenge no REGISTER, somebody else is the registrar, in a realm that may have our name.
+        // If we challenge no REGISTER, somebody else is the registrar, possibly in a realm with our name.
         let ours = header.name != Name::Authorization || method != Method::Register || self.auth.challenge_register;
         ours && Credentials::name_realm(header.value, |realm| self.is_our_realm(realm))
     }
 
-    /// Whether we may have asked for credentials in this realm. If this server challenges nobody, another one has.
+    /// Whether we may have asked for credentials in this realm. If this server challenges nobody, another server has.
     fn is_our_realm(&self, realm: &[u8]) -> bool {
         let (register, calls) = (self.auth.challenge_register, self.auth.challenge_proxy);
         let asks = register || calls || self.routes.challenge_some();

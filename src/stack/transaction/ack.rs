@@ -1,5 +1,5 @@
-//! The requests that a client transaction makes itself, from the request that it sent: the ACK to a non-2xx (RFC 3261
-//! §17.1.1.3) and the CANCEL (§9.1). Both carry the branch, Request-URI, Route, From, Call-ID and CSeq number of that request.
+//! The requests that a client transaction makes itself, from the request that it sent: the ACK to a non-2xx (RFC 3261 §17.1.1.3)
+//! and the CANCEL (§9.1). Both carry the branch, Request-URI, Route, From, Call-ID and CSeq number of that request.
 
 use crate::base::hash::write_decimal;
 use crate::sip::{Index, Message, Name};
@@ -28,7 +28,7 @@ fn write(request: &[u8], method: &[u8], response: Option<&Message>, index: &mut 
     for route in request.all(Name::Route) {
         line(b"Route: ", route.value, out);
     }
-    // A response without a To is acknowledged all the same.
+    // A response without a To is acknowledged too.
     let to = response.and_then(|response| response.header(Name::To));
     for (prefix, header) in [
         (&b"From: "[..], request.header(Name::From)),

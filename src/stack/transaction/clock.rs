@@ -1,4 +1,4 @@
-//! The timers of one transaction (RFC 3261 §17, table 4): at most one that repeats and one that ends it, and patience.
+//! The timers of one transaction (RFC 3261 §17, table 4): at most one that repeats, one that ends it, and patience.
 
 use super::timer::Timer;
 use crate::base::{Flow, Instant, TimerId, Wheel};
@@ -62,13 +62,13 @@ impl Clock {
         }
     }
 
-    /// Patience is over at `at`, unless the transaction is over before.
+    /// Sets patience to end at `at`, unless the transaction ends before.
     pub(super) fn start_patience(&mut self, at: Instant, wheel: &mut Wheel) {
         if at >= self.end_at {
             return;
         }
         self.patience_at = at;
-        // Over UDP the first repetition comes before, and the wheel stays as it is.
+        // Over UDP the first retransmission comes before, and the wheel stays as it is.
         if at < self.repeat_at {
             wheel.arm(&self.node, at);
         }
@@ -81,7 +81,7 @@ impl Clock {
         }
     }
 
-    /// Which timer is due; a repeating one yields to patience, and both to the ending one.
+    /// Returns the timer that is due; a repeating one yields to patience, and both to the ending one.
     pub(super) fn due(&mut self, now: Instant) -> Option<Timer> {
         if self.end_at <= now {
             self.end_at = Instant::NEVER;

@@ -14,10 +14,10 @@ pub enum State {
 
 use State::*;
 
-/// What happens in `state` on `event`. Pairs that the figure does not draw change nothing.
+/// Returns what happens in `state` on `event`. Pairs that are not in the figure change nothing.
 pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
-        // The request has left; timers A, B and C run, and patience.
+        // The request was sent; timers A, B and C run, and patience.
         (Calling, Fired(A)) => (Calling, &[Resend, Start(A)]),
         (Calling, Fired(B)) => (Terminated, &[ReportTimeout]),
         (Calling, Fired(C)) => (Terminated, &[ReportTimeout]),
@@ -34,12 +34,12 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Proceeding, Success) => (Accepted, &[Stop(C), Forget, Start(M), Deliver]),
         (Proceeding, Failure) => (Completed, &[Stop(C), SendAck, Start(D), Deliver]),
 
-        // A non-2xx has come: every repetition of it is acknowledged again, here and not further up.
+        // A non-2xx has come: every retransmission of it is acknowledged again, here and not further up.
         (Completed, Failure) => (Completed, &[ResendAck]),
         (Completed, TransportError) => (Completed, &[ReportFailure]),
         (Completed, Fired(D)) => (Terminated, &[]),
 
-        // A 2xx has come: every further one belongs to the caller.
+        // A 2xx has come: every further one is passed to the caller.
         (Accepted, Success) => (Accepted, &[Deliver]),
         (Accepted, Fired(M)) => (Terminated, &[]),
 
@@ -54,7 +54,7 @@ mod tests {
     use super::super::walk;
     use super::*;
 
-    /// Every pair of state and event, against the figure written out a second time.
+    /// Checks every pair of state and event against the figure, written out a second time.
     #[test]
     fn every_pair() {
         walk(

@@ -14,7 +14,7 @@ pub enum State {
 
 use State::*;
 
-/// What happens in `state` on `event`. Pairs that the figure does not draw change nothing.
+/// Returns what happens in `state` on `event`. Pairs that are not in the figure change nothing.
 pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
         (Proceeding, Request) => (Proceeding, &[Resend]),
@@ -23,17 +23,17 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Proceeding, Failure) => (Completed, &[Transmit, Remember, Start(G), Start(H)]),
         (Proceeding, TransportError) => (Proceeding, &[ReportFailure]),
 
-        // A non-2xx is repeated until its ACK comes.
+        // A non-2xx is retransmitted until its ACK comes.
         (Completed, Request) => (Completed, &[Resend]),
         (Completed, Fired(G)) => (Completed, &[Resend, Start(G)]),
         (Completed, Ack) => (Confirmed, &[Stop(G), Stop(H), Forget, Start(I)]),
         (Completed, Fired(H)) => (Terminated, &[ReportTimeout]),
         (Completed, TransportError) => (Completed, &[ReportFailure]),
 
-        // Repeated ACKs are absorbed.
+        // Retransmitted ACKs are absorbed.
         (Confirmed, Fired(I)) => (Terminated, &[]),
 
-        // Repeated INVITEs are absorbed; further 2xx pass; an ACK to a 2xx is the proxy's to forward.
+        // Retransmitted INVITEs are absorbed; further 2xx pass; an ACK to a 2xx is the proxy's to forward.
         (Accepted, Success) => (Accepted, &[Transmit]),
         (Accepted, Ack) => (Accepted, &[Deliver]),
         (Accepted, Fired(L)) => (Terminated, &[]),
@@ -48,7 +48,7 @@ mod tests {
     use super::super::walk;
     use super::*;
 
-    /// Every pair of state and event, against the figure written out a second time.
+    /// Checks every pair of state and event against the figure, written out a second time.
     #[test]
     fn every_pair() {
         walk(

@@ -1,8 +1,8 @@
-//! The transaction layer (RFC 3261 §17): four machines in four files, and the table that runs them.
+//! The transaction layer (RFC 3261 §17): four state machines in four files, and the table that runs them.
 //!
-//! A machine is a pure function from state and event to the next state and a list of actions; [`Transactions`] holds the
-//! records, carries the actions out and matches messages to them. What belongs to the transaction user comes back as a
-//! [`Notice`] or as a `bool` ("deliver").
+//! A machine is a pure function from state and event to the next state and a list of actions; [`Transactions`] holds the records,
+//! carries out the actions and matches messages to the records. What concerns the transaction user is returned as a [`Notice`] or
+//! as a `bool` ("deliver").
 
 pub mod ack;
 mod clock;
@@ -45,22 +45,22 @@ pub enum ServerEvent {
     TransportError,
 }
 
-/// What a step asks for.
+/// What a step requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Hand the message to the transaction user.
     Deliver,
     /// Send the response that the transaction user gave.
     Transmit,
-    /// Keep that response for repetitions.
+    /// Keep that response for retransmissions.
     Remember,
-    /// Give back the bytes kept for repetitions.
+    /// Release the bytes kept for retransmissions.
     Forget,
-    /// Send what is kept once more.
+    /// Send the kept message once more.
     Resend,
     /// Make the ACK to a non-2xx (§17.1.1.3), send it, and keep it in place of the request.
     SendAck,
-    /// Send the ACK that is kept once more.
+    /// Send the kept ACK once more.
     ResendAck,
     Start(Timer),
     /// Start a repeating timer at T2 whatever its interval was.
@@ -73,8 +73,8 @@ pub enum Action {
     ReportLate,
 }
 
-/// Walks every pair of state and event and compares with a table of `State Event -> State Action…` lines; a pair without a
-/// line must change nothing.
+/// Walks every pair of state and event and compares with a table of `State Event -> State Action…` lines; a pair without a line
+/// must change nothing.
 #[cfg(test)]
 fn walk<S, E>(states: &[S], events: Vec<E>, step: impl Fn(S, E) -> (S, &'static [Action]), table: &str)
 where

@@ -13,7 +13,7 @@ pub enum State {
 
 use State::*;
 
-/// What happens in `state` on `event`. Pairs that the figure does not draw change nothing.
+/// Returns what happens in `state` on `event`. Pairs that are not in the figure change nothing.
 pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
         (Trying, Fired(E)) => (Trying, &[Resend, Start(E)]),
@@ -31,7 +31,7 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Proceeding, Provisional) => (Proceeding, &[Deliver]),
         (Proceeding, Success | Failure) => (Completed, &[Stop(E), Stop(F), Forget, Start(K), Deliver]),
 
-        // Repetitions of the response are absorbed.
+        // Retransmissions of the response are absorbed.
         (Completed, Fired(K)) => (Terminated, &[]),
 
         (Trying | Proceeding, Abandon) => (Terminated, &[]),
@@ -44,7 +44,7 @@ mod tests {
     use super::super::walk;
     use super::*;
 
-    /// Every pair of state and event, against the figure written out a second time.
+    /// Checks every pair of state and event against the figure, written out a second time.
     #[test]
     fn every_pair() {
         walk(

@@ -1,4 +1,4 @@
-//! The non-INVITE server transaction (RFC 3261 §17.2.2, figure 8, with RFC 4320 §4.1: 100 only when it is late).
+//! The non-INVITE server transaction (RFC 3261 §17.2.2, figure 8, with RFC 4320 §4.1: 100 only if it is late).
 
 use super::timer::Timer::{F, J, Late};
 use super::{Action, Action::*, ServerEvent as Event, ServerEvent::*};
@@ -13,10 +13,10 @@ pub enum State {
 
 use State::*;
 
-/// What happens in `state` on `event`. Pairs that the figure does not draw change nothing.
+/// Returns what happens in `state` on `event`. Pairs that are not in the figure change nothing.
 pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
-        // Nothing has been answered: a repeated request is absorbed. When the client's timer E has reached T2, a 100 is due.
+        // Nothing was answered: a retransmitted request is absorbed. When the client's timer E has reached T2, a 100 is due.
         (Trying, Fired(Late)) => (Trying, &[ReportLate]),
         (Trying, Provisional) => (Proceeding, &[Stop(Late), Transmit, Remember]),
         (Trying, Success | Failure) => (Completed, &[Stop(Late), Transmit, Remember, Start(J)]),
@@ -30,7 +30,7 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Completed, Fired(J)) => (Terminated, &[]),
         (Completed, TransportError) => (Completed, &[ReportFailure]),
 
-        // RFC 4320 §4.2: the client's timer F has fired, it is too late for any answer. Until then repetitions are absorbed.
+        // RFC 4320 §4.2: the client's timer F has fired, so it is too late for any answer. Until then retransmissions are absorbed.
         (Trying | Proceeding, Fired(F)) => (Terminated, &[]),
         (state, _) => (state, &[]),
     }
@@ -41,7 +41,7 @@ mod tests {
     use super::super::walk;
     use super::*;
 
-    /// Every pair of state and event, against the figure written out a second time.
+    /// Checks every pair of state and event against the figure, written out a second time.
     #[test]
     fn every_pair() {
         walk(

@@ -1,12 +1,12 @@
-//! INVITEs that were answered with a non-2xx and left no transaction: refused within a dialog by who remembers nothing, or never
-//! acknowledged until timer H. Nothing but its branch tells a late ACK to such an answer from the ACK to a 2xx (RFC 3261 §17.1.1.3).
+//! INVITEs that were answered with a non-2xx and left no transaction: refused statelessly within a dialog, or not acknowledged
+//! until timer H. Only its branch distinguishes a late ACK to such an answer from the ACK to a 2xx (RFC 3261 §17.1.1.3).
 
 /// How many are remembered, at most; a newer one takes an older one's place.
 const PLACES: usize = 1024;
 
 /// A short memory of transaction keys.
 pub struct Refused {
-    /// By some bits of the key: other bits of it; 0 where nothing stands.
+    /// Indexed by some bits of the key, holding others; 0 if empty.
     keys: Box<[u64]>,
     is_empty: bool,
 }
@@ -34,7 +34,7 @@ impl Refused {
         self.keys[place] = (key >> 64) as u64;
     }
 
-    /// The INVITE has come again, and was let in this time.
+    /// The INVITE has come again, and was accepted this time.
     pub fn forget(&mut self, key: u128) {
         if self.knows(key) {
             let place = self.place(key);
@@ -42,12 +42,12 @@ impl Refused {
         }
     }
 
-    /// Nothing was ever noted: what a key costs can be saved.
+    /// True if nothing was ever noted: computing the key can then be skipped.
     pub fn is_empty(&self) -> bool {
         self.is_empty
     }
 
-    /// True when the ACK with this key is for such an answer, and must not leave this hop.
+    /// True if the ACK with this key is for such an answer, and must not leave this hop.
     pub fn knows(&self, key: u128) -> bool {
         self.keys[self.place(key)] == (key >> 64) as u64
     }

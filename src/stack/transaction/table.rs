@@ -1,4 +1,4 @@
-//! The records of all transactions of one core, and what carries out the machines' actions.
+//! The records of all transactions of one core, and the code that carries out the machines' actions.
 
 #[cfg(debug_assertions)]
 mod check;
@@ -30,7 +30,7 @@ const UNBOUNDED: u32 = u32::MAX;
 
 const UNBOUNDED_REPEATS: u8 = u8::MAX;
 
-/// Who holds a transaction, and the bytes of its request.
+/// Who is charged for a transaction and the bytes of its request.
 #[derive(Clone, Copy, Default)]
 pub struct Holders {
     /// Where the request came from.
@@ -41,21 +41,21 @@ pub struct Holders {
 
 /// A server transaction: one request that came, its answers, and where they go.
 pub struct Server {
-    /// Names the transaction among all (§17.2.3), 128 keyed bits.
+    /// Identifies the transaction (§17.2.3), 128 keyed bits.
     key: u128,
     /// Where responses go (§18.2.2).
     pub flow: Flow,
     /// The response context (§16.7) while the request waits for its final response.
     pub context: Option<Id>,
-    /// The element before us is to be told of our load (RFC 7339).
+    /// The previous hop is to be told of our load (RFC 7339).
     pub offers_control: bool,
-    /// What is sent again when the request comes again.
+    /// What is sent again if the request comes again.
     response: Blob,
     clock: Clock,
     state: ServerState,
-    /// Bytes that answers may still have ([`Transactions::bound_answers`]).
+    /// Bytes that answers may still use ([`Transactions::bound_answers`]).
     room: u32,
-    /// Who has a share less for it.
+    /// Whose shares it uses.
     holders: Holders,
     /// The next in the same chain of the directory.
     next: Link,
@@ -74,39 +74,39 @@ pub struct Client {
     pub flow: Flow,
     /// The server transaction that this branch serves; it may be gone.
     pub server: Id,
-    /// Max-Breadth that this branch was given (RFC 5393).
+    /// Max-Breadth given to this branch (RFC 5393).
     pub breadth: u32,
-    /// A CANCEL is to follow as soon as a provisional response allows it (§9.1).
+    /// A CANCEL follows as soon as a provisional response allows it (§9.1).
     pub cancel_wanted: bool,
     /// The index of its target.
     pub target: u16,
     /// Where its end is counted.
     pub row: RowId,
-    /// To be tried again by UDP where no connection comes about (§18.1.1).
+    /// To be tried again by UDP if no connection is established (§18.1.1).
     pub by_size: bool,
-    /// What the request is known by as one of whoever opens a dialog, where that was worked out: its responses have it in common.
+    /// What identifies the request as one that opens a dialog, if that was worked out: its responses share it.
     pub opening: Option<Dialog>,
-    /// Challenges of the next hop that were answered with a trunk's password on the way to this branch.
+    /// Number of challenges of the next hop answered with a trunk's password on the way to this branch.
     pub answered: u8,
-    /// What is over with this branch.
+    /// What ends with this branch.
     pub ends: Ends,
-    /// Who has named its next hop, and when the request left for it.
+    /// The name of its next hop, and when the request was sent to it.
     pub named_by: NamedBy,
     pub sent_at: Instant,
     /// Whether its request's context waits for it.
     pub hope: Hope,
-    /// True while it stands in the list of those that wait on a connection and have heard nothing.
+    /// True while it is in the list of those that wait on a connection and have heard nothing.
     listed: bool,
     /// Its neighbours in that list, by slot.
     before: u32,
     after: u32,
-    /// How often it may be repeated ([`Client::bound_repeats`]).
+    /// How often it may be retransmitted ([`Client::bound_repeats`]).
     repeats: u8,
-    /// Bytes that were allowed to it for a place that had proved nothing.
+    /// Bytes granted to it for a place that had proved nothing.
     pub unproved: u32,
-    /// The CANCEL's own transaction, once it was sent.
+    /// The CANCEL's own transaction, once one was sent.
     pub cancel: Option<Id>,
-    /// The request while it may have to be repeated or cancelled, then the ACK to a non-2xx.
+    /// The request while it may have to be retransmitted or cancelled, then the ACK to a non-2xx.
     sent: Blob,
     clock: Clock,
     /// When timer C fires (INVITE only).
@@ -114,14 +114,14 @@ pub struct Client {
     state: ClientState,
 }
 
-/// What a final response to a branch ends, for who has a connection for each call.
+/// What a final response to a branch ends, for next hops with one connection per call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ends {
     /// Nothing: the dialog in which the request was sent goes on.
     Nothing,
-    /// The call, unless the response is a 2xx: the request would open a dialog.
+    /// The call, unless the response is a 2xx: the request may open a dialog.
     Attempt,
-    /// The request was all there was.
+    /// The request itself, which stands alone.
     Request,
     /// The call: the request is a BYE.
     Call,
@@ -132,7 +132,7 @@ pub enum Ends {
 pub enum Hope {
     /// Its answer is waited for.
     Awaited,
-    /// It has said nothing for as long as patience lasts: it may answer, but others are not kept waiting for it.
+    /// Its patience has ended: it may still answer, but others are not kept waiting for it.
     Silent,
     /// Another next hop is tried in its place.
     GivenUp,
@@ -142,9 +142,9 @@ pub enum Hope {
 pub enum ClientKind {
     Invite,
     NonInvite,
-    /// Our own CANCEL of another branch; nobody waits for its outcome.
+    /// Our own CANCEL of another branch; its outcome does not matter.
     Cancel,
-    /// A request of our own, which is no INVITE: no server transaction stands behind it.
+    /// A request of our own other than INVITE: it has no server transaction.
     Own,
 }
 
@@ -154,7 +154,7 @@ pub enum ClientState {
     NonInvite(non_invite_client::State),
 }
 
-/// What the transaction user must know of what a timer or the transport did.
+/// What a timer or the transport did that the transaction user must know of.
 pub enum Notice {
     /// No final response came (§16.8, timers B, F); the record is gone.
     ClientTimeout(Client),
@@ -162,7 +162,7 @@ pub enum Notice {
     ClientFailure(Client),
     /// Timer C fired with a provisional response seen (§16.8): cancel the branch.
     TimerC(Id),
-    /// Nothing has been heard of this branch for as long as its patience lasts.
+    /// Nothing was heard of this branch until its patience ended.
     Silent(Id),
     /// A non-INVITE has waited as long as RFC 4320 allows without a 100.
     Late(Id),
@@ -172,7 +172,7 @@ pub enum Notice {
 
 const CLIENT_TOKEN: u32 = 1 << 31;
 
-/// Calls whose ACK is waited for: an ACK follows its 2xx within a moment.
+/// Number of calls whose ACK is awaited: an ACK follows its 2xx within a moment.
 const ACCEPTED: usize = 1 << 14;
 
 /// All transactions of one core.
@@ -181,36 +181,36 @@ pub struct Transactions {
     servers: Arena<Server>,
     clients: Arena<Client>,
     directory: Directory,
-    /// INVITEs that are over here with a non-2xx, and whose ACK may still come.
+    /// INVITEs that ended here with a non-2xx, and whose ACK may still come.
     pub refused: Refused,
-    /// Calls that were answered by a 2xx of late, by Call-ID and the caller's tag: what their ACK is known by where it shows no route.
+    /// Calls recently answered with a 2xx, by Call-ID and the caller's tag: they identify an ACK that shows no route.
     pub accepted: Refused,
-    /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
+    /// The client transactions that wait on a connection and have heard nothing, one list per connection: its first, by slot.
     unanswered: HashMap<u128, u32, BuildPrehashed>,
     peer_flows: PeerFlows,
-    /// Who holds how many, and how many bytes of requests.
+    /// How many transactions, and how many bytes of requests, each holder has.
     pub shares: Shares,
     bytes: Shares,
-    /// Which places have proved to hear us.
+    /// Which places have proved that they receive from us.
     pub sources: Arc<Sources>,
-    /// Used again for each name of a peer.
+    /// Reused for each name of a peer.
     host: Vec<u8>,
     wheel: Wheel,
     pub pool: Pool,
     index: Index,
     limit: usize,
-    /// Bytes of messages at which nothing new begins.
+    /// Bytes of messages above which nothing new begins.
     limit_bytes: usize,
-    /// Requests and ACKs repeated.
+    /// Requests and ACKs retransmitted.
     pub client_retransmissions: u64,
-    /// Responses repeated by timer G.
+    /// Responses retransmitted by timer G.
     pub server_retransmissions: u64,
-    /// Answers, and repetitions of requests, that were not sent to a place that has proved nothing.
+    /// Answers, and retransmissions of requests, that were not sent to a place that has proved nothing.
     pub answers_kept_back: u64,
 }
 
 impl Transactions {
-    /// How many server transactions there may be is a limit for which the directory is sized once.
+    /// The limit of server transactions is fixed: the directory is sized for it once.
     pub fn new(timers: Timers, limits: &PerCore, peer_flows: PeerFlows, sources: Arc<Sources>, secret: Key) -> Transactions {
         let mut transactions = Transactions {
             limit: 0,
@@ -238,16 +238,16 @@ impl Transactions {
         transactions
     }
 
-    /// New timer values and limits, for transactions that begin from now on.
+    /// Sets new timer values and limits, for transactions that begin from now on.
     pub fn configure(&mut self, timers: Timers, limits: &PerCore) {
         self.timers = timers;
         self.limit = limits.transactions.min(self.directory.capacity());
         self.limit_bytes = limits.transaction_bytes;
-        // What has begun may bring answers, which are kept too; twice as much is the end of that.
+        // Transactions in progress may bring answers, which are kept too; twice as much is the hard limit.
         self.pool.set_limit(self.limit_bytes.saturating_mul(2));
     }
 
-    /// Whether there is no room for another transaction: which limit says so.
+    /// Whether there is no room for another transaction: returns the limit that is reached.
     pub fn is_full(&self) -> Option<Limit> {
         if self.servers.len() >= self.limit {
             return Some(Limit::Transactions);
@@ -273,7 +273,7 @@ impl Transactions {
 }
 
 impl Client {
-    /// Where the request went, as health knows it.
+    /// Returns where the request was sent, as a key for health.
     pub fn neighbour(&self) -> Neighbour {
         Neighbour { named_by: self.named_by, transport: self.flow.transport, address: self.flow.peer }
     }
@@ -285,7 +285,7 @@ impl Server {
     }
 }
 
-/// Tells the wires the name of a peer to which a connection may have to be opened.
+/// Gives the wires the name of a peer to which a connection may have to be opened.
 pub fn introduce(flow: &Flow, host: &[u8], identity: u64, outbox: &mut Outbox) {
     if let Channel::Peer { name, .. } = flow.channel
         && name != 0

@@ -1,4 +1,4 @@
-//! The timers of RFC 3261 §17 (table 4), with L and M of RFC 6026, C of §16.6, and the 100 of RFC 4320; and one of our own, patience.
+//! The timers of RFC 3261 §17 (table 4), L and M of RFC 6026, C of §16.6, the 100 of RFC 4320, and one of our own, patience.
 
 use crate::base::Transport;
 use crate::settings::Timers;
@@ -7,15 +7,15 @@ use crate::settings::Timers;
 pub enum Timer {
     /// INVITE request retransmission, UDP only.
     A,
-    /// INVITE transaction time-out.
+    /// INVITE transaction timeout.
     B,
-    /// Proxy INVITE transaction time-out.
+    /// Proxy INVITE transaction timeout.
     C,
     /// Wait for response retransmissions, INVITE client.
     D,
     /// Non-INVITE request retransmission, UDP only.
     E,
-    /// Non-INVITE transaction time-out; on the server's side the moment from which no answer is of use (RFC 4320 §4.2).
+    /// Non-INVITE transaction timeout; on the server side the time after which an answer is of no use (RFC 4320 §4.2).
     F,
     /// INVITE response retransmission, UDP only.
     G,
@@ -33,7 +33,7 @@ pub enum Timer {
     M,
     /// RFC 4320 §4.1: when the client's timer E reaches T2.
     Late,
-    /// For how long a next hop may say nothing at all before another one is tried. Each branch has its own.
+    /// How long a next hop may be silent before another one is tried. Each branch has its own.
     Patience,
 }
 
@@ -56,12 +56,12 @@ impl Timer {
         Timer::Patience,
     ];
 
-    /// True for the timers that repeat a message (or a duty) while another one limits the whole.
+    /// True for the timers that repeat a message (or a duty) while another timer limits the total.
     pub const fn repeats(self) -> bool {
         matches!(self, Timer::A | Timer::E | Timer::G | Timer::Late)
     }
 
-    /// Milliseconds until it fires; `None` where the transport makes it needless.
+    /// Milliseconds until it fires; `None` if the transport makes it unnecessary.
     pub fn duration_ms(self, timers: &Timers, transport: Transport) -> Option<u64> {
         let reliable = transport.is_reliable();
         match self {

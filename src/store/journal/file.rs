@@ -1,4 +1,4 @@
-//! The file of the bindings: opened, read back, watched, and left if another stands in its place.
+//! The file of the bindings: opened, read back, watched, and abandoned if another takes its place.
 
 use super::writer::{INTERVAL, Stamp, WriterThread, open, terms};
 use crate::store::bindings::Table;
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{self, Duration};
 
-/// How long after the clock was set it must be set again before all bindings are written once more: a clock that cannot make up its mind
-/// does not keep the disk busy.
+/// How long after the clock was set it must be set again before all bindings are rewritten: a clock that keeps jumping does not
+/// keep the disk busy.
 const RESETTLE: Duration = Duration::from_secs(10);
 
 impl WriterThread {
-    /// Sees that the file which is open is the one that stands there; opens it where none is, and reads it where none was read.
+    /// Checks that the open file is the one at the path; opens it if none is open, and reads it if none was read.
     pub(super) fn look(&mut self) -> Result<(), StoreError> {
         let found = fs::metadata(&self.settings.path);
         if let Some((_, open)) = &self.table {
@@ -74,7 +74,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Takes in what the disk has, once.
+    /// Takes in what is on disk, once.
     pub(super) fn restore(&mut self) -> Result<(), StoreError> {
         if self.is_restored {
             return Ok(());
@@ -85,7 +85,7 @@ impl WriterThread {
         let table = open(&mut self.table)?;
         let before = table.seen()?;
         let step = before.and_then(|before| clock::step(&before, &showing));
-        // By the clock of the time when they were written.
+        // By the clock at the time they were written.
         let back_ms = step.map_or(0, |(ms, _)| ms.saturating_neg());
         let wall_ms = self.wall_ms.saturating_add_signed(back_ms);
         let terms = terms(&self.settings, wall_ms);
@@ -107,7 +107,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// All that memory holds is to be written, and what is on its way to the disk with it.
+    /// Marks everything in memory to be written, including what is already on its way to the disk.
     pub(super) fn replace_all(&mut self) {
         self.is_replaced = true;
         self.round = None;
@@ -115,7 +115,7 @@ impl WriterThread {
         (self.pending, self.folding) = (Pending::default(), None);
     }
 
-    /// Sees whether the clock was set: then the times on disk mean something else from now on, and are written anew.
+    /// Checks whether the clock was set: the times on disk then have a new meaning, and are rewritten.
     pub(super) fn watch_clock(&mut self) {
         let wall_ms = (self.clocks.wall_ms)();
         let was_set = wall_ms.abs_diff(self.wall_ms) > clock::STEP_MS;
@@ -139,7 +139,7 @@ impl WriterThread {
         }
     }
 
-    /// Tells who reads the same file, once a second, whether anybody else has changed it.
+    /// Tells readers of the same file, once a second, whether anybody else has changed it.
     pub(super) fn tell_others(&mut self) -> Result<(), StoreError> {
         if let Some((table, _)) = &self.table
             && self.noted.elapsed() >= INTERVAL.mul_f32(0.9)
@@ -150,11 +150,11 @@ impl WriterThread {
         Ok(())
     }
 
-    /// The file that was open stands there no more.
+    /// The file that was open is no longer at its path.
     pub(super) fn leave_file(&mut self) {
         self.close();
         self.is_home = false;
-        // SQLite leaves the log of a file that was moved where it is, and would take it for the new file's.
+        // SQLite leaves the log of a moved file where it is, and would take it for the new file's.
         let log = beside(&self.settings.path, "-wal");
         let is_ours = |file: &Metadata| Some(FileId::of(file)) == self.log;
         if fs::metadata(&log).is_ok_and(|file| is_ours(&file)) {

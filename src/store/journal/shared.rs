@@ -1,4 +1,4 @@
-//! What the journal's thread shares with whoever started it, and what it is given by them.
+//! What the journal's thread shares with, and receives from, the code that started it.
 
 use crate::base::{Instant, Transport};
 use crate::stack::location::{Durability, Location, RowRules};
@@ -10,14 +10,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{self, Duration};
 
-/// What the journal is to keep where.
+/// What the journal keeps, and where.
 pub struct Settings {
     pub path: PathBuf,
-    /// As the location service was made with.
+    /// As passed to the location service.
     pub durability: Durability,
     /// By position, as bound.
     pub listeners: Vec<(Transport, SocketAddr)>,
-    /// By which bindings that are read back are judged.
+    /// Rules that bindings read back are checked against.
     pub rules: RowRules,
 }
 
@@ -32,21 +32,21 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// What they show now, where it was `wall_ms` since 1970 at time 0.
+    /// Returns what the clocks show now, if the time since 1970 at time 0 was `wall_ms`.
     pub(super) fn showing(&self, wall_ms: u64) -> Seen {
         Seen { wall_ms: wall_ms.saturating_add((self.now)().as_ms()), boot: self.boot.clone(), up_ms: (self.up_ms)() }
     }
 }
 
-/// What the thread calls.
+/// Callbacks of the thread.
 pub struct Hooks {
-    /// At its beginning.
+    /// Called at its beginning.
     pub prepare: Box<dyn FnOnce() + Send>,
-    /// When answers that wait may go, or must be refused.
+    /// Called when waiting answers may go, or must be refused.
     pub progress: Box<dyn Fn() + Send>,
 }
 
-/// Wakes the journal. To ring costs next to nothing while it is awake.
+/// Wakes the journal. Ringing costs next to nothing while it is awake.
 #[derive(Default)]
 pub struct Bell {
     is_rung: AtomicBool,
@@ -62,7 +62,7 @@ impl Bell {
         }
     }
 
-    /// Waits until it was rung, or the time is over.
+    /// Waits until it was rung, or the timeout has passed.
     pub(super) fn wait(&self, patience: Duration) {
         let end = time::Instant::now() + patience;
         while !self.is_rung.swap(false, Ordering::SeqCst) {
@@ -77,7 +77,7 @@ impl Bell {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Addresses that a round has in hand. Locked while it takes them, or those on their way would be counted nowhere.
+    /// Addresses that a round holds. Locked while it takes them; otherwise those being taken would be counted nowhere.
     pub(super) in_hand: Mutex<usize>,
     pub(super) failures: AtomicU64,
     pub(super) batches: AtomicU64,

@@ -1,4 +1,4 @@
-//! The journal at work, with files that are well and ill.
+//! The journal at work, with intact and damaged files.
 
 use super::file::beside;
 use super::writer::{BITE, INTERVAL};
@@ -29,7 +29,7 @@ impl Place {
         self.0.path().join("strowger.db")
     }
 
-    /// What another program finds in the table: addresses and contacts.
+    /// Addresses and contacts that another program finds in the table.
     fn rows(&self) -> Vec<String> {
         let connection = Connection::open(self.path()).unwrap();
         let mut statement = connection.prepare("SELECT aor || ' ' || contact FROM strowger_binding").unwrap();
@@ -37,7 +37,7 @@ impl Place {
         rows.collect::<Result<_, _>>().unwrap()
     }
 
-    /// What a server would find that starts now: addresses and contacts.
+    /// Addresses and contacts that a server started now would find.
     fn found(&self) -> Vec<String> {
         let found = location(None);
         let table = Table::open(&self.path()).unwrap();
@@ -57,7 +57,7 @@ impl Place {
         self.book_by(location, Arc::new(AtomicU64::new(1_000_000)), "")
     }
 
-    /// The same where the time since 1970 at time 0 is what `wall_ms` says at the moment, on a machine that has been up for 5 s.
+    /// The same, if the time since 1970 at time 0 is what `wall_ms` says at the moment, on a machine that has been up for 5 s.
     fn book_by(&self, location: &Arc<Location>, wall_ms: Arc<AtomicU64>, boot: &str) -> UnstartedJournal {
         let settings = Settings {
             path: self.path(),
@@ -136,7 +136,7 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
     let (own, at) = (seen.clone(), location.clone());
     let hooks = Hooks { prepare: Box::new(|| ()), progress: Box::new(move || own.lock().unwrap().push(at.progress().durable)) };
     let journal = book.start(hooks).unwrap();
-    // Two workers change what they like; each looks at the disk when its round is said to be there.
+    // Two workers make random changes; each looks at the disk when its round is reported as written.
     let work = |worker: usize| {
         for n in 0..200 {
             let aor = format!("{worker}-{n}@x");
@@ -202,7 +202,7 @@ fn a_file_that_goes_or_is_replaced_is_written_again_whole() {
     assert!(journal.flush(PATIENCE));
     assert_eq!(place.rows(), ["a@x sip:h1", "b@x sip:h2"]);
 
-    // Another's in its place, and its old rows mean nothing.
+    // Another file is in its place, and its old rows mean nothing.
     let other = Place::new();
     let others = super::tests::location(Durability::Batched);
     add(&others, "z@x", "sip:h9");
@@ -328,13 +328,13 @@ fn a_piece_of_the_log_that_is_not_whole_is_never_served() {
     drop((book, journal));
 }
 
-/// While it is written to, the file becomes one that is none.
+/// The file stops being a database while it is written to.
 #[test]
 fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     let place = Place::new();
     let location = location(Durability::Batched);
     let journal = place.journal(&location);
-    // More than the connection keeps pages of: what breaks in the file must be read again to be noticed.
+    // More than the connection caches: damage to the file is only noticed when a page is read again.
     for n in 0..40_000 {
         add(&location, &format!("u{n}@x"), "sip:h1");
     }
@@ -344,7 +344,7 @@ fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     let size = fs::metadata(place.path()).unwrap().len() as usize;
     let file = fs::OpenOptions::new().write(true).open(place.path()).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; size], 0).unwrap();
-    // To close it takes the locks of this process away, but nobody else is there.
+    // Closing it drops the locks of this process, but nothing else uses the file.
     drop(file);
     for n in 0..300 {
         add(&location, &format!("u{}-new@x", 100 * n), "sip:h2");
@@ -357,7 +357,8 @@ fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     assert_eq!(place.rows().len(), 40_300);
 }
 
-/// Far more than one bite, and all of it one round. `BINDINGS=1000000 cargo test … a_large_round -- --nocapture` says how long a million takes.
+/// Far more than one batch, all in one round. `BINDINGS=1000000 cargo test … a_large_round -- --nocapture` says how long a million
+/// takes.
 #[test]
 fn a_large_round_is_written_in_bites() {
     let place = Place::new();
@@ -387,7 +388,7 @@ const RIGHT_MS: u64 = 1_790_000_000_000;
 const LATE_MS: u64 = 2_210_000_000_000;
 
 impl Place {
-    /// What a server finds that starts when the clock shows this: addresses, and for how many seconds more.
+    /// What a server started at this time of the clock finds: addresses, and for how many more seconds.
     fn found_by(&self, wall_ms: u64, boot: &str, durability: Durability) -> Vec<String> {
         let found = location(durability);
         drop(start(self.book_by(&found, Arc::new(AtomicU64::new(wall_ms)), boot)));
@@ -400,7 +401,7 @@ impl Place {
         all
     }
 
-    /// The times that another program reads, seconds since 1970.
+    /// The times that another program reads, in seconds since 1970.
     fn times(&self) -> Vec<i64> {
         let connection = Connection::open(self.path()).unwrap();
         let mut statement = connection.prepare("SELECT expires / 1000 FROM strowger_binding ORDER BY aor").unwrap();
@@ -463,11 +464,11 @@ fn a_clock_that_is_set_while_the_server_is_down_loses_no_binding() {
             drop(journal);
             let found = place.found_by(read_ms, boot, durability);
             assert_eq!(found, ["a@x 60"], "{written_ms} {read_ms}");
-            // It was written again by the new clock.
+            // It was rewritten by the new clock.
             assert_eq!(place.times(), [read_ms as i64 / 1000 + 60]);
             assert_eq!(place.found_by(read_ms, boot, durability), ["a@x 60"]);
         }
-        // Where the machine was down meanwhile, two hours are two hours.
+        // If the machine was down meanwhile, two hours are two hours.
         let place = Place::new();
         let before = location(durability);
         let wall_ms = Arc::new(AtomicU64::new(RIGHT_MS));

@@ -1,4 +1,4 @@
-//! The journal's thread: it writes round after round, and tries again when it fails.
+//! The journal's thread: it writes one round after another, and retries on failure.
 
 use super::shared::{Bell, Clocks, Hooks, Settings, State};
 use crate::stack::location::Round;
@@ -16,67 +16,67 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{self, Duration};
 
-/// How often a round begins if nobody waits for one: what a crash may take. Phones refresh minutes apart, so a longer time would
-/// hardly make fewer rows of more changes.
+/// How often a round begins if no answer waits for one: the most that a crash can lose. Phones refresh minutes apart, so a longer
+/// period would hardly merge more changes into fewer rows.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// If answers wait for the disk, the least time from the beginning of one round to that of the next. A phone that registers alone waits
-/// for nothing but the disk; if many do, they gather while the round before them is written, and for so long at the least,
-/// far below the half second after which a phone asks again (T1).
+/// If answers wait for the disk, the least time from the beginning of one round to that of the next. A phone that registers alone
+/// waits only for the disk; if many register, they gather while the previous round is written, and at least this long, which is far
+/// below the half second after which a phone asks again (T1).
 const SPACING: Duration = Duration::from_millis(5);
 
-/// How long to wait after a failure, doubled with each one that follows.
+/// Delay after a failure, doubled with each consecutive one.
 const RETRY_LEAST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(8);
 
-/// How many times in a row another program may have the database locked before it is worth a line, if nobody waits.
+/// How many times in a row another program may have the database locked before it is logged, if no answer waits.
 const BUSY_TIMES: u32 = 3;
 
-/// Bytes of memory for what a round copies at a time.
+/// Bytes of memory that a round copies at a time.
 pub(super) const BITE: usize = 4 << 20;
 
 /// Addresses that go from the log into the table with one round.
 const FOLDED: usize = 1000;
 
-/// The same while nobody waits: whoever comes meanwhile waits for some tens of milliseconds.
+/// The same while no answer waits: one that arrives meanwhile waits some tens of milliseconds.
 const FOLDED_AT_REST: usize = 10_000;
 
-/// Once what is in the log alone takes more memory than this, bytes, it goes into the table at once.
+/// If what is only in the log takes more bytes of memory than this, it goes into the table at once.
 const PENDING_MOST: usize = 64 << 20;
 
-/// What the thread works at.
+/// The state of the thread.
 pub(super) struct WriterThread {
     pub(super) location: Arc<Location>,
     pub(super) settings: Settings,
     pub(super) clocks: Clocks,
-    /// The time since 1970 at time 0 that all times on disk are written by. The clock's own may differ by less than a step.
+    /// The time since 1970 at time 0 that all times on disk are based on. The clock's own may differ by less than a step.
     pub(super) wall_ms: u64,
     /// When all bindings were last written because the clock was set.
     pub(super) settled: Option<time::Instant>,
-    /// When it was last noted on disk what the clock shows.
+    /// When the clock was last noted on disk.
     pub(super) seen: Option<time::Instant>,
     pub(super) door: Arc<SharedDatabaseFile>,
     pub(super) bell: Arc<Bell>,
     pub(super) state: Arc<State>,
     pub(super) table: Option<(Table, FileId)>,
-    /// Which file the log beside the database is.
+    /// Identity of the log file beside the database.
     pub(super) log: Option<FileId>,
     /// A file that nothing is written into, and why.
     pub(super) refused: Option<(Stamp, StoreError)>,
-    /// Memory has taken in what the disk had.
+    /// Memory has taken in what was on disk.
     pub(super) is_restored: bool,
-    /// The file that was open last is the one to go on with, as far as one knows.
+    /// The file that was open last is the one to go on with, as far as is known.
     pub(super) is_home: bool,
-    /// All that memory holds is to be written.
+    /// Everything in memory is to be written.
     pub(super) is_replaced: bool,
     /// The log has pieces of an earlier run.
     pub(super) has_old_log: bool,
-    /// A round that is not on disk yet, and what it has in hand.
+    /// A round that is not on disk yet, and the addresses it holds.
     pub(super) round: Option<Round>,
     pub(super) taken: Taken,
-    /// A round as a piece of the log; kept for its memory.
+    /// A round as a piece of the log; kept to reuse its allocation.
     pub(super) piece: Vec<u8>,
-    /// What is in the log and not in the table yet, and what is on its way there.
+    /// What is in the log but not yet in the table, and what is on its way there.
     pub(super) pending: Pending,
     pub(super) folding: Option<Folding>,
     pub(super) folded: time::Instant,
@@ -89,7 +89,7 @@ pub(super) struct WriterThread {
     pub(super) is_ill: bool,
 }
 
-/// A file that is still the same, as far as one can see from outside.
+/// Identity of a file, to tell whether it is still the same, as far as can be seen from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stamp {
     place: FileId,
@@ -154,7 +154,7 @@ impl WriterThread {
                 break;
             }
             if self.retry_at.is_some_and(|at| time::Instant::now() < at) {
-                // What rings meanwhile waits for the same.
+                // Requests that arrive meanwhile wait for the same round.
                 thread::sleep(Duration::from_millis(2));
                 continue;
             }
@@ -194,7 +194,7 @@ impl WriterThread {
             true => self.write_all()?,
             false => match self.write_changes()? {
                 Some(number) => number,
-                // Nobody waits.
+                // No answer waits.
                 None => return self.tidy(),
             },
         };
@@ -202,7 +202,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Writes what has changed, and returns the number of the round; `None` where nothing has.
+    /// Writes what has changed, and returns the number of the round; `None` if nothing has.
     fn write_changes(&mut self) -> Result<Option<u64>, StoreError> {
         if self.round.is_none() && !self.location.has_changes() {
             return Ok(None);
@@ -246,7 +246,7 @@ impl WriterThread {
 
     // ---- the log -------------------------------------------------------------------------------------------------------
 
-    /// Appends what was taken to the log, and a bite of what is there already goes into the table.
+    /// Appends what was taken to the log, and moves a batch of what is already there into the table.
     fn append(&mut self) -> Result<(), StoreError> {
         let terms = terms(&self.settings, self.wall_ms);
         binding_log::write(&self.taken, terms, &mut self.piece);
@@ -267,7 +267,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// What the log has goes into the table, at most `most` addresses of it.
+    /// Moves the content of the log into the table, at most `most` addresses of it.
     fn fold(&mut self, most: usize) -> Result<(), StoreError> {
         let Some(folding) = &self.folding else {
             return Ok(());
@@ -279,7 +279,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// All that has changed is on disk, and there is time for what else is to be done there.
+    /// Everything that has changed is on disk: there is time for other work on it.
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.fold(FOLDED_AT_REST)?;
         if self.has_old_log && self.folding.is_none() && self.pending.is_empty() {
@@ -311,12 +311,12 @@ impl WriterThread {
         }
     }
 
-    /// At the end all of it is in the table, where others can read it.
+    /// At the end everything is moved into the table, where others can read it.
     fn empty_log(&mut self) {
         for _ in 0..2 {
             let outcome = self.fold(usize::MAX);
             if let Err(trouble) = outcome {
-                // It stands in the log, and is read from there.
+                // It remains in the log, and is read from there.
                 let path = self.settings.path.display();
                 log::warn!("{path}: {}", trouble.message());
                 return;
@@ -327,7 +327,7 @@ impl WriterThread {
 
     // ---- all of it -----------------------------------------------------------------------------------------------------
 
-    /// Writes all that memory holds into a table that is emptied first, in one change of the database.
+    /// Writes everything in memory into a table that is emptied first, in one database transaction.
     fn write_all(&mut self) -> Result<u64, StoreError> {
         let start = time::Instant::now();
         self.note_in_hand();
@@ -375,7 +375,7 @@ impl WriterThread {
         self.troubles += 1;
         let doubled = RETRY_LEAST * 2u32.saturating_pow(self.troubles.min(8) - 1);
         self.retry_at = Some(time::Instant::now() + doubled.min(RETRY_MOST));
-        // What was found wrong with an open file is looked at again from the beginning.
+        // What was found wrong with an open file is checked again from the beginning.
         if let StoreError::NotOurs(_) = trouble {
             self.close();
             self.is_home = false;
@@ -410,7 +410,7 @@ impl WriterThread {
     }
 }
 
-/// The table; it is opened before anybody asks.
+/// Returns the table; it is opened before this is called.
 pub(super) fn open(table: &mut Option<(Table, FileId)>) -> Result<&mut Table, StoreError> {
     let open = table.as_mut().map(|(table, _)| table);
     open.ok_or_else(|| StoreError::Transient("it is not open".to_owned()))

@@ -1,4 +1,4 @@
-//! The reference `conf/strowger.toml`, made from the table of keys and from what is no plain key.
+//! The reference `conf/strowger.toml`, made from the table of keys and from the parts that are not plain keys.
 
 use crate::settings::table::table;
 
@@ -34,7 +34,7 @@ macro_rules! texts {
 }
 table!(texts);
 
-/// What is written by hand, and before which section, or which key of a section, it stands.
+/// Handwritten parts, and the section, or the key of a section, that each one precedes.
 const BY_HAND: &[(&str, &str, &str)] = &[
     ("server", "", HEAD),
     ("tls", "", LISTEN),
@@ -50,7 +50,7 @@ fn by_hand(section: &str, key: &str) -> Option<&'static str> {
     found.map(|(_, _, text)| *text)
 }
 
-/// The column at which a line says its default.
+/// The column at which a line gives its default.
 const DEFAULTS_AT: usize = 31;
 
 fn reference() -> String {
@@ -67,7 +67,7 @@ fn reference() -> String {
         for Row { about, key, default } in section.rows {
             text += by_hand(section.name, key).unwrap_or_default();
             text += &comment(about);
-            // A default that words say is no value that could stand there.
+            // A default described in words is not a value that could stand there.
             text += &match about.iter().any(|line| line.starts_with(" Default: ")) {
                 true => format!("#{key} = {default}\n"),
                 false => {
@@ -81,10 +81,10 @@ fn reference() -> String {
     format!("{}\n", text.trim_end())
 }
 
-/// Set for a test, this has the reference written anew.
+/// If set for a test, the reference is rewritten.
 const WRITE: &str = "STROWGER_WRITE_REFERENCE";
 
-/// The fuzzer's dictionary has every key; what else it has is kept.
+/// The fuzzer's dictionary must have every key; its other words are kept.
 #[test]
 fn the_reference_is_what_the_fuzzer_knows() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/conf.dict");
@@ -119,7 +119,7 @@ fn the_reference_is_what_the_table_says() {
     panic!("{WRITE}=1 writes conf/strowger.toml anew from the table; the first line that differs: {first:#?}");
 }
 
-/// How the file begins.
+/// The beginning of the file.
 const HEAD: &str = r##"# The conf of strowger: every key there is. A key that is left out has its default, and this file as it stands says
 # nothing but the defaults. A line that begins with # and no blank is a key that is left out.
 #
@@ -148,7 +148,7 @@ address = "127.0.0.1:5060"
 #address = "127.0.0.1:5061"
 "##;
 
-/// The certificates of `[tls]` that are shown as server.
+/// The certificates of `[tls]` that the server shows.
 const CERTIFICATE: &str = r##"# What this server shows: one file, or a list of one with an RSA key and one with an ECDSA key, of which the client gets
 # what it can use. In each file the certificate itself stands first, then the intermediate ones. Default: none.
 #certificate = ["certs/ecdsa.pem", "certs/rsa.pem"]
@@ -156,7 +156,7 @@ const CERTIFICATE: &str = r##"# What this server shows: one file, or a list of o
 #private_key = ["certs/ecdsa.key", "certs/rsa.key"]
 "##;
 
-/// Those that are shown as client.
+/// Those that the client shows.
 const CLIENT_CERTIFICATE: &str = r##"# What this server shows to servers that ask for a certificate. "": the certificate above.
 client_certificate = ""         # default: ""
 # Its key. "": the key stands in the same file as the certificate.

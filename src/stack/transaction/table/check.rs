@@ -1,11 +1,12 @@
-//! What must hold of the table between two calls. Built with debug assertions only.
+//! What must hold of the table between two calls. Compiled with debug assertions only.
 
 use super::unanswered::NONE;
 use super::{Client, Server, Transactions};
 use crate::base::Id;
 
 impl Transactions {
-    /// Each record has its timer, and is found by its key; those that wait on a connection stand in that connection's list, and no others do.
+    /// Each record has its timer, and is found by its key; those that wait on a connection are in that connection's list, and no
+    /// others are.
     pub fn check(&self) {
         self.servers.check();
         self.clients.check();
@@ -62,7 +63,7 @@ mod tests {
     use crate::stack::peer_flows::PeerFlows;
     use std::sync::Arc;
 
-    /// Two requests came, and one has left over TCP twice.
+    /// Two requests came, and one was sent over TCP twice.
     fn caught(what: &str, spoil: impl FnOnce(&mut Transactions, Id, Id)) {
         let (key, settings) = (Key::new(1, 2), Settings::default());
         let peer_flows = PeerFlows::new(Arc::new(LiveConnections::new(1, 4)), 0, key);

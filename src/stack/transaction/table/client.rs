@@ -12,7 +12,7 @@ use crate::sip::{Index, Message};
 use crate::stack::health::NamedBy;
 use crate::stack::route_counters::RowId;
 
-/// What the actions of one step came to.
+/// The result of the actions of one step.
 #[derive(Default)]
 struct Done {
     deliver: bool,
@@ -24,7 +24,7 @@ struct Done {
 }
 
 impl ClientState {
-    /// What is to be done, and whether the transaction is over with that.
+    /// Returns the actions of this event, and whether the transaction ends with them.
     #[inline]
     fn step(&mut self, event: ClientEvent) -> (&'static [Action], bool) {
         match self {
@@ -56,7 +56,7 @@ impl Client {
 }
 
 impl Transactions {
-    /// The name that the next client transaction will have: its branch must say it before the request is written.
+    /// Returns the name that the next client transaction will have: its branch contains it before the request is written.
     pub fn next_client_id(&self) -> Id {
         self.clients.next_id()
     }
@@ -121,15 +121,15 @@ impl Transactions {
         id
     }
 
-    /// From now on nothing may be heard of the branch for so long, milliseconds; then there is a [`Notice::Silent`].
+    /// Starts patience: if nothing is heard of the branch for this many milliseconds, there is a [`Notice::Silent`].
     pub fn start_patience(&mut self, now: Instant, id: Id, patience_ms: u64) {
         if let Some(client) = self.clients.get_mut(id) {
             client.clock.start_patience(now.after_ms(patience_ms), &mut self.wheel);
         }
     }
 
-    /// Another next hop is tried in its place: its request is not repeated any more, but an answer to it may still come. Brings the breadth that
-    /// it had, and the bytes for a place that had proved nothing are no longer counted.
+    /// Another next hop is tried in its place: its request is no longer retransmitted, but may still be answered. Returns the
+    /// breadth that it had; its bytes for a place that had proved nothing are no longer counted.
     pub fn give_up(&mut self, id: Id) -> u32 {
         let Some(client) = self.clients.get_mut(id) else {
             return 0;
@@ -158,7 +158,7 @@ impl Transactions {
         self.clients.get(id).is_some_and(|client| client.state == ClientState::Invite(invite_client::State::Proceeding))
     }
 
-    /// A response for this transaction. True: it is the transaction user's.
+    /// Handles a response for this transaction. True: it is for the transaction user.
     pub fn client_response(&mut self, now: Instant, id: Id, message: &Message, outbox: &mut Outbox) -> bool {
         let event = match message.status() {
             ..200 => ClientEvent::Provisional,
@@ -168,7 +168,7 @@ impl Transactions {
         self.step_client(now, id, event, Some(message), outbox).0
     }
 
-    /// §16.7 step 2: a provisional response other than 100 sets timer C anew.
+    /// §16.7 step 2: a provisional response other than 100 restarts timer C.
     pub fn reset_timer_c(&mut self, now: Instant, id: Id) {
         let c_ms = self.timers.c;
         if let Some(client) = self.clients.get_mut(id) {
@@ -190,7 +190,7 @@ impl Transactions {
         }
     }
 
-    /// Ends a branch that nobody waits for any longer.
+    /// Ends a branch that is no longer waited for.
     pub fn abandon_client(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
         match self.step_client(now, id, ClientEvent::Abandon, None, outbox).1 {
             Some(Notice::ClientTimeout(client)) => Some(client),
@@ -198,7 +198,7 @@ impl Transactions {
         }
     }
 
-    /// The transport says that this branch's request did not arrive (§16.9). Brings the record when that ends it.
+    /// The transport reports that this branch's request did not arrive (§16.9). Returns the record if that ends it.
     pub fn undelivered(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
         let event = ClientEvent::TransportError;
         match self.step_client(now, id, event, None, outbox).1 {
@@ -207,7 +207,7 @@ impl Transactions {
         }
     }
 
-    /// Carries out one step. Returns (deliver, notice); a notice brings the record when the transaction ended.
+    /// Carries out one step. Returns (deliver, notice); a notice contains the record if the transaction ended.
     pub(super) fn step_client(
         &mut self,
         now: Instant,
@@ -288,7 +288,7 @@ impl Transactions {
     }
 }
 
-/// Says to whoever follows the call that a timer has sent something again.
+/// Traces that a timer has sent something again.
 fn note_repeat(event: ClientEvent, bytes: &[u8], to: &Flow, index: &mut Index, outbox: &mut Outbox) {
     if let (ClientEvent::Fired(timer), Ok(message)) = (event, Message::parse(bytes, index)) {
         let method = String::from_utf8_lossy(message.method_name());

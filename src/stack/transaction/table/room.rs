@@ -1,16 +1,16 @@
-//! How much a transaction may send to a place that has not proved to hear us ([`crate::stack::proxy::unproved`]), and how many one source,
-//! or one address-of-record that is called, may hold of them.
+//! How much a transaction may send to a place that has not proved that it receives from us ([`crate::stack::proxy::unproved`]), and
+//! how many transactions one source, or one called address-of-record, may hold.
 
 use super::super::{invite_server, non_invite_server};
 use super::{Client, Holders, Server, ServerState, Transactions, UNBOUNDED, UNBOUNDED_REPEATS};
 use crate::base::{Id, Instant, ShareHolder, Sources};
 use crate::stack::counters::Limit;
 
-/// Shares of memory are counted in pieces of so many bytes.
+/// Shares of memory are counted in units of this many bytes.
 const PIECE: usize = 64;
 
 impl Transactions {
-    /// Whether there is no room for another transaction of these: which limit says so.
+    /// Whether these holders have no room for another transaction: returns the limit that is reached.
     pub fn is_full_for(&self, holders: Holders) -> Option<Limit> {
         if let Some(limit) = self.is_full() {
             return Some(limit);
@@ -25,7 +25,7 @@ impl Transactions {
         (!self.shares.admits(holders.aor, free, self.limit)).then_some(Limit::TransactionsOfAor)
     }
 
-    /// Counts a transaction that has been opened for them.
+    /// Counts a transaction that was opened for them.
     pub fn hold(&mut self, id: Id, holders: Holders) {
         if let Some(server) = self.servers.get_mut(id) {
             server.holders = holders;
@@ -48,23 +48,23 @@ impl Transactions {
         self.bytes.give_back(source, pieces(len));
     }
 
-    /// Its answers may have so many bytes together, each repetition counted: where they go somebody may be who has asked nothing. The first
-    /// final one always leaves.
+    /// Limits its answers to this many bytes in total, each retransmission counted: their destination may be a third party that has
+    /// asked for nothing. The first final one is always sent.
     pub fn bound_answers(&mut self, id: Id, room: u32) {
         if let Some(server) = self.servers.get_mut(id) {
             server.room = room;
         }
     }
 
-    /// Another callee has answered with a 2xx of so many bytes: the first always leaves, and so does this one.
+    /// Another callee has answered with a 2xx of this many bytes: the first is always sent, and so is this one.
     pub fn allow_another_success(&mut self, id: Id, len: usize) {
         if self.servers.get(id).is_some_and(|server| !server.is_unanswered()) {
-            // With our Record-Route it may be longer when it leaves.
+            // With our Record-Route it may be longer when it is sent.
             self.extend_answers(id, 2 * len);
         }
     }
 
-    /// The request came again, and its answers may have so many bytes more.
+    /// The request came again: its answers may have this many more bytes.
     pub fn extend_answers(&mut self, id: Id, room: usize) {
         if let Some(server) = self.servers.get_mut(id)
             && server.room != UNBOUNDED
@@ -74,7 +74,7 @@ impl Transactions {
         }
     }
 
-    /// Whether an answer of `len` bytes leaves. The first final one does in any case.
+    /// Whether an answer of `len` bytes is sent. The first final one always is.
     pub(super) fn may_answer(&mut self, now: Instant, id: Id, status: u16, len: usize) -> bool {
         let Some(server) = self.servers.get_mut(id) else {
             return false;
@@ -98,7 +98,7 @@ fn pieces(len: usize) -> u32 {
 }
 
 impl Server {
-    /// Whether its answer of `len` bytes is repeated.
+    /// Whether its answer of `len` bytes is retransmitted.
     pub(super) fn may_repeat(&mut self, now: Instant, len: usize, sources: &Sources) -> bool {
         if self.room == UNBOUNDED {
             return true;
@@ -110,7 +110,7 @@ impl Server {
         true
     }
 
-    /// No final answer has left.
+    /// True if no final answer was sent.
     fn is_unanswered(&self) -> bool {
         matches!(
             self.state,
@@ -121,12 +121,12 @@ impl Server {
 }
 
 impl Client {
-    /// After the first copy it leaves so often at most: where it goes somebody may be who has nothing to do with it.
+    /// Limits how often it is retransmitted: its destination may be an uninvolved third party.
     pub fn bound_repeats(&mut self, repeats: usize) {
         self.repeats = u8::try_from(repeats).map_or(UNBOUNDED_REPEATS - 1, |repeats| repeats.min(UNBOUNDED_REPEATS - 1));
     }
 
-    /// Whether it is repeated once more.
+    /// Whether it may be retransmitted once more.
     pub(super) fn may_repeat(&mut self, now: Instant, sources: &Sources) -> bool {
         match self.repeats {
             UNBOUNDED_REPEATS => true,

@@ -10,7 +10,7 @@ use crate::sip::sniff;
 use std::hint::black_box;
 
 impl ServerState {
-    /// What is to be done, and whether the transaction is over with that.
+    /// Returns the actions of this event, and whether the transaction ends with them.
     #[inline]
     fn step(&mut self, event: ServerEvent) -> (&'static [Action], bool) {
         match self {
@@ -76,12 +76,12 @@ impl Transactions {
         })
     }
 
-    /// The request or its ACK came again. True: the message is the transaction user's.
+    /// The request or its ACK came again. True: the message is for the transaction user.
     pub fn server_request(&mut self, now: Instant, id: Id, event: ServerEvent, outbox: &mut Outbox) -> bool {
         self.step_server(now, id, event, None, outbox).0
     }
 
-    /// Sends a response of the transaction user, where the machine allows it; `write` appends its bytes. True: it was sent.
+    /// Sends a response of the transaction user, if the machine allows it; `write` appends its bytes. True: it was sent.
     pub fn respond(&mut self, now: Instant, id: Id, status: u16, outbox: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let event = match status {
             ..200 => ServerEvent::Provisional,
@@ -101,7 +101,7 @@ impl Transactions {
         let flow = server.flow;
         let span = outbox.send(flow, write);
         if !self.may_answer(now, id, status, span.len()) {
-            // Nobody has to know: the next one may be sent.
+            // No need to report it: the next one may be sent.
             outbox.unsend();
             return true;
         }
@@ -155,7 +155,7 @@ impl Transactions {
                     timed = true;
                 }
                 Action::ReportLate => late = true,
-                // A lost ACK or an unreachable caller changes nothing for the branches: they end by themselves.
+                // A lost ACK or an unreachable caller does not affect the branches: they end by themselves.
                 Action::ReportFailure => {}
                 Action::ReportTimeout => self.refused.note(server.key),
                 Action::SendAck | Action::ResendAck | Action::StartAtT2(_) | Action::ReportTimerC | Action::ReportSilence => {}
@@ -172,8 +172,8 @@ impl Transactions {
         (deliver, late)
     }
 
-    /// §18.2.2: the response that was put into the outbox last goes by the request's own connection; where that is gone, by a
-    /// new one to the source's address and the port of sent-by.
+    /// §18.2.2: sends the response that was last put into the outbox over the request's own connection; if that is gone, over a new
+    /// one to the source's address and the port of sent-by.
     pub(super) fn send_back(&mut self, flow: &Flow, span: Span, outbox: &mut Outbox) {
         if !flow.transport.is_reliable() || self.peer_flows.takes_answers(flow) {
             return;
@@ -215,7 +215,7 @@ impl Transactions {
         }
     }
 
-    /// The request with this key is being read, and will be looked for: asks the memory for its place.
+    /// The request with this key is being read, and will be looked up: prefetches its place.
     pub fn foresee_server(&self, key: u128) {
         black_box(self.directory.head(key));
     }

@@ -7,7 +7,7 @@ use crate::base::{Instant, Outbox};
 use std::hint::black_box;
 
 impl Transactions {
-    /// Carries out what is due until something concerns the transaction user; to be called until `None`.
+    /// Carries out what is due until something concerns the transaction user; to be called until it returns `None`.
     pub fn poll(&mut self, now: Instant, outbox: &mut Outbox) -> Option<Notice> {
         while let Some(token) = self.wheel.poll(now) {
             self.foresee_due();
@@ -21,11 +21,11 @@ impl Transactions {
         None
     }
 
-    /// Asks the memory for what the next timers will need. A finished transaction has not been looked at for its whole linger
-    /// time; a value that nobody waits for is loaded while the one at hand is dealt with.
+    /// Prefetches what the next timers will need. A finished transaction was not accessed for its whole linger time; prefetching
+    /// overlaps its cache misses with the current work.
     fn foresee_due(&self) {
         let mut due = self.wheel.due();
-        // Its record was asked for one timer ago: now its place in the directory.
+        // Its record was prefetched one timer ago: now its place in the directory.
         if let Some(token) = due.next()
             && token & CLIENT_TOKEN == 0
             && let Some((_, server)) = self.servers.tenant(token)
@@ -51,13 +51,13 @@ impl Transactions {
         let due = client.clock.due(now);
         client.clock.arm(&mut self.wheel);
         let lingering = !client.state.is_pending();
-        // A second timer C, 64·T1 after the CANCEL, is the branch's end.
+        // A second timer C, 64·T1 after the CANCEL, ends the branch.
         let event = match due? {
             Timer::C if client.cancel.is_some() => ClientEvent::Abandon,
             timer => ClientEvent::Fired(timer),
         };
         match self.step_client(now, id, event, None, outbox).1 {
-            // The quiet end of a finished transaction is nobody's business.
+            // The quiet end of a finished transaction is not reported.
             Some(Notice::ClientTimeout(_)) if lingering => None,
             notice => notice,
         }

@@ -1,4 +1,4 @@
-//! The client transactions that wait on a connection and have heard nothing, as a list for each connection.
+//! The client transactions that wait on a connection and have heard nothing, as one list per connection.
 
 use super::{Client, Transactions};
 use crate::base::{Flow, Id};
@@ -47,7 +47,7 @@ impl Transactions {
         }
     }
 
-    /// Those that wait on a connection and have heard nothing, into `ids`, the youngest first; they stand in no list then.
+    /// Moves those that wait on a connection and have heard nothing into `ids`, the youngest first; they are then in no list.
     pub fn take_unanswered(&mut self, flow: &Flow, ids: &mut Vec<Id>) {
         let first = self.peer_flows.key(flow);
         let mut slot = first.and_then(|key| self.unanswered.remove(&key));
