@@ -16,9 +16,9 @@ pub struct Context {
     /// Whose share of memory the request uses, and how many bytes.
     pub holder: ShareHolder,
     pub held_bytes: usize,
-    /// Number of client transactions that have not ended and whose answers are waited for.
+    /// Client transactions that have not ended and whose answers are waited for.
     pub branches: Vec<Id>,
-    /// Number of those whose patience has ended: they may still answer, but are not waited for if there is anything else.
+    /// Those whose patience has ended: they may still answer, but are not waited for if there is anything else.
     pub silent: Vec<Id>,
     /// Branches that wait for a name, by their names in the endpoint.
     pub parked: Vec<Id>,
