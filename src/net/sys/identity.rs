@@ -54,10 +54,11 @@ impl Identity {
             return Err("only root can become another user".to_owned());
         }
         let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        // What is kept is narrowed below, immediately. SAFETY: only numbers are passed.
+        // What is kept is narrowed below, immediately.
+        // SAFETY: only numbers are passed.
         check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map_err(failed("keepcaps"))?;
-        // Groups first: without root's rights they cannot be changed any more. SAFETY: the name is a C string that outlives the
-        // call.
+        // Groups first: without root's rights they cannot be changed any more.
+        // SAFETY: the name is a C string that outlives the call.
         check(unsafe { libc::initgroups(self.user.as_ptr(), self.gid) }).map_err(failed("initgroups"))?;
         // SAFETY: three numbers.
         check(unsafe { libc::setresgid(self.gid, self.gid, self.gid) }).map_err(failed("setresgid"))?;
