@@ -1,8 +1,8 @@
-//! A generational arena: entries have names that go stale when the entry is gone, so that an old name finds nothing.
+//! A generational arena: the name of an entry goes stale when the entry is removed, so that an old name finds nothing.
 
 use super::chunks::Chunks;
 
-/// The name of an entry: where it is and which tenant of that place it is.
+/// The name of an entry: its slot, and the generation of its tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Id {
     pub slot: u32,
@@ -16,7 +16,7 @@ enum Slot<T> {
 
 const END: u32 = u32::MAX;
 
-/// Entries in reused slots; the slot that was freed last is taken first, because it is warm.
+/// Entries in reused slots; the slot freed last is taken first, because it is warm.
 pub struct Arena<T> {
     slots: Chunks<Slot<T>>,
     free: u32,
@@ -32,7 +32,7 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T> Arena<T> {
-    /// One whose generations begin at `first`: where names outlive the process, another process must not give them again.
+    /// An arena whose generations begin at `first`: if names outlive the process, another process must not reuse them.
     pub fn counting_from(first: u32) -> Arena<T> {
         Arena { slots: Chunks::default(), free: END, len: 0, first: first.max(1) }
     }
@@ -45,12 +45,12 @@ impl<T> Arena<T> {
         self.len == 0
     }
 
-    /// Slots that exist, full or free: the high-water mark.
+    /// Returns the number of slots, used or free: the high-water mark.
     pub fn capacity(&self) -> usize {
         self.slots.len()
     }
 
-    /// The name that the next [`Arena::insert`] will give.
+    /// Returns the name that the next [`Arena::insert`] will give.
     pub fn next_id(&self) -> Id {
         match self.slots.get(self.free as usize) {
             Some(Slot::Free { generation, .. }) => Id { slot: self.free, generation: *generation },
@@ -76,7 +76,7 @@ impl<T> Arena<T> {
         id
     }
 
-    /// Removes the entry; `None` when the name is stale.
+    /// Removes the entry; `None` if the name is stale.
     pub fn remove(&mut self, id: Id) -> Option<T> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         match slot {
@@ -108,7 +108,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// The tenant of a slot now, whoever it is: for owners that are told when a tenant leaves.
+    /// Returns the current tenant of a slot: for owners that are notified when a tenant leaves.
     pub fn tenant(&self, slot: u32) -> Option<(Id, &T)> {
         match self.slots.get(slot as usize)? {
             Slot::Full { generation, value } => Some((Id { slot, generation: *generation }, value)),
@@ -116,7 +116,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// The same, to be changed.
+    /// The same, mutably.
     pub fn tenant_mut(&mut self, slot: u32) -> Option<(Id, &mut T)> {
         match self.slots.get_mut(slot as usize)? {
             Slot::Full { generation, value } => Some((Id { slot, generation: *generation }, value)),
@@ -124,7 +124,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Each slot is full, or in the list of those that are free.
+    /// Checks that each slot is either used or in the free list.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let (mut free, mut next) = (0, self.free);

@@ -1,32 +1,32 @@
-//! Sources that are not heard for a while. Two tables of a fixed size, so that what anybody can forge never pushes out what nobody can:
-//! sources that are there, which nobody else can have banned, and sources of datagrams that might have been forged.
+//! Sources that are ignored for a while. Two fixed-size tables, so that what can be forged never displaces what cannot: sources
+//! that are known to be real, which no one else can get banned, and sources of datagrams that might have been forged.
 
 use super::Instant;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bans of each of the two kinds are four times as many at a time; where a set is full, the one goes that would end first.
+/// Each of the two tables holds four times as many bans; in a full set, the ban that would end first is replaced.
 const SETS: usize = 1 << 12;
 const WAYS: usize = 4;
 
-/// The low bits of an entry are the millisecond at which it ends, the high ones tell its source from others of the set.
+/// The low bits of an entry are the millisecond at which it ends; the high bits tell its source from others in the set.
 const TIME_BITS: u32 = 44;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// Which of the two tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sure {
-    /// It has a connection, or has answered what was sent to it, with what it is banned for.
+    /// The source has a connection, or has answered what was sent to it, with what it is banned for.
     Yes,
-    /// Datagrams have come with its address.
+    /// Datagrams have arrived with its address.
     No,
 }
 
 #[derive(Debug)]
 pub struct Bans {
-    /// How long one lasts, milliseconds; 0: nobody is banned.
+    /// Duration of a ban in milliseconds; 0: no bans.
     lasts_ms: AtomicU64,
-    /// When the last of all ends: until then somebody may be banned.
+    /// When the last ban ends: until then some source may be banned.
     last_ms: AtomicU64,
     sure: Box<[AtomicU64]>,
     unsure: Box<[AtomicU64]>,
@@ -40,12 +40,12 @@ impl Default for Bans {
 }
 
 impl Bans {
-    /// How long a ban lasts, milliseconds; 0: there are none.
+    /// Returns the duration of a ban in milliseconds; 0: there are no bans.
     pub fn lasts_ms(&self) -> u64 {
         self.lasts_ms.load(Ordering::Relaxed)
     }
 
-    /// Another time for those that begin from now on. 0 ends all.
+    /// Sets the duration for bans that begin from now on. 0 ends all bans.
     pub fn set_lasts_ms(&self, ms: u64) {
         self.lasts_ms.store(ms, Ordering::Relaxed);
         if ms == 0 {
@@ -56,12 +56,12 @@ impl Bans {
         }
     }
 
-    /// Nobody at all is banned: one look.
+    /// True if nothing at all is banned: one load.
     pub fn is_empty(&self, now: Instant) -> bool {
         self.last_ms.load(Ordering::Relaxed) <= now.as_ms()
     }
 
-    /// Bans `name`, a keyed hash. False: it is so already, or nobody is.
+    /// Bans `name`, a keyed hash. Returns false if it is already banned or bans are disabled.
     pub fn begin(&self, now: Instant, name: u64, sure: Sure) -> bool {
         let lasts_ms = self.lasts_ms();
         if lasts_ms == 0 {
@@ -93,7 +93,7 @@ impl Bans {
         })
     }
 
-    /// How many there are.
+    /// Returns the number of bans.
     pub fn count(&self, now: Instant) -> usize {
         if self.is_empty(now) {
             return 0;
@@ -112,7 +112,7 @@ impl Bans {
     }
 }
 
-/// A time as a line of the log says it.
+/// A duration as logged.
 pub struct Lasting(pub u64);
 
 impl fmt::Display for Lasting {

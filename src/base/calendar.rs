@@ -1,6 +1,6 @@
 //! Dates from a number of seconds.
 
-/// Year, month, day, hour, minute and second, UTC, of a time in seconds since 1970.
+/// Returns year, month, day, hour, minute and second in UTC for a time in seconds since 1970.
 pub fn civil(seconds: u64) -> [u64; 6] {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // In eras of 400 years that begin with a March, so that a leap day is the last of its year.

@@ -1,4 +1,4 @@
-//! What is asked of the domain name system and what it says: nouns that the rules, the outbox and the resolver share.
+//! DNS questions and their results: types that the rules, the outbox and the resolver share.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ impl RecordType {
 /// The longest name: 255 bytes on the wire are 253 of text (RFC 1035 §2.3.4).
 const LONGEST: usize = 253;
 
-/// A domain name: lower-case, without the dot at its end. It needs no memory of its own.
+/// A domain name: lower-case, without a trailing dot. It needs no allocation.
 #[derive(Clone, Copy)]
 pub struct DomainName {
     bytes: [u8; LONGEST],
@@ -34,8 +34,8 @@ pub struct DomainName {
 }
 
 impl DomainName {
-    /// `text` behind `prefix`, which ends with a dot or is empty. `None` for what is no name that could be asked for: an empty
-    /// or too long label, a byte that no host name has.
+    /// Appends `text` to `prefix`, which ends with a dot or is empty. `None` if the result is not a name that could be asked for:
+    /// an empty or too long label, a byte that no host name has.
     pub fn new(prefix: &[u8], text: &[u8]) -> Option<DomainName> {
         let text = text.strip_suffix(b".").unwrap_or(text);
         let len = prefix.len() + text.len();
@@ -77,14 +77,14 @@ impl std::fmt::Debug for DomainName {
     }
 }
 
-/// What is asked.
+/// A question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Question {
     pub name: DomainName,
     pub kind: RecordType,
 }
 
-/// What came of a question.
+/// The result of a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     pub question: Question,
@@ -93,12 +93,12 @@ pub struct Answer {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// At least one record, good for so long.
+    /// At least one record, valid for this long.
     Found {
         records: Records,
         ttl_ms: u64,
     },
-    /// There is no such record, and for so long there will be none (RFC 2308).
+    /// There is no such record, and will be none for this long (RFC 2308).
     Nothing {
         /// The name exists, with records of other kinds.
         exists: bool,
@@ -110,11 +110,11 @@ pub enum Outcome {
 /// Why a question has no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// No server said anything in time.
+    /// No server answered in time.
     Silence,
-    /// A server said that it cannot, or will not.
+    /// A server answered that it cannot, or will not, answer the question.
     Server,
-    /// Too many questions are on their way.
+    /// Too many questions are in progress.
     Busy,
 }
 
@@ -147,7 +147,7 @@ pub struct Naptr {
     pub order: u16,
     pub preference: u16,
     pub flags: Vec<u8>,
-    /// As `SIP+D2U`.
+    /// For example `SIP+D2U`.
     pub service: Vec<u8>,
     pub regexp: Vec<u8>,
     /// A name.
@@ -160,7 +160,7 @@ pub struct Srv {
     pub priority: u16,
     pub weight: u16,
     pub port: u16,
-    /// A name; empty (the root) says that the service is not to be had.
+    /// A name; empty (the root) means that the service is not available.
     pub target: Vec<u8>,
 }
 

@@ -1,8 +1,8 @@
-//! Wrong passwords, and users that there are not, counted for a minute each: of one source for one user, of one source for all users, and
-//! of all sources for one user. Tables of a fixed size that all cores share; where a set is full, the entry goes that has counted least.
+//! Wrong passwords and unknown users, counted for a minute each: of one source for one user, of one source for all users, and of
+//! all sources for one user. Fixed-size tables shared by all cores; in a full set, the entry with the lowest count is replaced.
 //!
-//! A source is one that is there: at the other end of a connection, or at the place where a nonce was sent that it has answered. What
-//! comes by a datagram that proves nothing counts against no source, and is bounded for each user by a share of its own.
+//! A source counts only if it is known to be real: the other end of a connection, or an address that has answered a nonce sent to
+//! it. A datagram that proves nothing counts against no source, and such datagrams have a separate limit for each user.
 
 use super::source::source;
 use super::{Instant, Key};
@@ -10,13 +10,13 @@ use crate::base::marks::Marks;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How long what was counted counts, seconds.
+/// How long an attempt counts, in seconds.
 pub const WINDOW_S: u64 = 60;
 
-/// One source may try so many times as many passwords at all users together, and all sources at one user.
+/// One source may try this many times the limit at all users together, and so may all sources at one user.
 pub const MANY: u32 = 10;
 
-/// Names that are counted at a time are four times as many, in each of the tables.
+/// Each table holds four times as many names at a time.
 const SETS: usize = 1 << 13;
 const WAYS: usize = 4;
 
@@ -27,11 +27,11 @@ const SECOND_BITS: u32 = 24;
 const SECOND: u64 = (1 << SECOND_BITS) - 1;
 const TAG_SHIFT: u32 = COUNT_BITS + SECOND_BITS;
 
-/// Places where a user's password was right that are remembered are four times as many; for how long, seconds.
+/// Four times as many places where a user's password was right are remembered; below, for how many seconds.
 const KNOWN_SETS: usize = 1 << 15;
 const KNOWN_S: u64 = 24 * 3600;
 
-/// Which bound was reached.
+/// The limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bound {
     /// Of one source for one user.
@@ -40,16 +40,16 @@ pub enum Bound {
     Source,
     /// Of all sources for one user.
     User,
-    /// Of all who have not proved to be there, for one user.
+    /// Of all unproved senders for one user.
     Unproved,
 }
 
-/// Who tries a password, of whom.
+/// A password attempt: from where, and for which user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Guess {
     /// [`Guesses::user`].
     pub user: u64,
-    /// `None`: the sender has not proved to be there.
+    /// `None`: the sender's address is unproved.
     pub from: Option<SocketAddr>,
 }
 
@@ -62,7 +62,7 @@ pub struct Guesses {
     unproved: Windows,
     /// Users with the places, and with the addresses, where their passwords were right.
     known: Marks,
-    /// Until then some bound may be reached, in seconds; before it nobody looks.
+    /// Until then, in seconds, some limit may have been reached; afterwards no table is searched.
     reached_s: AtomicU64,
 }
 
@@ -79,7 +79,7 @@ impl Guesses {
         }
     }
 
-    /// What stands for a user: the name as it is, or with the realm behind an `@`, whether there is such a user or not.
+    /// Returns the hash of a user: the name as it is, or with `@` and the realm appended, whether or not the user exists.
     pub fn user(&self, login: &[u8], realm: &[u8]) -> u64 {
         let name = match memchr::memrchr(b'@', login) {
             Some(at) if login[at + 1..].eq_ignore_ascii_case(realm) => &login[..at],
@@ -96,7 +96,7 @@ impl Guesses {
         }
     }
 
-    /// Whether this one is not to be looked at, with `limit` wrong ones a minute allowed to a pair.
+    /// Returns the limit that forbids checking this attempt, if any; `limit` is the wrong attempts a minute allowed to a pair.
     pub fn bound(&self, now: Instant, limit: u32, guess: &Guess) -> Option<Bound> {
         let now_s = second(now);
         if self.reached_s.load(Ordering::Relaxed) <= now_s {
@@ -118,7 +118,7 @@ impl Guesses {
         if !is_spraying && self.users.count(now_s, user) < many {
             return None;
         }
-        // Where the password was right of late it is checked on, whatever others do.
+        // Where the password was right recently it is still checked, whatever others do.
         let address = self.name(guess.user, source(peer.ip()), KNOWN);
         match (self.known.holds(now, address), is_spraying) {
             (true, _) => None,
@@ -127,7 +127,7 @@ impl Guesses {
         }
     }
 
-    /// Counts a wrong one. Returned: the bound that it has reached, said once in its minute.
+    /// Counts a wrong attempt. Returns the limit that it has reached, once a minute.
     pub fn wrong(&self, now: Instant, limit: u32, guess: &Guess) -> Option<Bound> {
         let now_s = second(now);
         let many = limit.saturating_mul(MANY);
@@ -138,7 +138,7 @@ impl Guesses {
             }
             Some(peer) => {
                 let (pair, source, user) = self.names(guess.user, peer);
-                // Whoever knew the password and does not know it now is as anybody.
+                // A sender that knew the password but no longer does is treated like any other.
                 self.known.forget(self.place(guess.user, peer));
                 let counts = [
                     (Bound::Pair, self.pairs.add(now_s, pair) == limit),
@@ -155,7 +155,7 @@ impl Guesses {
         reached
     }
 
-    /// The password was right, and the sender is there.
+    /// Notes that the password was right, and the sender is real.
     pub fn right(&self, now: Instant, user: u64, peer: SocketAddr) {
         if self.known.mark(now, self.place(user, peer)) {
             let address = self.name(user, source(peer.ip()), KNOWN);
@@ -163,7 +163,7 @@ impl Guesses {
         }
     }
 
-    /// A pair, a source and a user, as they are counted.
+    /// Returns the names of pair, source and user under which attempts are counted.
     fn names(&self, user: u64, peer: SocketAddr) -> (u64, u64, u64) {
         let source = source(peer.ip());
         let pair = self.name(user, source, PAIR);
@@ -181,7 +181,7 @@ impl Guesses {
     }
 }
 
-// What a name stands for.
+// The kinds of names.
 const PAIR: u64 = 1;
 const SOURCE: u64 = 2;
 const USER: u64 = 3;
@@ -189,7 +189,7 @@ const NOBODY: u64 = 4;
 const KNOWN: u64 = 5;
 const PLACE: u64 = 6;
 
-/// Counts that begin with the first of a minute and end with that minute.
+/// Counts that begin with the first attempt of a minute and expire with that minute.
 #[derive(Debug)]
 struct Windows {
     entries: Box<[AtomicU64]>,
@@ -213,7 +213,7 @@ impl Windows {
         count.unwrap_or(0)
     }
 
-    /// One more; returned is how many there are then.
+    /// Adds one and returns the new count.
     fn add(&self, now_s: u64, name: u64) -> u32 {
         let mut place: Option<(&AtomicU64, u32)> = None;
         for entry in self.set(name) {
@@ -254,7 +254,7 @@ impl Windows {
     }
 }
 
-/// What an entry has counted of this name, where it is its own and its minute is not over.
+/// Returns what an entry has counted for this name, if it is the name's entry and its minute is not over.
 fn counted(value: u64, now_s: u64, name: u64) -> Option<u32> {
     let is_ours = value >> TAG_SHIFT == tag(name) && !is_over(value, now_s);
     is_ours.then_some((value & COUNT) as u32)
@@ -287,7 +287,7 @@ mod tests {
         Guess { user: guesses.user(user.as_bytes(), b"example.com"), from: (!from.is_empty()).then(|| from.parse().unwrap()) }
     }
 
-    /// Tries until it is no longer looked at; how often that was, and what was said of it.
+    /// Tries until attempts are no longer checked; returns how many that took, and the limits reported.
     fn tries(guesses: &Guesses, s: u64, user: &str, from: &str) -> (usize, Vec<Bound>) {
         let guess = guess(guesses, user, from);
         let (mut looked_at, mut said) = (0, Vec::new());
@@ -350,10 +350,10 @@ mod tests {
         assert_eq!(bound(home), None);
         assert_eq!(bound("198.51.100.1:9"), None, "its address has another port");
         assert_eq!(bound("198.51.100.2:5060"), Some(Bound::User));
-        // Its neighbour behind the same address may not guess on, and does not shut it out.
+        // A neighbour behind the same address may not keep guessing, and does not shut the user out.
         assert_eq!(tries(&guesses, 11, "bob", "198.51.100.1:7777").0, 10);
         assert_eq!(bound(home), None);
-        // Who knew the password and does not know it any more is as anybody.
+        // A sender that knew the password but no longer does is treated like any other.
         assert_eq!(tries(&guesses, 12, "bob", home).0, 1);
     }
 

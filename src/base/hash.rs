@@ -1,9 +1,10 @@
-//! Keyed hashing (SipHash-1-3): table keys that a stranger cannot make collide, and short checks that he cannot forge.
+//! Keyed hashing (SipHash-1-3): table keys for which outsiders cannot cause collisions, and short check values that they cannot
+//! forge.
 
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A secret of 128 bits. Everything that leaves the server and must be recognised later is checked with it.
+/// A secret of 128 bits. Everything that is sent out and must be recognised later is checked with it.
 #[derive(Clone, Copy)]
 pub struct Key(u64, u64);
 
@@ -12,20 +13,20 @@ impl Key {
         Key(a, b)
     }
 
-    /// A key of its own for one purpose, so that what is valid in one place is not valid in another.
+    /// Derives a separate key for one purpose, so that what is valid for one purpose is not valid for another.
     pub fn derive(&self, purpose: &str) -> Key {
         let wide = self.wide(&[purpose.as_bytes()]);
         Key(wide as u64, (wide >> 64) as u64)
     }
 
-    /// 64 keyed bits over the parts in order. Parts are separated: `["ab", "c"]` and `["a", "bc"]` differ.
+    /// Returns a 64-bit keyed hash over the parts in order. Parts are separated: `["ab", "c"]` and `["a", "bc"]` differ.
     ///
     /// Servers that share a key must agree on these values, and on those of [`Key::wide`]; records on disk are checked by them too.
     pub fn hash(&self, parts: &[&[u8]]) -> u64 {
         self.wide(parts) as u64
     }
 
-    /// 128 keyed bits over the parts in order: wide enough to stand for the parts themselves.
+    /// Returns a 128-bit keyed hash over the parts in order: wide enough to stand for the parts themselves.
     pub fn wide(&self, parts: &[&[u8]]) -> u128 {
         match Gathered::new(parts) {
             Some(gathered) => self.hasher().hash(gathered.text()).as_u128(),
@@ -33,13 +34,13 @@ impl Key {
         }
     }
 
-    /// 64 keyed bits over one text, at less cost than [`Key::hash`] and not the same: nothing separates it from what else is
-    /// hashed under this key, so let all of that be by this function.
+    /// Returns a 64-bit keyed hash over one text, cheaper than [`Key::hash`] and with different values: nothing separates the text
+    /// from other inputs hashed under this key, so all of those must use this function.
     pub fn text(&self, text: &[u8]) -> u64 {
         self.hasher().hash(text).h1
     }
 
-    /// 64 keyed bits over three numbers.
+    /// Returns a 64-bit keyed hash over three numbers.
     pub fn hash_numbers(&self, a: u64, b: u64, c: u64) -> u64 {
         let mut text = [0; 24];
         let places = text.as_chunks_mut().0.iter_mut();
@@ -65,7 +66,7 @@ impl Key {
     }
 }
 
-/// Parts, each with its length behind, as one text: the hasher takes it at half the cost of many short ones.
+/// Parts, each followed by its length, as one text: hashing it costs half as much as many short ones.
 struct Gathered {
     room: [u8; GATHERED],
     len: usize,
@@ -74,7 +75,7 @@ struct Gathered {
 const GATHERED: usize = 256;
 
 impl Gathered {
-    /// `None` where there is no room for them.
+    /// Returns `None` if there is no room for them.
     #[inline(always)]
     fn new(parts: &[&[u8]]) -> Option<Gathered> {
         let (mut room, mut len) = ([0; GATHERED], 0);
@@ -142,7 +143,7 @@ pub fn hex_128(value: u128) -> [u8; 32] {
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// The eight digits of 32 bits, all at once: each half byte goes to a byte of its own.
+/// Returns the eight digits of 32 bits, all at once: each nibble goes to its own byte.
 fn eight_digits(value: u64) -> u64 {
     let halves = (value | value << 16) & 0x0000_ffff_0000_ffff;
     let bytes = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
@@ -150,18 +151,18 @@ fn eight_digits(value: u64) -> u64 {
     text_of(nibbles)
 }
 
-/// Eight numbers up to 15 as digits: those above 9 move on to the letters.
+/// Converts eight numbers up to 15 to digits: those above 9 move on to the letters.
 #[inline(always)]
 fn text_of(nibbles: u64) -> u64 {
     let letters = (nibbles + ONES * 6) >> 4 & ONES;
     nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'9' - 1)
 }
 
-/// Reads hexadecimal digits as [`write_hex_digits`] wrote them: lower-case only, 1 to 16 of them.
-/// Inlined: nearly everybody knows how many.
+/// Reads hexadecimal digits as [`write_hex_digits`] writes them: lower-case only, 1 to 16 of them. Inlined, because most callers
+/// have a constant length.
 #[inline(always)]
 pub fn read_hex(text: &[u8]) -> Option<u64> {
-    // The first eight and the last eight: where the two lie over each other, they say the same.
+    // The first eight and the last eight: where the two overlap, they agree.
     if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
         let behind = text.len() - 8;
         return match behind {
@@ -192,11 +193,11 @@ pub fn read_hex_128(text: &[u8; 32]) -> Option<u128> {
     Some(value)
 }
 
-/// Eight digits at once. They are digits if they are what would be written of what they say.
+/// Reads eight digits at once. The input is valid if writing the result gives the same text.
 #[inline(always)]
 fn read_eight(text: &[u8; 8]) -> Option<u64> {
     let text = u64::from_be_bytes(*text);
-    // Letters alone have this bit, among digits.
+    // Of the digits, only letters have this bit set.
     let letters = text >> 6 & ONES;
     let nibbles = ((text & (ONES * 15)) + letters * 9) & (ONES * 15);
     let bytes = (nibbles | nibbles >> 4) & 0x00ff_00ff_00ff_00ff;
@@ -205,7 +206,7 @@ fn read_eight(text: &[u8; 8]) -> Option<u64> {
     (text_of(nibbles) == text).then_some(value)
 }
 
-/// What a byte stands for as a hexadecimal digit; 16 for nothing.
+/// The value of a byte as a hexadecimal digit; 16 if it is not one.
 static DIGIT: [u8; 256] = {
     let mut table = [16; 256];
     let mut value = 0;
@@ -232,11 +233,11 @@ pub fn write_decimal(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// The hash of a map whose keys strangers cannot choose: hashes already, or numbers of our own. It only spreads them.
+/// The hasher of a map whose keys outsiders cannot choose: already hashed, or our own numbers. It only spreads them.
 #[derive(Default)]
 pub struct Prehashed(u64);
 
-/// Makes such a map's hasher.
+/// Builds such a map's hasher.
 pub type BuildPrehashed = BuildHasherDefault<Prehashed>;
 
 impl Hasher for Prehashed {
@@ -250,7 +251,7 @@ impl Hasher for Prehashed {
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
-    /// A hash's lower half is as good as any.
+    /// The lower half of a hash is as good as any.
     fn write_u128(&mut self, number: u128) {
         self.write_u64(number as u64);
     }
@@ -308,7 +309,7 @@ mod tests {
         }
     }
 
-    /// At the edge of what is gathered.
+    /// At the limit of what is gathered.
     #[test]
     fn a_part_more_makes_no_step() {
         let key = Key::new(1, 2);
@@ -319,7 +320,7 @@ mod tests {
         }
     }
 
-    /// Servers that share a key may be of different versions, and one reads what an earlier one has stored.
+    /// Servers that share a key may run different versions, and one reads what an earlier one has stored.
     #[test]
     fn the_values_stay_what_they_were() {
         let key = Key::new(1, 2);
@@ -357,7 +358,7 @@ mod tests {
         }
     }
 
-    /// Digit by digit, as it was done before.
+    /// Digit by digit, as a reference.
     fn read_slowly(text: &[u8]) -> Option<u64> {
         let sound = |b: &u8| b"0123456789abcdef".contains(b);
         if text.len() > 16 || !text.iter().all(sound) {
@@ -375,7 +376,7 @@ mod tests {
             text.truncate(round % 18);
             assert_eq!(read_hex(&text), read_slowly(&text), "{text:?}");
         }
-        // Each byte at each place of each length.
+        // Each byte at each position of each length.
         for len in 1..=16 {
             for at in 0..len {
                 for byte in 0..=255 {

@@ -1,9 +1,9 @@
-//! An intrusive list: its entries stand in a table of their owner's and carry their links themselves, so that entering and leaving cost the
-//! same however long the list is, and allocate nothing.
+//! An intrusive list: its entries are in a table of their owner's and carry the links themselves, so that inserting and removing
+//! take constant time and allocate nothing.
 
 const NONE: u32 = u32::MAX;
 
-/// What an entry bears that is in no list.
+/// Marks an entry that is in no list.
 const APART: u32 = u32::MAX - 1;
 
 /// An entry's neighbours in its list.
@@ -14,22 +14,22 @@ pub struct Links {
 }
 
 impl Links {
-    /// Those of an entry that is in no list.
+    /// The links of an entry that is in no list.
     pub const APART: Links = Links { before: APART, after: APART };
 }
 
-/// A table whose entries can stand in a list, by their places.
+/// A table whose entries can be in a list, identified by their places.
 pub trait Linked {
-    /// `None`: nothing stands in this place.
+    /// Returns `None` if this place is empty.
     fn links(&self, place: u32) -> Option<Links>;
 }
 
-/// The same, to be changed.
+/// The same, mutably.
 pub trait LinkedMut: Linked {
     fn links_mut(&mut self, place: u32) -> Option<&mut Links>;
 }
 
-/// One list. An entry is in one list at most for each kind of links that it carries.
+/// One list. An entry is in at most one list for each kind of links that it carries.
 #[derive(Clone, Copy, Debug)]
 pub struct List {
     first: u32,
@@ -51,7 +51,7 @@ impl List {
         (self.first != NONE).then_some(self.first)
     }
 
-    /// The entries from the first to the last.
+    /// Iterates from the first entry to the last.
     pub fn iter<'a, T: Linked>(&self, table: &'a T) -> impl Iterator<Item = u32> + use<'a, T> {
         std::iter::successors(self.first(), |place| {
             let after = table.links(*place)?.after;
@@ -59,7 +59,7 @@ impl List {
         })
     }
 
-    /// Adds an entry behind all others; it must be in no list.
+    /// Appends an entry, which must be in no list.
     pub fn push(&mut self, table: &mut impl LinkedMut, place: u32) {
         let Some(links) = table.links_mut(place) else {
             debug_assert!(false, "nothing stands in place {place}");
@@ -74,7 +74,7 @@ impl List {
         }
     }
 
-    /// Takes out an entry, which must be in this list.
+    /// Removes an entry, which must be in this list.
     pub fn remove(&mut self, table: &mut impl LinkedMut, place: u32) {
         let links = table.links_mut(place);
         let Some(links) = links.filter(|links| **links != Links::APART) else {

@@ -1,30 +1,30 @@
-//! Which connections are alive: a number for each place of each core, written by the wires, read by the rules of any core; and which names
-//! their peers have proved by certificate.
+//! Which connections are alive: a number for each slot of each core, written by the wires and read by the rules of any core; and
+//! which names their peers have proved by certificate.
 
 use super::flow::{Channel, Flow};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The names that a peer's certificate proves, as it writes them: SIP URIs or DNS names.
+/// The names that a peer's certificate proves, as written there: SIP URIs or DNS names.
 pub type ProvedNames = Arc<[Box<str>]>;
 
-/// The connections that are alive. Its size is fixed when the server starts; a look costs one load.
+/// The connections that are alive. The size is fixed at startup; a lookup costs one load.
 ///
-/// The answer may be out of date by the time it is used: then the wires find the connection gone, and report it.
+/// The answer may be out of date by the time it is used: then the wires find the connection gone and report it.
 #[derive(Debug, Default)]
 pub struct LiveConnections {
-    /// By core, by place: the generation of the connection that is open there above two bits, 0 where none is; the bits are `ENDED` and
-    /// `PROVED`. Only the core itself writes.
+    /// By core, by slot: the generation of the connection that is open there, above two bits (`ENDED` and `PROVED`); 0 if there is
+    /// none. Written only by the core itself.
     cores: Vec<Box<[AtomicU64]>>,
-    /// By core: of the connections that have the bit `PROVED`, by place, with the generation.
+    /// By core: the names of the connections that have the bit `PROVED`, by slot, with the generation.
     names: Vec<Mutex<HashMap<u32, (u32, ProvedNames)>>>,
 }
 
-/// Nothing comes from the connection any more.
+/// The peer sends nothing more on the connection.
 const ENDED: u64 = 1;
 
-/// Its peer has proved to be somebody by certificate.
+/// The peer has proved an identity by certificate.
 const PROVED: u64 = 2;
 
 impl LiveConnections {
@@ -34,12 +34,12 @@ impl LiveConnections {
         LiveConnections { cores: (0..cores).map(core).collect(), names: (0..cores).map(|_| Mutex::default()).collect() }
     }
 
-    /// How many connections one core can have.
+    /// Returns how many connections one core can have.
     pub fn places(&self) -> usize {
         self.cores.first().map_or(0, |core| core.len())
     }
 
-    /// How many connections of a core are alive. It looks at every place.
+    /// Counts the live connections of a core. Scans every slot.
     #[cfg(debug_assertions)]
     pub fn connections(&self, core: u8) -> usize {
         let places = self.cores.get(usize::from(core)).into_iter().flatten();
@@ -47,7 +47,7 @@ impl LiveConnections {
         places.filter(is_taken).count()
     }
 
-    /// The connection in this place is open; with generation 0, none is any more.
+    /// Enters the connection that is open in this slot; generation 0 clears the slot.
     pub fn enter(&self, core: u8, slot: u32, generation: u32) {
         let Some(place) = self.place(core, slot) else {
             return;
@@ -61,13 +61,13 @@ impl LiveConnections {
         }
     }
 
-    /// Nothing comes from this connection any more. What is owed to the peer may still be sent.
+    /// Notes that the peer sends nothing more on this connection. What is owed to the peer may still be sent.
     pub fn half_close(&self, core: u8, slot: u32, generation: u32) {
         self.mark(core, slot, generation, ENDED);
     }
 
-    /// The peer of this connection has proved to be somebody: it owns the key of a certificate, from an authority that we trust, with these
-    /// names. That is all that they say; what they allow is for the rules to judge.
+    /// Notes what the peer of this connection has proved: it owns the key of a certificate with these names from an authority that
+    /// we trust. What the names permit is up to the rules.
     pub fn prove(&self, core: u8, slot: u32, generation: u32, proved: ProvedNames) {
         if let Some(names) = self.names.get(usize::from(core)) {
             let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,17 +88,18 @@ impl LiveConnections {
         self.cores.get(usize::from(core))?.get(slot as usize)
     }
 
-    /// False when the flow names a connection on which nobody would answer a request. What is no connection cannot die.
+    /// False if the flow names a connection on which a request would not be answered. Datagram flows are always alive.
     pub fn is_alive(&self, flow: &Flow) -> bool {
         self.is(flow, |value, generation| value & !PROVED == generation << 2)
     }
 
-    /// False when the flow names a connection by which not even a response would arrive.
+    /// False if the flow names a connection on which not even a response would arrive.
     pub fn takes_answers(&self, flow: &Flow) -> bool {
         self.is(flow, |value, generation| value >> 2 == generation)
     }
 
-    /// The names that the peer of this connection has proved: none, if its certificate names nobody. `None`: it has shown no certificate.
+    /// Returns the names that this connection's peer has proved, empty if its certificate contains none; `None` if it has shown no
+    /// certificate.
     pub fn proved(&self, flow: &Flow) -> Option<ProvedNames> {
         let Channel::Connection { slot, generation } = flow.channel else {
             return None;
@@ -176,14 +177,14 @@ mod tests {
         live.half_close(1, 2, 7);
         assert_eq!(live.proved(&flow(1, 2, 7)), Some(names));
         assert!(!live.is_alive(&flow(1, 2, 7)) && live.takes_answers(&flow(1, 2, 7)));
-        // The next one in its place is nobody yet.
+        // The next connection in its slot has proved nothing yet.
         live.enter(1, 2, 0);
         assert_eq!(live.proved(&flow(1, 2, 7)), None);
         live.enter(1, 2, 8);
         assert_eq!(live.proved(&flow(1, 2, 8)), None);
         assert!(live.is_alive(&flow(1, 2, 8)));
         assert!(live.names[1].lock().unwrap().is_empty());
-        // What came too late for its connection is of no account.
+        // What comes too late for its connection is ignored.
         live.prove(1, 2, 7, vec!["example.com".into()].into());
         assert_eq!(live.proved(&flow(1, 2, 8)), None);
         assert_eq!(live.proved(&flow(1, 2, 7)), None);

@@ -1,22 +1,22 @@
-//! A bound on what strangers make us log.
+//! A limit on what strangers can make us log.
 
 use super::Instant;
 
-/// Lines about single peers that one core may log in a second: a peer that makes mistakes all the time must not fill the disk. What is
-/// left out is counted and reported.
+/// Lines about single peers that one core may log in a second: a peer that makes mistakes all the time must not fill the disk.
+/// Omitted lines are counted and reported.
 const LINES: u32 = 50;
 
-/// The same about a limit that is hit: each line would say what the last one said.
+/// The same for a limit that is hit: each line would repeat the last.
 const LINES_ABOUT_A_LIMIT: u32 = 1;
 
-/// What may be said in this second.
+/// What may still be logged in this second.
 #[derive(Debug)]
 pub struct LogBudget {
-    /// What the lines are about, for the line that counts those left out.
+    /// What the lines are about, for the line that counts omitted ones.
     about: &'static str,
     lines: u32,
-    /// When the second began: not by the clock, at whose border two lines might follow each other, but at the first renewal after the
-    /// first line.
+    /// When the second began: not by the clock, at whose boundary two lines might follow each other, but at the first renewal after
+    /// the first line.
     since: Option<Instant>,
     said: u32,
     left_out: u32,
@@ -27,7 +27,7 @@ impl LogBudget {
         LogBudget::with(about, LINES)
     }
 
-    /// For lines that say that a limit was hit.
+    /// For lines that report that a limit was hit.
     pub const fn of_limit(about: &'static str) -> LogBudget {
         LogBudget::with(about, LINES_ABOUT_A_LIMIT)
     }
@@ -36,7 +36,7 @@ impl LogBudget {
         LogBudget { about, lines, since: None, said: 0, left_out: 0 }
     }
 
-    /// Asked for each line, before it is written.
+    /// Called for each line before it is written.
     pub fn may_say(&mut self) -> bool {
         let may = self.said < self.lines;
         match may {
@@ -46,7 +46,7 @@ impl LogBudget {
         may
     }
 
-    /// To be called now and then.
+    /// To be called periodically.
     pub fn renew(&mut self, now: Instant) {
         if self.said == 0 {
             return;
@@ -81,7 +81,7 @@ mod tests {
         let mut limit = LogBudget::of_limit("a limit");
         limit.renew(now);
         assert_eq!((0..200).filter(|_| limit.may_say()).count(), 1);
-        // A first line late in a second does not let a second one follow in the next.
+        // A first line late in a second does not allow another right at the start of the next.
         let mut limit = LogBudget::of_limit("a limit");
         limit.renew(now);
         limit.renew(now.after_ms(990));

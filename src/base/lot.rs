@@ -1,24 +1,25 @@
-//! The lot of a new call: a number that falls out of its INVITE, for its repetitions the same. Who must lose some calls loses those of the
-//! lowest lots, so that a call is served whole or not at all, whoever decides: the kernel, before a datagram is queued, or the rules.
+//! The lot of a new call: a number derived from its INVITE, the same for retransmissions. A server that must shed calls sheds those
+//! with the lowest lots, so that a call is served completely or not at all, whichever part decides: the kernel, before a datagram
+//! is queued, or the rules.
 //!
-//! It is drawn only from what can be told to be new at a fixed price, by a program without loops (`net::shed` writes it): an INVITE whose
-//! line `To:` (or `t:`) stands near its beginning and ends with `>`, so that no tag follows. All else has no lot.
+//! It is drawn only for what can be recognised as new at a fixed cost, by a program without loops (`net::shed` generates it): an
+//! INVITE whose `To:` (or `t:`) line begins near the start and ends with `>`, so that no tag follows. Everything else has no lot.
 
-/// The earliest place where the line of the To can begin: behind `INVITE a:b`.
+/// The earliest offset at which the To line can begin: after `INVITE a:b`.
 pub const FIRST: usize = 16;
-/// Places are looked at two at a time, so many times in a block, before which the length is looked at once.
+/// Offsets are checked two at a time, this many times in a block; the length is checked once before each block.
 pub const STRIDE: usize = 2;
 pub const STEPS: usize = 16;
 pub const BLOCKS: usize = 16;
 /// Bytes from one block to the next.
 pub const BLOCK: usize = STRIDE * STEPS;
-/// Where in the line of the To its `>` is looked for.
+/// Offset in the To line from which its `>` is searched.
 pub const NAME: usize = 8;
 pub const SPAN: usize = 96;
-/// So many bytes stand behind the beginning of that line at least: the other lines that each INVITE has.
+/// The fewest bytes that follow the start of that line: the other lines that every INVITE has.
 pub const REST: usize = SPAN + 8;
 
-/// Both letters of a word's lower half in lower case.
+/// Lower-cases both letters in the lower half of a word.
 pub const LOWER: u32 = 0x2020;
 /// A line that begins with `t`: at the word's beginning, any byte behind it; and behind the word's first byte, in lower case.
 pub const LINE_T: u32 = u32::from_be_bytes(*b"\r\nt\0");
@@ -30,14 +31,14 @@ pub const OURS_LAST: u32 = OURS + 1;
 pub const ODD_OURS: u32 = u32::from_be_bytes(*b"bKs\0");
 pub const ODD_OURS_LAST: u32 = u32::from_be_bytes(*b"bKt\xff");
 
-/// How lots are drawn; nobody outside knows, so nobody can choose its own.
+/// How lots are drawn; secret, so that no caller can choose its lot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Draw {
     pub start: u32,
     pub factor: u32,
 }
 
-/// Which calls are to be lost: those whose lot is below.
+/// Which calls to shed: those whose lot is below this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shed {
     pub draw: Draw,
@@ -50,7 +51,7 @@ impl Draw {
         Draw { start: secret as u32, factor: (secret >> 32) as u32 | 1 }
     }
 
-    /// The lot of a message; `None` for what is not known to be a new INVITE.
+    /// Returns the lot of a message; `None` unless it is known to be a new INVITE.
     pub fn of(&self, bytes: &[u8]) -> Option<u32> {
         if !bytes.starts_with(b"INVITE ") {
             return None;
@@ -58,7 +59,7 @@ impl Draw {
         let mut sum = self.start;
         for block in 0..BLOCKS {
             let begins = FIRST + block * BLOCK;
-            // The last word of the block, and what stands behind its line.
+            // The last word of the block, and what follows its line.
             let words = bytes.get(begins..begins + BLOCK + STRIDE)?;
             for step in 0..STEPS {
                 let word = word(words.get(step * STRIDE..)?)?;
@@ -88,7 +89,7 @@ fn word(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.first_chunk()?))
 }
 
-/// Whether the line at `at`, or one byte later, is a To that ends with `>`, with no folded line behind it.
+/// True if the line at `at`, or one byte later, is a To that ends with `>` and is not continued by a folded line.
 fn is_without_tag(bytes: &[u8], at: usize) -> bool {
     let Some(line) = bytes.get(at..at + REST) else {
         return false;

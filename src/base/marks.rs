@@ -1,4 +1,4 @@
-//! Names that something is known of for a while: a table of a fixed size that all cores share, with a time for each.
+//! Names that are marked for a while: a fixed-size table shared by all cores, with a time for each.
 
 use super::Instant;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Entries of a set.
 const WAYS: usize = 4;
 
-/// A mark is written down again when the last one is older, seconds: most messages write nothing.
+/// A mark is renewed only if it is older than this many seconds: most messages write nothing.
 const FRESH_S: u64 = 60;
 
-/// The low bits of an entry are a second, counted from 1; the high ones tell its name from others of the set.
+/// The low bits of an entry are a second, counted from 1; the high bits tell its name from others in the set.
 const TIME_BITS: u32 = 32;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
-/// See the module's text. Where a set is full, the oldest mark goes.
+/// See the module documentation. In a full set, the oldest mark is replaced.
 #[derive(Debug)]
 pub struct Marks {
     entries: Box<[AtomicU64]>,
@@ -22,7 +22,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Room for four times `sets` names.
+    /// Creates room for four times `sets` names.
     pub fn new(sets: usize, holds_s: u64) -> Marks {
         Marks { entries: (0..sets * WAYS).map(|_| AtomicU64::new(0)).collect(), holds_s }
     }
@@ -32,7 +32,7 @@ impl Marks {
         self.entries.get(first..first + WAYS).unwrap_or(&[])
     }
 
-    /// Whether `name`, a keyed hash, was marked so short a time ago.
+    /// True if the mark of `name`, a keyed hash, still holds.
     pub fn holds(&self, now: Instant, name: u64) -> bool {
         let now_s = second(now);
         self.set(name).iter().any(|entry| {
@@ -41,7 +41,8 @@ impl Marks {
         })
     }
 
-    /// Marks `name`. False when that was done a moment ago. Two cores that write at a time may lose one of the two: it comes again.
+    /// Marks `name`. Returns false if that was done a moment ago. If two cores write at the same time, one mark may be lost: it
+    /// will be repeated.
     pub fn mark(&self, now: Instant, name: u64) -> bool {
         let now_s = second(now);
         let mut oldest: Option<(&AtomicU64, u64)> = None;
@@ -65,7 +66,7 @@ impl Marks {
         true
     }
 
-    /// Nothing is known of `name` any more.
+    /// Removes the mark of `name`.
     pub fn forget(&self, name: u64) {
         for entry in self.set(name) {
             let value = entry.load(Ordering::Relaxed);
@@ -80,7 +81,7 @@ fn tag(name: u64) -> u64 {
     name & !TIME
 }
 
-/// Never 0: an entry with that time belongs to nobody.
+/// Never 0: an entry with that time is unused.
 fn second(now: Instant) -> u64 {
     (now.as_ms() / 1000 + 1) & TIME
 }

@@ -1,8 +1,8 @@
-//! Metrics as operators read them: families of samples under Prometheus names, each with what it means.
+//! Metrics as operators read them: families of samples under Prometheus names, each with a help text.
 
 use std::fmt::{Display, Write};
 
-/// All metrics of the server, in the order in which they were named first.
+/// All metrics of the server, in the order of their first mention.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Families {
     all: Vec<Family>,
@@ -27,14 +27,14 @@ pub enum Kind {
     Histogram,
 }
 
-/// One value under its whole name: `strowger_requests_total{method="INVITE"}`.
+/// One value under its full name: `strowger_requests_total{method="INVITE"}`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub name: String,
     pub value: f64,
 }
 
-/// What a sample may be made of.
+/// A type that a sample's value can be made from.
 pub trait Amount {
     fn amount(self) -> f64;
 }
@@ -64,19 +64,19 @@ impl Amount for bool {
 }
 
 impl Families {
-    /// The counter `name`, which is made where there is none yet: several rooms may count under one name.
+    /// Returns the counter `name`, which is created if necessary: several modules may count under one name.
     pub fn counter(&mut self, name: &'static str, help: &'static str) -> &mut Family {
         debug_assert!(name.ends_with("_total"), "{name}");
         self.family(name, help, Kind::Counter)
     }
 
-    /// The gauge `name`.
+    /// Returns the gauge `name`.
     pub fn gauge(&mut self, name: &'static str, help: &'static str) -> &mut Family {
         debug_assert!(!name.ends_with("_total"), "{name}");
         self.family(name, help, Kind::Gauge)
     }
 
-    /// A histogram from its bounds and how many fell into each bucket, which are not cumulative; the last bucket has no bound.
+    /// Adds a histogram from its bounds and the number in each bucket, not cumulative; the last bucket has no bound.
     pub fn histogram(&mut self, name: &'static str, help: &'static str, bounds: &[f64], buckets: &[u64], sum: f64) {
         self.histogram_of(name, help, &[], bounds, buckets, sum);
     }
@@ -122,7 +122,7 @@ impl Families {
         self.all.iter()
     }
 
-    /// The value of a sample by its whole name.
+    /// Returns the value of a sample by its full name.
     pub fn value(&self, name: &str) -> Option<f64> {
         let mut samples = self.all.iter().flat_map(|family| &family.samples);
         samples.find(|sample| sample.name == name).map(|sample| sample.value)
@@ -130,12 +130,12 @@ impl Families {
 }
 
 impl Family {
-    /// The sample without labels.
+    /// Sets the sample without labels.
     pub fn is(&mut self, value: impl Amount) {
         self.push("", &[], value.amount());
     }
 
-    /// The sample with these labels.
+    /// Sets the sample with these labels.
     pub fn of(&mut self, labels: &[(&str, &dyn Display)], value: impl Amount) {
         self.push("", labels, value.amount());
     }
@@ -157,7 +157,7 @@ impl Family {
     }
 }
 
-/// Writes what stands between a label's quotes.
+/// Escapes what is written between a label's quotes.
 struct Escaped<'s>(&'s mut String);
 
 impl Write for Escaped<'_> {

@@ -1,5 +1,5 @@
-//! The cupboard: what every other room may use and what knows nothing of SIP. Pure: no clock, no socket, no thread, no
-//! random source; time and randomness come in as numbers.
+//! What every other module may use and what knows nothing of SIP. Pure: no clock, no socket, no thread, no random source; time and
+//! randomness are passed in as numbers.
 
 mod arena;
 pub(crate) mod bans;

@@ -15,7 +15,7 @@ impl Network {
         Network { address, prefix }
     }
 
-    /// The same with the bits after the prefix cleared; `None` where the prefix is too long for the family.
+    /// Returns it with the bits after the prefix cleared; `None` if the prefix is too long for the family.
     pub fn masked(self) -> Option<Network> {
         let prefix = u32::from(self.prefix);
         let address = match self.address {
@@ -32,7 +32,7 @@ impl Network {
         (prefix <= width).then_some(Network { address, ..self })
     }
 
-    /// True when `ip` lies in the network; an IPv4-mapped IPv6 address counts as its IPv4 address.
+    /// True if `ip` is in the network; an IPv4-mapped IPv6 address counts as its IPv4 address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let bits = |ip: IpAddr| match ip.to_canonical() {
             IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32u8),

@@ -1,4 +1,5 @@
-//! What the rules say of a call while somebody follows it: decisions and timers, as words beside the outbox. While nobody does, nothing is written.
+//! What the rules note about a traced call: decisions and timers, as text alongside the outbox. Without a trace, nothing is
+//! written.
 
 use super::span::Span;
 use std::fmt::{self, Write};
@@ -8,14 +9,14 @@ use std::fmt::{self, Write};
 pub enum NoteKind {
     /// What was chosen or refused, and why.
     Decision,
-    /// A timer fired that concerns the call.
+    /// A timer of the call fired.
     Timer,
 }
 
-/// Longest note, bytes: a peer's words may stand in it.
+/// The longest note in bytes: it may quote a peer.
 const LONGEST: usize = 1024;
 
-/// Notes of a turn, in the order in which they were made. Keeps its memory when cleared.
+/// The notes of a turn in order. Keeps its allocations when cleared.
 #[derive(Default)]
 pub struct Notes {
     text: String,
@@ -32,7 +33,7 @@ struct Entry {
 impl Notes {
     pub fn push(&mut self, kind: NoteKind, call_id: &[u8], what: fmt::Arguments<'_>) {
         let start = self.text.len();
-        // It is cut where it becomes too long, and that is no fault.
+        // A note that is too long is truncated, which is not an error.
         let _ = Bounded(&mut self.text, start + LONGEST).write_fmt(what);
         let text = Span::new(start, self.text.len());
         let start = self.call_ids.len();
@@ -41,7 +42,7 @@ impl Notes {
         self.list.push(Entry { kind, call_id, text });
     }
 
-    /// Kind, Call-ID and text of each.
+    /// Iterates over kind, Call-ID and text.
     pub fn iter(&self) -> impl Iterator<Item = (NoteKind, &[u8], &str)> {
         self.list.iter().map(|entry| {
             let call_id = self.call_ids.get(entry.call_id.range()).unwrap_or(&[]);
@@ -61,7 +62,7 @@ impl Notes {
     }
 }
 
-/// A text that may grow to so many bytes.
+/// A text that may grow to this many bytes.
 struct Bounded<'t>(&'t mut String, usize);
 
 impl Write for Bounded<'_> {

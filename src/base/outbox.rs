@@ -1,4 +1,4 @@
-//! What leaves at the end of a turn: one run of bytes, and who gets which part of it. The rules append, the wires send.
+//! The output of a turn: one run of bytes, and which part of it goes to which flow. The rules append, the wires send.
 
 use super::dns::Question;
 use super::flow::Flow;
@@ -13,7 +13,7 @@ pub struct Transmit {
     pub span: Span,
 }
 
-/// One message that leaves when the disk is so far.
+/// One message that is sent once the disk has caught up.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     /// A round of the journal.
@@ -46,11 +46,11 @@ pub struct Introduction {
     pub name: u64,
     /// The host that the peer's certificate must prove, as the URI wrote it.
     pub host: Span,
-    /// Which certificate of ours the peer is shown if it asks; 0: the one that all are.
+    /// The certificate of ours that the peer is shown if it requests one; 0: the default.
     pub identity: u64,
 }
 
-/// Collects a turn's output. Keeps its memory when cleared.
+/// Collects a turn's output. Keeps its allocations when cleared.
 #[derive(Default)]
 pub struct Outbox {
     pub bytes: Vec<u8>,
@@ -58,41 +58,41 @@ pub struct Outbox {
     pub held: Vec<Held>,
     pub parcels: Vec<Parcel>,
     pub introductions: Vec<Introduction>,
-    /// A call is over on these flows: a connection that served nothing else closes when all is sent.
+    /// A call has ended on these flows: a connection that served nothing else closes when everything is sent.
     pub releases: Vec<Flow>,
-    /// Records of calls that are over, a line each.
+    /// Records of calls that have ended, a line each.
     pub records: Vec<u8>,
     /// For the resolver; its answers come back as events.
     pub questions: Vec<Question>,
-    /// Somebody follows calls: set by who owns the outbox, and kept when it is cleared.
+    /// Calls are being traced: set by the owner of the outbox, and kept when it is cleared.
     pub is_traced: bool,
-    /// What the rules say of the calls meanwhile.
+    /// What the rules note about those calls.
     pub notes: Notes,
 }
 
 impl Outbox {
-    /// Appends one message for `flow`; `write` puts its bytes behind those that are there. Returns its span.
+    /// Appends one message for `flow`; `write` appends its bytes to those already there. Returns its span.
     pub fn send(&mut self, flow: Flow, write: impl FnOnce(&mut Vec<u8>)) -> Span {
         let span = Span::written(&mut self.bytes, write);
         self.transmits.push(Transmit { flow, span });
         span
     }
 
-    /// Takes the message that was sent last back.
+    /// Takes back the message sent last.
     pub fn unsend(&mut self) {
         if let Some(last) = self.transmits.pop() {
             self.bytes.truncate(last.span.start as usize);
         }
     }
 
-    /// The message that was sent last leaves when this round of the journal is on disk, or becomes a refusal.
+    /// Holds the message sent last until this round of the journal is on disk; if that fails it becomes a refusal.
     pub fn hold(&mut self, round: u64) {
         if let Some(Transmit { flow, span }) = self.transmits.pop() {
             self.held.push(Held { round, flow, span });
         }
     }
 
-    /// What is to leave lies where it says, each part behind the one before it, and none is empty.
+    /// Checks that the spans to be sent are in order, do not overlap, and are not empty.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let transmits = self.transmits.iter().map(|transmit| transmit.span);
@@ -119,20 +119,20 @@ impl Outbox {
         self.parcels.push(Parcel { core, errand, flow, span });
     }
 
-    /// Tells which host `name` stands for, before something is sent to a peer of that name.
+    /// Introduces the host that `name` stands for, before something is sent to a peer of that name.
     pub fn introduce(&mut self, name: u64, host: &[u8], identity: u64) {
         let host = Span::append(host, &mut self.bytes);
         self.introductions.push(Introduction { name, host, identity });
     }
 
-    /// The host that `name` stands for and the certificate that it is shown, where it was introduced in this turn.
+    /// Returns the host that `name` stands for and the certificate it is shown, if it was introduced in this turn.
     pub fn introduced(&self, name: u64) -> Option<(&[u8], u64)> {
         let by_name = |introduction: &&Introduction| introduction.name == name;
         let found = self.introductions.iter().find(by_name)?;
         Some((self.get(found.host), found.identity))
     }
 
-    /// Says to whoever follows the call what was decided, and why. While nobody does, it costs a comparison: `what` is not formatted.
+    /// Notes for the tracers of the call what was decided, and why. Without tracers it costs a comparison: `what` is not formatted.
     #[inline]
     pub fn note(&mut self, call_id: &[u8], what: fmt::Arguments<'_>) {
         if self.is_traced {
@@ -140,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// The same of a timer that fired.
+    /// The same for a timer that fired.
     #[inline]
     pub fn note_timer(&mut self, call_id: &[u8], what: fmt::Arguments<'_>) {
         if self.is_traced {
@@ -148,7 +148,7 @@ impl Outbox {
         }
     }
 
-    /// The call that used this flow is over.
+    /// Notes that the call that used this flow is over.
     pub fn release(&mut self, flow: Flow) {
         self.releases.push(flow);
     }
@@ -184,7 +184,7 @@ impl Outbox {
 mod note_tests {
     use super::*;
 
-    /// Formatted only by mistake.
+    /// Must never be formatted.
     struct Never;
 
     impl fmt::Display for Never {

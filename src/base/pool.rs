@@ -1,20 +1,20 @@
 //! Bytes that outlive one turn of the loop, in reused blocks of a few sizes: storing a message allocates nothing once warm. Blocks
-//! that nobody has needed for a while are given back, a few at a time.
+//! that have not been needed for a while are freed, a few at a time.
 
 use super::chunks::Chunks;
 use super::time::Instant;
 
-/// Block sizes in bytes. What is longer than the last one does not fit ([`Pool::store`] says so).
+/// Block sizes in bytes. Anything longer than the last does not fit ([`Pool::store`] returns `None`).
 const SIZES: [usize; 14] = [128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768, 65536, 131_072];
 
-/// How long a free block must have been one too many before it is given back. A load that comes and goes within that time finds its blocks
-/// where it left them.
+/// How long a free block must have been surplus before it is freed. A load that comes and goes within that time finds its blocks
+/// still there.
 const SPARE_MS: u64 = 8000;
 
-/// Free blocks of this size in all are kept however long nobody needs them.
+/// Free blocks of this total size are kept however long they are unused.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// At most this much, in so many blocks, is given back at a time, and again after [`TRIM_EVERY_MS`].
+/// At most this much, in this many blocks, is freed at a time, and again after [`TRIM_EVERY_MS`].
 const TRIM_BYTES: usize = 32 << 20;
 const TRIM_BLOCKS: usize = 4096;
 const TRIM_EVERY_MS: u64 = 50;
@@ -40,7 +40,7 @@ impl Blob {
         self.len == 0
     }
 
-    /// Whether it takes a block.
+    /// True if it holds a block.
     pub fn is_held(&self) -> bool {
         self.held
     }
@@ -50,9 +50,9 @@ impl Blob {
 struct Class {
     blocks: Chunks<Box<[u8]>>,
     free: Vec<u32>,
-    /// Places in `blocks` whose block was given back.
+    /// Slots in `blocks` whose block was freed.
     hollow: Vec<u32>,
-    /// The fewest free blocks that there were since the last look: so many were never needed.
+    /// The fewest free blocks since the last check: this many were never needed.
     spare: usize,
 }
 
@@ -61,12 +61,12 @@ struct Class {
 pub struct Pool {
     classes: [Class; SIZES.len()],
     held: usize,
-    /// Of the blocks that are out, and of those that are free.
+    /// Bytes of the blocks in use, and of the free ones.
     held_bytes: usize,
     free_bytes: usize,
-    /// How many bytes may be out; 0: any number.
+    /// How many bytes may be in use; 0: any number.
     limit: usize,
-    /// Blocks of each class that are to be given back.
+    /// Blocks of each class that are to be freed.
     surplus: [usize; SIZES.len()],
     trim_at: Option<Instant>,
 }
@@ -75,12 +75,12 @@ impl Pool {
     /// The longest run of bytes that fits.
     pub const MAX: usize = SIZES[SIZES.len() - 1];
 
-    /// For what is stored from now on: blocks of more bytes than this are not given out; 0: no limit.
+    /// Limits what is stored from now on: the bytes of the blocks in use; 0: no limit.
     pub fn set_limit(&mut self, bytes: usize) {
         self.limit = bytes;
     }
 
-    /// Copies the bytes into a block. `None` when they are longer than [`Pool::MAX`], or when the limit is reached.
+    /// Copies the bytes into a block. `None` if they are longer than [`Pool::MAX`], or the limit is reached.
     pub fn store(&mut self, bytes: &[u8]) -> Option<Blob> {
         if bytes.is_empty() {
             return Some(Blob::EMPTY);
@@ -112,7 +112,7 @@ impl Pool {
         &self.classes[blob.class as usize].blocks[blob.index as usize][..blob.len as usize]
     }
 
-    /// Gives the block back and leaves `blob` empty. Releasing an empty blob does nothing.
+    /// Returns the block to the pool and leaves `blob` empty. Releasing an empty blob does nothing.
     pub fn release(&mut self, blob: &mut Blob) {
         let blob = std::mem::take(blob);
         if blob.held {
@@ -124,22 +124,22 @@ impl Pool {
         }
     }
 
-    /// Blobs that are out now: 0 when all is quiet.
+    /// Returns the number of blobs in use: 0 when all is quiet.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Bytes of the blocks that are out now.
+    /// Returns the bytes of the blocks in use.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Bytes of all blocks, those that are free among them.
+    /// Returns the bytes of all blocks, including free ones.
     pub fn bytes(&self) -> usize {
         self.held_bytes + self.free_bytes
     }
 
-    /// The books agree with the blocks.
+    /// Checks that the counters agree with the blocks.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let (mut held, mut held_bytes, mut free_bytes) = (0, 0, 0);
@@ -156,22 +156,22 @@ impl Pool {
         );
     }
 
-    /// When [`Pool::trim`] has something to do, as far as is known. `None`: not before more has been freed.
+    /// Returns when [`Pool::trim`] has something to do, as far as is known. `None`: not before more has been released.
     pub fn next_trim(&self) -> Option<Instant> {
         self.trim_at
     }
 
-    /// Whether more is to be given back before long.
+    /// True if more is to be freed soon.
     pub fn is_trimming(&self) -> bool {
         self.surplus.iter().any(|surplus| *surplus > 0)
     }
 
-    /// Gives back blocks that nobody has needed for [`SPARE_MS`], a bounded number at a time. Returns the bytes that went.
+    /// Frees blocks that have not been needed for [`SPARE_MS`], a bounded number at a time. Returns the bytes freed.
     pub fn trim(&mut self, now: Instant) -> usize {
         let due = match self.trim_at {
             Some(due) => due,
             None if self.free_bytes <= KEPT_BYTES => return 0,
-            // From now on it is watched how many are never needed.
+            // From now on the number of blocks that are never needed is tracked.
             None => {
                 self.look();
                 self.surplus = [0; SIZES.len()];
@@ -194,7 +194,7 @@ impl Pool {
         gone
     }
 
-    /// What nobody has needed since the last look is too much.
+    /// Blocks not needed since the last check are surplus.
     fn look(&mut self) {
         for (class, surplus) in self.classes.iter_mut().zip(&mut self.surplus) {
             *surplus = class.spare;
@@ -230,7 +230,7 @@ impl Pool {
 }
 
 impl Class {
-    /// A block more; its place.
+    /// Adds a block and returns its slot.
     fn grow(&mut self, size: usize) -> u32 {
         let block = vec![0; size].into();
         match self.hollow.pop() {
@@ -313,7 +313,7 @@ mod tests {
         assert!(pool.bytes() <= KEPT_BYTES + 65_536, "{}", pool.bytes());
         assert_eq!(pool.next_trim(), None, "nothing is left to be done");
         assert_eq!(pool.get(&kept), &[9; 60_000]);
-        // Places whose block is gone are used again.
+        // Slots whose block was freed are reused.
         peak(&mut pool, 1000, 60_000);
         assert_eq!(pool.classes[12].blocks.len(), 1001);
         pool.release(&mut kept);

@@ -1,18 +1,18 @@
-//! Places that have shown that they hear us: something came from there that only whoever receives what we send there can know. A
-//! datagram's source can be forged; what is sent to a place that has proved nothing is therefore kept small.
+//! Places that have proved to hear us: something arrived from there that only a recipient of what we send there can know. A
+//! datagram's source can be forged, so what is sent to a place that has proved nothing is kept small.
 //!
-//! One table for all cores, of a fixed size; a place is forgotten after an hour, or when others need its entry.
+//! One fixed-size table for all cores; a place is forgotten after an hour, or when others need its entry.
 
 use super::{Instant, Key, Marks};
 use std::net::{IpAddr, SocketAddr};
 
-/// Places that are remembered are four times as many.
+/// Four times as many places are remembered.
 const SETS: usize = 1 << 15;
 
 /// How long a proof holds, seconds.
 const HOLDS_S: u64 = 3600;
 
-/// See the module's text.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct Proved {
     key: Key,
@@ -24,31 +24,31 @@ impl Proved {
         Proved { key: key.derive("proved places"), marks: Marks::new(SETS, HOLDS_S) }
     }
 
-    /// `peer` has answered something that was sent to it.
+    /// Notes that `peer` has answered something that was sent to it.
     pub fn note(&self, now: Instant, peer: SocketAddr) {
         if self.marks.mark(now, self.name(peer.ip(), peer.port())) {
             self.marks.mark(now, self.name(peer.ip(), 0));
         }
     }
 
-    /// Whether this very place has proved to hear us in the last hour.
+    /// True if exactly this place has proved to hear us in the last hour.
     pub fn knows(&self, now: Instant, peer: SocketAddr) -> bool {
         self.marks.holds(now, self.name(peer.ip(), peer.port()))
     }
 
-    /// Whether any place at this address has.
+    /// True if any place at this address has.
     pub fn knows_address(&self, now: Instant, ip: IpAddr) -> bool {
         self.marks.holds(now, self.name(ip, 0))
     }
 
-    /// Port 0 stands for the address: nobody sends from there.
+    /// Port 0 stands for the address: nothing is sent from port 0.
     fn name(&self, ip: IpAddr, port: u16) -> u64 {
         let (high, low) = words(ip);
         self.key.hash_numbers(high, low, u64::from(port))
     }
 }
 
-/// An address as two numbers; IPv4 within IPv6 is the same as IPv4.
+/// Returns an address as two numbers; IPv4-mapped IPv6 is the same as IPv4.
 pub fn words(ip: IpAddr) -> (u64, u64) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),

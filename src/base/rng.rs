@@ -1,10 +1,10 @@
 //! Seeded pseudo-randomness (xoshiro256++ seeded by SplitMix64): the same seed gives the same run. Not for secrets.
 
-/// A deterministic generator. Whoever needs unpredictability keys a hash instead ([`crate::base::Key`]).
+/// A deterministic generator. For unpredictable values, use a keyed hash ([`crate::base::Key`]).
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: [u64; 4],
-    /// What comes first, two bytes a draw.
+    /// What is drawn first, two bytes a draw.
     tape: std::vec::IntoIter<u8>,
 }
 
@@ -21,8 +21,8 @@ impl Rng {
         Rng { state: [next(), next(), next(), next()], tape: Vec::new().into_iter() }
     }
 
-    /// The same, but that the first draws are a tape's: two bytes are the upper ones of a draw, which [`Rng::below`] goes by. So whoever
-    /// writes the tape decides.
+    /// As with a seed alone, but the first draws come from a tape: two bytes are the upper ones of a draw, which [`Rng::below`]
+    /// uses. So the author of the tape decides the outcomes.
     pub fn with_tape(seed: u64, tape: &[u8]) -> Rng {
         Rng { tape: Vec::from(tape).into_iter(), ..Rng::new(seed) }
     }
@@ -43,12 +43,12 @@ impl Rng {
         }
     }
 
-    /// A number in `0..bound`; 0 when `bound` is 0.
+    /// Returns a number in `0..bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// True once in `one_in` draws on average; never when `one_in` is 0.
+    /// True once in `one_in` draws on average; never if `one_in` is 0.
     pub fn one_in(&mut self, one_in: u64) -> bool {
         one_in != 0 && self.below(one_in) == 0
     }

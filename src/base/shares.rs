@@ -1,28 +1,28 @@
-//! How much of something each of those who use it holds, so that one cannot take all there is: a table of a fixed size, by a keyed number of
-//! whoever holds it. Two may share an entry, and then what both may hold; nobody can choose with whom.
+//! How much of a resource each holder has, so that one holder cannot take everything: a fixed-size table, indexed by a keyed hash
+//! of the holder. Two holders may share an entry, and then its allowance; none can choose with whom.
 //!
-//! What one may hold follows from what is free (dynamic thresholds, Choudhury and Hahne 1998): up to four times that. One alone gets four
-//! fifths of all, two get four ninths each, and whoever comes next always finds something.
+//! The allowance follows from what is free (dynamic thresholds, Choudhury and Hahne 1998): up to four times that. A single holder
+//! gets four fifths of everything, two get four ninths each, and the next one always finds something.
 
 use super::Key;
 use super::source::source;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Of fewer than these nobody has a share: they are what one may need.
+/// Holders of fewer than this are not limited: one may need that many.
 pub const FEWEST: usize = 64;
 
 const ENTRIES: usize = 1 << 12;
 
-/// How many times what is free one may hold.
+/// The allowance of one holder, as a multiple of what is free.
 const TIMES: usize = 4;
 
-/// One who holds something: its entry, or nobody in particular.
+/// A holder: its entry, or [`ShareHolder::NOBODY`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShareHolder(u16);
 
 impl ShareHolder {
-    /// Whoever is not counted.
+    /// A holder that is not counted.
     pub const NOBODY: ShareHolder = ShareHolder(u16::MAX);
 }
 
@@ -32,11 +32,11 @@ impl Default for ShareHolder {
     }
 }
 
-/// See the module's text.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct Shares {
     key: Key,
-    /// Secret and odd: by it a source is hashed.
+    /// The secret odd factor that sources are hashed with.
     factor: u64,
     held: Box<[AtomicU32]>,
 }
@@ -50,18 +50,18 @@ impl Shares {
         }
     }
 
-    /// An IPv4 address, or an IPv6 network of 64 bits.
+    /// Returns the holder for an IPv4 address or an IPv6 /64 network.
     pub fn of_source(&self, ip: IpAddr) -> ShareHolder {
-        // The high bits of a product by a secret factor: universal hashing, for a few instructions.
+        // The high bits of a product with a secret factor: universal hashing in a few instructions.
         ShareHolder((source(ip).wrapping_mul(self.factor) >> (64 - ENTRIES.trailing_zeros())) as u16)
     }
 
-    /// Whoever this names: an address-of-record.
+    /// Returns the holder for a name, an address-of-record.
     pub fn of_name(&self, name: &[u8]) -> ShareHolder {
         ShareHolder((self.key.hash(&[name]) % ENTRIES as u64) as u16)
     }
 
-    /// Whether it may hold more, where so much is free of `total`.
+    /// True if it may hold more when `free` of `total` are free.
     pub fn admits(&self, holder: ShareHolder, free: usize, total: usize) -> bool {
         total < FEWEST || (self.held(holder) as usize) < free.saturating_mul(TIMES)
     }
@@ -76,7 +76,7 @@ impl Shares {
         }
     }
 
-    /// What was taken before.
+    /// Returns what was taken before.
     pub fn give_back(&self, holder: ShareHolder, count: u32) {
         if let Some(held) = self.entry(holder) {
             let before = held.fetch_sub(count, Ordering::Relaxed);

@@ -1,12 +1,12 @@
-//! Whom a limit for each source counts as one.
+//! What a per-source limit counts as one source.
 
 use std::net::IpAddr;
 
-/// What counts as one source: a number of its own for each IPv4 address and each IPv6 network of 64 bits.
+/// Returns a distinct number for each IPv4 address and each IPv6 /64 network.
 pub fn source(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
-        // Networks of IPv6 that begin with zeros are not in use for hosts, but for the loopback.
+        // IPv6 networks that begin with zeros are not used for hosts, except loopback.
         IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,
     }
 }

@@ -1,8 +1,8 @@
-//! Who is heard: how many requests each source has sent lately, and which sources are banned. Tables of a fixed size for all cores,
-//! that cost a request a few atomic operations before anything of it is read.
+//! Which sources are heard: how many requests each has sent lately, and which are banned. Fixed-size tables for all cores that cost
+//! a request a few atomic operations before any of it is read.
 //!
-//! Anybody can send datagrams in another's name. So what comes by UDP from a place that has not proved to hear us, what comes from
-//! places that have, and what comes by connections is counted apart: who forges an address takes nothing from the other two.
+//! Datagrams can be sent with a forged source address. So datagrams from places that have not proved to hear us, datagrams from
+//! places that have, and what arrives on connections are counted separately: forging an address takes nothing from the other two.
 
 use super::bans::Sure;
 use super::source::source;
@@ -11,15 +11,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-/// The places of an address are told apart in so many parts: beyond what the address may send, each of them may send an eighth of it.
-/// A flood from one port leaves those of the others.
+/// The ports of an address are divided into this many parts: beyond what the address may send, each part may send an eighth of it.
+/// A flood from one port leaves the ports of the other parts their allowance.
 const PARTS: u64 = 8;
 
-/// A banned address that might have been forged may send so many REGISTERs a second from each part of its ports: by one that is challenged
-/// and one that answers the owner proves that it is there, and is heard.
+/// A banned address that might have been forged may send this many REGISTERs a second from each part of its ports: with one that is
+/// challenged and one that answers, the owner proves that it is there, and is heard.
 const KNOCKS: u32 = 2;
 
-/// Limits what each source sends: an IPv4 address, or an IPv6 network of 64 bits, which one host has to itself.
+/// Limits what each source sends: an IPv4 address, or an IPv6 /64 network, which is assumed to belong to one host.
 #[derive(Debug)]
 pub struct Sources {
     key: Key,
@@ -28,43 +28,43 @@ pub struct Sources {
     unproved: Rates,
     proved_rates: Rates,
     bans: Bans,
-    /// Whom no limit here is for.
+    /// Sources without any limit.
     trusted: RwLock<Vec<Network>>,
-    /// Those that have shown that they hear us.
+    /// The places that have proved to hear us.
     pub proved: Proved,
     /// Wrong passwords.
     pub guesses: Guesses,
-    /// Requests of each user, and for each address-of-record.
+    /// Request rates of each user, and for each address-of-record.
     pub users: Rates,
     aors: Rates,
 }
 
-/// What becomes of a request.
+/// The verdict on a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hearing {
     Heard,
-    /// One too many.
+    /// It is one too many.
     TooMany,
-    /// One too many, and its source is banned for it from now on.
+    /// It is one too many, and its source is banned for it from now on.
     BanBegins(Sure),
     /// Its source is banned.
     Banned,
 }
 
-/// What is asked about a datagram, where its address alone does not get it read.
+/// A question about a datagram whose address alone does not get it read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Question {
     IsRegister,
-    /// Does it bear a nonce of ours that was sent to its address? Whoever forges the address has none.
+    /// Does it bear a nonce of ours that was sent to its address? A forger of the address has none.
     BearsNonce,
-    /// Does it bear the cookie of a dialog? Only parties to a dialog have one, whatever address they write.
+    /// Does it bear the cookie of a dialog? Only parties to the dialog have one, whatever address they use.
     BearsCookie,
 }
 
-/// By which way a request came, as far as it says how sure its source is.
+/// How a request arrived, which determines how certain its source is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
-    /// A datagram of somebody who has proved nothing.
+    /// A datagram from a place that has proved nothing.
     Unproved = 0,
     /// A datagram from a place that has proved to hear us.
     Proved = 1,
@@ -72,7 +72,7 @@ enum Way {
 }
 
 impl Sources {
-    /// `limit` requests a second from each source; 0: any number.
+    /// `limit`: requests a second from each source; 0: any number.
     pub fn new(key: Key, limit: u32) -> Sources {
         Sources {
             key: key.derive("sources"),
@@ -88,17 +88,17 @@ impl Sources {
         }
     }
 
-    /// Requests a second that each source may send; 0: any number.
+    /// Returns how many requests a second each source may send; 0: any number.
     pub fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Another limit, valid at once.
+    /// Sets a new limit, valid at once.
     pub fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// How long who hits its limit is not heard, milliseconds; 0: nobody is banned, and those that are no longer.
+    /// Sets how long a source that exceeds its limit is banned, in milliseconds; 0 disables bans and lifts existing ones.
     pub fn set_ban_ms(&self, ms: u64) {
         self.bans.set_lasts_ms(ms);
     }
@@ -107,7 +107,7 @@ impl Sources {
         self.bans.lasts_ms()
     }
 
-    /// Networks that no limit and no ban is for.
+    /// Sets the networks that no limit and no ban applies to.
     pub fn set_trusted(&self, networks: Vec<Network>) {
         *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = networks;
     }
@@ -117,13 +117,13 @@ impl Sources {
         trusted.iter().any(|network| network.contains(ip))
     }
 
-    /// Nobody is limited, and nobody is banned.
+    /// True if there is no limit and no ban.
     pub fn hears_all(&self, now: Instant) -> bool {
         self.limit() == 0 && self.bans.is_empty(now)
     }
 
-    /// Counts a request from `peer`, by a connection or not, and says whether it is read. `look` answers questions about it, which are asked
-    /// only of datagrams, and only where the answer matters.
+    /// Counts a request from `peer` and returns whether it is read. `look` answers questions about it, which are asked only of
+    /// datagrams, and only if the answer matters.
     pub fn hear(&self, now: Instant, peer: SocketAddr, by_stream: bool, mut look: impl FnMut(Question) -> bool) -> Hearing {
         if self.hears_all(now) {
             return Hearing::Heard;
@@ -151,7 +151,8 @@ impl Sources {
         }
         let sure = match way {
             Way::Stream => Sure::Yes,
-            // Whoever knows its port can forge it: a ban would be theirs to give. And it is no burden: at its limit it is dropped as cheaply.
+            // A sender that knows its port can forge it, so a ban could be provoked by a forger. Nor is the flood a burden: over
+            // the limit it is dropped just as cheaply.
             Way::Proved => return Hearing::TooMany,
             Way::Unproved => Sure::No,
         };
@@ -161,17 +162,17 @@ impl Sources {
         }
     }
 
-    /// Bans a source that is there. False: it is already, or nobody is, or it is trusted.
+    /// Bans a source that is known to be real. Returns false if it is already banned or trusted, or bans are disabled.
     pub fn ban(&self, now: Instant, peer: SocketAddr) -> bool {
         self.ban_ms() > 0 && !self.is_trusted(peer.ip()) && self.bans.begin(now, self.name(peer, BAN, 0), Sure::Yes)
     }
 
-    /// Whether a connection from there is not taken.
+    /// True if connections from there are not accepted.
     pub fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
         !self.bans.is_empty(now) && self.is_banned_by(now, peer, Way::Stream) && !self.is_trusted(peer.ip())
     }
 
-    /// How many sources are banned.
+    /// Returns how many sources are banned.
     pub fn banned(&self, now: Instant) -> usize {
         self.bans.count(now)
     }
@@ -197,8 +198,8 @@ impl Sources {
             })
     }
 
-    /// Whether a datagram that its address alone does not get read shows what a forger of that address does not have. What nonces and what
-    /// cookies open is limited too, each apart, as the address itself is: a phone that floods has both.
+    /// True if a datagram whose address alone does not get it read contains what a forger of that address does not have. What
+    /// nonces and cookies admit is limited too, each separately, like the address itself: a phone that floods has both.
     fn is_vouched_for(&self, now: Instant, peer: SocketAddr, look: &mut impl FnMut(Question) -> bool) -> bool {
         let limit = self.limit();
         let shows = [(Question::BearsNonce, NONCE), (Question::BearsCookie, COOKIE)];
@@ -208,7 +209,7 @@ impl Sources {
                 .any(|(question, what)| look(question) && self.proved_rates.admit(now, self.name(peer, what, 0), limit))
     }
 
-    /// Counts a new request for an address-of-record, of which there may be `limit` a second.
+    /// Counts a new request for an address-of-record, with `limit` a second permitted.
     pub fn admits_for(&self, now: Instant, aor: &[u8], limit: u32) -> bool {
         limit == 0 || self.aors.admit(now, self.key.hash(&[aor]), limit)
     }
@@ -218,13 +219,13 @@ impl Sources {
     }
 }
 
-// What a name is for, beside the ways.
+// The purpose of a name, in addition to the ways.
 const BAN: u64 = 3;
 const KNOCK: u64 = 4;
 const NONCE: u64 = 5;
 const COOKIE: u64 = 6;
 
-/// The part of an address's places to which this one belongs, from 1. Ports that lie side by side belong to different ones.
+/// Returns the part of its address's ports that this port belongs to, from 1. Adjacent ports belong to different parts.
 fn part(peer: SocketAddr) -> u64 {
     1 + u64::from(peer.port()) % PARTS
 }
@@ -243,7 +244,7 @@ mod tests {
         (0..requests).filter(hear).count()
     }
 
-    /// By UDP, from somebody who has proved nothing.
+    /// By UDP, from a place that has proved nothing.
     fn admitted(sources: &Sources, now_ms: u64, from: &str, requests: usize) -> usize {
         heard(sources, now_ms, from, false, requests)
     }
@@ -255,9 +256,9 @@ mod tests {
         assert_eq!(admitted(&sources, 1024, "192.0.2.1:5060", 1000), 0);
         assert_eq!(admitted(&sources, 1025, "192.0.2.1:5060", 1000), 1);
         assert_eq!(admitted(&sources, 1525, "192.0.2.1:5060", 1000), 20 + 2);
-        // What was refused does not count: nobody is shut out by going on to send.
+        // Refused requests do not count: continuing to send does not prolong the refusal.
         assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 1000), 45);
-        // A stream has no ports to tell apart.
+        // For streams, ports make no difference.
         assert_eq!(heard(&sources, 9000, "192.0.2.1:5060", true, 1000), 40);
         assert_eq!(heard(&sources, 9000, "192.0.2.1:9999", true, 1000), 0);
     }
@@ -343,7 +344,7 @@ mod tests {
         assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 10), 10);
         assert_eq!(heard(&sources, 9000, "192.0.2.1:5070", true, 10), 10);
         assert!(!sources.is_banned(at(9000), stranger));
-        // Its owner registers from another port, and is challenged; others cannot take that from it by one port.
+        // Its owner registers from another port, and is challenged; a flood from one port cannot prevent that.
         for _ in 0..100 {
             let forged = peer("192.0.2.1:5071");
             sources.hear(at(9000), forged, false, registers);
@@ -353,7 +354,7 @@ mod tests {
         }
         sources.proved.note(at(10_000), stranger);
         assert_eq!(sources.hear(at(10_000), stranger, false, |_| false), Hearing::Heard);
-        // A flood from a place that has proved itself, which others may forge, is cut and bans nobody.
+        // A flood from a proved place, which others may forge, is limited and bans nothing.
         let flood: Vec<_> = (0..100).map(|_| sources.hear(at(20_000), stranger, false, |_| false)).collect();
         assert!(flood[20..].iter().all(|one| *one == Hearing::TooMany));
         assert_eq!(sources.banned(at(20_000)), 1);
@@ -375,14 +376,14 @@ mod tests {
             for _ in 0..10 {
                 now = now.after_ms(1000);
                 heard(now, Question::IsRegister, 1000);
-                // Each has the limit for itself, whatever the other one takes.
+                // Each has its own limit, whatever the other uses.
                 assert_eq!(heard(now, Question::BearsCookie, 1000), 40);
                 assert_eq!(heard(now, Question::BearsNonce, 1000), 40);
                 assert_eq!(heard(now, Question::IsRegister, 100), 0);
             }
             now = now.after_ms(100_000);
         }
-        // What is banned for certain is banned, whatever it bears.
+        // A certain ban holds, whatever the datagram bears.
         sources.ban(now, owner);
         assert_eq!(heard(now, Question::BearsNonce, 10), 0);
     }
@@ -399,7 +400,7 @@ mod tests {
             assert!(!sources.ban(Instant::from_ms(1000), peer(from)));
         }
         assert_eq!(sources.banned(Instant::from_ms(1000)), 0);
-        // Who is banned already is heard as soon as it is trusted.
+        // A banned source is heard as soon as it is trusted.
         assert!(heard(&sources, 1000, "198.51.100.1:1", true, 500) < 20);
         sources.set_trusted(vec![network("198.51.100.1", 32)]);
         assert_eq!(heard(&sources, 1001, "198.51.100.1:1", true, 500), 500);
@@ -415,7 +416,7 @@ mod tests {
         let taken = |number: u32| (0..4).filter(|_| hear(number)).count();
         let whole = (1..=5_000).filter(|number| taken(*number) == 3).count();
         assert!(whole > 4_900, "{whole} of 5,000 have their two, and one for the part");
-        // A flood from more addresses than there is room for: bounded by the table, and by nothing else.
+        // A flood from more addresses than there is room for is bounded by the table alone.
         let flood: usize = (1 << 24..(1 << 24) + 400_000).map(taken).sum();
         assert!(flood <= 2 * Rates::NAMES, "{flood}");
     }

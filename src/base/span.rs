@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// A part of a run of bytes, as offsets of 32 bits. A list of byte strings is one run and a span for each: it is kept for its memory.
+/// A part of a run of bytes, as 32-bit offsets. A list of byte strings is one run and a span for each, so that its allocation is
+/// reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Span {
     pub start: u32,
@@ -14,7 +15,7 @@ impl Span {
         Span { start: start as u32, end: end as u32 }
     }
 
-    /// Where `part` lies in `whole`, of which it is a slice.
+    /// Returns the position of `part` in `whole`, of which it is a slice.
     #[inline]
     pub fn of(part: &[u8], whole: &[u8]) -> Span {
         if part.is_empty() {
@@ -24,13 +25,13 @@ impl Span {
         Span::new(start, start + part.len())
     }
 
-    /// Puts `part` behind `run`, and says where it lies.
+    /// Appends `part` to `run`, and returns its span.
     #[inline]
     pub fn append(part: &[u8], run: &mut Vec<u8>) -> Span {
         Span::written(run, |run| run.extend_from_slice(part))
     }
 
-    /// Where that lies which `write` puts behind `run`.
+    /// Returns the span of what `write` appends to `run`.
     #[inline]
     pub fn written(run: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = run.len();
@@ -38,7 +39,7 @@ impl Span {
         Span::new(start, run.len())
     }
 
-    /// The bytes; none if `run` does not reach so far.
+    /// Returns the bytes; empty if `run` is too short.
     #[inline]
     pub fn in_text(self, run: &[u8]) -> &[u8] {
         run.get(self.range()).unwrap_or_default()

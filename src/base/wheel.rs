@@ -1,8 +1,8 @@
-//! A hierarchical timing wheel: O(1) to arm and to cancel, no allocation once warm, and what was cancelled never fires.
+//! A hierarchical timing wheel: O(1) to arm and to cancel, no allocation once warm, and cancelled timers never fire.
 //!
-//! The lowest level has a slot for each of the next 65,536 milliseconds, and its slots are not counted by rounds: whatever is
-//! due within that time goes where it will fire from. Nearly all timers do, those that forget finished transactions above
-//! all. With 64 slots they stood two levels up, and hundreds of thousands of them came down in one turn.
+//! The lowest level has a slot for each of the next 65,536 milliseconds, without counting rounds: whatever is due within that time
+//! goes directly to the slot it will fire from. Nearly all timers do, above all those that forget finished transactions. With 64
+//! slots they were two levels up, and hundreds of thousands of them moved down in one turn.
 
 use super::chunks::Chunks;
 use super::time::Instant;
@@ -10,7 +10,7 @@ use super::time::Instant;
 /// Slots of the lowest level, one for each millisecond.
 const NEAR: usize = 1 << NEAR_BITS;
 const NEAR_BITS: u32 = 16;
-/// Each level above has 64 slots, the first ones of as much time as the whole level below.
+/// Each level above has 64 slots, each spanning as much time as the whole level below.
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
 const LEVELS: usize = 4;
@@ -26,7 +26,7 @@ const HORIZON: u64 = (1 << (NEAR_BITS + BITS * LEVELS as u32)) - 1;
 pub struct TimerId(u32);
 
 impl TimerId {
-    /// No timer: what stays in a record whose timer was taken back.
+    /// No timer: left in a record whose timer was removed.
     pub const GONE: TimerId = TimerId(NONE);
 }
 
@@ -60,7 +60,7 @@ impl Near {
         }
     }
 
-    /// How many slots ahead of `here` the next occupied one is, once around.
+    /// Returns how many slots ahead of `here` the next occupied one is, wrapping around.
     fn next(&self, here: usize) -> Option<usize> {
         let ahead = |slot: usize| slot.wrapping_sub(here) % NEAR;
         let word = here / 64;
@@ -68,7 +68,7 @@ impl Near {
         if rest != 0 {
             return Some(ahead(word * 64 + rest.trailing_zeros() as usize));
         }
-        // The words behind this one, the words before it, and this one again: what is in it now lies before `here`.
+        // The words after this one, the words before it, and this one again: what is in it now lies before `here`.
         let part = word / 64;
         let behind = match word % 64 {
             63 => 0,
@@ -89,7 +89,7 @@ struct Level {
     heads: [u32; SLOTS],
 }
 
-/// Where the slots of a level above begin to differ.
+/// Returns the bit position at which the slots of an upper level begin to differ.
 fn shift(level: usize) -> u32 {
     NEAR_BITS + BITS * level as u32
 }
@@ -122,7 +122,7 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// A new timer, not armed. `token` comes back when it fires.
+    /// Creates a timer, not armed. `token` is returned when it fires.
     pub fn add(&mut self, token: u32) -> TimerId {
         let fresh = Node { next: NONE, prev: NONE, deadline: 0, token, bucket: IDLE };
         self.added += 1;
@@ -137,7 +137,7 @@ impl Wheel {
         }
     }
 
-    /// Takes the timer back, armed or not.
+    /// Removes the timer, armed or not.
     pub fn remove(&mut self, timer: TimerId) {
         self.cancel(&timer);
         self.nodes[timer.0 as usize].next = self.free;
@@ -161,7 +161,7 @@ impl Wheel {
         }
     }
 
-    /// The token of the next timer that is due at `now`, or `None`; to be called until `None`.
+    /// Returns the token of the next timer that is due at `now`, or `None`; to be called until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<u32> {
         let now = now.as_ms();
         loop {
@@ -181,14 +181,14 @@ impl Wheel {
         }
     }
 
-    /// The tokens that the next calls of [`Wheel::poll`] will bring, as far as they are known without a search.
+    /// The tokens that the next calls of [`Wheel::poll`] will return, as far as they are known without a search.
     pub fn due(&self) -> impl Iterator<Item = u32> {
         let nodes = &self.nodes;
         let first = nodes.get(self.due as usize);
         std::iter::successors(first, |node| nodes.get(node.next as usize)).map(|node| node.token)
     }
 
-    /// When to poll next: never later than the earliest deadline, sometimes earlier (a far deadline moves closer in steps).
+    /// Returns when to poll next: never later than the earliest deadline, sometimes earlier (a far deadline moves closer in steps).
     pub fn next_timeout(&self) -> Option<Instant> {
         if self.due != NONE {
             return Some(Instant::from_ms(self.elapsed));
@@ -196,18 +196,19 @@ impl Wheel {
         self.next_bucket().map(|(_, start)| Instant::from_ms(start))
     }
 
-    /// Timers that exist: 0 when all is quiet.
+    /// Returns the number of existing timers: 0 when all is quiet.
     pub fn added(&self) -> usize {
         self.added
     }
 
-    /// Timers that will fire.
+    /// Returns the number of timers that will fire.
     #[cfg(test)]
     fn armed(&self) -> usize {
         self.armed
     }
 
-    /// Everything that must hold between two calls: each timer that is armed stands in the list of its bucket, whose bit is set, and no other does.
+    /// Checks what must hold between two calls: each armed timer is in the list of its bucket, whose bit is set, and no other bit
+    /// is.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let (mut armed, mut first, mut free) = (0, 0, 0);
@@ -259,7 +260,8 @@ impl Wheel {
         assert_eq!(free + self.added, self.nodes.len(), "timers that are free");
     }
 
-    /// The occupied bucket that begins first, and when. One of a level above goes first: what is in it may be due as early.
+    /// Returns the occupied bucket that begins first, and when. At equal times an upper level goes first: its timers may be due as
+    /// early.
     fn next_bucket(&self) -> Option<(u32, u64)> {
         let far = self.next_far();
         let here = self.elapsed as usize % NEAR;
@@ -314,7 +316,7 @@ impl Wheel {
         }
     }
 
-    /// Nothing is in this bucket any more.
+    /// Marks this bucket as empty.
     fn vacate(&mut self, bucket: u32) {
         let bucket = bucket as usize;
         match bucket.checked_sub(NEAR) {
@@ -332,7 +334,7 @@ impl Wheel {
             self.near.set(slot);
             (slot as u32, &mut self.near.heads[slot])
         } else {
-            // So far ahead, the two differ above the lowest level's bits.
+            // This far ahead, the two differ above the lowest level's bits.
             let differs = 63 - (self.elapsed ^ deadline).leading_zeros();
             let number = ((differs.saturating_sub(NEAR_BITS) / BITS) as usize).min(LEVELS - 1);
             let slot = (deadline >> shift(number)) as usize % SLOTS;

@@ -1,4 +1,4 @@
-//! `strowger check`: reads the conf and all that it names, and sums up what the server would be.
+//! `strowger check`: reads the conf and everything that it names, and summarises the resulting server.
 
 use super::output::{Outcome, print};
 use super::places::Places;
@@ -14,7 +14,7 @@ use strowger::store::users::Loaded;
 
 pub fn check(places: &Places) -> Outcome {
     let conf = places.load()?;
-    // Certificates and keys fit each other only if the library says so.
+    // Only the library can tell whether certificates and keys match.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
     conf.contexts(None).map_err(explain)?;
@@ -29,7 +29,7 @@ pub fn check(places: &Places) -> Outcome {
     })
 }
 
-/// What the conf comes to, a line for each thing an operator would look for.
+/// Writes a summary of the conf, a line for each thing an operator would look for.
 fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -> io::Result<()> {
     for listen in conf.listen.iter() {
         let transport = listen.transport.word();
@@ -84,7 +84,7 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
     writeln!(out, "control    {}", conf.control.socket.display())
 }
 
-/// Who is challenged, and who there is.
+/// Writes who is challenged, and which users exist.
 fn challenges(out: &mut dyn Write, conf: &Conf, source: &Source, loaded: &Loaded) -> io::Result<()> {
     let auth = &conf.auth;
     let of_routes = conf.routes.iter().any(|route| route.challenge == Some(true));
@@ -110,7 +110,7 @@ fn challenges(out: &mut dyn Write, conf: &Conf, source: &Source, loaded: &Loaded
     }
 }
 
-/// What the conf says of TCP and TLS: nothing where no listener speaks them, and no next hop then either.
+/// Writes the settings of TCP and TLS: nothing if no listener uses them, because then no next hop does either.
 fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
     if !conf.listen.iter().any(|listen| listen.transport.is_reliable()) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `strowger reload`, `drain`, `log`, `connections`, `trunks` and `stats`: each asks the running server, and prints what it says.
+//! `strowger reload`, `drain`, `log`, `connections`, `trunks` and `stats`: each queries the running server, and prints its answer.
 
 use super::output::{Outcome, complain, print, table};
 use super::places::Places;
@@ -30,11 +30,11 @@ pub fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How often "drain --wait" looks whether the server is still there.
+/// How often "drain --wait" checks whether the server is still there.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 
 pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
-    // What is no level is wrong usage of this command, whether a server runs or not.
+    // An invalid level is wrong usage of this command, whether a server runs or not.
     if let Some(name) = level
         && let Err(why) = level_named(name)
     {

@@ -1,13 +1,13 @@
-//! What a command prints, and what it comes to.
+//! The output and result of a command.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
-/// What a command came to: its exit code, or the line that says why it was not done.
+/// The result of a command: its exit code, or the line that says why it was not done.
 pub type Outcome = Result<ExitCode, String>;
 
-/// Prints to standard output. A reader that goes early, as `head` does, is no failure.
+/// Prints to standard output. A reader that closes early, such as `head`, is not an error.
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
@@ -16,12 +16,12 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     }
 }
 
-/// One line to standard error. That it cannot be written is no failure.
+/// Writes one line to standard error. Failure to write it is ignored.
 pub fn complain(line: &dyn Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Columns as wide as their widest cell, two blanks between. What phones sent is shown without its control characters.
+/// Prints columns as wide as their widest cell, separated by two blanks. Peers' text is shown without control characters.
 pub fn table<const COLUMNS: usize>(out: &mut dyn Write, rows: &[[String; COLUMNS]]) -> io::Result<()> {
     let shown = |cell: &String| -> String {
         let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };

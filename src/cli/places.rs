@@ -17,7 +17,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// The conf as its file says it now. The error has a line for each fault.
+    /// Reads the conf from its file as it is now. The error has a line for each fault.
     pub fn load(&self) -> Result<Conf, String> {
         let mut conf = config::load(self.conf.as_deref(), &Machine::this()).map_err(|faults| faults.to_string())?;
         if let Some(path) = &self.control {
@@ -26,12 +26,13 @@ impl Places {
         Ok(conf)
     }
 
-    /// The same file again, even if another one that would be found first has appeared meanwhile. `None` if there is no file.
+    /// Returns places pinned to the same file, even if one that takes precedence has appeared meanwhile. `None` if there is no
+    /// file.
     pub fn pinned(&self) -> Option<Places> {
         load::find(self.conf.as_deref()).map(|path| Places { conf: Some(path), control: self.control.clone() })
     }
 
-    /// The conf's file, for people.
+    /// Returns the conf's file name for display.
     pub fn conf_name(&self) -> String {
         match load::find(self.conf.as_deref()) {
             Some(path) => path.display().to_string(),

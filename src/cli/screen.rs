@@ -1,17 +1,17 @@
-//! The screen of `strowger top`: from two samples of the statistics and a size to lines of text, and nothing else.
+//! The screen of `strowger top`: turns two samples of the statistics and a size into lines of text, nothing else.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What `strowger stats` says at one moment.
+/// The output of `strowger stats` at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Moment {
-    /// When it was asked, on a clock of the asker's.
+    /// When it was requested, on the requester's clock.
     pub at: Duration,
     /// The same since 1970.
     pub wall: Duration,
     pub version: String,
-    /// By whole name, labels and all.
+    /// By full name, including labels.
     pub values: BTreeMap<String, f64>,
 }
 
@@ -30,8 +30,8 @@ pub enum Look {
     Alarm,
 }
 
-/// The screen for `now`, with rates since `before`; `note` is a word about the asking itself. No line is longer than `width`, and
-/// there are no more than `height`. At 80 by 24 everything has its place.
+/// Renders the screen for `now`, with rates since `before`; `note` is a remark about the query itself. No line is longer than
+/// `width`, and there are no more than `height`. At 80 by 24 everything fits.
 pub fn render(before: Option<&Moment>, now: &Moment, note: Option<&str>, width: usize, height: usize) -> Vec<Line> {
     let view = View::new(before, now);
     let mut lines = Vec::new();
@@ -49,7 +49,7 @@ pub fn render(before: Option<&Moment>, now: &Moment, note: Option<&str>, width: 
         Some(note) => alarm(note),
         None => plain("q quits"),
     };
-    // The foot stays in sight however low the screen is.
+    // The footer stays visible however low the screen is.
     lines.truncate(height.saturating_sub(1));
     lines.push(foot);
     lines.truncate(height);
@@ -74,23 +74,23 @@ fn alarm(text: impl Into<String>) -> Line {
     Line { text, look }
 }
 
-/// The text without its end where it is too long, and without what speaks to a terminal.
+/// Returns the text cut to `width`, without terminal control characters.
 fn cut(text: &str, width: usize) -> String {
     let visible = |c: char| if c.is_control() { '?' } else { c };
     let cut: String = text.chars().take(width).map(visible).collect();
     cut.trim_end().to_owned()
 }
 
-/// The width that the columns are made for.
+/// The width that the columns are designed for.
 const WIDTH: usize = 80;
 
-/// CPU columns of one line, and lines of them.
+/// CPU columns per line, and the number of lines.
 const CORES_A_LINE: usize = 8;
 const CORE_LINES: usize = 2;
 
 const TRANSPORTS: [&str; 3] = ["udp", "tcp", "tls"];
 
-/// Two moments and what lies between them.
+/// Two moments and the time between them.
 struct View<'m> {
     before: Option<&'m Moment>,
     now: &'m Moment,
@@ -99,25 +99,25 @@ struct View<'m> {
 
 impl<'m> View<'m> {
     fn new(before: Option<&'m Moment>, now: &'m Moment) -> View<'m> {
-        // What a server of before has counted says nothing of this one.
+        // The counters of a previous server process do not apply to this one.
         let started = |moment: &Moment| moment.values.get("process_start_time_seconds").copied();
         let before = before.filter(|before| started(before) == started(now) && before.at < now.at);
         let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
         View { before, now, seconds }
     }
 
-    /// The value of a gauge, or of a counter now; with labels, the sum of those that have all of these.
+    /// Returns the current value of a gauge or counter; with labels, the sum of those that have all of these.
     fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         sum(self.now, name, labels)
     }
 
-    /// How much a counter has risen since; `None` where nothing is known of before.
+    /// Returns how much a counter has risen; `None` if there is no earlier moment.
     fn risen(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let before = self.before?;
         Some((sum(self.now, name, labels) - sum(before, name, labels)).max(0.0))
     }
 
-    /// The same for a second.
+    /// The same per second.
     fn rate(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         Some(self.risen(name, labels)? / self.seconds)
     }
@@ -204,7 +204,7 @@ impl<'m> View<'m> {
             }
             _ => "-".to_owned(),
         };
-        // A turn is what a message waits for at most before it is looked at: the server's own part of every delay.
+        // A turn is the longest that a message waits before it is read: the server's own share of every delay.
         lines.push(plain(format!(
             "loop turns/s {:>6}   each in ms: mean {mean}  p50 {}  p99 {}",
             short(self.rate("strowger_loop_delay_seconds_count", &[])),
@@ -227,7 +227,7 @@ impl<'m> View<'m> {
         });
     }
 
-    /// The bound below which this part of the turns since the last moment stayed, in milliseconds.
+    /// Returns the upper bound of this fraction of the turns since the last moment, in milliseconds.
     fn quantile(&self, part: f64) -> String {
         const NAME: &str = "strowger_loop_delay_seconds_bucket";
         let all = self.risen(NAME, &[("le", "+Inf")]).unwrap_or(0.0);
@@ -295,7 +295,7 @@ impl<'m> View<'m> {
         }
     }
 
-    /// What each worker takes of its core.
+    /// The load of each worker on its core.
     fn cores(&self, lines: &mut Vec<Line>) {
         const NAME: &str = "strowger_worker_cpu_seconds_total";
         let mut cores: Vec<(u64, &str)> = self
@@ -329,13 +329,13 @@ impl<'m> View<'m> {
         }
     }
 
-    /// What was refused for want of room, and what was lost.
+    /// What was refused for lack of room, and what was lost.
     fn alarms(&self, lines: &mut Vec<Line>) {
         lines.push(self.list("limits hit/s", "strowger_limit_hits_total", &[]));
         lines.push(self.list(
             "dropped/s",
             "strowger_dropped_total",
-            // These are the daily bread of a server: what ends here by rule, and what says nothing.
+            // These are routine: what ends here by rule, and what carries no message.
             &["absorbed", "keep_alive"],
         ));
         let mut states = Vec::new();
@@ -363,7 +363,7 @@ impl<'m> View<'m> {
         });
     }
 
-    /// The labels of a counter that has risen, the most first; one label each.
+    /// Lists the labels of a counter that have risen, the most first; one label each.
     fn list(&self, title: &str, name: &str, usual: &[&str]) -> Line {
         let mut risen: Vec<(&str, f64)> = self
             .now
@@ -404,7 +404,7 @@ fn sum(moment: &Moment, name: &str, labels: &[(&str, &str)]) -> f64 {
     .sum()
 }
 
-/// A number in six places at most; "-" where it is not known.
+/// Formats a number in at most six places; "-" if unknown.
 fn short(number: Option<f64>) -> String {
     match number {
         None => "-".to_owned(),
@@ -435,7 +435,7 @@ fn clock(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    /// All names that the screen asks for, each with `value`.
+    /// All names that the screen uses, each with `value`.
     fn moment(at_s: u64, cores: usize, value: f64) -> Moment {
         let mut values = BTreeMap::new();
         let mut put = |name: &str, value: f64| {
@@ -526,7 +526,7 @@ mod tests {
                     for line in &lines {
                         assert!(line.text.chars().count() <= 80, "{}", line.text);
                     }
-                    // Nothing was cut off: what is made for 80 columns is the same on a wider screen.
+                    // Nothing was cut off: what is designed for 80 columns is the same on a wider screen.
                     let wide = render(before, &now, None, 500, 100);
                     let same = |(a, b): (&Line, &Line)| {
                         a == b || b.text.starts_with("limits") || b.text.starts_with("dropped") || b.text.starts_with("state")

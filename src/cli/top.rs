@@ -1,4 +1,4 @@
-//! `strowger top`: a live screen of the running server, asked anew each interval over its control socket.
+//! `strowger top`: a live screen of the running server, refreshed each interval over its control socket.
 
 use super::output::{Outcome, print};
 use super::places::Places;
@@ -19,13 +19,13 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use strowger::control::{Client, Number};
 
-/// How often keys are looked at.
+/// How often keys are polled.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The size of the screen that is printed where there is no terminal.
+/// The size of the printed screen if there is no terminal.
 const PRINTED: (usize, usize) = (80, 24);
 
-/// One screen after one interval, or a live one where there is a terminal.
+/// Shows one screen after one interval, or a live one if there is a terminal.
 pub fn top(interval: Duration, once: bool, places: &Places) -> Outcome {
     let socket = places.control_socket()?;
     if once || !io::stdout().is_terminal() {
@@ -36,11 +36,11 @@ pub fn top(interval: Duration, once: bool, places: &Places) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks one server again and again.
+/// Queries one server repeatedly.
 struct Asker {
     path: PathBuf,
     began: Instant,
-    /// The connection and the version that runs behind it.
+    /// The connection and the version of the server behind it.
     server: Option<(Client, String)>,
 }
 
@@ -49,7 +49,7 @@ impl Asker {
         Asker { path: path.to_owned(), began: Instant::now(), server: None }
     }
 
-    /// A server that has gone is looked for anew each time.
+    /// If the server has gone, reconnects each time.
     fn ask(&mut self) -> Result<Moment, String> {
         let outcome = self.ask_once();
         if outcome.is_err() {
@@ -81,7 +81,7 @@ impl Asker {
     }
 }
 
-/// One screen after one interval, as text.
+/// Returns one screen after one interval, as text.
 fn printed(path: &Path, interval: Duration) -> Result<Vec<String>, String> {
     let mut asker = Asker::new(path);
     let before = asker.ask()?;
@@ -89,13 +89,13 @@ fn printed(path: &Path, interval: Duration) -> Result<Vec<String>, String> {
     let now = asker.ask()?;
     let (width, height) = PRINTED;
     let mut lines = screen::render(Some(&before), &now, None, width, height);
-    // Nobody can press a key.
+    // No key can be pressed.
     lines.pop();
     Ok(lines.into_iter().map(|line| line.text).collect())
 }
 
-/// The live screen, until the operator leaves it. A server that is not there at the beginning is an error; one that goes away is
-/// looked for.
+/// Runs the live screen until the operator leaves it. A server that is absent at the beginning is an error; one that disappears
+/// later is reconnected to.
 fn live(path: &Path, interval: Duration) -> Result<(), String> {
     let explain = |error: io::Error| format!("the terminal: {error}");
     let mut asker = Asker::new(path);
@@ -104,7 +104,7 @@ fn live(path: &Path, interval: Duration) -> Result<(), String> {
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, told_to_end.clone()).map_err(explain)?;
     }
-    // The server may take its time to answer; the keys must not wait for it.
+    // The server may take long to answer; the keys must not wait for it.
     let (sender, answers) = mpsc::sync_channel(1);
     thread::Builder::new().name("asker".to_owned()).spawn(move || go_on_asking(asker, interval, &sender)).map_err(explain)?;
     let terminal = Terminal::enter().map_err(explain)?;
@@ -113,7 +113,7 @@ fn live(path: &Path, interval: Duration) -> Result<(), String> {
     outcome.map_err(explain)
 }
 
-/// Ends when nobody listens any more.
+/// Ends when the receiver is gone.
 fn go_on_asking(mut asker: Asker, interval: Duration, sender: &SyncSender<Result<Moment, String>>) {
     loop {
         thread::sleep(interval);
@@ -165,7 +165,7 @@ fn draw(before: Option<&Moment>, now: &Moment, note: Option<&str>) -> io::Result
     let (width, height) = terminal::size()?;
     let lines = screen::render(before, now, note, usize::from(width), usize::from(height));
     let mut out = io::stdout().lock();
-    // Lines are written over those of before and cleared to their ends: nothing flickers.
+    // Lines overwrite the previous ones and are cleared to their ends: nothing flickers.
     queue!(out, cursor::MoveTo(0, 0))?;
     for (number, Line { text, look }) in lines.iter().enumerate() {
         let row = u16::try_from(number).unwrap_or(u16::MAX);
@@ -181,7 +181,7 @@ fn draw(before: Option<&Moment>, now: &Moment, note: Option<&str>) -> io::Result
     out.flush()
 }
 
-/// The terminal in our hands. It is given back as it was, however we end.
+/// Holds the terminal's state, which is restored however we end.
 struct Terminal;
 
 impl Terminal {
@@ -204,7 +204,7 @@ impl Drop for Terminal {
     }
 }
 
-/// A terminal that is gone cannot be given back.
+/// A terminal that is gone cannot be restored.
 fn restore() {
     let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
     let _ = terminal::disable_raw_mode();

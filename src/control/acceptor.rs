@@ -1,4 +1,4 @@
-//! A thread that accepts, and one thread for each of a bounded number of clients: the control socket and the metrics endpoint.
+//! An accepting thread, and one thread for each of a bounded number of clients: for the control socket and the metrics endpoint.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use crate::base::{Instant as Moment, LogBudget};
 pub trait Listener: AsFd + Send + Sync + 'static {
     type Stream: Line + AsFd + 'static;
 
-    /// The next client, its name for the log, and its source.
+    /// Returns the next client, its name for the log, and its source.
     fn next(&self) -> io::Result<(Self::Stream, String, u64)>;
 }
 
@@ -46,20 +46,20 @@ impl Listener for UnixListener {
 pub trait Service: Send + Sync + 'static {
     type Listener: Listener;
 
-    /// How log lines name it.
+    /// Its name in log lines.
     const NAME: &'static str;
     /// The name of its threads.
     const THREAD: &'static str;
 
     fn serve(&self, stream: &Stream<Self>, place: &Place<Stream<Self>>) -> io::Result<()>;
 
-    /// Answers a client for which there is no place. The stream does not block: what is so short fits into the socket's buffer.
+    /// Answers a client for which there is no place. The stream does not block: a short answer fits into the socket's buffer.
     fn turn_away(&self, stream: &Stream<Self>) -> io::Result<()>;
 }
 
 type Stream<S> = <<S as Service>::Listener as Listener>::Stream;
 
-/// A listener whose clients are served. Dropping it stops accepting; answers under way are finished.
+/// A listener whose clients are served. Dropping it stops accepting; answers in progress are finished.
 pub struct Acceptor<S: Service> {
     shared: Arc<Shared<S>>,
     accepting: Option<JoinHandle<()>>,
@@ -73,7 +73,8 @@ struct Shared<S: Service> {
 }
 
 impl<S: Service> Acceptor<S> {
-    /// At most `most` clients at a time. For a further one the oldest that idles is closed; if none does, it is turned away.
+    /// Serves at most `most` clients at a time. For a further one the oldest idle client is closed; if none is idle, it is turned
+    /// away.
     pub fn start(listener: S::Listener, service: S, most: usize) -> io::Result<Acceptor<S>> {
         let shared = Arc::new(Shared { service, listener, clients: Arc::new(Guests::new(most)), closing: AtomicBool::new(false) });
         let served = Arc::clone(&shared);
@@ -85,10 +86,10 @@ impl<S: Service> Acceptor<S> {
         &self.shared.clients
     }
 
-    /// Accepts no more.
+    /// Stops accepting.
     pub fn stop(&mut self) {
         self.shared.closing.store(true, Ordering::Release);
-        // This wakes the thread that accepts. If it cannot be woken, it is left to end with the process.
+        // This wakes the accepting thread. If it cannot be woken, it is left to end with the process.
         let woken = SockRef::from(&self.shared.listener).shutdown(Shutdown::Both);
         if let (Ok(()), Some(accepting)) = (woken, self.accepting.take()) {
             let _ = accepting.join();
@@ -127,7 +128,7 @@ impl<S: Service> Shared<S> {
                     if accept_log.may_say() {
                         log::warn!("{}: cannot accept: {error}", S::NAME);
                     }
-                    // Most likely no descriptor is left: to try again at once would only burn the core.
+                    // Most likely no descriptor is left: retrying at once would only burn the core.
                     thread::sleep(Duration::from_millis(100));
                 }
             }

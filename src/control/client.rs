@@ -1,4 +1,4 @@
-//! The control socket's client: what the commands that ask a running server speak through.
+//! The control socket's client, used by the commands that query a running server.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -73,7 +73,7 @@ impl Client {
         self.call("drain", params).and_then(result)
     }
 
-    /// The level that is in force then.
+    /// Returns the level then in force.
     pub fn log(&mut self, level: Option<&str>) -> Result<String, String> {
         let params = json!({ "level": level });
         self.call("log", params).and_then(result)
@@ -89,7 +89,7 @@ impl Client {
         self.call::<()>("ul.add", params).map(drop)
     }
 
-    /// How many bindings were removed.
+    /// Returns how many bindings were removed.
     pub fn ul_rm(&mut self, aor: &str, contact: Option<&str>) -> Result<usize, String> {
         let params = json!({ "aor": aor, "contact": contact });
         self.call("ul.rm", params).and_then(result)
@@ -97,7 +97,7 @@ impl Client {
 
     /// Follows calls: `on` gets each event until the trace ends, or until it returns false, in which case there is no result.
     pub fn trace(&mut self, query: &TraceQuery, mut on: impl FnMut(TraceEvent) -> bool) -> Result<Option<Traced>, String> {
-        // Nothing comes while no call does.
+        // Nothing arrives while there are no calls.
         let patience = query.time().saturating_add(PATIENCE);
         let set = self.reader.get_ref().set_read_timeout(Some(patience));
         set.map_err(|error| self.explain(&error))?;
@@ -118,7 +118,7 @@ impl Client {
         }
     }
 
-    /// The result of `method`; `None` where it is null.
+    /// Returns the result of `method`; `None` if it is null.
     fn call<T: DeserializeOwned>(&mut self, method: &str, params: Value) -> Result<Option<T>, String> {
         let sent = self.ask(method, params);
         let line = self.read_line(&sent, PATIENCE)?;
@@ -129,13 +129,13 @@ impl Client {
         }
     }
 
-    /// A server that has no place for us says so and closes without reading: what it said is read in any case.
+    /// A server that has no place for us says so and closes without reading: its answer is read in any case.
     fn ask(&mut self, method: &str, params: Value) -> io::Result<()> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         self.reader.get_mut().write_all(format!("{request}\n").as_bytes())
     }
 
-    /// A whole line. `sent`: what came of asking.
+    /// Reads a whole line. `sent`: the result of sending the request.
     fn read_line(&mut self, sent: &io::Result<()>, patience: Duration) -> Result<Vec<u8>, String> {
         let mut line = Vec::new();
         let received = self.reader.read_until(b'\n', &mut line);

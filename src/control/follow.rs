@@ -1,4 +1,4 @@
-//! A trace on the control socket: a line for each event as it comes, and the answer behind the last.
+//! A trace on the control socket: a line for each event as it happens, and the answer after the last.
 
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::rpc::{self, Began};
 use super::trace::{TraceEvent, Traced};
 
-/// How often it is looked whether the client is still there.
+/// How often the client's presence is checked.
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Notification {
     params: TraceEvent,
 }
 
-/// Shows what comes until the trace or its client ends. An error is that the client has gone, or does not read.
+/// Writes what arrives until the trace or its client ends. An error means that the client has gone, or does not read.
 pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Result<()> {
     let Began { id, tap } = began;
     log::info!("control socket: a trace begins");
@@ -55,8 +55,8 @@ pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Res
     }
 }
 
-/// Sees whether the client is there even if nothing is written to it. One that only writes no more, as `socat` does behind its input's end,
-/// reads still.
+/// Detects whether the client is still there even if nothing is written to it. A client that only has stopped writing, like `socat`
+/// at the end of its input, still reads.
 struct Client {
     poll: Poll,
     events: Events,

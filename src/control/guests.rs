@@ -1,4 +1,4 @@
-//! The clients that are being served: a bounded number of them, and if all places are taken one that idles gives way.
+//! The clients being served: a bounded number; if all places are taken, an idle one gives way.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a new client waits for the threads of those that were closed to end.
+/// How long a new client waits for the threads of closed clients to end.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Clients that idled and were closed for others, of all that the process serves.
+/// Idle clients that were closed for others, over everything that the process serves.
 static DISPLACED: AtomicU64 = AtomicU64::new(0);
 
-/// The same, for the metrics.
+/// Returns that number for the metrics.
 pub fn displaced() -> u64 {
     DISPLACED.load(Ordering::Relaxed)
 }
 
-/// A client's connection, seen from another thread than the one that serves it.
+/// A client's connection, as seen from a thread other than the one that serves it.
 pub trait Line: Send + Sync {
-    /// Whatever is read from it or written to it from now on, it has ended.
+    /// Ends the connection for all further reads and writes.
     fn hang_up(&self);
 }
 
@@ -35,19 +35,19 @@ impl Line for UnixStream {
     }
 }
 
-/// Those that are served.
+/// The clients being served.
 pub struct Guests<L> {
     most: usize,
     table: Mutex<Table<L>>,
-    /// A thread that served has ended.
+    /// A serving thread has ended.
     ended: Condvar,
 }
 
 struct Table<L> {
-    /// Those that came first are first.
+    /// In order of arrival.
     list: Vec<Guest<L>>,
     next: u64,
-    /// Threads that serve: also those whose client has been closed and that have not ended yet.
+    /// Serving threads, including those whose client has been closed but that have not ended yet.
     threads: usize,
     displaced: u64,
 }
@@ -56,11 +56,11 @@ struct Guest<L> {
     number: u64,
     source: u64,
     line: Arc<L>,
-    /// Its answer is being made. Else it waits for its client.
+    /// Its answer is being made. Otherwise it waits for its client.
     is_busy: bool,
 }
 
-/// One of the places, for as long as its client is served: also if what serves it panics, the place is given back.
+/// One of the places, held while its client is served; it is given back even if the serving thread panics.
 pub struct Place<L> {
     guests: Arc<Guests<L>>,
     pub number: u64,
@@ -69,7 +69,7 @@ pub struct Place<L> {
 }
 
 impl<L> Place<L> {
-    /// The client's answer is being made: meanwhile it gives way to nobody. False: it has been closed.
+    /// Notes that the client's answer is being made: meanwhile it never gives way. Returns false if it has been closed.
     pub fn set_busy(&self, is_busy: bool) -> bool {
         let mut table = self.guests.table();
         let mut guests = table.list.iter_mut();
@@ -88,22 +88,22 @@ impl<L> Drop for Place<L> {
 }
 
 impl<L> Guests<L> {
-    /// A thread that dies leaves the table whole: each change of it is one call.
+    /// A thread that panics leaves the table consistent: each change is a single call.
     fn table(&self) -> MutexGuard<'_, Table<L>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<L: Line> Guests<L> {
-    /// `most` at a time.
+    /// `most`: the most clients at a time.
     pub fn new(most: usize) -> Guests<L> {
         Guests { most, table: Mutex::new(Table { list: Vec::new(), next: 0, threads: 0, displaced: 0 }), ended: Condvar::new() }
     }
 
-    /// A place for a client from `source`. If all are taken, the oldest that idles gives way, of the source that has most of them; not to
-    /// a source that has more. `None`: nobody gives way.
+    /// Returns a place for a client from `source`. If all are taken, the oldest idle client gives way, of the source that has most
+    /// of them, but not to a source that has more. `None` if none gives way.
     pub fn enter(self: &Arc<Self>, source: u64, line: &Arc<L>) -> Option<Place<L>> {
-        // One that was closed ends at once, as soon as the machine lets it.
+        // A closed client's thread ends as soon as it is scheduled.
         let waited = self.ended.wait_timeout_while(self.table(), PATIENCE, |table| table.threads >= 2 * self.most);
         let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let is_full = table.list.len() >= self.most;
@@ -117,25 +117,25 @@ impl<L: Line> Guests<L> {
         Some(Place { guests: Arc::clone(self), number, is_taken_over: is_full })
     }
 
-    /// How many may be served at a time.
+    /// Returns how many may be served at a time.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// Closes all that are there.
+    /// Closes all clients.
     pub fn hang_up(&self) {
         for guest in &self.table().list {
             guest.line.hang_up();
         }
     }
 
-    /// How many are being served.
+    /// Returns how many are being served.
     #[cfg(test)]
     pub(super) fn served(&self) -> usize {
         self.table().list.len()
     }
 
-    /// How many were closed for others.
+    /// Returns how many were closed for others.
     #[cfg(test)]
     pub(super) fn displaced(&self) -> u64 {
         self.table().displaced
@@ -147,7 +147,7 @@ impl<L: Line> Table<L> {
         let held = |source: u64| self.list.iter().filter(|guest| guest.source == source).count();
         let own = held(source);
         let idle = self.list.iter().enumerate().filter(|(_, guest)| !guest.is_busy);
-        // The last of equals is found, so the oldest has to be that.
+        // `max_by_key` finds the last of equals, so the oldest must come last.
         let victim = idle.rev().max_by_key(|(_, guest)| held(guest.source));
         let Some((at, guest)) = victim.filter(|(_, guest)| held(guest.source) >= own) else {
             return false;
@@ -189,14 +189,14 @@ mod tests {
         };
         enter_instead(7, 4);
         assert!(closed(2) && !closed(0) && !closed(1) && !closed(3));
-        // The source that has most loses one of its own, and not if that is busy.
+        // The source that has most loses one of its own, unless that is busy.
         enter_instead(6, 5);
         assert!(closed(3));
         assert!(!places[2].set_busy(true), "it is gone");
         assert!(places[5].set_busy(true));
         assert!(enter(6, 6).is_none());
         assert_eq!((guests.served(), guests.displaced()), (4, 2));
-        // Threads that have not ended are no more than as many again.
+        // At most as many again are threads that have not ended.
         places.extend([enter(8, 6).unwrap(), enter(9, 7).unwrap()]);
         assert!(enter(9, 8).is_none());
         drop(places.remove(2));

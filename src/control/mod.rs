@@ -42,64 +42,64 @@ pub use prometheus::PrometheusEndpoint;
 pub use server::Server;
 pub use trace::{TraceEvent, TraceQuery, Traced};
 
-/// What the server does for those who ask. It is called from threads of the control socket, never from a worker, and
-/// several may call at a time.
+/// What the server does for its operators. Called from threads of the control socket, never from a worker, and possibly from
+/// several at a time.
 pub trait ControlApi: Send + Sync {
-    /// The version that runs.
+    /// Returns the running version.
     fn version(&self) -> String;
 
     /// Everything that is counted.
     fn metrics(&self) -> Families;
 
-    /// The TCP and TLS connections that are open now.
+    /// Returns the TCP and TLS connections that are open now.
     fn connections(&self) -> Vec<ConnectionEntry>;
 
-    /// The accounts with carriers, and how their registrations stand.
+    /// Returns the accounts with carriers, and the state of their registrations.
     fn trunks(&self) -> Vec<TrunkEntry> {
         Vec::new()
     }
 
-    /// The targets of the conf and their health, and what else has failed.
+    /// Returns the targets of the conf and their health, and what else has failed.
     fn targets(&self) -> Targets {
         Targets::default()
     }
 
-    /// Reads the conf and the files that it names again, whole or not at all; calls and connections stay.
+    /// Reads the conf and the files that it names again, completely or not at all; calls and connections stay.
     fn reload(&self) -> Result<(), Refusal>;
 
-    /// Begins no new dialogs any more, and ends when no request waits for its answer, or when the time is over (`None`: that of
-    /// the conf). Asked again, it gives another time.
+    /// Stops beginning dialogs, and ends the server once no request waits for its answer, or when the deadline has passed (`None`:
+    /// that of the conf). A further call sets a new deadline.
     fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal>;
 
-    /// Sets how much is logged, where a level is named; says what is in force.
+    /// Sets the log level, if one is given; returns what is in force.
     fn log(&self, level: Option<&str>) -> Result<String, Refusal>;
 
-    /// The address-of-record named and its bindings, or all of them. An AOR is what the operator typed: `1003`,
+    /// Returns the given address-of-record and its bindings, or all of them. An AOR is what the operator typed: `1003`,
     /// `1003@example.com` or `sip:1003@example.com`; a bare name takes the first domain of the conf.
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal>;
 
     /// Binds `contact` to the AOR for `expires` seconds, or for as long as the registrar grants by default.
     fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal>;
 
-    /// Removes one binding of the AOR, or all of them; says how many went.
+    /// Removes one binding of the AOR, or all of them; returns how many were removed.
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal>;
 
-    /// Through which calls can be followed; `None` where there are no workers.
+    /// Returns the taps for following calls; `None` if there are no workers.
     fn taps(&self) -> Option<Arc<Taps>> {
         None
     }
 }
 
-/// What a server that drains still has to do.
+/// What a draining server still has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draining {
     /// Requests that wait for their final response.
     pub pending: usize,
-    /// After so long the server stops in any case.
+    /// After this time the server stops in any case.
     pub deadline_ms: u64,
 }
 
-/// Why something was not done, in one line for the operator; a conf may have several faults, and a line for each.
+/// Why something was not done, in one line for the operator; a conf with several faults gives a line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     NotFound(String),
@@ -109,7 +109,7 @@ pub enum Refusal {
 /// One value of the statistics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// In Prometheus notation, labels and all: `strowger_requests_total{method="INVITE"}`.
+    /// In Prometheus notation, including labels: `strowger_requests_total{method="INVITE"}`.
     pub name: String,
     pub value: Number,
     pub kind: Kind,
@@ -119,7 +119,7 @@ pub struct Sample {
 #[serde(untagged)]
 pub enum Number {
     Count(u64),
-    /// Finite: JSON has no word for the others.
+    /// Finite: JSON cannot represent other values.
     Real(f64),
 }
 
@@ -167,13 +167,13 @@ pub struct ConnectionEntry {
     /// `tcp` or `tls`.
     pub transport: String,
     pub peer: String,
-    /// The listener that accepted it, or that our Via names on it.
+    /// The listener that accepted it, or that our Via on it names.
     pub listener: String,
-    /// True where we opened it.
+    /// True if we opened it.
     pub outgoing: bool,
     /// `connecting`, `accepted`, `handshaking`, `open` or `draining`.
     pub state: String,
-    /// Since it was used last (within a second), or since its state began.
+    /// Time since it was last used (within a second), or since its state began.
     pub quiet_ms: u64,
     /// Bytes that wait to be sent.
     pub waiting_bytes: usize,
@@ -187,11 +187,11 @@ pub struct TrunkEntry {
     pub user: String,
     /// `unused` (it registers nowhere), `trying`, `registered` or `failed`.
     pub state: String,
-    /// Why it has failed last.
+    /// Why it last failed.
     pub why: Option<String>,
-    /// For so long the carrier has granted the registration; 0: it has not.
+    /// How long the carrier has granted the registration for; 0: not granted.
     pub granted_for_s: u64,
-    /// After so long it is registered anew, or tried again.
+    /// Time until it is refreshed or retried.
     pub next_in_s: Option<u64>,
 }
 
@@ -200,7 +200,7 @@ pub struct TrunkEntry {
 pub struct Targets {
     /// Each target of each `[[route]]`, in the order of the conf.
     pub targets: Vec<TargetEntry>,
-    /// What has failed beside them: servers of the names among them, contacts, and hosts that requests name.
+    /// Other failed next hops: servers behind those names, contacts, and hosts named by requests.
     pub others: Vec<NextHopEntry>,
 }
 
@@ -211,11 +211,11 @@ pub struct TargetEntry {
     pub route: usize,
     /// As the conf gives it.
     pub uri: String,
-    /// Where it is; of a name, where that has led so far.
+    /// Its addresses; for a name, those found so far.
     pub addresses: Vec<String>,
     /// False: none of its addresses has answered since it failed.
     pub is_up: bool,
-    /// Of several addresses that which may be tried first.
+    /// If there are several addresses, the failure of the one to be tried first.
     pub failure: Option<FailureEntry>,
 }
 
@@ -234,15 +234,15 @@ pub struct NextHopEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailureEntry {
     pub cause: String,
-    /// In a row.
+    /// Consecutive failures.
     pub failures: u32,
-    /// Since the first of them.
+    /// Time since the first of them.
     pub since_ms: u64,
-    /// Until one request may try it again.
+    /// Time until one request may try it again.
     pub passed_over_ms: u64,
 }
 
-/// An address-of-record and what is bound to it.
+/// An address-of-record and its bindings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AorEntry {
     /// As a SIP URI.
@@ -254,13 +254,13 @@ pub struct AorEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContactEntry {
     pub uri: String,
-    /// 0 to 1; `None` where the contact named none.
+    /// 0 to 1; `None` if the contact gives none.
     pub q: Option<f32>,
     pub expires_in_s: u64,
     pub call_id: String,
     pub cseq: u32,
     /// The Path of the registration (RFC 3327), the nearest hop last.
     pub path: Vec<String>,
-    /// Where the registration came from, where that is not what the contact says.
+    /// Where the registration came from, if that differs from the contact.
     pub received: Option<String>,
 }

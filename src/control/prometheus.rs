@@ -1,7 +1,7 @@
-//! The metrics endpoint: Prometheus's text format 0.0.4 at `/metrics`, by HTTP/1.1 (RFC 9112), one request for each connection.
+//! The metrics endpoint: Prometheus's text format 0.0.4 at `/metrics`, over HTTP/1.1 (RFC 9112), one request per connection.
 //!
-//! Strangers may reach it, so everything has a bound: how many are served at a time, how long a request may be, how long it may
-//! take to come, and how long the answer may take to be fetched.
+//! Strangers may be able to reach it, so everything is bounded: how many are served at a time, how long a request may be, how long
+//! it may take to arrive, and how long fetching the answer may take.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -14,25 +14,25 @@ use super::acceptor::{Acceptor, Service};
 use super::guests::Place;
 use crate::base::metric::{Families, Kind};
 
-/// Of this version are what we write and the names of the media type.
+/// The media type, with the version of the format that we write.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The most header lines that a request may have.
 const HEADERS_MOST: usize = 64;
 
-/// How long we listen to what a client still sends after its answer. Closed at once, its answer might be lost.
+/// How long we read what a client still sends after its answer. If closed at once, the answer might be lost.
 const FAREWELL: Duration = Duration::from_millis(250);
 
-/// What the endpoint takes and how long it waits.
+/// Limits and timeouts of the endpoint.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Clients at a time. For a further one the oldest that idles is closed; if none does, it is answered 503.
+    /// Clients at a time. For a further one the oldest idle client is closed; if none is idle, it is answered 503.
     pub clients: usize,
-    /// Bytes of a request up to its empty line.
+    /// The most bytes of a request up to its empty line.
     pub head: usize,
-    /// How long these may take to come.
+    /// How long these may take to arrive.
     pub patience: Duration,
-    /// How long the answer may take to be fetched.
+    /// How long fetching the answer may take.
     pub unread: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Default for Bounds {
     }
 }
 
-/// A metrics endpoint that answers. Dropping it stops accepting; answers under way are finished.
+/// A running metrics endpoint. Dropping it stops accepting; answers in progress are finished.
 pub struct PrometheusEndpoint {
     _acceptor: Acceptor<Scrapes>,
     address: SocketAddr,
@@ -63,7 +63,7 @@ impl PrometheusEndpoint {
         Ok(PrometheusEndpoint { _acceptor: acceptor, address })
     }
 
-    /// Where it listens, with the port that the kernel chose where 0 was asked.
+    /// Returns the address it listens on, with the port that the kernel chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -113,8 +113,8 @@ impl Service for Scrapes {
 }
 
 impl Scrapes {
-    /// What the request is answered with, and whether its body is wanted; `None` if it never came. The whole head has one
-    /// deadline, so that nobody keeps a place by a byte now and then.
+    /// Returns the answer to the request, and whether its body is wanted; `None` if the request never arrived. The whole head has
+    /// one deadline, so that sending a byte now and then does not keep a place.
     fn read(&self, stream: &TcpStream, place: &Place<TcpStream>) -> io::Result<Option<(Answer, bool)>> {
         let deadline = Instant::now() + self.bounds.patience;
         let mut head = Vec::new();
@@ -129,7 +129,7 @@ impl Scrapes {
                 Err(error) => return Err(error),
             };
             head.extend_from_slice(bite.get(..count).unwrap_or_default());
-            // While an answer is made nobody can make it stop: it gives way to nobody.
+            // While an answer is made it cannot be interrupted, so this client does not give way.
             if !place.set_busy(true) {
                 return Ok(None);
             }
@@ -145,7 +145,7 @@ impl Scrapes {
         }
     }
 
-    /// `None` while more must come.
+    /// Returns `None` until the head is complete.
     fn answer(&self, head: &[u8]) -> Option<(Answer, bool)> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MOST];
         let mut request = httparse::Request::new(&mut headers);
@@ -189,7 +189,7 @@ impl Scrapes {
     }
 }
 
-/// The path of a request's target, in origin form or absolute form (RFC 9112 §3.2).
+/// Returns the path of a request's target, in origin form or absolute form (RFC 9112 §3.2).
 fn path(target: &str) -> &str {
     let target = match target.split_once("://") {
         Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
@@ -198,7 +198,7 @@ fn path(target: &str) -> &str {
     target.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// The time that is left, or the error that none is.
+/// Returns the time left, or an error if the deadline has passed.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     match left.is_zero() {
@@ -332,7 +332,7 @@ c_seconds_count 2
         PrometheusEndpoint::start(any, Arc::new(Table), bounds).unwrap()
     }
 
-    /// The head and the body of what comes back.
+    /// Returns the head and the body of the answer.
     fn ask(scrape: &PrometheusEndpoint, request: &str) -> (String, String) {
         let mut stream = TcpStream::connect(scrape.address()).unwrap();
         stream.write_all(request.as_bytes()).unwrap();

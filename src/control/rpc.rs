@@ -18,11 +18,11 @@ pub const INVALID_PARAMS: i64 = -32602;
 pub const NOT_FOUND: i64 = -32001;
 /// The server will not do it; the message says why.
 pub const REFUSED: i64 = -32002;
-/// As many clients as the control socket takes are being served.
+/// All places of the control socket are taken.
 pub const BUSY: i64 = -32003;
 
-/// Answers one line with one line. A notification (a request without `id`) is performed and not answered, not even
-/// where it fails. A trace has begun then: what it shows, and its answer, are for the caller to write.
+/// Answers one line with one line. A notification (a request without `id`) is performed but not answered, even if it fails. If a
+/// trace has begun, its output and its answer are for the caller to write.
 pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Result<Option<Began>> {
     let request = match parse(line) {
         Ok(request) => request,
@@ -46,12 +46,12 @@ pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Re
 
 /// A trace that has begun.
 pub struct Began {
-    /// `None`: nobody waits for the answer.
+    /// `None`: no answer is expected.
     pub id: Option<Value>,
     pub tap: Tap,
 }
 
-/// The answer of a trace that has ended.
+/// Writes the answer of a trace that has ended.
 pub fn write_traced(out: &mut impl Write, id: &Value, traced: Traced) -> io::Result<()> {
     write_result(out, id, Done::Traced(traced))
 }
@@ -60,14 +60,14 @@ fn write_result(out: &mut impl Write, id: &Value, result: Done) -> io::Result<()
     write_line(out, &Response { jsonrpc: "2.0", id, result: Some(result), error: None })
 }
 
-/// One line of the log for what was asked in vain. Only the socket's owner can ask, so they need no bound.
+/// Logs a request that failed. Only the socket's owner can make requests, so the lines need no limit.
 fn tell(error: &Error) {
     for line in error.message.lines() {
         log::info!("control socket: refused: {line}");
     }
 }
 
-/// Writes a line that says what is wrong with the request `id` (null where it is not known).
+/// Writes an error line for the request `id` (null if unknown).
 pub fn write_error(out: &mut impl Write, id: &Value, error: Error) -> io::Result<()> {
     write_line(out, &Response { jsonrpc: "2.0", id, result: None, error: Some(error) })
 }
@@ -105,7 +105,7 @@ struct Response<'r> {
     error: Option<Error>,
 }
 
-/// What a call brought.
+/// The result of a call.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Done {
@@ -243,7 +243,7 @@ fn trace(params: Value, api: &dyn ControlApi) -> Result<Tap, Error> {
     taps.open(query).map_err(|why| Error::new(REFUSED, why))
 }
 
-/// A parameter and what the request gives for it; null stands for nothing.
+/// A parameter and the request's value for it; null means absent.
 struct Param {
     name: &'static str,
     value: Value,
@@ -263,12 +263,12 @@ impl Param {
         self.text()?.ok_or_else(|| invalid_params(format!("{name} is missing")))
     }
 
-    /// A time to live: whole seconds, at least one.
+    /// Reads a time to live: whole seconds, at least one.
     fn seconds(self) -> Result<Option<u32>, Error> {
         self.seconds_from(1)
     }
 
-    /// A whole number from 1 on.
+    /// Reads a whole number from 1.
     fn number(self, most: u32) -> Result<Option<u32>, Error> {
         if self.value.is_null() {
             return Ok(None);
@@ -297,7 +297,7 @@ impl Param {
     }
 }
 
-/// The parameters called `names`, whether they come by name or by place, and no others.
+/// Returns the parameters called `names`, given by name or by position; any others are an error.
 fn params_of<const N: usize>(params: Value, names: [&'static str; N]) -> Result<[Param; N], Error> {
     let expected = if N == 0 { "this method takes none".to_owned() } else { format!("this method takes {}", names.join(", ")) };
     match params {

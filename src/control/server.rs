@@ -14,14 +14,15 @@ use super::acceptor::{Acceptor, Service};
 use super::guests::Place;
 use super::{ControlApi, follow, rpc};
 
-/// What the control socket takes and how long it waits.
+/// Limits and timeouts of the control socket.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Clients at a time. For a further one the oldest that idles is closed; if none does, it is answered [`rpc::BUSY`] and closed.
+    /// Clients at a time. For a further one the oldest idle client is closed; if none is idle, it is answered [`rpc::BUSY`] and
+    /// closed.
     pub clients: usize,
-    /// Bytes of a request's line; a longer one is answered and the client closed.
+    /// The most bytes of a request's line; a longer one is answered and the client closed.
     pub line: usize,
-    /// How long a client may take to bring a whole line before it is closed.
+    /// How long a client may take to send a whole line before it is closed.
     pub idle: Duration,
     /// How long a client may leave an answer unread before it is closed.
     pub unread: Duration,
@@ -33,11 +34,11 @@ impl Default for Bounds {
     }
 }
 
-/// A control socket that answers. Dropping it closes its clients and removes the socket's file.
+/// A running control socket. Dropping it closes its clients and removes the socket's file.
 pub struct Server {
     acceptor: Acceptor<Desk>,
     path: PathBuf,
-    /// Device and inode of our file: what stands at the path at the end may be another's.
+    /// Device and inode of our file: at the end, another process's file may be at the path.
     file: (u64, u64),
 }
 
@@ -47,8 +48,8 @@ struct Desk {
 }
 
 impl Server {
-    /// Makes the socket at `path`, mode 0600, and answers there. A socket that a dead server left is replaced; one that
-    /// somebody answers at is not, and nothing that is not a socket is touched.
+    /// Creates the socket at `path`, mode 0600, and answers there. A socket left by a dead server is replaced; a live one is not,
+    /// and nothing other than a socket is touched.
     pub fn start(path: &Path, api: Arc<dyn ControlApi>, bounds: Bounds) -> Result<Server, String> {
         let explain = |error: io::Error| format!("control socket {}: {error}", path.display());
         clear(path)?;
@@ -69,7 +70,7 @@ impl Drop for Server {
     }
 }
 
-/// Removes the socket that a dead server left.
+/// Removes a socket left by a dead server.
 fn clear(path: &Path) -> Result<(), String> {
     let name = path.display();
     match fs::symlink_metadata(path) {
@@ -88,7 +89,7 @@ fn clear(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A socket that appears at `path` with mode 0600: at no moment may others open it.
+/// Binds a socket that appears at `path` with mode 0600: at no moment can others open it.
 fn bind_private(path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
@@ -114,7 +115,7 @@ impl Service for Desk {
     const NAME: &'static str = "control socket";
     const THREAD: &'static str = "control";
 
-    /// Answers lines until the client goes, is idle for too long, or breaks the bounds.
+    /// Answers lines until the client disconnects, is idle for too long, or violates the limits.
     fn serve(&self, stream: &UnixStream, place: &Place<UnixStream>) -> io::Result<()> {
         stream.set_write_timeout(Some(self.bounds.unread))?;
         let mut reader = BufReader::new(stream);
@@ -125,7 +126,7 @@ impl Service for Desk {
             match self.read_line(&mut reader, &mut line)? {
                 Line::Whole if line.trim_ascii().is_empty() => {}
                 Line::Whole => {
-                    // A command that has been taken is performed, and its client gives way to nobody meanwhile.
+                    // A command that has been read is performed, and its client does not give way meanwhile.
                     if !place.set_busy(true) {
                         return Ok(());
                     }
@@ -157,8 +158,8 @@ impl Service for Desk {
 }
 
 impl Desk {
-    /// Reads up to and without the end of the line. The whole line has one deadline, so that no client keeps its place
-    /// by a byte now and then.
+    /// Reads up to the end of the line, which is not included. The whole line has one deadline, so that sending a byte now and then
+    /// does not keep a place.
     fn read_line(&self, reader: &mut BufReader<&UnixStream>, line: &mut Vec<u8>) -> io::Result<Line> {
         let deadline = Instant::now() + self.bounds.idle;
         loop {
@@ -173,7 +174,7 @@ impl Desk {
                 Err(error) => return Err(error),
             };
             if bytes.is_empty() {
-                // What has no end of line was cut off on its way: to perform half a command would be wrong.
+                // A line without an end was truncated on its way: performing half a command would be wrong.
                 return Ok(Line::End);
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');

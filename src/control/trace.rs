@@ -1,4 +1,4 @@
-//! What `trace` is asked, what it shows and how it ends, as lines of JSON have it.
+//! The parameters, events and result of `trace`, as in its lines of JSON.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::settings::Words;
 use crate::trace::session::Query;
 use crate::trace::{Event, Kind};
 
-/// What is wanted; what is not named does not matter.
+/// What to trace; absent fields do not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TraceQuery {
     /// A whole Call-ID.
@@ -24,7 +24,7 @@ pub struct TraceQuery {
 }
 
 impl TraceQuery {
-    /// How long it may take.
+    /// Returns how long it may take.
     pub fn time(&self) -> Duration {
         Duration::from_secs(self.seconds.unwrap_or(Query::DEFAULT_SECONDS).into())
     }
@@ -33,28 +33,28 @@ impl TraceQuery {
 /// The params of one notification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceEvent {
-    /// Since 1970. In microseconds every reader of JSON has it exactly.
+    /// Since 1970. Microseconds are exact in every JSON reader.
     pub time_us: u64,
-    /// Number of the worker, from 0.
+    /// The worker's number, from 0.
     pub core: u8,
     /// `received`, `sent`, `decision` or `timer`.
     pub kind: String,
-    /// Empty where the message has none.
+    /// Empty if the message has none.
     pub call_id: String,
-    /// `udp`, `tcp` or `tls`; this and the next two of a message only.
+    /// `udp`, `tcp` or `tls`; this and the next two only for messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// The whole message, credentials masked, where it is UTF-8.
+    /// The whole message, credentials masked, if it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Else its bytes, two digits each.
+    /// Otherwise its bytes, two hexadecimal digits each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_hex: Option<String>,
-    /// The words of a decision or a timer.
+    /// The text of a decision or a timer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
@@ -84,7 +84,8 @@ impl TraceEvent {
         }
     }
 
-    /// The message as it was on the wire; `None` of a decision, a timer, and of what is no message of this server's.
+    /// Returns the message as it was on the wire; `None` for a decision, a timer, and anything that is not a message of this
+    /// server.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         match (&self.message, &self.message_hex) {
             (Some(message), _) => Some(message.clone().into_bytes()),
@@ -93,7 +94,7 @@ impl TraceEvent {
         }
     }
 
-    /// It came from a peer; else it went there.
+    /// True if it came from the peer; otherwise it was sent there.
     pub fn is_received(&self) -> bool {
         self.kind == Kind::Received.word()
     }
@@ -116,7 +117,7 @@ fn unhex(digits: &str) -> Option<Vec<u8>> {
 pub struct Traced {
     /// Events that were shown.
     pub events: u64,
-    /// Events that came faster than they could be shown.
+    /// Events that arrived faster than they could be shown.
     pub lost: u64,
     /// `time`, `count` or `shutdown`.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! Connections in the order of how long they have been waiting, so that a search for what is overdue looks at the old end only.
+//! Connections ordered by how long they have been waiting, so that a search for overdue ones looks only at the old end.
 
 use super::table::Table;
 use crate::base::list::{Linked, LinkedMut, Links, List};
@@ -7,7 +7,7 @@ use crate::base::{Id, Instant};
 /// What an entry of such a list carries.
 #[derive(Clone, Copy, Debug)]
 pub struct Age {
-    /// Since when it waits.
+    /// When it began to wait.
     pub since: Instant,
     links: Links,
 }
@@ -18,7 +18,7 @@ impl Age {
     }
 }
 
-/// An entry that can stand in a list.
+/// An entry that can be in such a list.
 pub trait Aging {
     fn age(&self) -> &Age;
     fn age_mut(&mut self) -> &mut Age;
@@ -43,13 +43,13 @@ pub struct AgeList {
 }
 
 impl AgeList {
-    /// The entry that waits longest, and since when.
+    /// Returns the entry that has waited longest, and since when.
     pub fn oldest<T: Aging>(&self, table: &Table<T>) -> Option<(Id, Instant)> {
         let (id, entry) = table.tenant(self.list.first()?)?;
         Some((id, entry.age().since))
     }
 
-    /// The entries, those that wait longest first.
+    /// Iterates over the entries, those that have waited longest first.
     pub fn iter<'a, T: Aging>(&self, table: &'a Table<T>) -> impl Iterator<Item = (Id, &'a T)> + use<'a, T> {
         let slots = self.list.iter(table);
         slots.filter_map(|slot| table.tenant(slot))
@@ -63,14 +63,14 @@ impl AgeList {
         }
     }
 
-    /// Takes an entry of this list out of it.
+    /// Removes an entry, which must be in this list.
     pub fn remove<T: Aging>(&mut self, table: &mut Table<T>, id: Id) {
         if table.known(id).is_some() {
             self.list.remove(table, id.slot);
         }
     }
 
-    /// Panics unless the entries stand in the order of their ages, and their links agree. Returns how many there are.
+    /// Panics unless the entries are in the order of their ages and their links agree. Returns how many there are.
     pub fn check<T: Aging>(&self, table: &Table<T>) -> usize {
         let ages = self.iter(table).map(|(_, entry)| entry.age().since);
         assert!(ages.is_sorted(), "the oldest is not the first");

@@ -1,13 +1,13 @@
-//! Datagrams that the kernel did not take yet: a queue with a limit in bytes, in the order in which they were to leave.
+//! Datagrams that the kernel has not taken yet: a queue limited in bytes, in sending order.
 
 use super::sys::Datagram;
 use std::net::{IpAddr, SocketAddr};
 
-/// Keeps its memory when it has run empty.
+/// Keeps its allocation when it becomes empty.
 pub struct Backlog {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// Entries before this one have left.
+    /// Entries before this one have been sent.
     next: usize,
     limit: usize,
 }
@@ -20,7 +20,7 @@ struct Entry {
 }
 
 impl Backlog {
-    /// `limit`: bytes that may wait.
+    /// `limit`: the most bytes that may wait.
     pub fn new(limit: usize) -> Backlog {
         Backlog { bytes: Vec::new(), entries: Vec::new(), next: 0, limit }
     }
@@ -29,7 +29,7 @@ impl Backlog {
         self.next == self.entries.len()
     }
 
-    /// Bytes that wait.
+    /// Returns the number of bytes that wait.
     pub fn waiting(&self) -> usize {
         match self.entries.get(self.next) {
             Some(first) => self.bytes.len() - first.start,
@@ -37,13 +37,13 @@ impl Backlog {
         }
     }
 
-    /// Appends one datagram. False when the limit forbids it: the caller drops and counts it.
+    /// Appends one datagram. Returns false if that exceeds the limit: the caller drops and counts it.
     pub fn push(&mut self, datagram: Datagram<'_>) -> bool {
         let Datagram { peer, local, bytes } = datagram;
         if self.waiting() + bytes.len() > self.limit {
             return false;
         }
-        // What has left is cut off only when it is half of what is held: each byte is moved once on average.
+        // What has been sent is removed only once it is half of what is held: each byte is moved once on average.
         if self.next > self.entries.len() / 2 {
             self.cut();
         }
@@ -53,18 +53,18 @@ impl Backlog {
         true
     }
 
-    /// Datagrams that wait.
+    /// Returns the number of datagrams that wait.
     pub fn len(&self) -> usize {
         self.entries.len() - self.next
     }
 
-    /// One that waits; 0 is the oldest. `number` must be below [`Backlog::len`].
+    /// Returns a waiting datagram; 0 is the oldest. `number` must be below [`Backlog::len`].
     pub fn get(&self, number: usize) -> Datagram<'_> {
         let entry = &self.entries[self.next + number];
         Datagram { peer: entry.peer, local: entry.local, bytes: &self.bytes[entry.start..entry.end] }
     }
 
-    /// The oldest `count` datagrams have left.
+    /// Removes the oldest `count` datagrams, which have been sent.
     pub fn advance(&mut self, count: usize) {
         self.next = (self.next + count).min(self.entries.len());
         if self.is_empty() {

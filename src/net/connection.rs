@@ -1,5 +1,5 @@
-//! One stream to one peer (RFC 3261 §18, RFC 5626 §4.4): what has come of a message, and what waits to leave. What it does next is said by
-//! [`step`](super::state::step).
+//! One stream to one peer (RFC 3261 §18, RFC 5626 §4.4): the part of a message received so far, and what waits to be sent.
+//! [`step`](super::state::step) decides what it does next.
 
 use super::age_list::{Age, Aging};
 use super::pool::Buffers;
@@ -11,16 +11,16 @@ use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
-/// What stands between two messages is counted anew after this time.
+/// The count of bytes between two messages restarts after this time.
 const BLANKS_MS: u64 = 60_000;
 
-/// What a stream brought; whoever gets it says whether it will be answered.
+/// What a stream delivered; the receiver of an arrival returns whether it will be answered.
 pub enum Arrival<'a> {
     /// One whole message.
     Message(&'a [u8]),
     /// A ping of RFC 5626 (two CRLFs); its answer is a pong.
     KeepAlive,
-    /// Bytes in which no boundary can be found, and why: to be answered where that is possible. The stream ends here.
+    /// Bytes in which no message boundary can be found, and why: to be answered if possible. The stream ends here.
     Unframed(&'a [u8], Fault),
 }
 
@@ -30,69 +30,71 @@ pub struct Connection {
     pub listener: u16,
     pub transport: Transport,
     pub state: State,
-    /// For one that we opened: the names under which the rules know it ([`Channel::Peer`]).
+    /// For connections that we opened: the names under which the rules know this one ([`Channel::Peer`]).
     names: Option<Box<(u64, u64)>>,
     pub age: Age,
     pub tls: Option<Box<Tls>>,
     framer: Framer,
-    /// The beginning of a message whose rest has not come.
+    /// The beginning of a message whose rest has not arrived.
     partial: Vec<u8>,
-    /// Messages of this turn; in a connection that is not open yet, all that came before.
+    /// Messages of this turn; on a connection that is not open yet, everything queued so far.
     pub plain: Vec<u8>,
-    // Sizes of what one connection holds have 32 bits: limits of the conf keep them far below that.
-    /// Bytes that the kernel has not taken, from `written` on.
+    // Sizes within one connection are 32 bits: the limits of the conf keep them far below that.
+    //
+    // Bytes that the kernel has not taken, from `written` on.
     queue: Vec<u8>,
     written: u32,
-    /// Bytes of messages not whole that were counted for it.
+    /// Bytes of incomplete messages that were counted for this connection.
     pub weight: u32,
-    /// Bytes that wait to leave, as far as they were counted for it.
+    /// Bytes that wait to be sent, as counted for this connection.
     pub unsent: u32,
-    /// Bytes between messages since the last one, or since this time; and how many may come.
+    /// Bytes between messages since the last message or since this time, and the most allowed.
     blanks: u32,
     blanks_since: Instant,
     blanks_most: u32,
-    /// Requests that came and have not had their final response from us.
+    /// Requests received that have not had their final response from us.
     owed: u32,
     /// Requests of ours that have not had their final response.
     awaited: u32,
-    /// The lists in which it stands, besides that of its state.
+    /// The lists that contain this connection, besides that of its state.
     pub read_queue: ReadQueue,
     pub is_dirty: bool,
     pub flags: Flags,
 }
 
-/// Where a connection stands that may hold bytes.
+/// The list of a connection that may hold unread bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadQueue {
     /// It holds none, as far as is known, or is being served.
     Nowhere,
-    /// Among the holders, for its turn to begin its handshake.
+    /// Among the holders, waiting for its turn to begin its handshake.
     Turn,
-    /// Among those whose handshakes go on.
+    /// Among those whose handshakes are in progress.
     Handshake,
     Ready,
-    /// Among those that hold more than was taken of them.
+    /// Among those that hold more than was read from them.
     Hungry,
-    /// In none: it is not read from until its peer takes what it is sent.
+    /// In no list: it is not read from until its peer takes what it is sent.
     Parked,
 }
 
-/// What is known about a connection besides its state, and why it is no state.
+/// What is known about a connection besides its state, and why it is not part of the state.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Flags {
-    /// The poll was last asked for writability too. Kept, so that it is asked again only if that changes.
+    /// The poll was last asked for writability too. Kept so that interest is re-registered only on a change.
     pub asks_room: bool,
-    /// The poll has said that the peer sends no more: a short read has not emptied the socket then. It may come with the last messages.
+    /// The poll has reported that the peer sends no more, possibly together with its last messages: then a short read does not mean
+    /// that the socket is drained.
     pub is_half_closed: bool,
-    /// The call that it served alone is over, which may be before it is open.
+    /// The only call that it served is over, possibly before the connection was open.
     pub is_released: bool,
-    /// Something came by it that will be answered, or that we had waited for. It is for its whole life.
+    /// Something arrived on it that will be answered, or that we had waited for. Never reset.
     pub is_proved: bool,
 }
 
-/// What a message has to do with answers.
+/// How a message relates to answers.
 enum Expected {
-    /// It wants one.
+    /// It expects one.
     Answer,
     /// It is a final one.
     Answers,
@@ -113,23 +115,23 @@ impl Expected {
     }
 }
 
-/// The word that begins a response.
+/// True for the word that begins a response.
 fn is_sip(word: [u8; 3]) -> bool {
     word.eq_ignore_ascii_case(b"SIP")
 }
 
-/// What came of reading.
+/// The result of a read.
 pub struct Reading {
-    /// Bytes that came.
+    /// Bytes read.
     pub count: usize,
-    /// Something has become whole, or has begun.
+    /// A message or record has begun or become complete.
     pub is_news: bool,
     /// The TLS handshake is done.
     pub is_established: bool,
     pub next: Next,
 }
 
-/// How reading goes on.
+/// How reading continues.
 pub enum Next {
     /// There may be more to read.
     More,
@@ -140,11 +142,11 @@ pub enum Next {
     Failed(Why),
 }
 
-/// What reading needs, lent by the owner of all connections.
+/// Buffers for reading, lent by the owner of all connections.
 pub struct ReadBuffers<'a> {
-    /// Holds what comes, as much as is to be read.
+    /// Receives what is read; its size bounds the read.
     pub scratch: &'a mut [u8],
-    /// Holds what it means.
+    /// Receives the decrypted bytes.
     pub plaintext: &'a mut Vec<u8>,
     pub buffers: &'a mut Buffers,
 }
@@ -197,12 +199,12 @@ impl Connection {
         }
     }
 
-    /// For one that we opened: the names under which the rules know it ([`Channel::Peer`]).
+    /// For connections that we opened: returns the names under which the rules know this one ([`Channel::Peer`]).
     pub fn names(&self) -> Option<(u64, u64)> {
         self.names.as_deref().copied()
     }
 
-    /// How messages that come on it are named.
+    /// Returns the flow of messages that arrive on it.
     pub fn flow(&self, core: u8, id: Id) -> Flow {
         Flow {
             channel: Channel::Connection { slot: id.slot, generation: id.generation },
@@ -213,12 +215,12 @@ impl Connection {
         }
     }
 
-    /// True for one that a single call has to itself.
+    /// True if a single call has the connection to itself.
     pub fn is_private(&self) -> bool {
         self.names().is_some_and(|(_, call)| call != 0)
     }
 
-    /// Bytes that wait to leave.
+    /// Returns the number of bytes that wait to be sent.
     pub fn waiting(&self) -> usize {
         self.plain.len() + self.queue.len() - self.written as usize
     }
@@ -227,12 +229,13 @@ impl Connection {
         self.owed == 0
     }
 
-    /// True when one side still has to answer the other. This is asked once: an answer that never comes is not waited for twice.
+    /// Returns whether either side still has to answer the other, and forgets it: an answer that never comes is not waited for
+    /// twice.
     pub fn forget_expected(&mut self) -> bool {
         std::mem::take(&mut self.owed) > 0 || std::mem::take(&mut self.awaited) > 0
     }
 
-    /// Reads what comes after the end of all messages, and throws it away.
+    /// Reads and discards what arrives after the end of all messages.
     pub fn discard(&mut self, scratch: &mut [u8]) -> io::Result<()> {
         match (&self.stream).read(scratch) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
@@ -240,7 +243,7 @@ impl Connection {
         }
     }
 
-    /// Takes one message of the rules.
+    /// Queues one message of the rules.
     pub fn take(&mut self, message: &[u8], buffers: &mut Buffers) {
         match Expected::of(message) {
             Expected::Answer => self.awaited = self.awaited.saturating_add(1),
@@ -253,7 +256,7 @@ impl Connection {
         self.plain.extend_from_slice(message);
     }
 
-    /// `most`: how many bytes may come between two messages, or within a minute.
+    /// `most`: the most bytes allowed between two messages, or within a minute.
     pub fn allow_blanks(&mut self, most: usize, now: Instant) {
         self.blanks_most = u32::try_from(most).unwrap_or(u32::MAX);
         if now.ms_since(self.blanks_since) >= BLANKS_MS {
@@ -262,21 +265,21 @@ impl Connection {
         }
     }
 
-    /// Memory of messages that have begun and are not whole.
+    /// Returns the memory of messages that have begun and are incomplete.
     pub fn unfinished_bytes(&self) -> usize {
         let record = self.tls.as_ref().map_or(0, |tls| tls.held_bytes());
         self.partial.capacity() + record
     }
 
-    /// Reads once and hands over the messages that are whole. If the client has now proved its names, `prove` gets them before `on` gets what
-    /// it says; `on` says of each message whether it will be answered.
+    /// Reads once and hands over the complete messages. If the peer has just proved its names, `prove` gets them before `on` gets
+    /// any message; `on` returns for each whether it will be answered.
     pub fn read(&mut self, with: ReadBuffers<'_>, prove: impl FnOnce(ProvedNames), on: impl FnMut(Arrival<'_>) -> bool) -> Reading {
         let mut reading = Reading { count: 0, is_news: false, is_established: false, next: Next::End };
         let ReadBuffers { scratch, plaintext, buffers } = with;
         match (&self.stream).read(scratch) {
             Ok(0) => {}
             Ok(count) => {
-                // A short read has emptied the socket; only the end may stand behind it.
+                // A short read has emptied the socket; only the end of the stream may follow.
                 let is_drained = count < scratch.len() && !self.flags.is_half_closed;
                 let came = scratch.get(..count).unwrap_or_default();
                 reading.count = count;
@@ -298,7 +301,7 @@ impl Connection {
         reading
     }
 
-    /// Takes in what `came`. Returns whether the peer has said that it sends no more.
+    /// Processes the result of a read. Returns whether the peer has signalled that it sends no more.
     fn digest(
         &mut self,
         came: &[u8],
@@ -324,7 +327,7 @@ impl Connection {
         Ok(progress.closed)
     }
 
-    /// Frames `bytes`, which follow what came before.
+    /// Frames `bytes`, which follow what was received before.
     fn take_in(
         &mut self,
         bytes: &[u8],
@@ -357,14 +360,14 @@ impl Connection {
         } else if self.framer.is_inside_message() {
             self.partial = partial;
         } else {
-            // Half of a line end, which may stay for as long as the connection is open, does not keep a large buffer.
+            // Half of a line end, which may remain for as long as the connection is open, must not keep a large buffer.
             self.partial = partial.as_slice().into();
             buffers.give(partial);
         }
         result
     }
 
-    /// Hands over the whole messages at the front of `bytes`; returns where the rest begins.
+    /// Hands over the complete messages at the front of `bytes`; returns where the rest begins.
     fn hand_over(
         &mut self,
         bytes: &[u8],
@@ -381,7 +384,7 @@ impl Connection {
                 Frame::More => return Ok(done),
                 Frame::Message(length) => {
                     let message = rest.get(..length).unwrap_or_default();
-                    // What is thrown away is never answered: to wait for that would keep the place of a peer that has long gone.
+                    // What is discarded is never answered: waiting for that would keep the slot of a peer that is long gone.
                     let is_answered = on(Arrival::Message(message));
                     self.blanks = 0;
                     match Expected::of(message) {
@@ -414,7 +417,7 @@ impl Connection {
         }
     }
 
-    /// Counts what stands between two messages.
+    /// Counts the bytes between two messages.
     fn count_blanks(&mut self, length: usize) -> Result<usize, Why> {
         self.blanks = self.blanks.saturating_add(length as u32);
         match self.blanks > self.blanks_most {
@@ -423,7 +426,7 @@ impl Connection {
         }
     }
 
-    /// True when a message has begun and not ended.
+    /// True if a message has begun and is incomplete.
     pub fn is_inside_message(&self) -> bool {
         self.framer.is_inside_message()
     }

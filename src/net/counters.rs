@@ -1,4 +1,4 @@
-//! What the wires count, for each listener of one core: plain numbers, added up over the cores when somebody asks.
+//! What the wires count, for each listener of one core: plain numbers, added up over the cores on request.
 
 use super::state::State;
 use super::tls::Tls;
@@ -20,13 +20,13 @@ fn number_of(kind: Kind) -> usize {
 /// Why the wires did not deliver a message (`strowger_dropped_total{reason}`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Undeliverable {
-    /// The kernel takes nothing now and the queue of what waits for it is full.
+    /// The kernel accepts nothing now, and the queue for it is full.
     SendQueueFull,
     /// Longer than the path or a datagram carries (EMSGSIZE).
     TooLarge,
     /// The kernel refuses this peer: no route, no permission, no such address.
     Unreachable,
-    /// The kernel had no memory, or a queueing discipline threw the packet away (ENOBUFS).
+    /// The kernel had no memory, or a queueing discipline dropped the packet (ENOBUFS).
     NoBuffers,
     /// The rules named a listener that does not exist.
     NoSocket,
@@ -76,7 +76,7 @@ impl Traffic {
 }
 
 counters! {
-    /// One listener, as one core or all of them saw it.
+    /// The counters of one listener, of one core or over all of them.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct ListenerCounters {
         pub received: Traffic,
@@ -85,11 +85,11 @@ counters! {
         pub undelivered: [u64; Undeliverable::ALL.len()],
         /// ICMP errors of RFC 3261 §18.4 that the kernel reported for our datagrams.
         pub icmp_errors: u64,
-        /// Datagrams that the kernel threw away because our receive buffer was full (or their checksum wrong).
+        /// Datagrams that the kernel dropped because our receive buffer was full (or their checksum was wrong).
         pub kernel_drops: u64,
-        /// INVITEs that the kernel dropped unread because there was too much to do.
+        /// INVITEs that the kernel dropped unread because of overload.
         pub shed: u64,
-        /// The receive and send buffers that the kernel granted, in bytes as it accounts them; the sum over the cores.
+        /// The receive and send buffers that the kernel granted, in bytes as it accounts for them, summed over the cores.
         pub receive_buffer: u64,
         pub send_buffer: u64,
         /// Bytes that wait for the kernel to take them.
@@ -112,8 +112,8 @@ counters! {
     pub struct Handshakes {
         pub full: u64,
         pub resumed: u64,
-        /// Of both kinds, those in which both sides showed certificates: as server, now or in the session that was resumed; as
-        /// client, now.
+        /// Of full and resumed handshakes, those in which both sides showed certificates: as server, now or in the resumed session;
+        /// as client, now.
         pub mutual: u64,
         pub failed: u64,
         /// Calls of `SSL_do_handshake`.
@@ -134,35 +134,35 @@ counters! {
         pub failed: u64,
         /// The limit of open connections was reached.
         pub refused: u64,
-        /// Not taken, or closed, because their source is banned.
+        /// Connections not accepted, or closed, because their source is banned.
         pub banned: u64,
         pub accept_errors: u64,
-        /// Times that handshakes waited because the limit was reached.
+        /// How often handshakes waited because the limit was reached.
         pub handshakes_held: u64,
         /// TLS connections closed at once because handshakes waited too long before they began.
         pub handshakes_refused: u64,
         pub idle_closed: u64,
-        /// A message had begun and was not complete in its time.
+        /// Connections closed because a message was not completed in time.
         pub unfinished: u64,
-        /// Connections that only waited for what was owed to them, closed because others needed their places.
+        /// Connections that only waited for what was owed to them, closed because others needed their slots.
         pub displaced: u64,
-        /// Connections closed because others needed their places, and their sources held more than those.
+        /// Connections closed because others needed their slots, and their sources held more.
         pub yielded: u64,
-        /// Handshakes that had stalled, closed because others waited.
+        /// Stalled handshakes that were closed because others waited.
         pub stalled: u64,
-        /// Connections that brought too much between messages.
+        /// Connections that sent too much between messages.
         pub blank: u64,
-        /// Connections closed because messages not whole held too many bytes.
+        /// Connections closed because incomplete messages held too many bytes.
         pub crowded: u64,
-        /// Bytes that these hold now.
+        /// Bytes of incomplete messages now.
         pub unfinished_bytes: u64,
         /// Messages not sent because too much waited for peers that do not read.
         pub unsent: u64,
-        /// Bytes that wait for them now.
+        /// Bytes that wait for such peers now.
         pub unsent_bytes: u64,
         /// Streams in which no message could be found.
         pub garbage: u64,
-        /// Entries of the idle list that were looked at.
+        /// Entries of the idle list that were checked.
         pub sweep_visited: u64,
         /// By [`SIDES`].
         pub handshakes: [Handshakes; SIDES.len()],
@@ -174,7 +174,7 @@ impl StreamCounters {
         usize::from(transport == Transport::Tls)
     }
 
-    /// Connections in a state now.
+    /// Returns how many connections are in a state now.
     pub fn open(&self, transport: Transport, state: State) -> u64 {
         self.open[StreamCounters::kind(transport)][state.shown() as usize]
     }
@@ -187,7 +187,7 @@ impl StreamCounters {
         self.open[StreamCounters::kind(transport)][state.shown() as usize] -= 1;
     }
 
-    /// A handshake has ended well; `side` is its place in [`SIDES`].
+    /// Counts a completed handshake; `side` is its index in [`SIDES`].
     pub fn shaken(&mut self, side: usize, tls: &Tls) {
         let counters = &mut self.handshakes[side];
         match tls.is_resumed() {

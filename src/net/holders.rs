@@ -1,6 +1,7 @@
-//! What each source holds of one core's connections: which gives way if there is no room for all, and whose handshake begins next.
+//! What each source holds of one core's connections: which one gives way if there is no room for all, and whose handshake begins
+//! next.
 //!
-//! Nothing here waits or closes: connections are named by their slots, and every step costs the same however many there are.
+//! Nothing here waits or closes: connections are named by their slots, and every step has a constant cost.
 
 #[cfg(debug_assertions)]
 mod check;
@@ -13,23 +14,23 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// A connection that has not moved for so long, milliseconds, may be taken for one that will not: if others need its place, it gives way
+/// A connection that has made no progress for this many milliseconds is considered stalled: if others need its slot, it gives way
 /// even if its source holds no more than theirs.
 pub const STALL_MS: u64 = 1000;
 
-/// Sources that are asked in one step at most whether a handshake of theirs may begin.
+/// At most this many sources are checked in one step for a handshake that may begin.
 const TRIES: usize = 8;
 
 const NONE: u32 = u32::MAX;
 
-/// How far a connection that a peer has opened has come.
+/// How far a connection opened by a peer has got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
     /// Its client has begun a TLS handshake, and we have not.
     Waiting,
     /// We have begun the handshake too.
     Shaking,
-    /// Nothing has come by it that was worth an answer.
+    /// Nothing has arrived on it that was worth an answer.
     Unproved,
     /// It has been of use.
     Proved,
@@ -41,14 +42,14 @@ const CLASSES: usize = 4;
 #[derive(Clone, Copy)]
 enum By {
     Places,
-    /// Places that have not proved to be of use.
+    /// Slots of connections that have not proved useful.
     Unproved,
     Handshakes,
 }
 
 const RANKINGS: usize = 3;
 
-/// A connection among its kin: those of the same source and class, in the order in which they moved last.
+/// A connection in the list of the same source and class, ordered by when each last made progress.
 #[derive(Clone, Copy)]
 struct Kin {
     holder: u32,
@@ -73,7 +74,7 @@ impl LinkedMut for Vec<Kin> {
     }
 }
 
-/// A source's place in a ranking: in the list of all that hold as many. If it holds nothing, it is in no list.
+/// A source's position in a ranking: in the list of all that hold the same number. If it holds nothing, it is in no list.
 #[derive(Clone, Copy)]
 struct Rank {
     count: usize,
@@ -104,12 +105,12 @@ impl LinkedMut for Ranked<&mut Arena<Holder>> {
 /// One source.
 struct Holder {
     source: u64,
-    /// It stands for many: no share binds it, and it gives way to nobody.
+    /// It stands for many clients: it is not limited to a share and never gives way.
     is_exempt: bool,
     connections: usize,
     lists: [List; CLASSES],
     ranks: [Rank; RANKINGS],
-    /// It stands in the queue of those that wait for their turn.
+    /// It is in the queue of sources that wait for their turn.
     is_queued: bool,
     overlong: Overlong,
 }
@@ -117,7 +118,7 @@ struct Holder {
 /// Sources by how much they hold.
 #[derive(Default)]
 struct Ranking {
-    /// By count: those that hold that many, first the one that has done so for the longest time.
+    /// By count: the sources that hold that many, longest first.
     lists: Vec<List>,
     /// The highest count.
     most: usize,
@@ -127,18 +128,18 @@ struct Ranking {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Turn {
     pub slot: u32,
-    /// The stalled one that gives way to it.
+    /// The stalled handshake that gives way to it.
     pub instead_of: Option<u32>,
 }
 
-/// Whether a source may have one more handshake in hand.
+/// Whether a source may have one more handshake in progress.
 enum Room {
     Free,
     Instead(u32),
     Nothing,
 }
 
-/// The sources of one core's connections. Those that we opened ourselves are nobody's.
+/// The sources of one core's connections. Connections that we opened belong to no source.
 #[derive(Default)]
 pub struct Holders {
     by_source: HashMap<u64, u32>,
@@ -146,9 +147,9 @@ pub struct Holders {
     /// By slot.
     kin: Vec<Kin>,
     rankings: [Ranking; RANKINGS],
-    /// Sources that have handshakes waiting, and since when each has stood in this queue.
+    /// Sources with waiting handshakes, and since when each has been in this queue.
     queue: VecDeque<(Id, Instant)>,
-    /// This many of them have been asked since anything has changed, and none of theirs may begin now.
+    /// How many of them have been checked since the last change; none of theirs may begin now.
     tried: usize,
     overlong: Overlong,
 }
@@ -156,7 +157,7 @@ pub struct Holders {
 impl Holders {
     // ---- coming and going ----------------------------------------------------------------------------------------------
 
-    /// A connection from `peer` is there. `is_exempt`: its source may hold any number.
+    /// Adds a connection from `peer`. `is_exempt`: its source may hold any number.
     pub fn arrive(&mut self, slot: u32, peer: IpAddr, is_exempt: bool, now: Instant) {
         let source = source(peer);
         let number = match self.by_source.entry(source) {
@@ -179,7 +180,7 @@ impl Holders {
         self.count(number, By::Unproved, true);
     }
 
-    /// The connection is gone. Of no effect for one that never arrived.
+    /// Removes the connection. No effect for one that was never added.
     pub fn leave(&mut self, slot: u32) {
         let Some(Kin { holder, class, .. }) = self.delist(slot) else {
             return;
@@ -205,7 +206,7 @@ impl Holders {
         }
     }
 
-    /// The connection has come further, or moved where it is. Of no effect for one of ours.
+    /// Notes that the connection has reached a class, or made progress in it. No effect for one that we opened.
     pub fn step(&mut self, slot: u32, class: Class, now: Instant) {
         let Some(Kin { holder, class: before, .. }) = self.delist(slot) else {
             return;
@@ -223,7 +224,7 @@ impl Holders {
         }
     }
 
-    /// It was used: the others of its kin give way first. Of no effect for one of ours.
+    /// Notes that the connection was used: others of its source and class give way first. No effect for one that we opened.
     pub fn renew(&mut self, slot: u32, now: Instant) {
         if let Some(Kin { class, .. }) = self.delist(slot) {
             self.enlist(slot, class, now);
@@ -234,7 +235,7 @@ impl Holders {
         if let Some((id, holder)) = self.holders.tenant_mut(number)
             && (holder.is_exempt || !holder.is_queued)
         {
-            // A gateway's clients stand for themselves.
+            // Each of a gateway's clients stands for itself.
             holder.is_queued = true;
             self.queue.push_back((id, now));
             self.tried = 0;
@@ -243,8 +244,9 @@ impl Holders {
 
     // ---- giving way ----------------------------------------------------------------------------------------------------
 
-    /// The connection that gives its place to a new one of `peer`, or to one of ours, if all are taken, and how many its source holds: the
-    /// oldest of the source that holds most, if that is more than the new one's own holds. What has not proved to be of use goes first.
+    /// Returns the connection that gives its slot to a new one of `peer`, or to one of ours, if all slots are taken, and how many
+    /// its source holds: the oldest of the source that holds most, if that is more than the new one's source holds. Those that have
+    /// not proved useful go first.
     pub fn yields_place(&self, peer: Option<IpAddr>, now: Instant) -> Option<(u32, usize)> {
         let number = peer.and_then(|peer| self.by_source.get(&source(peer)));
         let own = number.and_then(|number| Some(self.holders.tenant(*number)?.1));
@@ -268,8 +270,8 @@ impl Holders {
         Some((slot, places(most)))
     }
 
-    /// The next handshake that may begin, each source in its turn; `in_hand` have begun, of `limit` that may be. From half of the limit on a
-    /// source has no more than a quarter of it, but it may have one in the place of another of its own that has stalled.
+    /// Returns the next handshake that may begin, taking sources in turn; `in_hand` of at most `limit` have begun. Once half of the
+    /// limit is used, a source gets no more than a quarter of it, but may begin one in place of a stalled one of its own.
     pub fn begin(&mut self, in_hand: usize, limit: usize, now: Instant) -> Option<Turn> {
         if !self.may_begin() {
             return None;
@@ -277,7 +279,7 @@ impl Holders {
         for _ in 0..TRIES.min(self.queue.len()) {
             let (id, _) = self.queue.pop_front()?;
             let Some(holder) = self.holders.get(id) else {
-                // It has gone meanwhile.
+                // It is already gone.
                 continue;
             };
             let Some((slot, _)) = self.oldest(holder, Class::Waiting) else {
@@ -334,18 +336,18 @@ impl Holders {
         self.tried < self.queue.len()
     }
 
-    /// True when handshakes wait, and none may begin until others end or stall.
+    /// True if handshakes wait, and none may begin until others end or stall.
     pub fn is_stuck(&self) -> bool {
         !self.queue.is_empty() && self.tried >= self.queue.len()
     }
 
-    /// Time has passed: others may have stalled meanwhile.
+    /// Notes that time has passed: other handshakes may have stalled meanwhile.
     pub fn look_again(&mut self) {
         self.tried = 0;
     }
 
-    /// How long handshakes wait before they begin, those of `peer` or those of all sources, if they have waited longer than
-    /// `patience_ms` for longer than a burst takes: no more may come then. With a patience of 0 they may always.
+    /// Returns how long handshakes, of `peer` or of all sources, wait before they begin, if they have waited longer than
+    /// `patience_ms` for longer than a burst takes: then no more may be accepted. With a patience of 0 they always may.
     pub fn overlong_ms(&mut self, peer: IpAddr, patience_ms: u64, now: Instant) -> Option<u64> {
         let front = self.queue.front();
         let waited_ms = front.map_or(0, |(_, since)| now.ms_since(*since));
@@ -380,7 +382,7 @@ impl Holders {
         holder.lists[class as usize].push(&mut self.kin, slot);
     }
 
-    /// Takes it out of its list. Returns what it was; `None` if it is one of ours, which are nobody's.
+    /// Removes it from its list. Returns its previous entry; `None` if it is one that we opened, which belongs to no source.
     fn delist(&mut self, slot: u32) -> Option<Kin> {
         let kin = *self.kin.get(slot as usize)?;
         let (_, holder) = self.holders.tenant_mut(kin.holder)?;
@@ -388,7 +390,7 @@ impl Holders {
         Some(kin)
     }
 
-    /// Of those that hold most, the one that has held as many for the longest time.
+    /// Returns, of the sources that hold most, the one that has done so longest.
     fn most(&self, by: By) -> Option<&Holder> {
         let ranking = &self.rankings[by as usize];
         let first = ranking.lists.get(ranking.most)?.first()?;
@@ -444,7 +446,7 @@ impl Holder {
         }
     }
 
-    /// How many it holds; of one that is exempt nothing is counted.
+    /// Returns how many it holds; nothing is counted for exempt sources.
     fn counted(&self, by: By) -> usize {
         self.ranks[by as usize].count
     }

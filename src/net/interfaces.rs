@@ -1,4 +1,4 @@
-//! Which IP addresses are this machine's, and by which of them a listener on all of them is to be reached.
+//! Which IP addresses this machine has, and which of them a wildcard listener is reached at.
 
 use super::sys;
 use std::io;
@@ -9,15 +9,15 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     sys::local_addresses()
 }
 
-/// What Via and Record-Route say when the conf does not: the listener's own address, or for a wildcard the first local one of
-/// its family that a peer elsewhere could use, or else loopback. The port stays.
+/// Returns what Via and Record-Route say if the conf does not: the listener's own address, or for a wildcard the first local one of
+/// its family that a remote peer could use, otherwise loopback. The port stays.
 pub fn advertised(listener: SocketAddr, local: &[IpAddr]) -> SocketAddr {
     if !listener.ip().is_unspecified() {
         return listener;
     }
     let reaches_us = |ip: &&IpAddr| match ip {
         IpAddr::V4(v4) => listener.is_ipv4() && !v4.is_loopback() && !v4.is_link_local(),
-        // An address of link scope means nothing without the interface, which a Via cannot name.
+        // A link-local address means nothing without the interface, which a Via cannot name.
         IpAddr::V6(v6) => listener.is_ipv6() && !v6.is_loopback() && !v6.is_unicast_link_local(),
     };
     let loopback = match listener {

@@ -6,21 +6,21 @@ use crate::settings::{self, Connections, Millis};
 /// What the conf says about connections, for one core.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// `[connections]`; of what it grants all connections together, this core's part.
+    /// `[connections]`; of limits on all connections together, this core's part.
     pub rules: Connections,
     /// Connections at a time.
     pub connections: usize,
-    /// How long a TLS client may wait until its handshake begins. Where they wait longer for longer than a burst, others
-    /// are refused; 0: nobody is.
+    /// How long a TLS client may wait until its handshake begins. If clients wait longer, for longer than a burst takes, others are
+    /// refused; 0: none is.
     pub patience_ms: Millis,
     /// The longest message.
     pub message_size: usize,
-    /// Networks that stand for many: no share binds them.
+    /// Networks that stand for many clients: they are not limited to a share.
     pub trusted: Vec<Network>,
 }
 
 impl Limits {
-    /// Those of one core out of `cores`, where the process may open `files` files.
+    /// Returns the limits of one core out of `cores`, if the process may open `files` files.
     pub fn new(connections: &Connections, limits: &settings::Limits, cores: usize, files: usize) -> Limits {
         let cores = cores.max(1);
         Limits {

@@ -1,4 +1,4 @@
-//! A listening stream socket of one listener on one core: accepts in a bounded bite.
+//! A listening stream socket of one listener on one core: accepts a bounded number at a time.
 
 use super::sys;
 use super::udp::BindError;
@@ -9,10 +9,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-/// Connections that the kernel keeps for us until we accept them.
+/// Connections that the kernel queues until we accept them.
 const BACKLOG: i32 = 4096;
 
-/// One socket. Non-blocking.
+/// One non-blocking socket.
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
@@ -20,10 +20,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens `cores` sockets on one address, one for each worker; port 0 lets the kernel choose one port for all.
+    /// Opens `cores` sockets on one address, one for each worker; with port 0 the kernel chooses one port for all of them.
     ///
-    /// As with datagrams, the first is bound alone, so that somebody else's socket is an error, and the others join it
-    /// (SO_REUSEPORT): the kernel then spreads new connections over the cores.
+    /// As with datagrams, the first is bound exclusively, so that a socket of another process causes an error, and the others join
+    /// it (SO_REUSEPORT): the kernel then spreads new connections over the cores.
     pub fn bind(transport: Transport, address: SocketAddr, cores: usize) -> Result<Vec<Listener>, BindError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(cores);
         let mut bound = address;
@@ -35,7 +35,7 @@ impl Listener {
         Ok(listeners)
     }
 
-    /// Where the socket is bound, with the port that the kernel chose if it did.
+    /// Returns the bound address, with the port that the kernel chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -59,7 +59,7 @@ fn open(address: SocketAddr, joins: bool, is_shared: bool) -> io::Result<TcpList
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Connections of an earlier run that linger in TIME_WAIT are no reason to wait.
+    // Connections of an earlier run that linger in TIME_WAIT must not delay the start.
     socket.set_reuse_address(true)?;
     if joins {
         socket.set_reuse_port(true)?;
@@ -74,7 +74,7 @@ fn open(address: SocketAddr, joins: bool, is_shared: bool) -> io::Result<TcpList
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// Begins to connect to `peer`. `from`: the address of ours that it must see, if the listener has one.
+/// Begins to connect to `peer`. `from`: our address that it must see, if the listener has one.
 pub fn connect(peer: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::TCP))?;

@@ -1,9 +1,9 @@
-//! Buffers that exist only while bytes are in flight: taken when some come, given back when they have left.
+//! Buffers that exist only while bytes are in flight: taken when some arrive, returned when they have been sent.
 
-/// Buffers kept for the next; more would be memory that stays after a flood.
+/// Buffers kept for reuse; more would hold memory after a flood.
 const KEPT: usize = 64;
 
-/// A buffer that has grown beyond this is not kept.
+/// A buffer that has grown beyond this size is not kept.
 const LARGEST: usize = 64 << 10;
 
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// An empty buffer, with memory where one is at hand.
+    /// Returns an empty buffer, with a kept allocation if available.
     pub fn take(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }

@@ -1,12 +1,12 @@
-//! How long messages wait in the kernel before they are taken, estimated now and then: what waits ÷ what is taken in a time.
+//! How long messages wait in the kernel before they are read, estimated periodically: what waits ÷ what is read per unit of time.
 
 use crate::base::{Instant, Load};
 
-/// Asking the kernel costs a system call for each socket: it is done once in this many milliseconds, and only while more comes
-/// than is taken.
+/// Querying the kernel costs a system call for each socket: it is done once in this many milliseconds, and only while more arrives
+/// than is read.
 const PERIOD_MS: u64 = 20;
 
-/// The kernel counts the memory of what waits, which for messages of usual lengths is about this many times their bytes.
+/// The kernel counts the memory of what waits, which for messages of usual lengths is about this many times their size.
 const KERNEL_MEMORY: u64 = 2;
 
 /// What the sockets of one core hold and have lost.
@@ -24,13 +24,13 @@ pub struct Pressure {
     since: Instant,
     taken_bytes: u64,
     lost: u64,
-    /// All that had come was taken, at least once in this period.
+    /// Everything that had arrived was read, at least once in this period.
     caught_up: bool,
     load: Load,
 }
 
 impl Pressure {
-    /// Called once a turn. `taken_bytes`: all that was ever received; `ask`: what the kernel says.
+    /// Updates the estimate; called once a turn. `taken_bytes`: total bytes ever received; `ask`: queries the kernel.
     pub fn turn(&mut self, now: Instant, is_behind: bool, taken_bytes: u64, ask: impl FnOnce() -> Backlog) -> Load {
         self.load.is_behind = is_behind;
         self.caught_up |= !is_behind;
@@ -40,7 +40,7 @@ impl Pressure {
         }
         let taken = taken_bytes.saturating_sub(self.taken_bytes);
         (self.since, self.taken_bytes) = (now, taken_bytes);
-        // Only a whole period of work shows how fast work is done.
+        // Only a whole period of continuous work shows how fast work is done.
         if std::mem::replace(&mut self.caught_up, !is_behind) {
             self.load = Load { is_behind, ..Load::default() };
             return self.load;
@@ -74,7 +74,7 @@ mod tests {
         // 200,000 bytes in 20 ms; 1 MB waits: 100 ms of work.
         let load = pressure.turn(at(40), true, 200_000, holding(2_000_000, 0));
         assert_eq!((load.waits_ms, load.is_losing), (100, false));
-        // Between two periods the kernel is not asked.
+        // Between two periods the kernel is not queried.
         let load = pressure.turn(at(50), true, 300_000, || unreachable!("too soon"));
         assert_eq!(load.waits_ms, 100);
         let load = pressure.turn(at(60), true, 400_000, holding(4_000, 7));

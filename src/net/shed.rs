@@ -1,9 +1,9 @@
-//! A packet filter that drops INVITEs of new calls before they are queued (RFC 3261 §21.5.4 permits not to answer), while a core has more
-//! to do than it can: there a refusal costs a receive and a send, here nothing of its time.
+//! A packet filter that drops INVITEs of new calls before they are queued (RFC 3261 §21.5.4 permits not to answer), while a core is
+//! overloaded: a refusal costs the core a receive and a send, this costs it nothing.
 //!
-//! It is classic BPF, which needs no privilege and has no loops, so it looks only as far as [`crate::base::lot`] says, and what it does
-//! not know to be a new INVITE with a low lot passes: the rules refuse those. Requests of other methods pass always. A REGISTER that is
-//! dropped comes again ten times before its client gives up, when one answer would do.
+//! It is classic BPF, which needs no privilege and has no loops, so it looks only as far as [`crate::base::lot`] says, and anything
+//! that it does not recognise as a new INVITE with a low lot passes: the rules refuse those. Requests of other methods always pass.
+//! A REGISTER that is dropped is retransmitted ten times before its client gives up, when one answer would do.
 
 use super::steer::{branch, instruction};
 use crate::base::Shed;
@@ -16,19 +16,19 @@ use libc::{
     BPF_XOR, sock_filter,
 };
 
-/// The kernel shows the datagram with its UDP header.
+/// The kernel presents the datagram with its UDP header.
 const HEADER: usize = 8;
-/// So much of the datagram is kept: all.
+/// Return value of the filter that keeps the whole datagram.
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 0;
 
-/// Instructions with jumps to places that stand further on.
+/// Instructions, with jumps to later positions.
 #[derive(Default)]
 struct Program {
     code: Vec<sock_filter>,
     /// Jumps to the next [`Program::pass`].
     passing: Vec<(usize, Jump)>,
-    /// Jumps to where the line of the To was found.
+    /// Jumps to where the To line was found.
     finding: Vec<usize>,
 }
 
@@ -46,7 +46,7 @@ impl Program {
         self.code.push(branch(comparison, k, if_true, if_false));
     }
 
-    /// A datagram for which the comparison holds passes.
+    /// Lets a datagram pass if the comparison holds.
     fn pass_if(&mut self, comparison: u32, k: u32) {
         self.passing.push((self.code.len(), Jump::IfTrue));
         self.skip(comparison, k, 0, 0);
@@ -57,13 +57,13 @@ impl Program {
         self.skip(comparison, k, 0, 0);
     }
 
-    /// What jumps to pass lands here; what comes by goes on behind.
+    /// The target of the jumps that pass; other control flow skips it.
     fn pass(&mut self) {
         self.push(BPF_JMP | BPF_JA, 1);
         self.pass_all();
     }
 
-    /// Here all pass.
+    /// Lets everything pass from here.
     fn pass_all(&mut self) {
         let here = self.code.len();
         self.push(BPF_RET | BPF_K, PASS as usize);
@@ -77,7 +77,7 @@ impl Program {
         }
     }
 
-    /// One look at the word at `place`: goes on behind with its lower three bytes in the accumulator.
+    /// Checks the word at `place`: continues with its lower three bytes in the accumulator.
     fn look(&mut self, place: usize) {
         self.push(BPF_LD | BPF_W | BPF_ABS, HEADER + place);
         for (first, last) in [(OURS, OURS_LAST), (ODD_OURS, ODD_OURS_LAST)] {
@@ -94,18 +94,18 @@ impl Program {
         self.push(BPF_JMP | BPF_JA, 0);
     }
 
-    /// The byte at X and `k`.
+    /// Loads the byte at X and `k`.
     fn byte_at(&mut self, k: usize) {
         self.push(BPF_LD | BPF_B | BPF_IND, HEADER + k);
     }
 
-    /// From here on X is where the line of the To begins.
+    /// From here on X is the beginning of the To line.
     fn found(&mut self) {
         let here = self.code.len();
         for from in self.finding.drain(..) {
             self.code[from].k = (here - from - 1) as u32;
         }
-        // The sum of before is kept in 0, where it begins in X.
+        // The previous sum is kept in 0, X in its place.
         self.push(BPF_STX, 0);
         self.push(BPF_MISC | BPF_TAX, 0);
         self.push(BPF_LD | BPF_W | BPF_LEN, 0);
@@ -126,7 +126,7 @@ impl Program {
         self.pass();
     }
 
-    /// Goes on behind where the line ends with `>`.
+    /// Continues if the line ends with `>`.
     fn end_of_name(&mut self) {
         let mut closing = Vec::new();
         for k in NAME..SPAN {
@@ -157,7 +157,7 @@ impl Program {
     }
 }
 
-/// Drops what [`crate::base::Draw::of`] draws a lot for that is too low.
+/// Drops messages for which [`crate::base::Draw::of`] draws a lot that is too low.
 pub(super) fn program(shed: &Shed) -> Vec<sock_filter> {
     let mut program = Program::default();
     program.push(BPF_LD | BPF_W | BPF_LEN, 0);
@@ -206,7 +206,7 @@ mod tests {
     use crate::net::{Buffers, Udp};
     use std::net::{SocketAddr, UdpSocket};
 
-    /// Words of `text`, with `{to}` and a tail that every INVITE has.
+    /// Builds an INVITE from the words of `text`, with `{to}` and a tail that every INVITE has.
     fn invite(number: u32, head: &str, to: &str) -> Vec<u8> {
         format!(
             "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa{number}\r\n{head}{to}\
@@ -218,7 +218,7 @@ mod tests {
 
     const FROM: &str = "From: <sip:alice@example.com>;tag=abc\r\n";
 
-    /// New INVITEs of which one with each lot may come.
+    /// New INVITEs, which may be shed depending on their lots.
     fn sheddable() -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         for to in [
@@ -239,7 +239,7 @@ mod tests {
         all
     }
 
-    /// What must pass however little is let in.
+    /// What must pass however little is admitted.
     fn begun() -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         for to in [
@@ -268,11 +268,11 @@ mod tests {
             let far = format!("Route: <sip:{}@example.com>\r\n{FROM}", "x".repeat(600));
             all.push(invite(1, &far, to));
         }
-        // A name so long that its tag is not seen, and one that ends where it can't be seen whether a folded line follows.
+        // A name so long that its tag is not seen, and one that ends where a following folded line cannot be seen.
         for long in [70, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 90, 300] {
             all.push(invite(1, FROM, &format!("To: <sip:{}@b>;tag=1\r\n", "x".repeat(long))));
         }
-        // They pass, because nothing says what they are.
+        // They pass, because nothing identifies them.
         let plain = "To: <sip:bob@example.com>\r\n";
         for head in [
             "Via: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKs0000000001\r\n",
@@ -290,7 +290,7 @@ mod tests {
         }
         all.push(whole.replacen("INVITE sip:bob@example.com SIP/2.0", "SIP/2.0 200 OK", 1).into_bytes());
         all.push(format!("\r\n{whole}").into_bytes());
-        // Whatever is cut off: nothing that is not whole is dropped for it.
+        // Wherever it is truncated: no incomplete message is dropped because of that.
         let tagged = String::from_utf8(invite(1, FROM, "To: <sip:bob@example.com>;tag=1\r\n")).unwrap();
         for len in 0..tagged.len() {
             all.push(tagged.as_bytes()[..len].to_vec());
@@ -298,7 +298,7 @@ mod tests {
         all
     }
 
-    /// Sends each message on its own, and returns for each whether it came through.
+    /// Sends each message separately, and returns for each whether it got through.
     fn pass(udp: &mut Udp, client: &UdpSocket, messages: &[Vec<u8>]) -> Vec<bool> {
         let mut inbound = Inbound::new(4);
         messages
@@ -365,7 +365,7 @@ mod tests {
         udp.shed(None).unwrap();
     }
 
-    /// What the filter drops is counted apart from what finds no room.
+    /// What the filter drops is counted separately from what finds no room.
     #[test]
     fn what_is_shed_is_no_loss() {
         let any = "127.0.0.1:0".parse().unwrap();

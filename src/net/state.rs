@@ -1,23 +1,25 @@
-//! The states of a connection, and the one step between them: what happens to a connection, and what is to be done about it. Pure.
+//! The states of a connection, and the single transition function: what happens to a connection, and what has to be done about it.
+//! Pure.
 
 use super::tls::Failure;
 use crate::sip::Fault;
 use std::io;
 
-/// Where a connection is in its life. Each state has a deadline of its own; what is closed is not in the table.
+/// The state of a connection. Each state has its own deadline; closed connections are not in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// Waits for the peer to accept.
     Connecting,
-    /// A peer has opened it for TLS. Its handshake has not begun: nothing has come yet, or it is not its turn.
+    /// Opened by a peer for TLS. Its handshake has not begun: nothing has arrived yet, or it is not its turn.
     Accepted,
     /// Waits for the peer's part of the TLS handshake.
     Handshaking,
-    /// Carries messages, and none has begun. Its deadline is the idle time-out.
+    /// Carries messages, and none has begun. Its deadline is the idle timeout.
     Open,
-    /// The same, but a message or a TLS record has begun and is not whole. Until it is, nothing gives the connection more time.
+    /// As [`State::Open`], but a message or a TLS record has begun and is incomplete. Until it is complete, nothing extends the
+    /// deadline.
     Receiving,
-    /// Nothing more is read from it; it closes as soon as what is owed and what waits has left.
+    /// Nothing more is read from it; it closes as soon as everything owed and queued has been sent.
     Draining,
 }
 
@@ -25,10 +27,10 @@ impl State {
     pub const ALL: [State; 6] =
         [State::Connecting, State::Accepted, State::Handshaking, State::Open, State::Receiving, State::Draining];
 
-    /// The states as operators see them: whether a message has begun is of no interest to them.
+    /// The states shown to operators, who need not know whether a message has begun.
     pub const SHOWN: [State; 5] = [State::Connecting, State::Accepted, State::Handshaking, State::Open, State::Draining];
 
-    /// The one of [`State::SHOWN`] as which this one is counted.
+    /// Returns the state of [`State::SHOWN`] under which this one is counted.
     pub const fn shown(self) -> State {
         match self {
             State::Receiving => State::Open,
@@ -51,7 +53,7 @@ impl State {
         matches!(self, State::Open | State::Receiving)
     }
 
-    /// True if what the rules have to say may leave.
+    /// True if messages of the rules may be sent.
     pub const fn may_speak(self) -> bool {
         matches!(self, State::Open | State::Receiving | State::Draining)
     }
@@ -60,7 +62,7 @@ impl State {
 /// Why a connection ends.
 #[derive(Debug)]
 pub enum Why {
-    /// Nothing more was to be said, by either side.
+    /// Neither side had anything more to send.
     Done,
     Error(io::Error),
     Tls(Failure),
@@ -68,21 +70,21 @@ pub enum Why {
     Early,
     /// The stream could not be framed.
     Garbage(Fault),
-    /// The deadline of the state it was in.
+    /// The deadline of this state has passed.
     Overdue(State),
-    /// The peer left messages half sent.
+    /// The peer ended the stream inside a message.
     Truncated,
-    /// A message has begun, and was not whole in its time.
+    /// A message has begun, but was not completed in time.
     Unfinished,
-    /// It only waited for what was owed to it, and another connection needs its place.
+    /// It only waited for what was owed to it, and another connection needs its slot.
     Displaced,
-    /// Another connection needs its place, and its source holds that many.
+    /// Another connection needs its slot; its source holds this many connections.
     Yields(usize),
-    /// Its TLS handshake has stalled, and others wait; that many may be in progress.
+    /// Its TLS handshake has stalled while others wait; this many may be in progress.
     Stalled(usize),
-    /// More bytes than this came between messages.
+    /// More than this many bytes arrived between messages.
     Blank(usize),
-    /// Messages that are not whole hold more bytes than this.
+    /// Incomplete messages hold more than this many bytes.
     Crowded(usize),
     /// Its source is banned.
     Banned,
@@ -129,41 +131,42 @@ impl std::fmt::Display for Why {
 pub enum Event {
     /// The peer has accepted it. `by_tls`: a handshake comes next.
     Connected { by_tls: bool },
-    /// Its turn to shake hands has come.
+    /// Its turn to begin the handshake has come.
     Turn,
     /// The handshake is done.
     Established,
-    /// It was read. `is_inside`: a message or a TLS record has begun and is not whole; `is_news`: something has become whole, or has begun;
-    /// `is_old`: the connection has stood in its list for long enough to be given a new place in it.
+    /// It was read. `is_inside`: a message or a TLS record has begun and is incomplete; `is_news`: something has begun or become
+    /// complete; `is_old`: the connection has been in its list for long enough to be moved to the young end.
     Read { is_inside: bool, is_news: bool, is_old: bool },
-    /// The peer sends no more. `is_inside`: a message has begun and will not become whole.
+    /// The peer sends no more. `is_inside`: a message has begun and will never be complete.
     End { is_inside: bool },
     /// Nothing more is to be read from it, for this reason.
     Unheard(Why),
-    /// All that was to leave has left. `is_even`: no answer is owed to the peer; `is_released`: the one call that it served is over.
+    /// Everything queued has been sent. `is_even`: no answer is owed to the peer; `is_released`: the only call that it served is
+    /// over.
     Silent { is_even: bool, is_released: bool },
-    /// The time of its state is up. `is_excused`: somebody has good reason to let the other wait.
+    /// The deadline of its state has passed. `is_excused`: one side has good reason to keep the other waiting.
     Overdue { is_excused: bool },
-    /// It cannot go on, or may not.
+    /// It cannot or must not go on.
     Abort(Why),
 }
 
-/// What is to be done when a step is taken. A connection whose state changes stands at the young end of the list of its new state.
+/// What a step requires. A connection whose state changes goes to the young end of the list of its new state.
 #[derive(Debug)]
 pub enum Action {
     Nothing,
-    /// It goes to the young end of its list.
+    /// Move it to the young end of its list.
     Renew,
-    /// What waits is written at the end of the turn.
+    /// Write what waits at the end of the turn.
     Write,
-    /// The rules are notified that nothing more comes by it; what is owed and what waits is still written.
+    /// Notify the rules that nothing more arrives on it; what is owed and queued is still written.
     Drain(Why),
-    /// It leaves the table.
+    /// Remove it from the table.
     Close(Why),
 }
 
-/// What becomes of a connection in `state` if this happens to it, and what is to be done. An event that cannot happen in this
-/// state is given back.
+/// Returns the next state of a connection in `state` after this event, and what is to be done. An event that cannot happen in this
+/// state is returned as the error.
 pub fn step(state: State, event: Event) -> Result<(State, Action), Event> {
     use Action::{Close, Drain, Nothing, Renew, Write};
     use State::{Accepted, Connecting, Draining, Handshaking, Open, Receiving};
@@ -182,7 +185,7 @@ pub fn step(state: State, event: Event) -> Result<(State, Action), Event> {
         // ---- while they go
         (Open, Event::Read { is_inside, .. }) if is_inside => (Receiving, Renew),
         (Receiving, Event::Read { is_inside, .. }) if !is_inside => (Open, Renew),
-        // A message that has begun has its own time, and so has the next one.
+        // A message that has begun has its own deadline, and so has the next one.
         (Receiving, Event::Read { is_news, .. }) if is_news => (Receiving, Renew),
         (Open, Event::Read { is_news, is_old, .. }) if is_news && is_old => (Open, Renew),
         (Open | Receiving, Event::Read { .. }) => (state, Nothing),
@@ -190,7 +193,7 @@ pub fn step(state: State, event: Event) -> Result<(State, Action), Event> {
         (Open | Receiving, Event::End { is_inside: false }) => (Draining, Drain(Why::Done)),
         (Open | Receiving | Draining, Event::Unheard(why)) => (Draining, Drain(why)),
         (Open | Receiving, Event::Silent { is_released, .. }) if is_released => (state, Close(Why::Done)),
-        // Somebody's phone is ringing: quiet, but not idle.
+        // A phone is ringing: quiet, but not idle.
         (Open, Event::Overdue { is_excused: true }) => (Open, Renew),
         (Receiving, Event::Overdue { .. }) => (state, Close(Why::Unfinished)),
 
@@ -223,8 +226,8 @@ mod tests {
 
     type Row = (fn() -> Event, [&'static str; 6]);
 
-    /// What becomes of a connection in each state, in the order of [`State::ALL`]: its next state's first letter and what is done; "-": this
-    /// cannot happen.
+    /// The result of an event in each state, in the order of [`State::ALL`]: the first letter of the next state and the action;
+    /// "-": it cannot happen.
     fn expected() -> [Row; 21] {
         const CLOSED: [&str; 6] = ["C close", "A close", "H close", "O close", "R close", "D close"];
         let ended = ["C close", "A close", "H close", "D drain", "D drain", "-"];

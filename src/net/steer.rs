@@ -1,10 +1,10 @@
-//! A packet filter that brings a response to the core whose transaction waits for it, when several sockets share an address.
+//! A packet filter that delivers a response to the core whose transaction waits for it, when several sockets share an address.
 //!
-//! The kernel spreads datagrams over the sockets by their addresses, so a response reaches the core that sent the request only
-//! by chance, and otherwise has to be mailed from core to core. But the response carries our Via branch, and the branch begins
-//! with a fixed mark and the core's number. This filter (classic BPF, which needs no privilege) looks for the mark near the
-//! beginning of a status message and names the socket; for everything else it leaves the choice to the kernel. It is a hint:
-//! a sender that forges it gets its datagram handled by another core, no more.
+//! The kernel spreads datagrams over the sockets by their addresses, so a response reaches the core that sent the request only by
+//! chance, and otherwise has to be passed from core to core. But the response carries our Via branch, and the branch begins with a
+//! fixed mark and the core's number. This filter (classic BPF, which needs no privilege) looks for the mark near the beginning of a
+//! response and selects the socket; everything else is left to the kernel. It is only a hint: a sender that forges it merely gets
+//! its datagram handled by another core.
 
 use super::sys::filter;
 use libc::{
@@ -14,22 +14,22 @@ use libc::{
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// What stands before the two hexadecimal digits of the core's number. Eight bytes: two comparisons of a word.
+/// The mark before the two hexadecimal digits of the core's number. Eight bytes: two word comparisons.
 pub type Mark = [u8; 8];
 
-/// The nearest place of a mark: behind the shortest status line and the shortest Via.
+/// The earliest offset of a mark: after the shortest status line and the shortest Via.
 const FIRST: u32 = 36;
-/// Places that are looked at, a few at a time, after one look at the datagram's length.
+/// Offsets checked after each check of the datagram's length.
 const STEP: u32 = 16;
 const STEPS: u32 = 14;
 
-/// Has the kernel give status messages with `mark` to the socket whose number follows it, in the order of binding. All sockets
-/// of the group must be bound; one of them is enough here.
+/// Has the kernel deliver responses that contain `mark` to the socket whose number follows it, in binding order. All sockets of the
+/// group must be bound; one of them suffices here.
 pub fn attach(socket: BorrowedFd<'_>, mark: &Mark) -> io::Result<()> {
     filter::attach_reuse_port(socket, &program(mark))
 }
 
-/// Answers that are no socket's number: the kernel chooses by the addresses.
+/// A result that is not a socket number: the kernel chooses by the addresses.
 const BY_ADDRESS: u32 = u32::MAX;
 
 fn program(mark: &Mark) -> Vec<sock_filter> {
@@ -46,7 +46,8 @@ fn program(mark: &Mark) -> Vec<sock_filter> {
     let mut found = Vec::new();
     for step in 0..STEPS {
         let start = FIRST + step * STEP;
-        // Mark and digits of the last place of this step must lie inside: a load beyond the end would end the program.
+        // The mark and digits at the last offset of this step must be inside the datagram: a load past the end would end the
+        // program.
         code.push(instruction(BPF_LD | BPF_W | BPF_LEN, 0));
         code.push(branch(BPF_JGE, start + STEP + 10, 1, 0));
         code.push(instruction(BPF_RET | BPF_K, BY_ADDRESS));
@@ -61,7 +62,7 @@ fn program(mark: &Mark) -> Vec<sock_filter> {
         }
     }
     code.push(instruction(BPF_RET | BPF_K, BY_ADDRESS));
-    // Found: X is where the digits are.
+    // Found: X is the offset of the digits.
     let end = code.len();
     for jump in found {
         code[jump].k = (end - jump - 1) as u32;
@@ -78,7 +79,7 @@ fn program(mark: &Mark) -> Vec<sock_filter> {
     code
 }
 
-/// Makes the lower-case hexadecimal digit in the accumulator a number; what is not one becomes some number.
+/// Converts the lower-case hexadecimal digit in the accumulator to a number; anything else becomes an arbitrary number.
 fn push_digit(code: &mut Vec<sock_filter>) {
     code.push(branch(BPF_JGE, u32::from(b'a'), 0, 1));
     code.push(instruction(BPF_ALU | BPF_SUB | BPF_K, u32::from(b'a' - b'0') - 10));
@@ -89,7 +90,7 @@ pub(super) fn instruction(code: u32, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
-/// A comparison of the accumulator with `k`, and how many instructions to skip when it holds and when not.
+/// Compares the accumulator with `k`; `jt` and `jf` are how many instructions to skip if true and if false.
 pub(super) fn branch(comparison: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: (BPF_JMP | comparison | BPF_K) as u16, jt, jf, k }
 }
@@ -103,7 +104,7 @@ mod tests {
 
     const MARK: &Mark = b"z9hG4bKs";
 
-    /// Which of `sockets` got the datagram that `client` sends.
+    /// Returns which of `sockets` received the datagram that `client` sends.
     fn goes_to(sockets: &mut [Udp], client: &UdpSocket, message: &[u8]) -> usize {
         client.send_to(message, sockets[0].address()).unwrap();
         let mut inbound = Inbound::new(4);
@@ -137,7 +138,7 @@ mod tests {
                     }
                 }
             }
-            // All else is the kernel's choice, and always the same for one peer.
+            // For everything else the kernel chooses, and always the same socket for one peer.
             let long = format!("SIP/2.0 200 {}\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKs00", "x".repeat(400));
             for other in [
                 "",

@@ -1,5 +1,6 @@
-//! All connections of one core, as the wires and the poll see them. Each file below has one part of their life, and calls only those named
-//! before it: [`life`], `giving_way`, `opening`, `accepting`, `writing`, `reading`, `deadlines`, `describe` and `check`.
+//! All connections of one core, as the wires and the poll see them. Each file below implements one part of their life, and calls
+//! only those named before it: [`life`], `giving_way`, `opening`, `accepting`, `writing`, `reading`, `deadlines`, `describe` and
+//! `check`.
 
 mod accepting;
 #[cfg(debug_assertions)]
@@ -23,11 +24,11 @@ use crate::base::{Flow, Instant};
 use mio::event::Event;
 
 impl Streams {
-    /// Takes in what the poll says about one connection.
+    /// Processes a poll event of one connection.
     pub fn note(&mut self, event: &Event, now: Instant) {
         let id = Streams::named_by(event.token());
         let Some(connection) = self.connections.get_mut(id) else {
-            // The event was on its way when the connection was closed.
+            // The event was already reported when the connection was closed.
             return;
         };
         let (is_readable, is_writable) = (event.is_readable(), event.is_writable());
@@ -50,7 +51,7 @@ impl Streams {
         }
     }
 
-    /// True when there is something to do before the next event.
+    /// True if there is work to do before the next event.
     pub fn has_more(&self) -> bool {
         self.is_behind()
             || !self.handshake_queue.is_empty()

@@ -1,5 +1,5 @@
-//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers; and in `ssl` what
-//! the `openssl` crate does not wrap.
+//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers, and in `ssl` what the
+//! `openssl` crate does not wrap.
 
 pub mod dumps;
 pub(crate) mod filter;
@@ -22,10 +22,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-/// The longest datagram that the IP versions carry, and then some.
+/// The longest datagram that the IP versions carry, and a little more.
 pub const DATAGRAM: usize = 65_535;
 
-/// From one datagram's place to the next. Not a power of two: the beginnings of all datagrams of a batch would otherwise
+/// The distance between two datagrams in the buffer. Not a power of two: otherwise the beginnings of all datagrams of a batch would
 /// fall into the same few sets of the processor's caches.
 const STRIDE: usize = 65_536 + 1_024;
 
@@ -35,16 +35,17 @@ pub const MAX_BATCH: usize = 1_024;
 /// A datagram, on its way in or out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram<'a> {
-    /// Who sent it, or who is to get it.
+    /// The sender, or the recipient.
     pub peer: SocketAddr,
-    /// Where it came to, or is to come from, when the socket is bound to a wildcard. `None` on the way out: the kernel chooses.
+    /// Our address that it was sent to or is to be sent from, if the socket is bound to a wildcard. `None` when sending: the kernel
+    /// chooses.
     pub local: Option<IpAddr>,
     pub bytes: &'a [u8],
 }
 
 impl Datagram<'_> {
-    /// The source that the kernel is to use. An address of link scope needs an interface; where the peer's address does
-    /// not name one, the kernel would refuse it.
+    /// Returns the source that the kernel is to use. A link-local address needs an interface; if the peer's address does not name
+    /// one, the kernel would refuse it.
     fn source(&self) -> Option<IpAddr> {
         match (self.local, self.peer) {
             (Some(IpAddr::V6(v6)), SocketAddr::V6(peer)) if v6.is_unicast_link_local() && peer.scope_id() == 0 => None,
@@ -95,7 +96,7 @@ impl Control {
     }
 }
 
-/// Bytes of a control message that carries a `T`.
+/// Returns the size of a control message that carries a `T`.
 const fn space_for<T>() -> usize {
     // SAFETY: arithmetic only.
     unsafe { libc::CMSG_SPACE(mem::size_of::<T>() as u32) as usize }
@@ -134,7 +135,7 @@ unsafe fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
     }
 }
 
-/// Has the kernel say with each datagram which of our addresses it came to; for a socket bound to a wildcard.
+/// Has the kernel report for each datagram which of our addresses it was sent to; for a socket bound to a wildcard.
 pub fn ask_local_address(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
     if is_ipv4 {
         set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
@@ -151,9 +152,9 @@ pub struct Inbound {
     iovecs: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
     controls: Vec<Control>,
-    /// The headers lead to `controls`.
+    /// The headers point to `controls`.
     has_local: bool,
-    /// Headers that the last call filled and that must be made good again before the next one.
+    /// Headers that the last call filled and that must be reset before the next one.
     used: usize,
 }
 
@@ -188,14 +189,14 @@ impl Inbound {
         self.headers.len()
     }
 
-    /// Takes what the socket holds, at most [`Inbound::capacity`] datagrams, and returns how many came. Never blocks.
-    /// `has_local`: the socket is one that was given to [`ask_local_address`].
+    /// Receives what the socket holds, at most [`Inbound::capacity`] datagrams, and returns their number. Never blocks.
+    /// `has_local`: [`ask_local_address`] was called for the socket.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, has_local: bool) -> io::Result<usize> {
         for header in self.headers.iter_mut().take(self.used) {
             header.msg_hdr.msg_namelen = Name::LEN;
         }
         if has_local {
-            // Those that were not used are as they should be, unless a socket of the other kind was served before.
+            // Unused headers are still intact, unless a socket of the other kind was served before.
             let used = match self.has_local {
                 true => self.used,
                 false => self.headers.len(),
@@ -233,7 +234,7 @@ impl Inbound {
         Ok(self.used)
     }
 
-    /// One datagram of the last [`Inbound::receive`].
+    /// Returns one datagram of the last [`Inbound::receive`].
     pub fn get(&self, number: usize) -> Option<Datagram<'_>> {
         if number >= self.used {
             return None;
@@ -277,9 +278,9 @@ impl Outbound {
         }
     }
 
-    /// Sends the first datagrams of `datagrams`, at most as many as it has room for, in one call that never blocks. Returns how
-    /// many the kernel took, at least 1 when there was one; an error is about the first of them, or one that was pending on
-    /// the socket from an earlier datagram.
+    /// Sends the first of `datagrams`, at most as many as there is room for, in one call that never blocks. Returns how many the
+    /// kernel took, at least 1 if there was one; an error is about the first of them, or was pending on the socket from an earlier
+    /// datagram.
     pub fn send<'a>(&mut self, socket: BorrowedFd<'_>, datagrams: impl Iterator<Item = Datagram<'a>>) -> io::Result<usize> {
         let mut count = 0;
         let places = self.headers.iter_mut().zip(&mut self.iovecs).zip(&mut self.names).zip(&mut self.controls);
@@ -330,12 +331,12 @@ pub struct IcmpError {
     /// True if the transport user has to be notified (RFC 3261 §18.4): host, network, port or protocol unreachable, and
     /// parameter problem. False for what is to be ignored: time exceeded, source quench, a smaller path MTU.
     pub is_failure: bool,
-    /// How much of the datagram the error brought back, from its beginning.
+    /// How much of the datagram the error quotes, from its beginning.
     pub quoted: usize,
 }
 
-/// Has a bind to port 0 choose the address only, and leave the port to the connect: a port then serves one connection to each
-/// peer, not one in all.
+/// Has a bind to port 0 choose only the address, and leaves the port to the connect: a port then serves one connection to each peer
+/// instead of one in total.
 pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
     const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
     set_option(socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
@@ -350,9 +351,9 @@ pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()
     }
 }
 
-/// Whether routers may fragment this socket's datagrams on their way. Without leave the kernel need not number each datagram,
-/// which saves a few percent of sending it; what a path does not carry is then lost, so this is for short ones. It is not path
-/// MTU discovery, which loses the first long datagram to a peer.
+/// Sets whether routers may fragment this socket's datagrams. If not, the kernel need not number each datagram, which saves a few
+/// percent of the cost of sending; what a path cannot carry is then lost, so this is for short ones. It is not path MTU discovery,
+/// which loses the first long datagram to a peer.
 pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io::Result<()> {
     let (level, option, value) = match (is_ipv4, allow) {
         (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
@@ -428,17 +429,17 @@ fn is_failure(error: &libc::sock_extended_err) -> bool {
     }
 }
 
-/// What a socket holds of what has come for it.
+/// The state of a socket's receive queue.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Waiting {
-    /// Memory of what waits to be read, as the kernel counts it.
+    /// The memory of unread data, as the kernel counts it.
     pub bytes: u32,
-    /// Datagrams that the kernel threw away since the socket was opened: the receive buffer was full or the checksum wrong. Wraps
-    /// at 2^32.
+    /// Datagrams dropped by the kernel since the socket was opened: the receive buffer was full or the checksum wrong. Wraps at
+    /// 2^32.
     pub drops: u32,
 }
 
-/// Asks the kernel what waits in a socket.
+/// Asks the kernel for the state of a socket's receive queue.
 pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<Waiting> {
     // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_DROPS of <linux/sock_diag.h>.
     const HELD: usize = 0;

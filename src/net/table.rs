@@ -1,15 +1,15 @@
-//! The connections of one core by their names: a slab with the generation in each entry, so that an old name finds nothing.
+//! The connections of one core by name: a slab with the generation in each entry, so that an old name finds nothing.
 //!
-//! The room for all that there may be is reserved at the start, so that no entry moves while the server serves. What is reserved costs
-//! addresses and no memory until an entry stands in it. Entries are not boxed, because that measured worse: of 100,000 connections each
-//! cost 382 bytes instead of 358, and was found by its token in 323 ns instead of 196 (`perf/connections`).
+//! The room for the maximum is reserved at the start, so that no entry moves while the server runs. Reserved room costs address
+//! space but no memory until it is used. Entries are not boxed, because that measured worse: with 100,000 connections each took 382
+//! bytes instead of 358, and a lookup by token 323 ns instead of 196 (`perf/connections`).
 
 use crate::base::Id;
 use slab::Slab;
 
 pub struct Table<T> {
     slots: Slab<Entry<T>>,
-    /// The generation of the next entry. It counts all entries, whatever their slots: the slab keeps nothing in a slot that is free.
+    /// The generation of the next entry. It counts all entries, whatever their slots: the slab keeps nothing in a free slot.
     next_generation: u32,
 }
 
@@ -19,8 +19,8 @@ struct Entry<T> {
 }
 
 impl<T> Table<T> {
-    /// A table with room for `most` entries, whose generations begin at `first`: if names outlive the process, the next process must not
-    /// give them again.
+    /// Creates a table with room for `most` entries, whose generations begin at `first`: if names outlive the process, the next
+    /// process must not reuse them.
     pub fn new(most: usize, first: u32) -> Table<T> {
         Table { slots: Slab::with_capacity(most), next_generation: first.max(1) }
     }
@@ -33,11 +33,11 @@ impl<T> Table<T> {
         self.slots.is_empty()
     }
 
-    /// Takes in an entry, in the slot that was left last, because it is warm. There must be room.
+    /// Inserts an entry into the slot freed last, because it is warm. There must be room.
     pub fn insert(&mut self, value: T) -> Id {
         debug_assert!(self.slots.len() < self.slots.capacity(), "the table moves");
         let generation = self.next_generation;
-        // 0 is no generation.
+        // 0 is not a valid generation.
         self.next_generation = generation.wrapping_add(1).max(1);
         let slot = self.slots.insert(Entry { generation, value });
         Id { slot: slot as u32, generation }
@@ -59,28 +59,28 @@ impl<T> Table<T> {
         (entry.generation == id.generation).then_some(&mut entry.value)
     }
 
-    /// An entry that its owner knows to be there: that it is not would be our fault.
+    /// Returns an entry that its owner knows to exist; if it does not, that is a bug.
     pub fn known(&self, id: Id) -> Option<&T> {
         let entry = self.get(id);
         debug_assert!(entry.is_some(), "{id:?} is gone");
         entry
     }
 
-    /// The same, to be changed.
+    /// The same, mutably.
     pub fn known_mut(&mut self, id: Id) -> Option<&mut T> {
         let entry = self.get_mut(id);
         debug_assert!(entry.is_some(), "{id:?} is gone");
         entry
     }
 
-    /// What stands in a slot now, whichever it is: for lists of slots that are kept up to date.
+    /// Returns the current tenant of a slot: for lists of slots that are kept up to date.
     pub fn tenant(&self, slot: u32) -> Option<(Id, &T)> {
         let entry = self.slots.get(slot as usize)?;
         let generation = entry.generation;
         Some((Id { slot, generation }, &entry.value))
     }
 
-    /// The same, to be changed.
+    /// The same, mutably.
     pub fn tenant_mut(&mut self, slot: u32) -> Option<(Id, &mut T)> {
         let entry = self.slots.get_mut(slot as usize)?;
         let generation = entry.generation;
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(table.len(), 1);
     }
 
-    /// Bytes of this process that are in memory.
+    /// Returns the resident memory of this process in bytes.
     fn resident() -> usize {
         let text = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages = text.split_whitespace().nth(1).unwrap();
@@ -134,7 +134,7 @@ mod tests {
             table.insert([7; 64]);
         }
         assert!(table.slots.capacity() >= ENTRIES);
-        // Other tests run beside this one.
+        // Other tests run at the same time.
         let grown = resident().saturating_sub(before);
         assert!(grown < 64 << 20, "{grown} bytes of 512 MiB are in memory");
     }

@@ -1,5 +1,5 @@
-//! A UDP socket of one listener on one core: a bounded bite in, batches out, and a short queue for what the kernel does not
-//! take at once.
+//! The UDP socket of one listener on one core: a bounded batch in, batches out, and a short queue for what the kernel does not take
+//! at once.
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
@@ -17,11 +17,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 /// Sizes of what one socket holds, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
-    /// Asked of the kernel (SO_RCVBUF); what it granted stands in [`ListenerCounters::receive_buffer`].
+    /// Requested from the kernel (SO_RCVBUF); the size granted is in [`ListenerCounters::receive_buffer`].
     pub receive: usize,
-    /// Asked of the kernel (SO_SNDBUF).
+    /// Requested from the kernel (SO_SNDBUF).
     pub send: usize,
-    /// What may wait in our own queue when the kernel takes nothing.
+    /// Limit of our own queue, used while the kernel accepts nothing.
     pub send_queue: usize,
 }
 
@@ -60,29 +60,29 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// A socket to send by, and what keeps the place where it is connected to empty.
+/// A socket for sending, and the socket that keeps the address it is connected to unused.
 struct Sender {
     socket: UdpSocket,
     _nobody: UdpSocket,
 }
 
-/// One socket. Non-blocking.
+/// One non-blocking socket.
 pub struct Udp {
     socket: UdpSocket,
-    /// What datagrams leave by ([`Udp::open_sender`]); without it, the socket itself.
+    /// The socket that datagrams are sent from ([`Udp::open_sender`]); if `None`, the receiving socket itself.
     sender: Option<Sender>,
     address: SocketAddr,
-    /// Bound to a wildcard: the kernel says with each datagram which of our addresses it came to.
+    /// Bound to a wildcard: the kernel reports for each datagram which of our addresses it was sent to.
     has_local: bool,
     counters: ListenerCounters,
     backlog: Backlog,
-    /// The last reading of the kernel's counter, which wraps.
+    /// The last value of the kernel's drop counter, which wraps.
     drops_seen: u32,
-    /// More than half of the receive buffer was full at the last reading.
+    /// More than half of the receive buffer was in use at the last reading.
     was_full: bool,
-    /// What the kernel drops unread now.
+    /// What the kernel currently drops unread.
     shed: Option<Shed>,
-    /// Routers may fragment what is sent now.
+    /// Routers may currently fragment what is sent.
     is_fragmenting: bool,
 }
 
@@ -93,14 +93,15 @@ fn outgoing<'a>(sender: &'a Option<Sender>, receiver: &'a UdpSocket) -> &'a UdpS
     }
 }
 
-/// The longest datagram that every path carries whole: IPv6's least MTU without its headers.
+/// The longest datagram that every path carries unfragmented: IPv6's minimum MTU minus headers.
 const CARRIED_WHOLE: usize = 1280 - 40 - 8;
 
 impl Udp {
-    /// Opens `cores` sockets on one address, one for each worker; port 0 lets the kernel choose one port for all.
+    /// Opens `cores` sockets on one address, one for each worker; with port 0 the kernel chooses one port for all of them.
     ///
-    /// With several, they share the address by SO_REUSEPORT. The first is bound without it, so that a socket of somebody else
-    /// (another instance of this server, for one) is an error here and never a silent partner; the others join it.
+    /// Several sockets share the address by SO_REUSEPORT. The first is bound without it, so that a socket of another process
+    /// (another instance of this server, for example) causes an error here instead of silently sharing the traffic; the others then
+    /// join it.
     pub fn bind(address: SocketAddr, cores: usize, buffers: &Buffers) -> Result<Vec<Udp>, BindError> {
         let mut sockets: Vec<Udp> = Vec::with_capacity(cores);
         let mut bound = address;
@@ -113,7 +114,7 @@ impl Udp {
             bound = udp.address;
             sockets.push(udp);
         }
-        // All receivers stand before the first sender joins them: the filter that steers responses counts them in this order.
+        // All receivers are bound before the first sender joins them: the filter that steers responses counts them in this order.
         for udp in &mut sockets {
             match udp.open_sender(cores > 1, buffers) {
                 Ok(sender) => udp.sender = sender,
@@ -123,10 +124,10 @@ impl Udp {
         Ok(sockets)
     }
 
-    /// A second socket on the same address, to send by. The kernel wakes whoever waits on a socket for each datagram that has
-    /// left it, to say that there is room again; the poll waits on the receiving socket all the time, on this one only while
-    /// there is no room, which saves a tenth of what sending costs. It is connected to a place where nobody is, so that no
-    /// datagram is ever brought to it. `None` for a wildcard: connecting would choose one of its addresses as the source of all.
+    /// Opens a second socket on the same address for sending. For each datagram that has left a socket, the kernel wakes whatever
+    /// polls it, to report that there is room again. The receiving socket is polled all the time, the sender only while there is no
+    /// room, which saves a tenth of the cost of sending. The sender is connected to an unused address, so that no datagram is ever
+    /// delivered to it. `None` for a wildcard: connecting would fix one of its addresses as the source of everything.
     fn open_sender(&self, is_shared: bool, buffers: &Buffers) -> io::Result<Option<Sender>> {
         let address = self.address;
         if address.ip().is_unspecified() {
@@ -137,7 +138,7 @@ impl Udp {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Nobody else can send from a port while we hold it.
+        // Nothing else can send from a port while we hold it.
         let nobody = UdpSocket::bind(SocketAddr::new(address.ip(), 0))?;
         socket.set_reuse_port(true)?;
         socket.set_send_buffer_size(buffers.send)?;
@@ -146,7 +147,7 @@ impl Udp {
         receiver.set_reuse_port(true)?;
         socket.bind(&address.into())?;
         socket.connect(&nobody.local_addr()?.into())?;
-        // The receiver alone is not one of a group any more: a socket that joins now is refused, and the kernel need not choose.
+        // A lone receiver leaves the group again: a socket that joins now is refused, and the kernel need not choose.
         receiver.set_reuse_port(is_shared)?;
         Ok(Some(Sender { socket: UdpSocket::from(socket), _nobody: nobody }))
     }
@@ -192,13 +193,13 @@ impl Udp {
         })
     }
 
-    /// Has the kernel bring responses to the socket whose number follows `mark` in them ([`steer`]). Once for all sockets that
-    /// share the address.
+    /// Has the kernel deliver responses to the socket whose number follows `mark` in them ([`steer`]). One call covers all sockets
+    /// that share the address.
     pub fn steer(&self, mark: &Mark) -> io::Result<()> {
         steer::attach(self.socket.as_fd(), mark)
     }
 
-    /// Long datagrams may be fragmented on their way; others need not pay for that.
+    /// Permits fragmentation on the path for long datagrams; others need not pay for it.
     fn fragment(&mut self, is_long: bool) {
         if is_long != self.is_fragmenting {
             let allowed = sys::allow_fragments(outgoing(&self.sender, &self.socket).as_fd(), self.address.is_ipv4(), is_long);
@@ -209,7 +210,7 @@ impl Udp {
         }
     }
 
-    /// Where the socket is bound, with the port that the kernel chose if it did.
+    /// Returns the bound address, with the port that the kernel chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -218,12 +219,12 @@ impl Udp {
         self.socket.as_raw_fd()
     }
 
-    /// The socket by which datagrams leave, if it is another one.
+    /// Returns the socket that datagrams are sent from, if it is a separate one.
     pub fn sender_fd(&self) -> Option<RawFd> {
         self.sender.as_ref().map(|sender| sender.socket.as_raw_fd())
     }
 
-    /// Fills `inbound` with what is there and returns how many datagrams came. Fewer than it has room for: the socket is
+    /// Fills `inbound` with what has arrived and returns the number of datagrams. If that is less than its capacity, the socket is
     /// drained.
     pub fn receive(&mut self, inbound: &mut Inbound) -> io::Result<usize> {
         let count = inbound.receive(self.socket.as_fd(), self.has_local)?;
@@ -238,8 +239,8 @@ impl Udp {
         Ok(count)
     }
 
-    /// Sends the datagrams that `get` names by 0 to `count`. What the kernel does not take now waits in the queue; what cannot
-    /// be sent at all is counted, and goes to `lost` where the path is at fault.
+    /// Sends the datagrams that `get` returns for 0 to `count`. What the kernel does not accept now waits in the queue; what cannot
+    /// be sent at all is counted, and goes to `lost` if the path is at fault.
     pub fn send<'a>(&mut self, outbound: &mut Outbound, count: usize, get: impl Fn(usize) -> Datagram<'a>, lost: &mut Undelivered) {
         let mut done = 0;
         if self.backlog.is_empty() {
@@ -255,12 +256,12 @@ impl Udp {
         }
     }
 
-    /// True while datagrams wait for the kernel: the only time when writability is of interest.
+    /// True while datagrams wait for the kernel: the only time when writability matters.
     pub fn is_waiting(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// The kernel takes datagrams again: sends what waits, oldest first.
+    /// Sends what waits, oldest first, now that the kernel accepts datagrams again.
     pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Undelivered) {
         let waits = |number| self.backlog.get(number).bytes.len();
         self.fragment((0..self.backlog.len()).any(|number| waits(number) > CARRIED_WHOLE));
@@ -275,8 +276,8 @@ impl Udp {
         self.backlog.advance(done);
     }
 
-    /// Takes a bounded number of ICMP errors off the socket's error queue; what they quote of our datagrams goes to `lost`.
-    /// True when the queue may hold more.
+    /// Takes a bounded number of ICMP errors from the socket's error queue; what they quote of our datagrams goes to `lost`.
+    /// Returns true if the queue may hold more.
     pub fn take_icmp_errors(&mut self, lost: &mut Undelivered) -> bool {
         let mut quote = [0u8; Undelivered::QUOTE];
         for _ in 0..ICMP_BITE {
@@ -298,25 +299,25 @@ impl Udp {
         true
     }
 
-    /// Datagrams that were not sent, by [`Undeliverable`].
+    /// Returns the number of datagrams not sent, by [`Undeliverable`].
     pub fn undelivered(&self) -> &[u64; Undeliverable::ALL.len()] {
         &self.counters.undelivered
     }
 
-    /// Bytes received.
+    /// Returns the number of bytes received.
     pub fn received_bytes(&self) -> u64 {
         self.counters.received.bytes
     }
 
-    /// Memory of what waits in the socket, as the kernel counts it, and how many datagrams it has lost.
+    /// Returns the memory held by unread datagrams, as the kernel counts it, and the number of datagrams the kernel has dropped.
     pub fn ask_waiting(&mut self) -> (u64, u64) {
         let mut bytes = 0;
         if let Ok(waiting) = sys::waiting(self.socket.as_fd()) {
             let lost = waiting.drops.wrapping_sub(self.drops_seen);
             self.drops_seen = waiting.drops;
             bytes = u64::from(waiting.bytes);
-            // The kernel has one counter for what the filter drops and for what finds no room. There was room where half of it was
-            // free, for readings follow each other closely while anything is shed.
+            // The kernel has one counter for what the filter drops and for what finds no room. If the buffer was at most half full,
+            // there was room, because readings follow closely on each other while anything is shed.
             let is_full = bytes > self.counters.receive_buffer / 2;
             let was_full = std::mem::replace(&mut self.was_full, is_full);
             match self.shed.is_some() && !is_full && !was_full {
@@ -327,14 +328,14 @@ impl Udp {
         (bytes, self.counters.kernel_drops)
     }
 
-    /// From now on the kernel drops what `shed` says before it is queued, or nothing. When the error is not the caller's, all is queued.
+    /// From now on the kernel drops what `shed` selects before it is queued (`None`: nothing). On an error, everything is queued.
     pub fn shed(&mut self, shed: Option<Shed>) -> io::Result<()> {
         if shed == self.shed {
             return Ok(());
         }
-        // What was dropped until now was dropped by the program until now.
+        // Drops until now are attributed to the previous program.
         self.ask_waiting();
-        // Two programs at once may be more than the kernel allows one socket (net.core.optmem_max).
+        // Two programs at the same time may exceed what the kernel allows one socket (net.core.optmem_max).
         if self.shed.is_some() {
             filter::detach(self.socket.as_fd())?;
             self.shed = None;
@@ -346,27 +347,27 @@ impl Udp {
         Ok(())
     }
 
-    /// Datagrams that the kernel has dropped because [`Udp::shed`] said so, as far as that is known.
+    /// Returns how many datagrams the kernel has dropped because of [`Udp::shed`], as far as is known.
     pub fn shed_so_far(&self) -> u64 {
         self.counters.shed
     }
 
-    /// What this socket counted; asks the kernel for its drops.
+    /// Returns this socket's counters, after reading the drops from the kernel.
     pub fn counters(&mut self) -> ListenerCounters {
         self.ask_waiting();
         ListenerCounters { waiting_bytes: self.backlog.waiting() as u64, ..self.counters }
     }
 }
 
-/// ICMP errors looked at in one turn.
+/// ICMP errors processed in one turn.
 const ICMP_BITE: usize = 32;
 
-/// How often one datagram is offered when the kernel answers with an error that may be left over from an earlier datagram: an
-/// ICMP error that came meanwhile fails the next call on the socket, whatever that call sends.
+/// Attempts for one datagram if the kernel answers with an error that may belong to an earlier datagram: an ICMP error that has
+/// arrived meanwhile fails the next call on the socket, whatever that call sends.
 const ATTEMPTS: usize = 3;
 
-/// Offers datagrams 0 to `count` to the kernel by `send`, which begins at the number it gets and returns how many were taken.
-/// Returns how many are done with; the kernel takes nothing more now when that is less than `count`.
+/// Offers datagrams 0 to `count` to the kernel through `send`, which starts at the number passed to it and returns how many were
+/// accepted. Returns how many are done; if that is less than `count`, the kernel accepts nothing more for now.
 fn push_out<'a>(
     count: usize,
     get: impl Fn(usize) -> Datagram<'a>,
@@ -413,7 +414,7 @@ fn push_out<'a>(
     done
 }
 
-/// What was sent and did not arrive, as far as it came back: a bounded run of bytes, kept for its memory.
+/// What was sent but not delivered, as far as it was returned to us: a bounded run of bytes, kept to reuse its allocation.
 #[derive(Default)]
 pub struct Undelivered {
     bytes: Vec<u8>,
@@ -421,9 +422,9 @@ pub struct Undelivered {
 }
 
 impl Undelivered {
-    /// Bytes held at most. What does not fit is forgotten: the sender's timers will find out.
+    /// The most bytes held. What does not fit is dropped; the sender's timers will notice.
     const LIMIT: usize = 64 << 10;
-    /// Bytes kept of one message: its topmost Via stands at its beginning.
+    /// The most bytes kept of one message: its topmost Via is near its beginning.
     const QUOTE: usize = 2048;
 
     pub fn push(&mut self, sent: &[u8]) {
@@ -497,7 +498,7 @@ mod tests {
         assert!(inbound.get(0).is_none(), "nothing is left of the batch before");
     }
 
-    /// A kernel that answers each call by the test's script: a number of datagrams taken, or an error.
+    /// A kernel that answers each call from the test's script: a number of datagrams accepted, or an error.
     fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
         let (mut counters, mut lost) = (ListenerCounters::default(), Undelivered::default());
         let mut answers = script.iter();
@@ -530,13 +531,14 @@ mod tests {
         assert_eq!((done, counters.sent.bytes, lost), (10, 8, 0));
         assert_eq!(dropped(&counters, Undeliverable::TooLarge), 1);
         assert_eq!(dropped(&counters, Undeliverable::NoBuffers), 1);
-        // The kernel takes nothing more now: the rest is the caller's to keep.
+        // The kernel accepts nothing more now: the caller has to keep the rest.
         let (done, counters, _) = push(&[Ok(4), Err(EAGAIN)], 10);
         assert_eq!((done, counters.sent.bytes), (4, 4));
         assert_eq!(counters.undelivered, [0; 6]);
     }
 
-    /// Three clients that hear nobody but the address that they ask, each another one of ours; and a socket on all addresses.
+    /// Three clients, each of which accepts datagrams only from the address it asks (one of ours each), and a socket on all
+    /// addresses.
     fn on_all(any: &str, ours: [&str; 3]) -> (Udp, Vec<UdpSocket>) {
         let udp = Udp::bind(any.parse().unwrap(), 1, &Buffers::default()).unwrap();
         let port = udp[0].address().port();
@@ -558,7 +560,8 @@ mod tests {
             let (mut udp, clients) = on_all(any, ours);
             let (mut outbound, mut lost) = (Outbound::new(8), Undelivered::default());
             let mut inbound = Inbound::new(8);
-            // A batch with control messages, one of a concrete socket, and one with them again, in the same memory.
+            // A batch with control messages, one from a socket with a concrete address, and one with control messages again, in the
+            // same allocation.
             let mut concrete = one(&Buffers::default());
             for round in 0..3u8 {
                 for (number, client) in clients.iter().enumerate() {
@@ -571,7 +574,7 @@ mod tests {
                     assert_eq!(datagram.peer, clients[number].local_addr().unwrap());
                     assert_eq!(datagram.bytes, [round, number as u8]);
                 }
-                // Now at once, then by way of the queue.
+                // First directly, then through the queue.
                 match round {
                     0 => udp.send(&mut outbound, 3, |number| batch[number], &mut lost),
                     _ => {
@@ -601,7 +604,7 @@ mod tests {
         let (mut udp, clients) = on_all("0.0.0.0:0", ["127.0.0.2", "127.0.0.3", "127.0.0.4"]);
         let (mut outbound, mut lost) = (Outbound::new(8), Undelivered::default());
         let stranger = UdpSocket::bind(loopback()).unwrap();
-        // The first datagram's source must not stay in the place that the second one takes.
+        // The first datagram's source must not remain in the slot that the second one reuses.
         let to = |socket: &UdpSocket, local, bytes| Datagram { peer: socket.local_addr().unwrap(), local, bytes };
         let asked = Some([127, 0, 0, 3].into());
         let named = to(&clients[1], asked, b"named");

@@ -1,4 +1,4 @@
-//! All sockets of one core: which of them hold something, a bounded bite from each, and one batch to each at a turn's end.
+//! All sockets of one core: which of them have input, a bounded batch from each, and one batch to each at the end of a turn.
 
 use super::connection::Arrival;
 use super::counters::{ListenerCounters, StreamCounters, Undeliverable};
@@ -24,7 +24,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Where it is bound.
+    /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
         match self {
             Socket::Udp(udp) => udp.address(),
@@ -37,8 +37,8 @@ impl Socket {
 pub struct Wires {
     ports: Vec<Port>,
     streams: Streams,
-    /// Listeners that may hold datagrams or new connections, in the order in which they are served. The poll says it once
-    /// (edge-triggered): a listener on this list stays there until its socket is seen empty.
+    /// Listeners that may hold datagrams or new connections, in the order in which they are served. The poll is edge-triggered: a
+    /// listener stays on this list until its socket is found empty.
     ready: Vec<u16>,
     inbound: Inbound,
     outbound: Outbound,
@@ -47,7 +47,7 @@ pub struct Wires {
     foreign: Vec<u32>,
     log: LogBudget,
     pressure: Pressure,
-    /// What the kernel was last asked to drop, and whether it could not.
+    /// What the kernel was last asked to drop, and whether that failed.
     shed: Option<Shed>,
     cannot_shed: bool,
     registry: Registry,
@@ -56,7 +56,7 @@ pub struct Wires {
 struct Port {
     kind: PortKind,
     is_ready: bool,
-    /// Connections wait to be accepted, and the kernel gives us none.
+    /// Connections wait to be accepted, but the kernel cannot give us any.
     is_held: bool,
     counters: ListenerCounters,
 }
@@ -70,14 +70,14 @@ struct Wire {
     udp: Box<Udp>,
     has_icmp_errors: bool,
     awaits_room: bool,
-    /// Which of the outbox's transmits leave here in this turn.
+    /// The outbox's transmits that are sent from this core in this turn.
     outgoing: Vec<u32>,
-    /// Datagrams not sent that have been logged, by [`Undeliverable`].
+    /// Unsent datagrams already logged, by [`Undeliverable`].
     logged: [u64; Undeliverable::ALL.len()],
 }
 
 impl Wires {
-    /// Registers the sockets, in the order of the listeners, with the poll that `registry` belongs to, under the tokens from 0.
+    /// Registers the sockets, in listener order, with the poll that `registry` belongs to, under tokens from 0.
     pub fn new(sockets: Vec<Socket>, batch: usize, streams: Streams, registry: Registry) -> io::Result<Wires> {
         let mut ports = Vec::with_capacity(sockets.len());
         for (number, socket) in sockets.into_iter().enumerate() {
@@ -116,17 +116,17 @@ impl Wires {
         })
     }
 
-    /// Other limits for the connections.
+    /// Sets new limits for the connections.
     pub fn set_limits(&mut self, limits: Limits) {
         self.streams.set_limits(limits);
     }
 
-    /// Certificates and keys for handshakes that begin from now on.
+    /// Sets the certificates and keys for handshakes that begin from now on.
     pub fn set_tls(&mut self, contexts: Option<Arc<Contexts>>) {
         self.streams.set_tls(contexts);
     }
 
-    /// Takes in what the poll says about one socket.
+    /// Processes a poll event of one socket.
     pub fn note(&mut self, event: &Event, now: Instant) {
         if Streams::owns(event.token()) {
             return self.streams.note(event, now);
@@ -136,7 +136,7 @@ impl Wires {
             debug_assert!(false, "no listener {number}");
             return;
         };
-        // An error may have cut a batch short, so the socket is looked at again.
+        // An error may have cut a batch short, so the socket is checked again.
         if (event.is_readable() || event.is_error()) && !port.is_ready {
             port.is_ready = true;
             self.ready.push(number as u16);
@@ -154,13 +154,13 @@ impl Wires {
         }
     }
 
-    /// True when there is something to do before the next event.
+    /// True if there is work to do before the next event.
     pub fn has_more(&self) -> bool {
         !self.ready.is_empty() || !self.undelivered.is_empty() || self.streams.has_more()
     }
 
-    /// How far this core is behind at the end of a turn. Connections that wait to be accepted, or whose handshakes go on, do not count:
-    /// they wait in an order of their own.
+    /// Returns how far this core is behind at the end of a turn. Connections that wait to be accepted, or whose handshakes are in
+    /// progress, do not count: they have queues of their own.
     pub fn load(&mut self, now: Instant) -> Load {
         let holds_datagrams = |listener: &u16| {
             let port = self.ports.get(*listener as usize);
@@ -171,7 +171,7 @@ impl Wires {
             PortKind::Datagrams(wire) => wire.udp.received_bytes(),
             PortKind::Connections(_) => 0,
         });
-        // Of connections not only the messages: what belongs to one that is not whole has been taken, too.
+        // For connections, not only complete messages count: parts of incomplete ones have been read as well.
         let taken_bytes = taken.sum::<u64>() + self.streams.read_bytes();
         let (ports, streams) = (&mut self.ports, &self.streams);
         let load = self.pressure.turn(now, is_behind, taken_bytes, || {
@@ -195,7 +195,7 @@ impl Wires {
         })
     }
 
-    /// Has the kernel drop what `shed` says on all sockets for datagrams, or nothing. If it cannot, all is received.
+    /// Has the kernel drop what `shed` selects on all datagram sockets (`None`: nothing). If it cannot, everything is received.
     pub fn shed(&mut self, shed: Option<Shed>) {
         if shed == self.shed {
             return;
@@ -218,12 +218,13 @@ impl Wires {
         }
     }
 
-    /// Listeners that are to be served in this turn, by position in the list of the ready.
+    /// Returns how many listeners are to be served in this turn; [`Wires::receive`] takes them by position.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Takes one batch from a ready listener of datagrams, and returns it and how many came; one of connections accepts some.
+    /// Takes one batch from a ready datagram listener and returns it with the number of datagrams; a stream listener accepts some
+    /// connections.
     pub fn receive(&mut self, position: usize, now: Instant) -> (u16, usize) {
         let Some(&listener) = self.ready.get(position) else {
             debug_assert!(false, "no listener is the {position}th that is ready");
@@ -254,7 +255,7 @@ impl Wires {
                 match error.raw_os_error() {
                     Some(libc::EAGAIN) => port.is_ready = wire.has_icmp_errors,
                     Some(libc::EINTR) => {}
-                    // What the kernel reports here is an ICMP error of some datagram that we sent: the next call goes on.
+                    // The kernel reports an ICMP error for some datagram that we sent; the next call succeeds.
                     _ => wire.has_icmp_errors = true,
                 }
                 (listener, 0)
@@ -262,33 +263,34 @@ impl Wires {
         }
     }
 
-    /// One datagram of the last [`Wires::receive`].
+    /// Returns one datagram of the last [`Wires::receive`].
     pub fn datagram(&self, number: usize) -> Option<Datagram<'_>> {
         self.inbound.get(number)
     }
 
-    /// Takes those whose sockets were seen empty off the list.
+    /// Removes the listeners whose sockets were found empty from the list.
     pub fn settle(&mut self) {
         let ports = &self.ports;
         self.ready.retain(|listener| ports.get(*listener as usize).is_some_and(|port| port.is_ready));
     }
 
-    /// The connections that may hold something, taken off their list: established ones first, then some whose handshakes go on.
+    /// Takes the connections that may hold input off their list: established ones first, then some whose handshakes are in
+    /// progress.
     pub fn take_ready_streams(&mut self, list: &mut Vec<Id>, now: Instant) {
         self.streams.take_ready(list, now);
     }
 
-    /// True when so much was read from connections in this turn that datagrams have to be looked at first.
+    /// True if so much was read from connections in this turn that datagrams have to be served first.
     pub fn is_sated(&self) -> bool {
         self.streams.is_sated()
     }
 
-    /// Those of the list that were not served are the first of the next turn.
+    /// Puts the connections of the list that were not served first in the next turn.
     pub fn put_back_streams(&mut self, list: &mut Vec<Id>) {
         self.streams.put_back(list);
     }
 
-    /// Our address on a flow of this core, as far as it is known: a datagram's is the listener's, with the IP address that the flow has.
+    /// Returns our address on a flow of this core, if known: for a datagram, the listener's, with the flow's IP address.
     pub fn own_address(&self, flow: &Flow) -> Option<SocketAddr> {
         if let Some(own) = self.streams.local_address(flow) {
             return Some(own);
@@ -297,12 +299,12 @@ impl Wires {
         Some(SocketAddr::new(flow.local().unwrap_or(listener.ip()), listener.port()))
     }
 
-    /// The same of one connection.
+    /// Returns our address on one connection.
     pub fn address_of_stream(&self, id: Id) -> Option<SocketAddr> {
         self.streams.address_of(id)
     }
 
-    /// Reads a bite from one connection; `on` gets the messages in it, and says of each whether it will be answered.
+    /// Reads a bounded amount from one connection; `on` gets the messages in it and returns for each whether it will be answered.
     pub fn receive_stream(&mut self, id: Id, now: Instant, on: impl FnMut(Flow, Arrival<'_>) -> bool) {
         let listener = self.streams.listener_of(id);
         let port = listener.and_then(|listener| self.ports.get_mut(listener as usize));
@@ -311,12 +313,12 @@ impl Wires {
         }
     }
 
-    /// The source of this connection is banned.
+    /// Ends a connection whose source is banned.
     pub fn shut_out(&mut self, id: Id, now: Instant) {
         self.streams.shut_out(id, now);
     }
 
-    /// Takes all transmits of the outbox: datagrams leave now, in one batch or a few for each listener, and what goes by streams
+    /// Takes all transmits of the outbox: datagrams are sent now, in one or a few batches per listener, and messages for streams
     /// with the next [`Wires::flush`].
     pub fn send(&mut self, outbox: &Outbox, now: Instant) {
         for (number, transmit) in outbox.transmits.iter().enumerate() {
@@ -397,12 +399,12 @@ impl Wires {
         }
     }
 
-    /// Transmits of the last [`Wires::send`] whose connections other cores own, by number.
+    /// Drains the numbers of the transmits of the last [`Wires::send`] whose connections belong to other cores.
     pub fn foreign(&mut self) -> std::vec::Drain<'_, u32> {
         self.foreign.drain(..)
     }
 
-    /// One write for each connection that has something to say.
+    /// Writes once to each connection that has output.
     pub fn flush(&mut self, now: Instant) {
         let ports = &mut self.ports;
         self.streams.flush(now, |listener| {
@@ -412,12 +414,12 @@ impl Wires {
         });
     }
 
-    /// Whether so much memory of connections is free again that it pays to return it to the system; said once.
+    /// Returns, once, whether connections have freed so much memory that it pays to return it to the system.
     pub fn take_freed(&mut self) -> bool {
         self.streams.take_freed()
     }
 
-    /// Closes the connections that are overdue, and lets in those that had to wait.
+    /// Closes the connections that are overdue, and accepts those that had to wait.
     pub fn sweep(&mut self, now: Instant) {
         self.streams.sweep(now);
         self.log.renew(now);
@@ -433,8 +435,8 @@ impl Wires {
         }
     }
 
-    /// Logs a line for each reason for which datagrams were not sent since the last one. Whom they were for is logged by whatever waits for
-    /// an answer.
+    /// Logs a line for each reason for which datagrams were not sent since the last line. The recipients are logged by whatever
+    /// waits for an answer.
     fn log_undelivered(&mut self) {
         for port in &mut self.ports {
             let PortKind::Datagrams(wire) = &mut port.kind else {
@@ -455,7 +457,7 @@ impl Wires {
         }
     }
 
-    /// When [`Wires::sweep`] next has something to do.
+    /// Returns when [`Wires::sweep`] next has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
         let is_held = self.ports.iter().any(|port| port.is_held);
         let accept = is_held.then(|| self.streams.accepts_again());
@@ -466,8 +468,8 @@ impl Wires {
         !self.undelivered.is_empty()
     }
 
-    /// Hands over what did not arrive since the last call, by ICMP errors and refusals of the kernel (RFC 3261 §18.4), in
-    /// exchange for memory to go on with.
+    /// Hands over what was reported undelivered since the last call, by ICMP errors and errors of the kernel (RFC 3261 §18.4), in
+    /// exchange for a buffer to continue with.
     pub fn take_undelivered(&mut self, undelivered: &mut Undelivered) {
         undelivered.clear();
         std::mem::swap(undelivered, &mut self.undelivered);
@@ -482,7 +484,7 @@ impl Wires {
         self.streams.take_lost(list);
     }
 
-    /// What each listener counted; asks the kernel for its drops.
+    /// Returns each listener's counters, after reading the drops from the kernel.
     pub fn counters(&mut self) -> Vec<ListenerCounters> {
         self.ports
             .iter_mut()
@@ -496,7 +498,7 @@ impl Wires {
             .collect()
     }
 
-    /// Panics if something does not hold that must between two turns.
+    /// Panics if an invariant that must hold between two turns is violated.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         for (number, port) in self.ports.iter().enumerate() {
@@ -511,7 +513,7 @@ impl Wires {
         self.streams.counters()
     }
 
-    /// Every connection, for the operator's eyes.
+    /// Describes every connection for the operator.
     pub fn describe(&self, now: Instant) -> Vec<Description> {
         self.streams.describe(now)
     }
@@ -526,7 +528,7 @@ impl Port {
     }
 }
 
-/// Interest is derived: WRITABLE only while datagrams wait.
+/// Registers the interest that follows from the state: WRITABLE only while datagrams wait.
 fn follow_interest(registry: &Registry, wire: &mut Wire, listener: usize) {
     let awaits = wire.udp.is_waiting();
     if awaits == wire.awaits_room {

@@ -10,18 +10,18 @@ use std::time::Duration;
 use strowger::config::Conf;
 use strowger::settings::Words;
 
-/// How long the server's start waits for standard output.
+/// How long startup waits for standard output.
 const ANNOUNCEMENT: Duration = Duration::from_millis(500);
 
 impl RunningServer {
-    /// One line for each listener on standard output, now that it serves. It serves as well if nobody reads them.
+    /// Writes one line for each listener to standard output, now that it serves. It serves even if no one reads them.
     pub fn announce(&self, conf: &Conf) {
         let mut lines = String::new();
         for (listen, address) in conf.listen.iter().zip(self.crew().addresses()) {
             lines += &format!("listening {} {address}\n", listen.transport.word());
         }
         let (done, outcome) = mpsc::channel();
-        // A pipe that nobody reads may be full already: then this thread waits, and nobody else.
+        // A pipe without a reader may be full already: then only this thread waits.
         let write = move || {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             let _ = done.send(stdout.and_then(|out| File::from(out).write_all(lines.as_bytes())));

@@ -1,4 +1,4 @@
-//! The control API: what the control socket and the metrics endpoint ask is answered here.
+//! The control API: answers the requests of the control socket and the metrics endpoint.
 
 use super::bindings::Disk;
 use super::logger;
@@ -165,7 +165,7 @@ impl ControlApi for RunningServer {
 }
 
 impl RunningServer {
-    /// When the server started, by the clock as it is now: it may have been set since.
+    /// Returns when the server started, by the current system clock: it may have been set since.
     fn started(&self, clock: Clock) -> Duration {
         let (then_ms, now_ms) = (self.start.wall_ms, clock.wall_ms());
         let step = Duration::from_millis(now_ms.abs_diff(then_ms));
@@ -177,7 +177,7 @@ impl RunningServer {
         }
     }
 
-    /// What an operator typed, as the canonical address that bindings are under.
+    /// Converts what an operator typed to the canonical address that bindings are stored under.
     fn address_of_record(&self, typed: &str) -> Result<Vec<u8>, Refusal> {
         typed::address_of_record(typed, &self.current().settings)
     }

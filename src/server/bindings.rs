@@ -1,4 +1,4 @@
-//! The journal of the bindings as the conf wants it: between the location service, the workers and the disk.
+//! The journal of the bindings as configured: between the location service, the workers and the disk.
 
 use super::lock::lock;
 use std::fs;
@@ -15,16 +15,16 @@ use strowger::store::{Journal, SharedDatabaseFile};
 use strowger::worker::mailbox::PostOffice;
 use strowger::worker::{Clock, WakeHandle};
 
-/// How long the end of the server waits for answers that wait for the disk.
+/// How long shutdown waits for answers that wait for the disk.
 const LAST_ROUND: Duration = Duration::from_secs(2);
 
-/// The name that the kernel gave to this run of the machine.
+/// Returns the kernel's identifier of this boot.
 fn boot() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     name.map_or(String::new(), |name| name.trim().to_owned())
 }
 
-/// The disk before the workers serve. Without a database it is nothing at all.
+/// The disk before the workers serve. Empty without a database.
 #[derive(Default)]
 pub struct UnstartedDisk {
     shared_file: Arc<SharedDatabaseFile>,
@@ -32,7 +32,7 @@ pub struct UnstartedDisk {
 }
 
 impl UnstartedDisk {
-    /// Reads back what the database has and the rules let in. `listeners` are those of the conf, by position.
+    /// Reads back what the database holds and the rules accept. `listeners` are those of the conf, by position.
     pub fn open(
         conf: &Conf,
         location: &Arc<Location>,
@@ -58,24 +58,24 @@ impl UnstartedDisk {
         }
     }
 
-    /// For others that read the same file.
+    /// For other users of the same file.
     pub fn shared_file(&self) -> Arc<SharedDatabaseFile> {
         self.shared_file.clone()
     }
 
-    /// What the workers ring with when an answer waits.
+    /// Returns what the workers call when an answer waits.
     pub fn ring(&self) -> Option<WakeHandle> {
         let bell = self.journal.as_ref()?.bell();
         Some(Arc::new(move || bell.ring()))
     }
 
-    /// Writes from now on; wakes the workers when the disk has got further.
+    /// Starts writing; wakes the workers when the disk has made progress.
     pub fn start(self, server: Arc<PostOffice>) -> Result<Disk, String> {
         let Some(journal) = self.journal else {
             return Ok(Disk { shared_file: self.shared_file, ..Disk::default() });
         };
         let prepare = || {
-            // A worker that shares its core goes first.
+            // A worker on the same core takes precedence.
             if let Err(error) = sys::lower_priority() {
                 log::warn!("the journal's thread keeps its priority: {error}");
             }
@@ -95,12 +95,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// For others that read the same file.
+    /// For other users of the same file.
     pub fn shared_file(&self) -> Arc<SharedDatabaseFile> {
         self.shared_file.clone()
     }
 
-    /// While the workers still run: what waits is written, so that its answers leave.
+    /// Writes what waits, so that its answers are sent while the workers still run.
     pub fn settle(&self) {
         if let Some(journal) = &*self.journal() {
             journal.flush(LAST_ROUND);

@@ -1,5 +1,5 @@
 //! SIGTERM and `strowger drain`: no new dialogs; what has begun goes on; the server stops when nothing waits for an answer any
-//! more, or when the time is over.
+//! more, or at the deadline.
 
 use super::lock::lock;
 use super::notify::Manager;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use strowger::control::Draining;
 use strowger::worker::Crew;
 
-/// So many looks in a row must find nothing: a request may lie in a socket that its worker has not read yet.
+/// This many checks in a row must find nothing: a request may be in a socket that its worker has not read yet.
 const QUIET_LOOKS: u32 = 2;
 
-/// Whether the server drains, and until when.
+/// Whether the server is draining, and until when.
 #[derive(Default)]
 pub struct Drain {
     state: Mutex<Option<State>>,
@@ -28,20 +28,20 @@ impl Drain {
         lock(&self.state).is_some()
     }
 
-    /// Not for longer than `patience`, however long a command has asked for before.
+    /// Drains for at most `patience`, even if a command has set a later deadline before.
     pub fn by_signal(&self, patience: Duration, crew: &Mutex<Crew>, manager: &Manager) {
         let until = Instant::now() + patience;
         let sooner = |before: Option<Instant>| before.map_or(until, |before| before.min(until));
         self.drain_until("SIGTERM", sooner, crew, manager);
     }
 
-    /// For `patience` from now on, whatever was in force before.
+    /// Drains for `patience` from now on, whatever was in force before.
     pub fn by_command(&self, patience: Duration, crew: &Mutex<Crew>, manager: &Manager) -> Draining {
         let until = Instant::now() + patience;
         self.drain_until("by command", |_| until, crew, manager)
     }
 
-    /// Begins to drain, or changes until when. `until` gets what was in force before.
+    /// Begins to drain, or changes the deadline. `until` gets the previous deadline.
     fn drain_until(
         &self,
         why: &str,
@@ -65,7 +65,7 @@ impl Drain {
         Draining { pending, deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    /// True when the server drains and has come to its end. To be asked now and then.
+    /// True if the server is draining and has finished. To be called periodically.
     pub fn is_over(&self, crew: &Mutex<Crew>) -> bool {
         if !self.is_draining() {
             return false;
@@ -92,7 +92,8 @@ impl Drain {
     }
 }
 
-/// Has the workers begin no new dialogs. Requests that wait for their answer after that, and whether all workers have counted theirs.
+/// Has the workers begin no new dialogs. Returns how many requests still wait for their answer, and whether all workers have
+/// reported.
 fn pending(crew: &Mutex<Crew>) -> (usize, bool) {
     let crew = lock(crew);
     crew.drain();

@@ -1,4 +1,4 @@
-//! A line of the log as it is written: when, how grave, about what, what happened, in which call. It stays one line whatever peers have sent.
+//! The format of a log line: time, level, subject, message and call. It stays one line whatever peers have sent.
 
 use log::{Level, Record};
 use std::fmt::{self, Write as _};
@@ -12,7 +12,7 @@ use strowger::trace::visible;
 /// The key under which a line has the Call-ID of the message that it is about.
 const CALL_ID: &str = "call_id";
 
-/// What a part of the server is called in the log, by the beginning of its path in the sources; the first that fits.
+/// The log's names for parts of the server, by the beginning of the module path; the first match counts.
 const SUBJECTS: [(&str, &str); 19] = [
     ("strowger::net::tls", "tls"),
     ("strowger::net::sys::ssl", "tls"),
@@ -35,22 +35,22 @@ const SUBJECTS: [(&str, &str); 19] = [
     ("hickory", "dns"),
 ];
 
-/// How lines are written, as its place among the words.
+/// The format of lines, as its index.
 static FORMAT: AtomicUsize = AtomicUsize::new(0);
 
-/// How lines are written from now on.
+/// Sets the format of lines from now on.
 pub fn set_format(format: LogFormat) {
     let place = LogFormat::WORDS.iter().position(|(_, one)| *one == format);
     FORMAT.store(place.unwrap_or(0), Ordering::Relaxed);
 }
 
-/// How lines are written.
+/// Returns the format of lines.
 pub fn format() -> LogFormat {
     let word = LogFormat::WORDS.get(FORMAT.load(Ordering::Relaxed));
     word.map_or(LogFormat::Text, |(_, format)| *format)
 }
 
-/// The subject of a line: what it is logged under, or what the part of the server is called that logs it.
+/// Returns the subject of a line: its target, or the log's name of the module that logs it.
 pub fn subject(target: &str) -> &str {
     let named = SUBJECTS.iter().find(|(path, _)| target.starts_with(path));
     named.map_or(target, |(_, subject)| subject)
@@ -63,7 +63,7 @@ pub fn line(format: LogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
     write(format, record.level(), subject(record.target()), *record.args(), call_id, out);
 }
 
-/// The same of a line that is no record.
+/// The same for a line that is not from a record.
 pub fn own_line(format: LogFormat, level: Level, subject: &str, text: fmt::Arguments<'_>, out: &mut Vec<u8>) {
     write(format, level, subject, text, None, out);
 }
@@ -76,7 +76,7 @@ fn write(
     call_id: Option<&dyn fmt::Display>,
     out: &mut Vec<u8>,
 ) {
-    // Writing into memory does not fail.
+    // Writing to memory cannot fail.
     let _ = match format {
         LogFormat::Text => write!(out, "[{} {level:<5} {subject}] ", Now),
         LogFormat::Journald => write!(out, "<{}>{subject}: ", priority(level)),
@@ -100,7 +100,7 @@ fn write_json(level: Level, subject: &str, text: fmt::Arguments<'_>, call_id: Op
     out.extend_from_slice(b"}\n");
 }
 
-/// As syslog counts (RFC 5424 §6.2.1), and systemd with it.
+/// As in syslog (RFC 5424 §6.2.1) and systemd.
 const fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -110,7 +110,7 @@ const fn priority(level: Level) -> u8 {
     }
 }
 
-/// The time of now.
+/// The current time.
 struct Now;
 
 impl fmt::Display for Now {
@@ -120,7 +120,7 @@ impl fmt::Display for Now {
     }
 }
 
-/// What peers sent may stand in a line: nothing in it may begin another one, speak to a terminal or look like what it is not.
+/// A line may contain what peers sent: that must not begin another line, control a terminal or imitate other fields.
 struct Visible<'o>(&'o mut Vec<u8>);
 
 impl fmt::Write for Visible<'_> {

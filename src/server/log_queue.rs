@@ -1,7 +1,9 @@
-//! The lines on their way to standard error: whoever logs leaves them in a bounded queue, and a thread of the queue's own writes them.
+//! Log lines on their way to standard error: logging threads append them to a bounded queue, and the queue's own thread writes
+//! them.
 //!
-//! So a reader that has stopped, a full disk or a slow terminal holds nobody up but that thread. What finds no room is counted, and a
-//! line says how many as soon as writing goes again. Lines are never overtaken: what finds no room is always the newest.
+//! So a reader that has stopped, a full disk or a slow terminal blocks only that thread. Lines that find no room are counted, and a
+//! line reports the count as soon as writing works again. Lines are never reordered: a line that finds no room is always the
+//! newest.
 
 use super::lock::lock;
 use super::log_line;
@@ -12,16 +14,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes that may wait. As many again may be in the thread's hand.
+/// Bytes that may wait. The thread may hold as many again.
 const BYTES: usize = 1 << 20;
 
-/// Of these, what lines below a warning may take: warnings and errors have the rest for themselves.
+/// Of these, the share of lines below warning level: the rest is reserved for warnings and errors.
 const BYTES_OF_OTHERS: usize = BYTES / 4 * 3;
 
 /// How long after a failure the next attempt is made.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The same where the other end of a non-blocking descriptor takes nothing for a moment.
+/// The same if a non-blocking descriptor accepts nothing for a moment.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A queue of bounded size.
@@ -29,7 +31,7 @@ pub struct Queue {
     state: Mutex<State>,
     /// There is something to write.
     work: Condvar,
-    /// All is written.
+    /// Everything is written.
     rest: Condvar,
     lost: AtomicU64,
     most: usize,
@@ -40,21 +42,21 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     text: Vec<u8>,
-    /// Lines lost that no line has spoken of, and why, where it is known.
+    /// Lost lines that have not been reported, and why they were lost, if known.
     unreported: u64,
     cause: Option<String>,
     /// Why the last attempt to write failed.
     failure: Option<String>,
     /// The thread waits for work.
     is_asleep: bool,
-    /// The thread has something in hand that is not written yet.
+    /// The thread holds lines that are not written yet.
     is_writing: bool,
 }
 
-/// What the thread has in hand.
+/// The lines that the thread holds.
 struct Chunk {
     text: Vec<u8>,
-    /// How many lost lines its last line speaks of.
+    /// The number of lost lines that its last line reports.
     reported: u64,
 }
 
@@ -65,7 +67,7 @@ impl Queue {
 
     fn with(most: usize, most_of_others: usize, retry: Duration) -> Queue {
         let state = State {
-            // Reserved now, so that no worker ever allocates; pages that no line reaches take no memory.
+            // Reserved now, so that no worker ever allocates; pages that are never touched use no memory.
             text: Vec::with_capacity(most),
             ..State::default()
         };
@@ -80,7 +82,7 @@ impl Queue {
         }
     }
 
-    /// Leaves a line, with its line break, to be written. It never waits for a device.
+    /// Queues a line, including its line break. It never waits for a device.
     pub fn push(&self, level: Level, line: &[u8]) {
         let most = match level {
             Level::Error | Level::Warn => self.most,
@@ -103,12 +105,12 @@ impl Queue {
         }
     }
 
-    /// Lines that were not written and never will be.
+    /// Returns the number of lines that were not written and never will be.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until all is written; false where that takes longer.
+    /// Waits until everything is written; returns false if that takes longer than `patience`.
     pub fn flush(&self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
         let mut state = self.state();
@@ -123,7 +125,7 @@ impl Queue {
         true
     }
 
-    /// The thread: writes what comes, without end.
+    /// The thread's loop: writes what is queued, without end.
     pub fn run(&self, out: &mut dyn Write) -> ! {
         let mut chunk = Chunk { text: Vec::with_capacity(self.most), reported: 0 };
         loop {
@@ -132,14 +134,14 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, and takes all that are there.
+    /// Waits for lines, and takes all that are queued.
     fn take(&self, chunk: &mut Chunk) {
         chunk.text.clear();
         chunk.reported = 0;
         let mut state = self.state();
         state.is_writing = false;
         self.rest.notify_all();
-        // That lines were lost is worth an attempt of its own only where writing goes.
+        // Reporting lost lines is worth a separate attempt only while writing works.
         while state.text.is_empty() && (state.unreported == 0 || state.failure.is_some()) {
             state.is_asleep = true;
             let waited = self.work.wait(state);
@@ -158,7 +160,7 @@ impl Queue {
         }
     }
 
-    /// Writes all of it, whatever time that takes, or loses it where nobody will ever read it.
+    /// Writes the whole chunk, however long that takes, or discards it if no one will ever read it.
     fn write(&self, chunk: &mut Chunk, out: &mut dyn Write) {
         let mut written = 0;
         while let Some(rest) = chunk.text.get(written..)
@@ -175,7 +177,7 @@ impl Queue {
             match error.kind() {
                 ErrorKind::Interrupted => {}
                 ErrorKind::WouldBlock => thread::sleep(PATIENCE),
-                // There may be room again: what is in hand stays there, and what comes meanwhile waits behind it.
+                // There may be room again: the chunk is kept, and new lines wait behind it.
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                     self.state().failure = Some(error.to_string());
                     thread::sleep(self.retry);
@@ -193,7 +195,7 @@ impl Queue {
     fn lose(&self, chunk: &Chunk, written: usize, error: &io::Error) {
         let rest = chunk.text.get(written..).unwrap_or_default();
         let lines = memchr::memchr_iter(b'\n', rest).count() as u64;
-        // The line that spoke of others is none of those that somebody logged.
+        // The line that reports lost lines is not itself counted.
         let own = lines - u64::from(chunk.reported > 0 && lines > 0);
         self.lost.fetch_add(own, Ordering::Relaxed);
         let mut state = self.state();
@@ -213,7 +215,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{self, Receiver, SyncSender};
 
-    /// What a device answers to each write: all is taken, or this error; where nothing is said, it does not return.
+    /// What a device answers to each write: everything is taken, or this error; without an answer the write blocks.
     struct Device {
         orders: Receiver<Option<ErrorKind>>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -259,7 +261,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Pushes a line and waits until the thread has it in hand.
+        /// Pushes a line and waits until the thread holds it.
         fn occupy(&self) {
             self.queue.push(Level::Info, b"first\n");
             while !self.queue.state().text.is_empty() {
@@ -303,7 +305,7 @@ mod tests {
             bench.queue.push(Level::Info, ten);
         }
         assert_eq!(bench.queue.lost(), 2);
-        // A warning finds the room that others may not take.
+        // A warning finds the room that is reserved.
         for _ in 0..3 {
             bench.queue.push(Level::Warn, b"warning!!\n");
         }
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(lines[1..4], ["123456789"; 3]);
         assert_eq!(lines[4..6], ["warning!!"; 2]);
         assert!(lines[6].contains("3 lines of the log are lost here"));
-        // The room is there again, and what was said is not said again.
+        // There is room again, and the loss is not reported twice.
         bench.queue.push(Level::Info, b"next\n");
         bench.order(None);
         assert!(bench.queue.flush(SOON));

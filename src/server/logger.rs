@@ -1,5 +1,5 @@
-//! The log, to standard error: how much is said can be changed while the server runs, no line can pass for several, and nobody who
-//! logs waits for whoever reads.
+//! The log, to standard error: its level can be changed while the server runs, no message can pass for several lines, and a thread
+//! that logs never waits for the reader.
 
 use super::log_line;
 use super::log_queue::Queue;
@@ -18,14 +18,14 @@ use std::time::Duration;
 use strowger::net::sys::identity;
 use strowger::settings::{LogFormat, Words};
 
-/// What the environment's variable of this name says goes before the conf.
+/// The environment variable of this name takes precedence over the conf.
 const VARIABLE: &str = "RUST_LOG";
 
-/// How long the end of the process waits until what is logged is written.
+/// How long the process waits at its end until what is logged is written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 struct Logger {
-    /// By the directives in the environment, which may differ from one part of the server to another.
+    /// By the directives in the environment, which may differ between modules.
     directed: Option<(String, env_logger::Logger)>,
     is_directed: AtomicBool,
     queue: Queue,
@@ -34,12 +34,12 @@ struct Logger {
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 thread_local! {
-    /// A line in the making; kept for its memory.
+    /// The line being formatted; kept to reuse its allocation.
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Begins to log, at this level where the environment does not want another. From here on the process writes to standard error by a
-/// thread that nobody waits for.
+/// Starts logging, at this level unless the environment sets another. From here on the process writes to standard error through a
+/// thread that nothing waits for.
 pub fn start(level: LevelFilter, format: LogFormat) -> Result<(), String> {
     let directives = std::env::var(VARIABLE).unwrap_or_default();
     let directed = (!directives.trim().is_empty()).then(|| {
@@ -52,16 +52,16 @@ pub fn start(level: LevelFilter, format: LogFormat) -> Result<(), String> {
     let logger = LOGGER.get_or_init(|| Logger { is_directed: AtomicBool::new(directed.is_some()), directed, queue: Queue::new() });
     set_format(format);
     let failed = |error: io::Error| format!("the log's thread: {error}");
-    // A descriptor of its own: what else writes to standard error does not wait for the thread's lock.
+    // A separate descriptor: other writers to standard error do not wait for the thread's lock.
     let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
     let write = move || {
-        // It is there before the process may have become another user, and gains nothing any more either.
+        // The thread exists before the process may switch to another user, so it gives up gaining privileges as well.
         let _ = identity::gain_nothing();
         logger.queue.run(&mut File::from(stderr));
     };
     let named = thread::Builder::new().name("log".to_owned());
     named.spawn(write).map_err(failed)?;
-    // It fails where somebody else logs already: then the level is his.
+    // Fails if another logger is already installed: then the level is that logger's.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(most);
     }
@@ -69,7 +69,7 @@ pub fn start(level: LevelFilter, format: LogFormat) -> Result<(), String> {
     Ok(())
 }
 
-/// The last words of a thread. Those of the standard library go to standard error at once, and would wait for its reader.
+/// Logs a thread's panic. The standard library's handler writes to standard error directly, and would wait for its reader.
 fn report_panic(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let place = info.location().map(ToString::to_string);
@@ -99,7 +99,7 @@ pub fn flush() {
     }
 }
 
-/// One line to standard error as it is, behind what was logged. That it cannot be written is no failure.
+/// Writes one line to standard error unformatted, after what was logged. Failure to write it is ignored.
 pub fn complain(line: &dyn fmt::Display) {
     match LOGGER.get() {
         Some(logger) => logger.queue.push(Level::Error, format!("{line}\n").as_bytes()),
@@ -109,12 +109,12 @@ pub fn complain(line: &dyn fmt::Display) {
     }
 }
 
-/// Lines that standard error did not take.
+/// Returns the number of lines that standard error did not take.
 pub fn lost() -> u64 {
     LOGGER.get().map_or(0, |logger| logger.queue.lost())
 }
 
-/// Another level from now on, for all parts of the server; the environment's word counts no more.
+/// Sets the level for all modules from now on; the environment no longer counts.
 pub fn set_level(level: LevelFilter) {
     if let Some(logger) = LOGGER.get() {
         logger.is_directed.store(false, Ordering::Relaxed);
@@ -122,7 +122,7 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// The same because the conf says so: not against the environment.
+/// Sets the level from the conf: the environment takes precedence.
 pub fn set_level_by_conf(level: LevelFilter) {
     let directed = LOGGER.get().is_some_and(|logger| logger.is_directed.load(Ordering::Relaxed));
     if !directed {
@@ -130,12 +130,12 @@ pub fn set_level_by_conf(level: LevelFilter) {
     }
 }
 
-/// How lines are written from now on.
+/// Sets the format of lines from now on.
 pub fn set_format(format: LogFormat) {
     log_line::set_format(format);
 }
 
-/// What is in force, as an operator reads it.
+/// Returns what is in force, as shown to an operator.
 pub fn level() -> String {
     match LOGGER.get() {
         Some(Logger { directed: Some((directives, _)), is_directed, .. }) if is_directed.load(Ordering::Relaxed) => {
@@ -172,7 +172,7 @@ impl Log for Logger {
             log_line::line(log_line::format(), record, line);
             self.queue.push(record.level(), line);
         };
-        // What is logged while a line is in the making, or at the very end of a thread, gets a line of its own.
+        // What is logged while a line is being formatted, or at the very end of a thread, gets its own buffer.
         let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| write(&mut line)));
         if !matches!(done, Ok(Ok(()))) {
             write(&mut Vec::new());

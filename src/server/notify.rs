@@ -1,4 +1,5 @@
-//! What the service manager is told, by the protocol of sd_notify(3): that we serve, reload, stop, and are alive. Without one, nothing.
+//! Notifications to the service manager by the protocol of sd_notify(3): that we serve, reload, stop, and are alive. No effect
+//! without a manager.
 
 use super::lock::lock;
 use std::env;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use strowger::net::sys;
 use strowger::worker::Pulse;
 
-/// The service manager, where there is one.
+/// The service manager, if there is one.
 pub struct Manager {
     line: Option<Line>,
     heart: Option<Mutex<Heart>>,
@@ -23,16 +24,17 @@ struct Line {
     address: SocketAddr,
 }
 
-/// When the watchdog is told next that all workers turn.
+/// When the watchdog is next notified that all workers are running.
 struct Heart {
     interval: Duration,
     next: Instant,
-    /// Asked of the workers, and not answered yet by all. A worker that never answers stops the heart: then the watchdog bites.
+    /// A pulse requested from the workers and not yet answered by all. A worker that never answers stops the heartbeat: then the
+    /// watchdog acts.
     asked: Option<Pulse>,
 }
 
 impl Manager {
-    /// As `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say (sd_notify(3), sd_watchdog_enabled(3)).
+    /// Follows `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` (sd_notify(3), sd_watchdog_enabled(3)).
     pub fn from_environment() -> Manager {
         let path = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
         let line = path.and_then(|path| {
@@ -54,25 +56,25 @@ impl Manager {
         }
     }
 
-    /// All listeners serve; `status` is for people.
+    /// Notifies that all listeners serve; `status` is for people.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// To be followed by [`Manager::ready`], whatever came of it.
+    /// Notifies that a reload begins. To be followed by [`Manager::ready`], whatever the result.
     pub fn reloading(&self) {
-        // The time lets the manager tell this reload from one before it (`Type=notify-reload`).
+        // The time lets the manager tell this reload from an earlier one (`Type=notify-reload`).
         let now_us = sys::identity::monotonic_us();
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading"));
     }
 
-    /// It takes `patience`, and then some: a manager that wanted to kill us sooner is asked to wait.
+    /// Notifies that stopping takes `patience` and some more: a manager that would kill us sooner is asked to wait.
     pub fn stopping(&self, status: &str, patience: Duration) {
         let us = (patience + TO_END).as_micros();
         self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={us}\nSTATUS={status}"));
     }
 
-    /// To be called at least ten times a second. `ask` asks all workers for a sign of life.
+    /// To be called at least ten times a second. `ask` requests a sign of life from all workers.
     pub fn alive(&self, ask: impl FnOnce() -> Pulse) {
         let Some(heart) = &self.heart else {
             return;
@@ -107,7 +109,7 @@ impl Manager {
 impl Line {
     fn open(path: &[u8]) -> io::Result<Line> {
         let address = match path {
-            // An address that is no file.
+            // An abstract address, not a file.
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
             [b'/', ..] => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path))?,
             _ => return Err(io::Error::other("neither a path nor an abstract name")),
@@ -119,10 +121,10 @@ impl Line {
     }
 }
 
-/// For what comes after the last answer: the last write to disk.
+/// For what follows the last answer: the last write to disk.
 const TO_END: Duration = Duration::from_secs(15);
 
-/// How often the watchdog is to be fed: three times in the time that it is patient, if it is us whom it watches.
+/// Returns how often the watchdog is to be notified: three times within its timeout, if it watches this process.
 fn watchdog(patience_us: Option<String>, of: Option<String>, own: u32) -> Option<Duration> {
     let patience_us: u64 = patience_us?.parse().ok().filter(|us| *us > 0)?;
     if of.is_some_and(|pid| pid.parse() != Ok(own)) {

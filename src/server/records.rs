@@ -1,7 +1,8 @@
-//! The records of calls on their way out: workers leave lines in a bounded buffer, and a thread writes them to a file, or to a Unix datagram socket.
+//! Call records on their way out: workers append lines to a bounded buffer, and a thread writes them to a file or to a Unix
+//! datagram socket.
 //!
-//! No worker waits: what finds no room is counted. A file is opened again when it is told so (SIGHUP), so that it can be moved away. While
-//! nothing can be written the lines wait, as many as there is room for, and the log says why, once for each trouble.
+//! No worker waits: lines that find no room are counted. The file is reopened on SIGHUP, so that it can be rotated. While nothing
+//! can be written the lines wait, as many as fit, and the log says why, once for each outage.
 
 use super::lock::lock;
 use std::fs::{File, OpenOptions};
@@ -24,19 +25,19 @@ const ROOM: usize = 4 << 20;
 /// How long after a failure the next attempt is made.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long the end of the process waits for the last lines.
+/// How long the process waits at its end for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// How long a socket may take no line before that is a failure.
+/// How long a socket may accept no line before that is a failure.
 const SEND: Duration = Duration::from_millis(500);
 
-/// See the module's text.
+/// See the module documentation.
 pub struct Records {
     to: RecordsTo,
     state: Mutex<State>,
     /// There is something to write.
     work: Condvar,
-    /// All is written.
+    /// Everything is written.
     rest: Condvar,
     reopen: AtomicBool,
     /// Records that were taken; those of them that were written; and those that found no room.
@@ -58,7 +59,7 @@ enum Sink {
 }
 
 impl Records {
-    /// Opens what the records go to and starts the thread.
+    /// Opens the destination of the records and starts the thread.
     pub fn start(to: RecordsTo) -> Result<Arc<Records>, String> {
         let records = Arc::new(Records {
             state: Mutex::default(),
@@ -73,7 +74,7 @@ impl Records {
         let sink = match (Sink::open(&records.to), &records.to) {
             (Ok(sink), _) => Some(sink),
             (Err(error), RecordsTo::File(path)) => return Err(format!("[records] file: {}: {error}", path.display())),
-            // Whoever listens there may come later.
+            // The listener there may start later.
             (Err(error), RecordsTo::Socket(path)) => {
                 log::warn!("[records] file: nobody listens at {} as yet ({error}): records wait", path.display());
                 None
@@ -100,18 +101,18 @@ impl Records {
         self.work.notify_one();
     }
 
-    /// The file may have been moved away: the next line goes to one of its name.
+    /// The file may have been moved away: the next line goes to a file of the original name.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         self.work.notify_one();
     }
 
-    /// Records that were written, and that were lost.
+    /// Returns how many records were written, and how many were lost.
     pub fn counts(&self) -> (u64, u64) {
         (self.written.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
     }
 
-    /// Waits until what has come is written, but not for long. False: it was too long.
+    /// Waits until what was pushed is written, but not for long. Returns false on timeout.
     pub fn flush(&self) -> bool {
         let deadline = Instant::now() + LAST_LINES;
         let mut state = lock(&self.state);
@@ -167,7 +168,7 @@ impl Records {
         }
     }
 
-    /// Takes what there is, or sleeps until there is something.
+    /// Takes what is there, or sleeps until there is something.
     fn wait(&self, lines: &mut Vec<u8>) {
         lines.clear();
         let mut state = lock(&self.state);
@@ -188,7 +189,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// `None` where the conf wants no records.
+    /// Returns `None` if the conf wants no records.
     pub fn open(conf: &settings::Records) -> Result<Option<Recorder>, String> {
         let Some(to) = conf.file.clone() else {
             return Ok(None);
@@ -211,7 +212,7 @@ impl Recorder {
         RecordNumbers { dialogs: self.calls.answered(), written, lost, unrecorded: self.calls.unrecorded() }
     }
 
-    /// Writes what is left, when no worker runs any more: the calls that are not over as well.
+    /// Writes what is left once no worker runs any more, including records of calls that are still in progress.
     pub fn close(&self, clock: Clock) {
         self.calls.close(clock.now(), clock.wall_ms(), |lines| {
             self.records.push(lines);
@@ -234,7 +235,7 @@ impl Sink {
         }
     }
 
-    /// Writes what the device takes at once: whole lines to a socket, a datagram each.
+    /// Writes what the device takes at once: to a socket, whole lines, one per datagram.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         match self {
             Sink::File(file) => file.write(lines),
@@ -247,7 +248,7 @@ impl Sink {
     }
 }
 
-/// It holds who calls whom: its owner and its group may read it.
+/// The file shows who calls whom: only its owner and group may read it.
 fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
@@ -276,7 +277,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n");
         std::fs::rename(&path, &moved).unwrap();
         records.reopen();
-        // What came before the thread has seen that may go to the old one.
+        // What was pushed before the thread has seen the request may go to the old file.
         while records.reopen.load(Ordering::Acquire) {
             thread::sleep(Duration::from_millis(1));
         }
@@ -300,7 +301,7 @@ mod tests {
             let len = reader.recv(&mut line).unwrap();
             assert_eq!(&line[..len], expected.as_bytes());
         }
-        // It stops reading: the room fills, and what is beyond it is counted.
+        // It stops reading: the buffer fills, and the excess is counted.
         let began = Instant::now();
         let many = b"x\n".repeat(1 << 18);
         for _ in 0..40 {

@@ -1,4 +1,4 @@
-//! SIGHUP and `strowger reload`: the conf and the files that it names are read again, and take effect whole or not at all.
+//! SIGHUP and `strowger reload`: the conf and the files that it names are read again, and take effect completely or not at all.
 
 use super::lock::lock;
 use super::logger;
@@ -16,24 +16,24 @@ use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
 use strowger::worker::Change;
 
-/// How long an operator waits for the users to be read: less than the control socket's client does.
+/// How long an operator waits for the users to be read: less than the control socket's client waits.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// What becomes of the users.
+/// How the users change.
 enum UserChange {
-    /// Nobody is challenged, and nobody was.
+    /// Requests are not challenged, before or after.
     None,
     /// The same file or database; its new content is in force already.
     Same,
-    /// Another one, or the first.
+    /// Another file or database, or the first.
     New(Box<(Source, Loaded)>),
-    /// Nobody is challenged any more.
+    /// Requests are no longer challenged.
     Gone,
 }
 
 impl RunningServer {
-    /// Reloads on a thread of its own, so that signals go on being heard; what came of it is in the log. A reload that has not
-    /// begun yet will do for this one too.
+    /// Reloads on a separate thread, so that signals are still handled; the result is logged. If a requested reload has not begun
+    /// yet, it serves this request too.
     pub(crate) fn reload_soon(self: &Arc<RunningServer>) {
         if self.reload_wanted.swap(true, Ordering::AcqRel) {
             return;
@@ -46,15 +46,15 @@ impl RunningServer {
         }
     }
 
-    /// The error has a line for each fault. It is in the log too.
+    /// Reloads and waits for the result. The error has a line for each fault; it is logged too.
     pub(crate) fn reload_now(self: &Arc<RunningServer>) -> Result<(), String> {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
-        // Whatever is wrong with the conf: the file may have been moved away.
+        // Whatever is wrong with the conf: the records file may have been moved away.
         if let Some(recorder) = &self.recorder {
             recorder.reopen();
         }
-        // A server that drains has told the manager that it stops: it will not be ready again.
+        // A draining server has told the manager that it stops: it will not be ready again.
         let is_draining = self.drain.is_draining();
         if !is_draining {
             self.manager.reloading();
@@ -77,14 +77,14 @@ impl RunningServer {
         let plan = Plan::new(&current.conf, &conf);
         self.refuse_fixed(&plan, &conf)?;
 
-        // From here to the users everything can fail, and nothing has changed.
+        // Everything from here to the users can fail, and nothing has changed yet.
         let contexts = conf.contexts(current.contexts.as_deref())?;
         let settings = Arc::new(self.settings_of(&conf)?);
         let new_scrape = match plan.changes("[metrics] address") {
             true => Some(self.scrape_at(conf.metrics.address)?),
             false => None,
         };
-        // Who is asked for a password must be known before he is.
+        // Users must be known before they are asked for a password.
         let people = self.read_people(&plan, &current.conf, &conf)?;
         self.switch_people(people)?;
 
@@ -93,7 +93,7 @@ impl RunningServer {
             Change { settings: settings.clone(), connections: conf.connection_limits(self.start.files), tls: contexts.clone() };
         self.crew().reload(&change);
         limit_sources(&self.start.sources, &conf);
-        // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
+        // The DNS servers may differ even if the conf is the same: /etc/resolv.conf is read again.
         if !self.resolver.configure(conf.dns.clone()) {
             log::warn!("dns: too busy to take other servers: reload again");
         }
@@ -124,10 +124,10 @@ impl RunningServer {
         Ok(())
     }
 
-    /// What only a restart can change is refused, with all that would change along with it.
+    /// Refuses a conf that changes what only a restart can change, together with all its other changes.
     fn refuse_fixed(&self, plan: &Plan, conf: &Conf) -> Result<(), String> {
         let mut fixed = plan.fixed.clone();
-        // These tables have the size that they began with.
+        // These tables keep their initial size.
         let connections = conf.connection_limits(self.start.files).connections;
         if plan.changes("[connections] max") && connections > self.start.connections {
             fixed.push("[connections] max (above that of the start)");
@@ -153,7 +153,7 @@ impl RunningServer {
         Ok(conf.rules(&addresses, local, memory))
     }
 
-    /// Reads who there is, where somebody is challenged.
+    /// Reads the users, if requests are challenged.
     fn read_people(&self, plan: &Plan, old: &Conf, new: &Conf) -> Result<UserChange, String> {
         let same = old.challenges() && !plan.changes("[auth] users");
         match (new.challenges(), self.user_watcher()) {

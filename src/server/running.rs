@@ -1,4 +1,5 @@
-//! The running server: what it began with, what a reload replaces, and the threads and sockets it has. What it does stands in the files beside.
+//! The running server: its initial values, what a reload replaces, and its threads and sockets. Its behaviour is in the
+//! neighbouring files.
 
 use super::bindings::Disk;
 use super::drain::Drain;
@@ -23,10 +24,10 @@ use strowger::store::{Source, UserWatcher};
 use strowger::trace::Taps;
 use strowger::worker::Crew;
 
-/// Gives the conf as its file stands now; `None` where the server runs without a file. The errors are lines.
+/// Returns the conf as its file is now; `None` if the server runs without a file. The errors are lines.
 pub type Reread = Box<dyn Fn() -> Result<Option<Conf>, String> + Send + Sync>;
 
-/// All that runs, once for each process. The files beside say what it does.
+/// Everything that runs, once per process. The neighbouring files implement its behaviour.
 pub struct RunningServer {
     pub itself: Weak<RunningServer>,
     pub disk: Disk,
@@ -34,40 +35,40 @@ pub struct RunningServer {
     pub current: Mutex<Arc<Current>>,
     pub location: Arc<Location>,
     pub taps: Arc<Taps>,
-    /// If calls are to leave records.
+    /// Present if calls leave records.
     pub recorder: Option<Recorder>,
     pub trunks: Arc<TrunkTable>,
     pub resolver: Resolver,
     pub crew: Mutex<Crew>,
-    /// If anybody is challenged.
+    /// Present if requests are challenged.
     pub user_watcher: Mutex<Option<Arc<UserWatcher>>>,
     /// The metrics endpoint.
     pub scrape: Mutex<Option<PrometheusEndpoint>>,
     pub reread: Reread,
-    /// Held by whoever reloads.
+    /// Held during a reload.
     pub reloading: Mutex<()>,
-    /// A reload is to come that has not looked at anything yet.
+    /// A reload has been requested that has not read anything yet.
     pub reload_wanted: AtomicBool,
     pub drain: Drain,
     pub manager: Manager,
 }
 
-/// What the server began with, for as long as it runs.
+/// What the server started with, unchanged for as long as it runs.
 pub struct Start {
     pub secret: Key,
     /// How many files it may open.
     pub files: usize,
-    /// What all workers count requests with.
+    /// Counts requests for all workers.
     pub sources: Arc<Sources>,
-    /// What they know of next hops that have failed.
+    /// What the workers know of next hops that have failed.
     pub health: Arc<Health>,
-    /// Connections of one core that there are places for.
+    /// Connection slots of one core.
     pub connections: usize,
-    /// The same of transactions.
+    /// Transaction slots of one core.
     pub transactions: usize,
-    /// When that was.
+    /// The start time.
     pub since_1970: Duration,
-    /// The time since 1970 at time 0 of the rules, as the clock showed it then.
+    /// The time since 1970 at time 0 of the rules, by the system clock at that moment.
     pub wall_ms: u64,
 }
 
@@ -92,13 +93,13 @@ impl RunningServer {
         *lock(&self.current) = Arc::new(current);
     }
 
-    /// The endpoint is dropped outside of the lock: it waits for its thread.
+    /// The old endpoint is dropped outside the lock: dropping waits for its thread.
     pub fn set_scrape(&self, scrape: Option<PrometheusEndpoint>) {
         let before = std::mem::replace(&mut *lock(&self.scrape), scrape);
         drop(before);
     }
 
-    /// A metrics endpoint that answers, where the conf wants one.
+    /// Returns a metrics endpoint that answers, if the conf wants one.
     pub fn scrape_at(self: &Arc<RunningServer>, address: Option<SocketAddr>) -> Result<Option<PrometheusEndpoint>, String> {
         let Some(address) = address else {
             return Ok(None);
@@ -132,7 +133,7 @@ impl RunningServer {
     }
 }
 
-/// What the conf says of sources, valid at once.
+/// Applies the conf's settings for sources at once.
 pub fn limit_sources(sources: &Sources, conf: &Conf) {
     let limits = &conf.limits;
     sources.set_trusted(limits.trusted_sources.clone());

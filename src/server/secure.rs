@@ -1,9 +1,9 @@
-//! What the conf says of secrets: that no crash leaves them behind, and a warning if others may read their files.
+//! Protection of secrets: no crash dumps contain them, and there is a warning if others may read their files.
 
 use strowger::config::{Conf, key};
 use strowger::net::sys;
 
-/// Forbids core dumps, unless the conf wants them. To be repeated when the process has become another user.
+/// Forbids core dumps, unless the conf wants them. To be repeated after switching to another user.
 pub fn forbid_dumps(conf: &Conf) {
     if !conf.server.core_dumps
         && let Err(error) = sys::dumps::forbid()
@@ -12,7 +12,7 @@ pub fn forbid_dumps(conf: &Conf) {
     }
 }
 
-/// A line for each file whose secrets others may read.
+/// Logs a line for each file whose secrets others may read.
 pub fn warn_of_exposed(conf: &Conf) {
     for line in key::exposed_files(conf) {
         log::warn!("{line}");

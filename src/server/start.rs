@@ -1,7 +1,7 @@
 //! `strowger run`: from a conf to a running server, and its end.
 //!
-//! The steps stand in the order in which they must be made: secrets are read by the user that started the process; all that belongs to the
-//! server, files and sockets, is opened by the user that it becomes; nobody can connect before what takes long is read.
+//! The order of the steps matters: secrets are read by the user that started the process; everything that belongs to the server,
+//! files and sockets, is opened by the user that it becomes; nothing can connect before the slow reads are done.
 
 use super::bindings::UnstartedDisk;
 use super::drain::Drain;
@@ -38,7 +38,7 @@ use strowger::store::{Source, user_watcher};
 use strowger::trace::Taps;
 use strowger::worker::{self, Bound, Clock, Options};
 
-/// Serves until it is told to stop. `name` is the conf's, for the log; `reread` is asked for the conf at each reload.
+/// Serves until it is told to stop. `name` is the conf's, for the log; `reread` returns the conf at each reload.
 pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
     logger::start(conf.log.level, conf.log.format)?;
     log::info!("strowger {}: {name}", env!("CARGO_PKG_VERSION"));
@@ -71,13 +71,13 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
     }
 }
 
-/// What is known before the process becomes another user: its secrets, and the machine it runs on.
+/// What is established before the process switches to another user: its secrets, and the machine it runs on.
 struct Ground {
     secret: Key,
     contexts: Option<Arc<Contexts>>,
     /// The addresses of this machine's interfaces.
     local: Vec<IpAddr>,
-    /// Bytes that are there for the server.
+    /// Memory available to the server, in bytes.
     memory: u64,
 }
 
@@ -90,8 +90,8 @@ impl Ground {
     }
 }
 
-/// One step on the way to the user that the conf names, if it names one. What is opened after the first must belong to that user: the databases,
-/// the control socket.
+/// One step of switching to the user that the conf names, if any. What is opened after the first step must belong to that user: the
+/// databases, the control socket.
 fn step_down<E: std::fmt::Display>(
     conf: &Conf,
     identity: Option<&Identity>,
@@ -120,7 +120,7 @@ struct Open {
     trunks: Arc<TrunkTable>,
     /// How many files the process may open.
     files: usize,
-    /// Connections of one core that there are places for.
+    /// Connection slots of one core.
     connections: usize,
 }
 
@@ -161,7 +161,8 @@ impl Open {
     }
 }
 
-/// What takes a while is read before anybody can connect, by the conf's addresses: those that the kernel chooses are not known yet.
+/// Reads what takes a while before anything can connect. It uses the conf's addresses: those that the kernel chooses are not known
+/// yet.
 fn open_disk(
     conf: &Conf,
     ground: &Ground,
@@ -189,7 +190,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     };
     let (source, users) = first_users(open.users);
     let (clock, location, secret) = (open.clock, open.location, ground.secret);
-    // Its thread must not have the rights that have been given up by now.
+    // The exporter's thread must not have the rights that have been given up by now.
     open.taps.configure(&conf.trace)?;
     let crew = open
         .bound
@@ -228,7 +229,7 @@ fn current(conf: &Conf, settings: Arc<Settings>, contexts: Option<Arc<Contexts>>
     Current { conf: conf.clone(), settings, contexts }
 }
 
-/// The users that the workers begin with, and where they were read from, if anybody is challenged.
+/// Returns the users that the workers begin with, and where they were read from, if requests are challenged.
 fn first_users(read: Option<(Source, Loaded)>) -> (Option<Source>, Arc<Users>) {
     let Some((source, loaded)) = read else {
         return (None, Arc::default());
@@ -240,10 +241,10 @@ fn first_users(read: Option<(Source, Loaded)>) -> (Option<Source>, Arc<Users>) {
     (Some(source), Arc::new(loaded.users))
 }
 
-/// How long the end waits for those who follow calls to be told of it.
+/// How long shutdown waits for traces to be notified.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// What operators ask for ends first, and what was promised to phones is written last.
+/// Operator services stop first; what was promised to phones is written last.
 fn stop(server: &RunningServer, control: Server) {
     server.manager.stopping("stopping", Duration::ZERO);
     server.taps.close(LAST_WORDS);
@@ -256,7 +257,7 @@ fn stop(server: &RunningServer, control: Server) {
     if let Some(recorder) = &server.recorder {
         recorder.close(clock);
     }
-    // The journal closes the database last: what stands beside it then goes into it.
+    // The journal closes the database last: what was queued meanwhile is then written.
     server.set_user_watcher(None);
     server.disk.close();
 }

@@ -1,4 +1,4 @@
-//! The health of next hops as operators see it: the targets of the conf, and all others that have failed.
+//! The health of next hops for operators: the targets of the conf, and all others that have failed.
 
 use std::net::SocketAddr;
 use strowger::base::metric::Families;
@@ -9,7 +9,7 @@ use strowger::stack::health::{Failure, Health, NamedBy, Neighbour};
 use strowger::stack::route::NextHop;
 use strowger::stack::settings::Settings;
 
-/// Each target of the routes, then what else has failed.
+/// Returns each target of the routes, then what else has failed.
 pub fn targets(settings: &Settings, health: &Health, now: Instant) -> Targets {
     let failures = health.list();
     let mut shown = Targets::default();
@@ -42,7 +42,7 @@ pub fn targets(settings: &Settings, health: &Health, now: Instant) -> Targets {
     shown
 }
 
-/// Whether each target is up, and how many next hops have failed.
+/// Counts whether each target is up, and how many next hops have failed.
 pub fn count(list: &mut Families, settings: &Settings, health: &Health) {
     let failures = health.list();
     let up = list.gauge(
@@ -68,7 +68,7 @@ pub fn count(list: &mut Families, settings: &Settings, health: &Health) {
 
 type Server = (Transport, SocketAddr);
 
-/// Where a target is, as far as is known.
+/// Returns the servers of a target, as far as known.
 fn servers_of(hop: &NextHop, health: &Health) -> Vec<Server> {
     match hop.address {
         Some(address) => vec![(hop.transport, address)],
@@ -76,7 +76,7 @@ fn servers_of(hop: &NextHop, health: &Health) -> Vec<Server> {
     }
 }
 
-/// A target has failed if all of its servers have; of their failures the one that is over first.
+/// A target has failed if all of its servers have; returns the failure that ends first.
 fn failure_of<'f>(servers: &[Server], failures: &'f [(Neighbour, Failure)]) -> Option<&'f Failure> {
     let failure = |(transport, address): &Server| {
         let named_by = NamedBy::Conf;

@@ -5,7 +5,7 @@ use strowger::control::Refusal;
 use strowger::sip::{Uri, write_escaped};
 use strowger::stack::Settings;
 
-/// What an operator typed, as the canonical address that bindings stand under.
+/// Converts what an operator typed to the canonical address that bindings are stored under.
 pub fn address_of_record(typed: &str, settings: &Settings) -> Result<Vec<u8>, Refusal> {
     let refused = |why: &str| Refusal::Refused(format!("{typed}: {why}"));
     if typed.chars().any(char::is_control) {
@@ -38,7 +38,7 @@ pub fn address_of_record(typed: &str, settings: &Settings) -> Result<Vec<u8>, Re
     Ok(aor)
 }
 
-/// A URI whose user was typed as its name is, with characters that a URI does not take: `sip:john doe@example.com`.
+/// Returns a URI whose user contained characters that a URI does not allow: `sip:john doe@example.com`.
 fn with_user_escaped(uri: Vec<u8>) -> Vec<u8> {
     let scheme_end = memchr::memchr(b':', &uri).map_or(0, |colon| colon + 1);
     let Some(at) = memchr::memrchr(b'@', &uri) else {

@@ -1,4 +1,4 @@
-//! The main thread while the server runs: it hears signals, and looks at what must be looked at now and then.
+//! The main thread while the server runs: it handles signals and periodic checks.
 
 use super::running::RunningServer;
 use super::watch::Files;
@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// How often the signals are looked at and a part of the location table is swept.
+/// How often signals are checked and a part of the location table is swept.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the server ends.
 pub enum End {
-    /// It was told to stop, and nothing waits for an answer any more, or no longer.
+    /// It was told to stop, and nothing waits for an answer any more, or the deadline has passed.
     Drained,
     /// Told to stop at once.
     Signal(i32),
-    /// A worker has ended by itself.
+    /// A worker has ended unexpectedly.
     Broken,
 }
 

@@ -1,5 +1,5 @@
-//! Certificates, keys and authorities that have been replaced take effect by themselves: the files are looked at once a second, as those of the
-//! users are, and read again when they have changed and fit each other.
+//! Replaced certificates, keys and authorities take effect automatically: like those of the users, the files are checked
+//! periodically, and read again when they have changed and match each other.
 
 use super::running::{Current, RunningServer};
 use super::secure;
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use strowger::config::Conf;
 use strowger::worker::Change;
 
-/// How often the files are looked at. What has changed is read when it has stayed the same from one look to the next: it may be half
+/// How often the files are checked. A change is read once it has stayed the same from one check to the next: a file may be half
 /// written.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// What tells that a file is another one, or has other bytes, another owner or another mode.
+/// What identifies a file's version: another file, other content, another owner or another mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stamp {
     device: u64,
@@ -41,25 +41,25 @@ impl Stamp {
 
 type Stamps = HashMap<PathBuf, Option<Stamp>>;
 
-/// The files that TLS is made from, as they were seen.
+/// The files that TLS is made from, as last seen.
 pub(crate) struct Files {
-    /// When they were read last, or refused.
+    /// When they were last read, or refused.
     read: Stamps,
-    /// At the last look.
+    /// At the last check.
     seen: Stamps,
     next_look: Instant,
-    /// What is wrong with them, as the log has it: once.
+    /// What is wrong with them, as logged once.
     fault: Option<String>,
 }
 
 impl Files {
-    /// To be called before they are read: what changes meanwhile is seen.
+    /// To be called before they are read, so that changes made meanwhile are noticed.
     pub(crate) fn look(conf: &Conf) -> Files {
         let stamps = stamps(conf);
         Files { read: stamps.clone(), seen: stamps, next_look: Instant::now() + INTERVAL, fault: None }
     }
 
-    /// True when they have changed since they were read, and no more since the last look.
+    /// True if they have changed since they were read, but not since the last check.
     fn have_changed(&mut self, conf: &Conf) -> bool {
         let stamps = stamps(conf);
         let is_settled = stamps == self.seen;
@@ -81,8 +81,8 @@ fn stamps(conf: &Conf) -> Stamps {
 }
 
 impl RunningServer {
-    /// Looks at the files where it is time to. Those that do not fit each other change nothing: a certificate and its key are replaced one
-    /// after the other.
+    /// Checks the files if it is time to. Files that do not match change nothing: a certificate and its key are replaced one after
+    /// the other.
     pub(crate) fn look_at_files(self: &Arc<RunningServer>, files: &mut Files) {
         let now = Instant::now();
         if now < files.next_look {
@@ -93,7 +93,7 @@ impl RunningServer {
         if current.contexts.is_none() || !files.have_changed(&current.conf) {
             return;
         }
-        // A reload reads them itself: after it there is nothing to do, or there is the next look.
+        // A reload reads them itself: afterwards there is nothing to do until the next check.
         let _turn = match self.reloading.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(fault)) => fault.into_inner(),

@@ -1,4 +1,4 @@
-//! One thing that happened: a message that came or left, a decision, or a timer.
+//! An event: a message received or sent, a decision, or a timer.
 
 use crate::base::{NoteKind, Transport};
 use std::net::SocketAddr;
@@ -35,12 +35,12 @@ impl From<NoteKind> for Kind {
     }
 }
 
-/// Between which addresses a message went.
+/// The addresses between which a message was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Way {
     pub transport: Transport,
     pub peer: SocketAddr,
-    /// Ours, as far as it is known: a wildcard listener's may have no IP address.
+    /// Ours, as far as known: a wildcard listener's may have no IP address.
     pub own: SocketAddr,
 }
 
@@ -54,12 +54,12 @@ pub struct Event {
     pub way: Option<Way>,
     /// Empty if the message has none.
     pub call_id: Box<[u8]>,
-    /// The message, masked; of decisions and timers the words.
+    /// The message, masked; for decisions and timers, the text.
     pub bytes: Box<[u8]>,
 }
 
 impl Event {
-    /// Where it came from and where it went to.
+    /// Returns where it came from and where it went.
     pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let way = self.way?;
         Some(match self.kind {
@@ -68,7 +68,7 @@ impl Event {
         })
     }
 
-    /// Bytes that it takes in a queue.
+    /// Returns the bytes that it takes in a queue.
     pub fn weight(&self) -> usize {
         size_of::<Event>() + self.call_id.len() + self.bytes.len()
     }
@@ -78,7 +78,7 @@ impl Event {
 pub(super) mod tests {
     use super::*;
 
-    /// A message on its way.
+    /// Builds a message event.
     pub fn message(kind: Kind, transport: Transport, peer: &str, own: &str, text: &str) -> Event {
         let reading = crate::trace::reading::Reading::of(text.as_bytes());
         Event {

@@ -1,4 +1,5 @@
-//! The thread that sends copies to the collector. Nobody waits for it: what its queue or the collector does not take is lost, and counted.
+//! The thread that sends copies to the collector. Nothing waits for it: what its queue or the collector does not take is lost, and
+//! counted.
 
 use super::event::Event;
 use super::hep;
@@ -14,17 +15,17 @@ use std::time::{Duration, Instant};
 /// How long after a failure the collector's name is looked up again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long the end waits for what is in the queue.
+/// How long shutdown waits for what is in the queue.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// A running thread. Dropping it ends it, as soon as what waits has been sent or a moment is over.
+/// A running thread. Dropping this ends it once what waits has been sent or a moment has passed.
 pub struct Exporter {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something to send, or it is over.
+    /// There is something to send, or the thread is to end.
     work: Condvar,
     /// The thread has ended.
     ended: Condvar,
@@ -64,7 +65,7 @@ impl Exporter {
         Ok(Exporter { shared })
     }
 
-    /// Takes a copy, or counts it as lost. It never waits for the collector.
+    /// Queues a copy, or counts it as lost. It never waits for the collector.
     pub fn push(&self, event: Arc<Event>) {
         let mut state = self.shared.state();
         if !state.queue.push(event) {
@@ -83,7 +84,7 @@ impl Drop for Exporter {
         let mut state = self.shared.state();
         state.is_closed = true;
         self.shared.work.notify_one();
-        // It may be looking up a name, which can take long: then it ends by itself.
+        // It may be looking up a name, which can take long: then it ends later without being waited for.
         let waits = |state: &mut State| !state.has_ended;
         drop(self.shared.ended.wait_timeout_while(state, FAREWELL, waits));
     }
@@ -95,27 +96,27 @@ impl Shared {
     }
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Sender {
     shared: Arc<Shared>,
     collector: Collector,
     agent: u32,
     /// A socket that is connected to the collector.
     way: Option<UdpSocket>,
-    /// When its address was last looked for.
+    /// When its address was last looked up.
     tried: Option<Instant>,
     /// When something last failed.
     failed: Option<Instant>,
-    /// Datagrams that were taken since.
+    /// Datagrams that were accepted since.
     taken: u32,
-    /// It was said that nothing can be sent.
+    /// The log says that nothing can be sent.
     is_down: bool,
     datagram: Vec<u8>,
 }
 
 impl Sender {
     fn run(&mut self) {
-        // Before the first message, so that none waits for it.
+        // Before the first message, so that no message waits for it.
         self.find();
         loop {
             let events = {
@@ -156,11 +157,11 @@ impl Sender {
                 self.note_up();
                 true
             }
-            // Our own queue is full for a moment.
+            // The socket's own queue is full for a moment.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             Err(error) => {
                 self.note_down(&error);
-                // An error may be of the datagram before; the next one that is due tries it anew, wherever the name leads then.
+                // The error may belong to the previous datagram; the next one that is due retries, with a fresh lookup.
                 if self.may_try() {
                     self.way = None;
                 }
@@ -173,7 +174,7 @@ impl Sender {
         is_past(self.tried)
     }
 
-    /// Looks the collector's name up, not more often than every few seconds.
+    /// Looks up the collector's name, at most every few seconds.
     fn find(&mut self) {
         if !self.may_try() {
             return;
@@ -203,7 +204,7 @@ impl Sender {
 
     fn note_up(&mut self) {
         self.taken = self.taken.saturating_add(1);
-        // A closed port is heard of with the datagram behind the one that it refused.
+        // A closed port is reported with the datagram after the one that it refused.
         if self.is_down && self.taken > 1 && is_past(self.failed) {
             self.is_down = false;
             log::info!("[trace] hep {}: copies are sent again", self.collector);
@@ -211,12 +212,12 @@ impl Sender {
     }
 }
 
-/// Whether it is time to try again what was tried then.
+/// True if it is time to retry.
 fn is_past(then: Option<Instant>) -> bool {
     then.is_none_or(|then| then.elapsed() >= RETRY)
 }
 
-/// A socket that waits for nobody.
+/// Connects a non-blocking socket.
 fn connect(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -240,7 +241,7 @@ mod tests {
         Arc::new(event)
     }
 
-    /// Sends so many to a collector, and says how many were sent and lost.
+    /// Sends this many to a collector, and returns how many were sent and lost.
     fn export(host: &str, port: u16, count: usize) -> (u64, u64) {
         let counters: [Arc<AtomicU64>; 2] = [Arc::default(), Arc::default()];
         let host = host.to_owned();
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn a_queue_that_is_full_loses_the_newest() {
         let counters: [Arc<AtomicU64>; 2] = [Arc::default(), Arc::default()];
-        // No thread: nobody takes anything.
+        // Without a thread, nothing is taken.
         let exporter = Exporter {
             shared: Arc::new(Shared {
                 state: Mutex::new(State { has_ended: true, ..State::default() }),

@@ -1,10 +1,10 @@
-//! Which messages begin to be followed: by Call-ID, by user, by the address of the other end. What is named must all fit.
+//! Which messages start a trace of their call: by Call-ID, by user, by the peer's address. All given criteria must match.
 
 use super::reading::Reading;
 use crate::sip::{Scheme, Uri, unescaped};
 use std::net::{IpAddr, SocketAddr};
 
-/// What somebody wants to see; everything where nothing is named.
+/// What to trace; everything if no criterion is given.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Wanted {
     call_id: Option<Vec<u8>>,
@@ -21,7 +21,7 @@ struct User {
 }
 
 impl Wanted {
-    /// By what an operator typed. The error says what would be right.
+    /// Parses what an operator typed. The error says what would be right.
     pub fn new(call_id: Option<&str>, user: Option<&str>, peer: Option<&str>) -> Result<Wanted, String> {
         if call_id.is_some_and(|call_id| call_id.trim().is_empty()) {
             return Err("call is empty: it must be a whole Call-ID".to_owned());
@@ -37,7 +37,7 @@ impl Wanted {
         *self == Wanted::default()
     }
 
-    /// Whether this message begins, or belongs to, what is wanted.
+    /// True if this message matches.
     pub fn fits(&self, message: &Reading<'_>, peer: SocketAddr) -> bool {
         let fits_call = self.call_id.as_ref().is_none_or(|wanted| wanted == message.call_id);
         let fits_peer = self.peer.is_none_or(|(ip, port)| {
@@ -69,7 +69,7 @@ impl User {
             start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         });
         let bare = &text[scheme.map_or(0, str::len)..];
-        // A user's name alone: what would be the host of a URI.
+        // A user name alone: its text would parse as the host of a URI.
         if !bare.contains('@') {
             let name = bare.split(';').next().unwrap_or("");
             return match name.is_empty() {
@@ -87,7 +87,7 @@ impl User {
         }
     }
 
-    /// RFC 3261 §19.1.4: the user part has case and no escapes, the host neither.
+    /// RFC 3261 §19.1.4: the user part is case-sensitive and compared unescaped; the host is case-insensitive.
     fn is_in(&self, uri: &[u8]) -> bool {
         let Ok(uri) = Uri::parse(uri) else {
             return false;

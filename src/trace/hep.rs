@@ -22,19 +22,19 @@ const AGENT: u16 = 12;
 const PAYLOAD: u16 = 15;
 const CORRELATION: u16 = 17;
 
-/// What a chunk has before its value.
+/// The size of a chunk's header.
 const CHUNK_HEAD: usize = 6;
 
-/// SIP, as the kind of a payload.
+/// The payload type of SIP.
 const SIP: u8 = 1;
 
 /// The longest datagram: what UDP over IPv4 carries.
 pub const LONGEST: usize = 65_507;
 
-/// A Call-ID that is longer than this is not one that correlates anything.
+/// A Call-ID longer than this is useless for correlation.
 const CORRELATION_LONGEST: usize = 4096;
 
-/// Writes the datagram of a message; false for what is none. A message that does not fit is cut at its end.
+/// Writes the datagram of a message; returns false if the event is not a message. A message that does not fit is truncated.
 pub fn write(event: &Event, agent: u32, out: &mut Vec<u8>) -> bool {
     out.clear();
     let (Some((from, to)), Some(way)) = (event.ends(), event.way) else {
@@ -66,7 +66,7 @@ pub fn write(event: &Event, agent: u32, out: &mut Vec<u8>) -> bool {
 fn addresses(from: SocketAddr, to: SocketAddr, out: &mut Vec<u8>) {
     match (from.ip().to_canonical(), to.ip().to_canonical()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => addresses_v4(from, to, out),
-        // Our own address is not known beyond "any": that of the other family says as much.
+        // Our own address is only known as "any": that of the other family means the same.
         (IpAddr::V4(from), IpAddr::V6(to)) if to.is_unspecified() => addresses_v4(from, Ipv4Addr::UNSPECIFIED, out),
         (IpAddr::V6(from), IpAddr::V4(to)) if from.is_unspecified() => addresses_v4(Ipv4Addr::UNSPECIFIED, to, out),
         (from, to) => {
@@ -104,7 +104,7 @@ mod tests {
     use crate::trace::event::{Kind, tests::message};
     use std::collections::BTreeMap;
 
-    /// The chunks of a datagram, read by its own lengths.
+    /// Parses the chunks of a datagram by its own lengths.
     fn chunks(datagram: &[u8]) -> BTreeMap<u16, Vec<u8>> {
         assert_eq!(&datagram[..4], b"HEP3");
         let word = |at: usize| u16::from_be_bytes([datagram[at], datagram[at + 1]]);

@@ -1,10 +1,11 @@
-//! What no copy of a message may show: credentials, and the keys of media. Each byte of them becomes an asterisk, so that lengths stay true.
+//! What no copy of a message may show: credentials and media keys. Each byte of them becomes an asterisk, so that lengths are
+//! preserved.
 //!
-//! The values of Authorization, Proxy-Authorization, Authentication-Info and Proxy-Authentication-Info are masked whole: with a nonce, a response and
-//! the rest beside each other a password can be guessed at leisure. So are those of URIs' headers, and passwords in SIP URIs. Bodies are looked through
-//! too: a part may be a whole message (message/sip).
+//! The values of Authorization, Proxy-Authorization, Authentication-Info and Proxy-Authentication-Info are masked whole: with a
+//! nonce and a response side by side a password can be guessed offline. So are those of URI headers, and passwords in SIP URIs.
+//! Bodies are searched too: a part may be a whole message (message/sip).
 //!
-//! It is not for the server to say how others read a line: what one reader or another takes for a secret is masked.
+//! The server cannot know how others parse a line, so what any reader might take for a secret is masked.
 
 use crate::sip::Name;
 use memchr::memmem::find;
@@ -12,10 +13,10 @@ use memchr::{memchr, memchr_iter, memchr2};
 
 const MASK: u8 = b'*';
 
-/// The words that may stay: what kind of credentials these are.
+/// The words that may stay: the kind of credentials.
 const SCHEMES: [&[u8]; 3] = [b"digest", b"basic", b"bearer"];
 
-/// Overwrites what is secret.
+/// Overwrites secrets.
 pub fn mask(message: &mut [u8]) {
     for lines in [Lines::Folded, Lines::FoldedAtReturns, Lines::Bare] {
         let mut at = 0;
@@ -29,14 +30,14 @@ pub fn mask(message: &mut [u8]) {
     mask_passwords(message);
 }
 
-/// What a line is.
+/// How lines are delimited.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lines {
     /// It ends at a line feed, unless the next one begins with a blank (RFC 3261 §7.3.1).
     Folded,
-    /// It also ends at a carriage return that has no line feed behind it.
+    /// It also ends at a carriage return that is not followed by a line feed.
     FoldedAtReturns,
-    /// The same, and blanks at the beginning mean nothing.
+    /// The same, and leading blanks have no meaning.
     Bare,
 }
 
@@ -61,12 +62,12 @@ impl Lines {
     }
 }
 
-/// Also what only some readers skip, such as a vertical tab.
+/// Includes what only some readers skip, such as a vertical tab.
 fn is_blank(byte: &u8) -> bool {
     *byte <= b' '
 }
 
-/// Where the first byte stands that is no blank.
+/// Returns the position of the first byte that is not a blank.
 fn first(text: &[u8]) -> usize {
     text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len())
 }
@@ -111,7 +112,7 @@ fn mask_credentials(value: &mut [u8]) {
     cover(&mut value[from..]);
 }
 
-/// An attribute of SDP, behind `a=`.
+/// Masks an SDP attribute, given what follows `a=`.
 fn mask_attribute(attribute: &mut [u8]) {
     let Some(colon) = memchr(b':', attribute) else {
         return;
@@ -139,7 +140,7 @@ fn mask_capability(attribute: &mut [u8]) {
 fn mask_value(name: &[u8], value: &mut [u8]) {
     match name {
         b"crypto" => mask_inline_keys(value),
-        // RFC 4567: the protocol, and its data.
+        // RFC 4567: the protocol and its data.
         b"key-mgmt" => {
             const MIKEY: &[u8] = b"mikey";
             let start = first(value);
@@ -153,13 +154,13 @@ fn mask_value(name: &[u8], value: &mut [u8]) {
     }
 }
 
-/// RFC 4568 §6.1: `inline:KEY|lifetime|MKI`, and several of them with semicolons.
+/// RFC 4568 §6.1: `inline:KEY|lifetime|MKI`, possibly several separated by semicolons.
 fn mask_inline_keys(line: &mut [u8]) {
     const INLINE: &[u8] = b"inline:";
     let (mut at, lower) = (0, line.to_ascii_lowercase());
     while let Some(found) = find(&lower[at..], INLINE) {
         let behind = at + found + INLINE.len();
-        // Where the key should begin some write a blank, or a bar.
+        // Some senders write a blank or a bar where the key should begin.
         let is_before = |byte: &u8| is_blank(byte) || *byte == b'|';
         let skipped = line[behind..].iter().position(|byte| !is_before(byte));
         let start = skipped.map_or(line.len(), |skipped| behind + skipped);
@@ -170,14 +171,14 @@ fn mask_inline_keys(line: &mut [u8]) {
     }
 }
 
-/// Ends a URI, whatever is in it.
+/// True for a byte that ends a URI, whatever the URI contains.
 fn is_around_uris(byte: &u8) -> bool {
     is_blank(byte) || matches!(byte, b'<' | b'>' | b'"')
 }
 
 /// `?Authorization=…` and `&Authorization=…` in a URI (RFC 3261 §19.1.1).
 fn mask_uri_headers(message: &mut [u8]) {
-    // Escaped three bytes each.
+    // With each byte escaped as three.
     const LONGEST_NAME: usize = 3 * b"proxy-authentication-info".len();
     let mut at = 0;
     while let Some(found) = memchr2(b'?', b'&', &message[at..]) {
@@ -188,7 +189,7 @@ fn mask_uri_headers(message: &mut [u8]) {
         };
         if is_credentials(&unescaped(&near[..equals])) {
             let start = at + equals + 1;
-            // Quotes should be escaped in here; whether they are or not, they end nothing.
+            // Quotes should be escaped here; escaped or not, they do not end the value.
             let is_end = |byte: &u8| is_blank(byte) || matches!(byte, b'<' | b'>' | b'&');
             let length = message[start..].iter().position(is_end).unwrap_or(message.len() - start);
             cover(&mut message[start..start + length]);
@@ -233,20 +234,20 @@ fn mask_passwords(message: &mut [u8]) {
     }
 }
 
-/// Where the user begins in what stands before an at sign. Several URIs may stand in a row with commas between them.
+/// Returns where the user part begins in the text before an at sign. Several URIs may follow each other, separated by commas.
 fn behind_last_scheme(text: &[u8]) -> Option<usize> {
     let is_scheme = |colon: &usize| {
         let before = &text[..*colon];
         let word = before.iter().rposition(|byte| !byte.is_ascii_alphanumeric()).map_or(0, |last| last + 1);
         let is_sip = [&b"sip"[..], b"sips"].iter().any(|scheme| before[word..].eq_ignore_ascii_case(scheme));
-        // Behind a colon it is part of a password.
+        // After a colon it is part of a password.
         is_sip && !before[..word].ends_with(b":")
     };
     let colons = memchr_iter(b':', text).rev();
     colons.into_iter().find(is_scheme).map(|colon| colon + 1)
 }
 
-/// White space stays, so that lines stay lines.
+/// White space stays, so that lines remain lines.
 fn cover(secret: &mut [u8]) {
     for byte in secret {
         if !byte.is_ascii_whitespace() {
@@ -289,7 +290,7 @@ mod tests {
             "A B\nAuthorization:Digest a=\"b\",\n\tresponse=\"cd\"\n e\nTo: x\nAuthorization:\r\n  Basic  c2Vj\r\nauthorization: secret more\n\n",
             "A B\nAuthorization:Digest ******\n\t*************\n *\nTo: x\nAuthorization:\r\n  Basic  ****\r\nauthorization: ****** ****\n\n",
         );
-        // The very end, without a line end, and nothing at all.
+        // At the very end, without a line end, and empty.
         masked("A B\r\nAuthorization: Digest x", "A B\r\nAuthorization: Digest *");
         masked("A B\r\nAuthorization:", "A B\r\nAuthorization:");
         masked("Authorization: Digest x=1", "Authorization: Digest ***");
@@ -370,7 +371,7 @@ mod tests {
         masked("A sip:a@b?X-Authorization=1&b B\r\n", "A sip:a@b?X-Authorization=1&b B\r\n");
     }
 
-    /// Of lines that are masked, and of others.
+    /// Pieces of lines that are masked, and of others.
     const PIECES: &[&[u8]] = &[
         b"Authorization",
         b"a=crypto:1 A inline:",

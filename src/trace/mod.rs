@@ -1,7 +1,8 @@
-//! Calls that can be followed: copies of messages and of what was decided about them, for operators who look on and for a collector (HEP).
+//! Calls that can be traced: copies of messages and of the decisions about them, for operators and for a collector (HEP).
 //!
-//! Off by itself. While it is, a worker reads one flag in each turn ([`Taps::is_open`]). Every queue that leaves a worker is bounded, and what
-//! does not fit is counted. Credentials and media keys are masked in the copy, before it leaves the worker ([`mask`]).
+//! Off by default. While off, a worker reads one flag in each turn ([`Taps::is_open`]). Every queue that leaves a worker is
+//! bounded, and what does not fit is counted. Credentials and media keys are masked in the copy, before it leaves the worker
+//! ([`mask`]).
 
 pub mod event;
 pub mod exporter;

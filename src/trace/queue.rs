@@ -1,10 +1,10 @@
-//! A queue of events that is bounded in number and in bytes: what finds no room is the newest.
+//! A queue of events bounded in number and in bytes: the newest is refused if it finds no room.
 
 use super::event::Event;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What may wait for one reader.
+/// The most that may wait for one reader.
 pub const EVENTS: usize = 8192;
 pub const BYTES: usize = 4 << 20;
 
@@ -27,7 +27,7 @@ impl Queue {
         Queue { events: VecDeque::new(), bytes: 0, most_events, most_bytes }
     }
 
-    /// False: there is no room.
+    /// Returns false if there is no room.
     pub fn push(&mut self, event: Arc<Event>) -> bool {
         let bytes = self.bytes + event.weight();
         if self.events.len() >= self.most_events || bytes > self.most_bytes {

@@ -1,5 +1,5 @@
-//! What a trace must know of a message: its Call-ID and the addresses that users go by. Read leniently, so that a broken message can be followed
-//! as well: that is when somebody looks.
+//! What a trace needs from a message: its Call-ID and the addresses that identify users. Parsed leniently, so that broken messages
+//! can be traced too: those are often the reason for a trace.
 
 use crate::sip::{Name, NameAddr};
 use memchr::memchr;
@@ -9,7 +9,7 @@ use std::ops::Range;
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Reading<'a> {
     pub call_id: &'a [u8],
-    /// The whole values: most who look on never ask for the addresses in them.
+    /// The whole values: most traces never need the addresses in them.
     pub from: &'a [u8],
     pub to: &'a [u8],
     pub request_uri: &'a [u8],
@@ -39,7 +39,7 @@ impl<'a> Reading<'a> {
                 Name::To => &mut reading.to,
                 _ => continue,
             };
-            // Of several the first counts, as for the rules.
+            // Of several the first counts, as in the rules.
             if part.is_empty() {
                 *part = value;
             }
@@ -51,7 +51,7 @@ impl<'a> Reading<'a> {
         reading
     }
 
-    /// The URIs of From and To, empty where there is none, and the Request-URI.
+    /// Returns the URIs of From and To, empty if missing, and the Request-URI.
     pub fn uris(&self) -> [&'a [u8]; 3] {
         let uri = |value| NameAddr::parse(value).map_or(&b""[..], |address| address.uri);
         [self.request_uri, uri(self.from), uri(self.to)]
@@ -66,7 +66,7 @@ fn request_uri(line: &[u8]) -> &[u8] {
     }
 }
 
-/// Name and value of a header line, which may be folded.
+/// Returns name and value of a header line, which may be folded.
 pub fn field(line: &[u8]) -> Option<(Name, &[u8])> {
     let colon = memchr(b':', line)?;
     let name = Name::parse(line[..colon].trim_ascii_end());

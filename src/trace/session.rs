@@ -1,4 +1,4 @@
-//! One who looks on: what it wants to see, what it has been shown, and when that is enough.
+//! One trace session: what it wants to see, what it has been shown, and when that is enough.
 
 use super::event::{Event, Kind};
 use super::filter::Wanted;
@@ -9,10 +9,10 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Calls that one session follows; of more the oldest are let go.
+/// The most calls that one session follows; beyond that the oldest are dropped.
 const FOLLOWED: usize = 10_000;
 
-/// What is asked for.
+/// What is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     pub wanted: Wanted,
@@ -43,9 +43,9 @@ impl Default for Query {
 pub enum End {
     /// Its time is over.
     Time,
-    /// It has shown as many messages as were asked for.
+    /// It has shown as many messages as requested.
     Count,
-    /// The server stops.
+    /// The server is stopping.
     Shutdown,
 }
 
@@ -59,11 +59,11 @@ impl End {
     }
 }
 
-/// What has come since the last one was taken.
+/// What has arrived since the previous batch.
 #[derive(Debug)]
 pub struct Batch {
     pub events: VecDeque<Arc<Event>>,
-    /// Nothing comes behind these.
+    /// Nothing follows these.
     pub end: Option<End>,
 }
 
@@ -75,7 +75,7 @@ pub struct Session {
     state: Mutex<State>,
     /// There is something to take.
     news: Condvar,
-    /// Makes the names of calls short; nobody who chooses a Call-ID knows it.
+    /// Shortens Call-IDs; its key is unknown to senders that choose them.
     hasher: RandomState,
 }
 
@@ -83,7 +83,7 @@ pub struct Session {
 struct State {
     queue: Queue,
     followed: HashSet<u64>,
-    /// The same, the oldest first.
+    /// The same, oldest first.
     order: VecDeque<u64>,
     messages: u64,
     lost: u64,
@@ -107,7 +107,8 @@ impl Session {
         &self.wanted
     }
 
-    /// Whether something is to be shown: it fits, in which case its call is followed from now on, or belongs to a call that is.
+    /// Returns whether something is to be shown: if it fits, its call is followed from now on; otherwise its call must be followed
+    /// already.
     pub fn wants(&self, call_id: &[u8], fits: bool) -> bool {
         if self.wanted.is_everything() {
             return true;
@@ -126,10 +127,10 @@ impl Session {
         }
     }
 
-    /// Shows it. False: there was no room, and it is lost.
+    /// Queues an event. Returns false if there was no room, and it is lost.
     pub fn push(&self, event: Arc<Event>) -> bool {
         let mut state = self.state();
-        // What comes behind the end is nobody's loss.
+        // What comes after the end does not count as lost.
         if state.end.is_some() {
             return true;
         }
@@ -146,14 +147,14 @@ impl Session {
         true
     }
 
-    /// Nothing more comes.
+    /// Ends the session.
     pub fn end(&self, why: End) {
         let mut state = self.state();
         state.end.get_or_insert(why);
         self.ring(state);
     }
 
-    /// What has come; if nothing has, waits so long at most.
+    /// Returns what has arrived; if nothing has, waits at most this long.
     pub fn take(&self, patience: Duration) -> Batch {
         let left = self.until.saturating_duration_since(Instant::now());
         let mut state = self.state();
@@ -168,7 +169,7 @@ impl Session {
         Batch { events: state.queue.take_all(), end: state.end }
     }
 
-    /// Events that found no room.
+    /// Returns the number of events that found no room.
     pub fn lost(&self) -> u64 {
         self.state().lost
     }
@@ -176,13 +177,13 @@ impl Session {
     fn ring(&self, state: MutexGuard<'_, State>) {
         let is_awaited = state.is_awaited;
         drop(state);
-        // A call of the system, and only if somebody sleeps.
+        // A system call, made only if a thread sleeps.
         if is_awaited {
             self.news.notify_one();
         }
     }
 
-    /// A thread that dies leaves it whole.
+    /// A thread that panics leaves the state consistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,7 +229,7 @@ mod tests {
         assert!(session.wants(b"1", false), "its other leg");
         assert!(!session.wants(b"2", false));
         assert!(session.wants(b"", true) && !session.wants(b"", false));
-        // The bound lets the oldest go.
+        // The limit drops the oldest.
         for call in 0..FOLLOWED {
             assert!(session.wants(format!("call {call}").as_bytes(), true));
         }

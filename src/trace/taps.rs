@@ -1,4 +1,4 @@
-//! What all cores share: who looks on, and where copies go.
+//! What all cores share: the trace sessions, and where copies go.
 
 use super::event::{Event, Kind, Way};
 use super::exporter::Exporter;
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Sessions at a time: each costs the workers time.
+/// The most sessions at a time: each costs the workers time.
 pub const MOST_SESSIONS: usize = 4;
 
-/// The taps of one server. While none is open, they are one flag.
+/// The taps of one server. While none is open, they cost one flag.
 #[derive(Default)]
 pub struct Taps {
     is_open: AtomicBool,
@@ -29,7 +29,7 @@ pub struct Taps {
 struct Readers {
     sessions: Vec<Arc<Session>>,
     export: Option<Export>,
-    /// The server stops: nobody else may look on.
+    /// The server is stopping: no new sessions.
     is_closed: bool,
 }
 
@@ -39,7 +39,7 @@ struct Export {
     share: f64,
 }
 
-/// What was copied, since the start.
+/// What was copied since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TraceCounters {
     /// Sessions that are open.
@@ -55,13 +55,14 @@ pub struct TraceCounters {
 }
 
 impl Taps {
-    /// Whether anybody looks on. All that a worker asks while nobody does.
+    /// True if anything is traced. All that a worker checks while nothing is.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// A message has come, or has left. `is_heard`: it was not turned away unread; what was goes to no collector, or a flood would go there.
+    /// Hands out a message received or sent. `is_heard`: it was not refused unread; refused ones are not exported, or a flood would
+    /// reach the collector.
     pub fn message(&self, core: u8, kind: Kind, way: Way, bytes: &[u8], is_heard: bool) {
         let reading = Reading::of(bytes);
         let mut copy = Copy::new(core, kind, Some(way), reading.call_id, bytes);
@@ -79,7 +80,7 @@ impl Taps {
         }
     }
 
-    /// Something was decided about a call, or a timer fired.
+    /// Hands out a decision about a call, or a timer that fired.
     pub fn word(&self, core: u8, kind: Kind, call_id: &[u8], text: &str) {
         let mut copy = Copy::new(core, kind, None, call_id, text.as_bytes());
         for session in &self.readers().sessions {
@@ -89,7 +90,7 @@ impl Taps {
         }
     }
 
-    /// All that the rules have said.
+    /// Hands out all notes of the rules.
     pub fn words(&self, core: u8, notes: &Notes) {
         for (kind, call_id, text) in notes.iter() {
             self.word(core, kind.into(), call_id, text);
@@ -119,7 +120,7 @@ impl Taps {
         Ok(Tap { taps: self.clone(), session })
     }
 
-    /// What the conf says of the collector. Its queue goes with the old one.
+    /// Applies the conf's settings for the collector. The old collector's queue is dropped with it.
     pub fn configure(&self, trace: &Trace) -> Result<(), String> {
         let export = match &trace.hep {
             Some(collector) if trace.share > 0.0 => {
@@ -136,12 +137,12 @@ impl Taps {
             self.tell(&readers);
             before
         };
-        // Outside of the lock: it waits a moment for what is under way.
+        // Outside the lock: it waits a moment for what is in progress.
         drop(before);
         Ok(())
     }
 
-    /// Nothing is copied to the collector any more; what waits is sent, or a moment is over.
+    /// Stops copying to the collector; what waits is sent, unless that takes more than a moment.
     pub fn end_export(&self) {
         let before = {
             let mut readers = self.readers_mut();
@@ -152,7 +153,7 @@ impl Taps {
         drop(before);
     }
 
-    /// Ends all sessions, and waits so long at most until they have been told.
+    /// Ends all sessions, and waits at most this long until they have been notified.
     pub fn close(&self, patience: Duration) {
         {
             let mut readers = self.readers_mut();
@@ -176,13 +177,13 @@ impl Taps {
         }
     }
 
-    /// The flag follows from who is there.
+    /// Sets the flag if there are readers.
     fn tell(&self, readers: &Readers) {
         let is_open = !readers.sessions.is_empty() || readers.export.is_some();
         self.is_open.store(is_open, Ordering::Relaxed);
     }
 
-    /// Held while one event is handed out. Who changes the readers holds them as shortly.
+    /// Held while one event is handed out. Changes to the readers hold the lock just as briefly.
     fn readers(&self) -> RwLockReadGuard<'_, Readers> {
         self.readers.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,14 +193,14 @@ impl Taps {
     }
 }
 
-/// Whether a call is among the share that is copied: the same for all of its messages, on every server.
+/// Returns whether a call is in the share that is copied: the same for all of its messages, on every server.
 fn is_picked(call_id: &[u8], share: f64) -> bool {
     // 53 bits are a fraction exactly; it is below 1.
     let place = (Key::new(0, 0).hash(&[call_id]) >> 11) as f64 / (1u64 << 53) as f64;
     place < share
 }
 
-/// A copy that is made when the first asks for it, and then shared.
+/// A copy made on the first request, and then shared.
 struct Copy<'a> {
     core: u8,
     kind: Kind,
@@ -234,19 +235,19 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// A session that is open. Dropping it closes it.
+/// An open session. Dropping it closes it.
 pub struct Tap {
     taps: Arc<Taps>,
     session: Arc<Session>,
 }
 
 impl Tap {
-    /// What has come; if nothing has, waits so long at most.
+    /// Returns what has arrived; if nothing has, waits at most this long.
     pub fn take(&self, patience: Duration) -> Batch {
         self.session.take(patience)
     }
 
-    /// Events that found no room.
+    /// Returns the number of events that found no room.
     pub fn lost(&self) -> u64 {
         self.session.lost()
     }
@@ -325,7 +326,7 @@ mod tests {
         let picked = |share| (0..1000).filter(|n| is_picked(format!("{n}@a").as_bytes(), share)).count();
         assert_eq!((picked(0.0), picked(1.0)), (0, 1000));
         assert!((200..300).contains(&picked(0.25)), "{}", picked(0.25));
-        // What a smaller share has, a larger one has too.
+        // A larger share includes all of a smaller one.
         assert!((0..1000).all(|n| !is_picked(&[n as u8], 0.1) || is_picked(&[n as u8], 0.2)));
     }
 

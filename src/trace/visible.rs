@@ -1,10 +1,10 @@
-//! What peers sent, for eyes: characters that speak to a terminal, or that make a line look like another one, do not come out as they are.
+//! Peers' text for display: characters that control a terminal, or that make a line look like another, are escaped.
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use std::io::{self, Write};
 
-/// Controls, and characters that take no room, turn the direction of text or end a line.
+/// True for controls, and for characters that have no width, change the direction of text or end a line.
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -13,7 +13,7 @@ pub fn is_deceptive(c: char) -> bool {
         )
 }
 
-/// Writes JSON in which these are escaped: a reader of JSON gets them back.
+/// Writes JSON in which these are escaped: a JSON parser restores them.
 pub fn write_json<W: Write, T: Serialize + ?Sized>(out: W, value: &T) -> serde_json::Result<()> {
     value.serialize(&mut Serializer::with_formatter(out, Escaping(CompactFormatter)))
 }

@@ -1,4 +1,4 @@
-//! The clock: read once a turn for the rules, and once more at its end for what the turn took.
+//! The clock: read once a turn for the rules, and once more at its end to measure the turn.
 
 use crate::base::Instant;
 use std::time;
@@ -16,7 +16,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// As the rules take it: whole milliseconds, rounded down, so that no timer fires early.
+    /// As used by the rules: whole milliseconds, rounded down, so that no timer fires early.
     pub const fn instant(self) -> Instant {
         Instant::from_ms(self.ns / 1_000_000)
     }
@@ -34,7 +34,7 @@ impl Clock {
         Reading { ns: self.origin.elapsed().as_nanos() as u64 }
     }
 
-    /// The time since 1970 at time 0, milliseconds.
+    /// Returns the time since 1970 at time 0, in milliseconds.
     pub fn wall_ms(&self) -> u64 {
         let since_1970 = time::SystemTime::now().duration_since(time::UNIX_EPOCH);
         let now_ms = since_1970.map_or(0, |time| time.as_millis() as u64);

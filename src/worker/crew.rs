@@ -1,4 +1,4 @@
-//! The workers as one: opens all sockets, starts one pinned thread for each core, adds up their numbers, stops them.
+//! All workers together: opens all sockets, starts one pinned thread per core, adds up their counters, stops them.
 
 use super::clock::Clock;
 use super::mailbox::{Change, Command, Mailbox, PostOffice};
@@ -33,9 +33,9 @@ pub struct Options {
     /// One worker for each CPU core named; at least one.
     pub cores: Vec<usize>,
     pub udp: settings::Udp,
-    /// Of the connections of one core.
+    /// Limits of one core's connections.
     pub connections: Limits,
-    /// How many requests a source may send to the whole server.
+    /// Limits on the requests that a source may send to the whole server.
     pub sources: Arc<Sources>,
     /// What is known of next hops that have failed.
     pub health: Arc<Health>,
@@ -43,21 +43,21 @@ pub struct Options {
     pub tls: Option<Arc<Contexts>>,
     /// Bytes of mail that may wait from one core to another.
     pub mail: usize,
-    /// Timers are looked at on this grid when nothing else wakes a worker, milliseconds.
+    /// Grid, in milliseconds, on which timers are checked if nothing else wakes a worker.
     pub timer_grid_ms: u64,
-    /// With several cores, have the kernel bring responses to the core that their branch names. Without it, or where the
-    /// kernel does not, the cores mail each other what is not theirs.
+    /// With several cores, have the kernel deliver responses to the core that their branch names. Without it, or if the kernel does
+    /// not, the cores mail each other what is not theirs.
     pub steer: bool,
-    /// Bytes of answers that may wait for the disk, of one core.
+    /// Bytes of answers that may wait for the disk on one core.
     pub held: usize,
     pub ring: Option<WakeHandle>,
-    /// Where the records of calls are made, if any are wanted.
+    /// Where call records are made, if they are wanted.
     pub recording: Option<Recording>,
-    /// Takes questions about names. Without it every name is one that cannot be resolved.
+    /// Takes questions about names. If `None`, no name can be resolved.
     pub asker: Option<Asker>,
-    /// Who follows calls.
+    /// The traces in progress.
     pub taps: Arc<Taps>,
-    /// How the trunks stand.
+    /// The state of the trunks.
     pub trunks: Arc<TrunkTable>,
 }
 
@@ -91,18 +91,18 @@ impl Default for Options {
     }
 }
 
-/// All sockets of the server, open and not yet served.
+/// All sockets of the server, open but not yet served.
 pub struct Bound {
     options: Options,
     addresses: Vec<SocketAddr>,
     transports: Vec<Transport>,
     /// By worker, then by listener.
     sockets: Vec<Vec<Socket>>,
-    /// Which connections live, of all workers.
+    /// The live connections of all workers.
     live: Arc<LiveConnections>,
 }
 
-/// Opens the sockets of all listeners for all workers, before anything serves: an error leaves nothing behind.
+/// Opens the sockets of all listeners for all workers, before anything is served: an error leaves nothing behind.
 pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<Bound, BindError> {
     let cores = options.cores.len().max(1);
     let mut sockets: Vec<Vec<Socket>> = (0..cores).map(|_| Vec::new()).collect();
@@ -128,16 +128,16 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
     Ok(Bound { options, addresses, transports: listeners.iter().map(|(transport, _)| *transport).collect(), sockets, live })
 }
 
-/// Nonces in use whose counts are remembered, at least, of the whole server: some 64 bytes each.
+/// The least number of nonces in use whose counts are remembered, for the whole server: some 64 bytes each.
 const NONCE_WINDOWS: usize = 1 << 19;
 
-/// A name for this run of the server that no earlier one has had, but by a chance of one in four billion.
+/// Returns a name for this run of the server, different from all earlier ones but for a chance of one in four billion.
 fn run() -> u32 {
-    // Seeded by the system anew in each process.
+    // Seeded by the system for each process.
     RandomState::new().hash_one(std::process::id()) as u32
 }
 
-/// What stands before the core's number in our stateful branches ([`crate::stack::branch`]).
+/// The mark before the core's number in our stateful branches ([`crate::stack::branch`]).
 const CORE_MARK: &Mark = b"z9hG4bKs";
 
 fn steer(options: &Options, sockets: &[Udp]) {
@@ -151,19 +151,18 @@ fn steer(options: &Options, sockets: &[Udp]) {
 }
 
 impl Bound {
-    /// Where the listeners are bound, with the ports that the kernel chose where port 0 was asked.
+    /// Returns the bound addresses, with the ports that the kernel chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// What the workers call when an answer waits for the disk.
+    /// Sets what the workers call when an answer waits for the disk.
     pub fn ring(&mut self, ring: Option<WakeHandle>) {
         self.options.ring = ring;
     }
 
-    /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that
-    /// were bound, in the same order; `clock` is the server's. Whoever gives `users` keeps a
-    /// hold on them ([`Command::Users`]).
+    /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that were
+    /// bound, in the same order; `clock` is the server's. The caller keeps a reference to `users` ([`Command::Users`]).
     pub fn spawn(
         self,
         clock: Clock,
@@ -195,7 +194,7 @@ impl Bound {
         })
     }
 
-    /// Starts workers that turn other elements than an [`Endpoint`]: `make` gets the worker's number.
+    /// Starts workers that run elements other than an [`Endpoint`]: `make` gets the worker's number.
     #[cfg(test)]
     pub(super) fn spawn_elements<E: Element>(self, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
         self.start(Clock::start(), make)
@@ -214,7 +213,7 @@ impl Bound {
         Ok(crew)
     }
 
-    /// The workers without threads, and the post office that reaches them: for whoever turns them himself.
+    /// Returns the workers without threads, and the post office that reaches them, for callers that run them directly.
     pub fn workers<E: Element>(self, clock: Clock, mut make: impl FnMut(u8) -> E) -> io::Result<(Arc<PostOffice>, Vec<Worker<E>>)> {
         let polls = (0..self.sockets.len()).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKER)).collect::<io::Result<Vec<_>>>()?;
@@ -261,7 +260,7 @@ pub struct Crew {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Everything that the server counts, at one moment.
+/// All counters of the server at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// By worker; one that did not answer in time is missing.
@@ -278,27 +277,27 @@ pub struct Stats {
 const STATS_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Crew {
-    /// The clock of the rules: what times in the location service mean.
+    /// Returns the clock of the rules, to which times in the location service refer.
     pub fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// What reaches the workers, for who is not to wait for this crew's own lock.
+    /// Returns what reaches the workers, for callers that must not wait for this crew's own lock.
     pub fn post_office(&self) -> Arc<PostOffice> {
         self.office.clone()
     }
 
-    /// Where the listeners are bound.
+    /// Returns the addresses of the listeners.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// False when a worker has ended without being told to: the server is then not whole any more.
+    /// False if a worker has ended without being told to: then the server is incomplete.
     pub fn is_whole(&self) -> bool {
         !self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Asks all workers for their numbers and adds them up.
+    /// Requests the counters of all workers and adds them up.
     pub fn stats(&self) -> Stats {
         let (reply, reports) = mpsc::channel();
         let deadline = Instant::now() + STATS_PATIENCE;
@@ -319,33 +318,33 @@ impl Crew {
         Stats::sum(workers, &self.cores, listeners)
     }
 
-    /// Asks all workers for a sign of life, and does not wait for it.
+    /// Requests a sign of life from all workers, and does not wait for it.
     pub fn pulse(&self) -> Pulse {
         Pulse::ask(&self.office)
     }
 
-    /// Another conf for all workers, each between two of its turns. Listeners and cores stay what they are.
+    /// Passes a new conf to all workers, applied between two turns. Listeners and cores stay the same.
     pub fn reload(&self, change: &Change) {
         for worker in 0..self.office.cores() {
             self.office.command(worker, Command::Configure(change.clone()));
         }
     }
 
-    /// Has no dialogs begun any more.
+    /// Tells all workers to begin no new dialogs.
     pub fn drain(&self) {
         for worker in 0..self.office.cores() {
             self.office.command(worker, Command::Drain);
         }
     }
 
-    /// Other users, for what comes next.
+    /// Replaces the users for what comes next.
     pub fn users(&self, users: &Arc<Users>) {
         for worker in 0..self.office.cores() {
             self.office.command(worker, Command::Users(users.clone()));
         }
     }
 
-    /// How the resolver's answers come to the worker that asked.
+    /// Returns the function that passes the resolver's answers to the worker that asked.
     pub fn answers(&self) -> impl Fn(u8, Answer) + Send + Sync + 'static {
         let office = self.office.clone();
         move |core, answer| {
@@ -354,7 +353,7 @@ impl Crew {
         }
     }
 
-    /// Every connection, by worker; one that did not answer in time is missing.
+    /// Returns every connection, by worker; one that did not answer in time is missing.
     pub fn connections(&self) -> Vec<Description> {
         let (reply, lists) = mpsc::channel();
         for worker in 0..self.office.cores() {
@@ -373,7 +372,7 @@ impl Crew {
         all
     }
 
-    /// Ends all workers after the turn they are in, and waits for them.
+    /// Ends all workers after their current turn, and waits for them.
     pub fn stop(&mut self) {
         for worker in 0..self.office.cores() {
             self.office.command(worker, Command::Stop);

@@ -1,8 +1,8 @@
-//! The histogram of what a turn of the loop takes (`strowger_loop_delay_seconds`): from the poll's return to the turn's end.
+//! The histogram of the duration of a turn of the loop (`strowger_loop_delay_seconds`): from the poll's return to the turn's end.
 
 use crate::base::counters;
 
-/// Upper bounds of the buckets, in nanoseconds. What is longer than the last falls into one more.
+/// Upper bounds of the buckets, in nanoseconds. Longer turns fall into one more bucket.
 pub const BOUNDS_NS: [u64; 14] = [
     10_000,
     25_000,

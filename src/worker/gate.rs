@@ -1,4 +1,4 @@
-//! The gate before the rules: which requests are not even read, because their source sends too many, or is banned.
+//! The gate before the rules: decides which requests are not even read, because their source sends too many or is banned.
 
 use crate::base::bans::Sure;
 use crate::base::{Flow, Hearing, Instant, Lasting, LogBudget, Question, Sources};
@@ -6,28 +6,28 @@ use crate::sip::Method;
 use crate::sip::sniff::{self, Kind};
 use std::sync::Arc;
 
-/// One core's gate. The count of each source is shared by all cores.
+/// One core's gate. The counts of the sources are shared by all cores.
 pub struct Gate {
     sources: Arc<Sources>,
-    /// Requests that were not read, because their source had sent too many.
+    /// Requests that were not read because their source had sent too many.
     refused: u64,
-    /// Requests that were not read, because their source was banned.
+    /// Requests that were not read because their source was banned.
     banned: u64,
     drops: LogBudget,
     bans: LogBudget,
 }
 
-/// What becomes of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Passage {
     Open,
     Shut,
-    /// It is not read, and the connection by which it came is closed.
+    /// It is not read, and the connection on which it arrived is closed.
     Closed,
 }
 
 impl Passage {
-    /// For whoever follows the call.
+    /// Returns the reason for traces.
     pub fn why(self) -> Option<&'static str> {
         match self {
             Passage::Open => None,
@@ -51,8 +51,8 @@ impl Gate {
         }
     }
 
-    /// Whether the message is to be read. A response always is: who asked for it is us. `bears` says of a datagram whether it has what only
-    /// the rules can read.
+    /// Returns whether the message is to be read. A response always is, because we asked for it. `bears` answers, for a datagram,
+    /// whether it contains what only the rules can read.
     pub fn passage(&mut self, now: Instant, flow: &Flow, bytes: &[u8], mut bears: impl FnMut(Question) -> bool) -> Passage {
         if self.sources.hears_all(now) || sniff::kind(bytes) == Kind::Response {
             return Passage::Open;
@@ -73,17 +73,17 @@ impl Gate {
         }
     }
 
-    /// Requests that were not read, because their source had sent too many.
+    /// Returns how many requests were not read because their source had sent too many.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Requests that were not read, because their source was banned.
+    /// Returns how many requests were not read because their source was banned.
     pub fn banned(&self) -> u64 {
         self.banned
     }
 
-    /// Sources that are banned now, on all cores.
+    /// Returns how many sources are banned now, on all cores.
     pub fn banned_sources(&self, now: Instant) -> usize {
         self.sources.banned(now)
     }

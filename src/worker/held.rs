@@ -1,17 +1,17 @@
-//! Answers that wait for the disk: kept in the order in which they came until the journal's round that they wait for is written,
-//! or until it is clear that it will not be in time. Their memory is used again.
+//! Answers that wait for the disk: kept in order of arrival until the journal round they wait for is written, or until it is clear
+//! that it will not be written in time. Their allocation is reused.
 
 use crate::base::{Flow, Instant, counters};
 use crate::stack::location::Progress;
 use std::collections::VecDeque;
 
-/// How long an answer waits at most: shorter than a client waits (64·T1), longer than a disk takes to spin up.
+/// The longest an answer waits: shorter than a client waits (64·T1), longer than a disk takes to spin up.
 const PATIENCE_MS: u64 = 10_000;
 
 /// The answers that one core holds.
 pub struct Held {
     queue: VecDeque<Entry>,
-    /// The messages in the order of the queue; those before `start` have left.
+    /// The messages in queue order; those before `start` have been sent.
     bytes: Vec<u8>,
     start: usize,
     limit: usize,
@@ -26,31 +26,31 @@ struct Entry {
 }
 
 counters! {
-    /// What one core counts about held answers.
+    /// One core's counters of held answers.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct HeldCounters {
         /// Held now.
         pub waiting: u64,
-        /// Held once, and sent when the disk was so far.
+        /// Held, and sent once the disk had caught up.
         pub kept: u64,
         /// Turned into a refusal, because the disk did not take what they promise, or not in time.
         pub refused: u64,
-        /// The same because too many waited: the limit was hit.
+        /// Turned into a refusal because too many answers waited.
         pub full: u64,
     }
 }
 
-/// What becomes of the answer that has waited longest.
+/// The fate of the answer that has waited longest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It leaves as it is.
+    /// It is sent unchanged.
     Kept,
-    /// A refusal leaves instead of it.
+    /// A refusal is sent instead.
     Refused,
 }
 
 impl Held {
-    /// `limit`: bytes that may wait, each answer counting for its own size too.
+    /// `limit`: the most bytes that may wait; each answer also counts for its bookkeeping.
     pub fn new(limit: usize) -> Held {
         Held { queue: VecDeque::new(), bytes: Vec::new(), start: 0, limit, counters: HeldCounters::default() }
     }
@@ -59,7 +59,7 @@ impl Held {
         HeldCounters { waiting: self.queue.len() as u64, ..self.counters }
     }
 
-    /// Keeps an answer until a round is on disk. False when too many wait already: then it is to be refused.
+    /// Holds an answer until a round is on disk. Returns false if too many wait already: then the request is to be refused.
     pub fn put(&mut self, now: Instant, round: u64, flow: Flow, bytes: &[u8]) -> bool {
         let waiting = self.bytes.len() - self.start + self.queue.len() * size_of::<Entry>();
         if waiting + bytes.len() + size_of::<Entry>() > self.limit {
@@ -71,7 +71,7 @@ impl Held {
         true
     }
 
-    /// Takes the answer that has waited longest, if it is time for it.
+    /// Takes the answer that has waited longest, if it is due.
     pub fn take(&mut self, now: Instant, progress: Progress) -> Option<(Fate, Flow, &[u8])> {
         let fate = self.fate(now, progress)?;
         let Entry { flow, len, .. } = self.queue.pop_front()?;
@@ -85,7 +85,7 @@ impl Held {
         Some((fate, flow, self.bytes.get(from..self.start).unwrap_or(&[])))
     }
 
-    /// What is to become of the answer that has waited longest; `None` while it waits.
+    /// Returns the fate of the answer that has waited longest; `None` while it still waits.
     fn fate(&self, now: Instant, progress: Progress) -> Option<Fate> {
         let first = self.queue.front()?;
         if first.round <= progress.durable {
@@ -97,7 +97,7 @@ impl Held {
         }
     }
 
-    /// True when [`Held::take`] would give something.
+    /// True if [`Held::take`] would return an answer.
     pub fn has_due(&self, now: Instant, progress: Progress) -> bool {
         self.fate(now, progress).is_some()
     }
@@ -106,12 +106,12 @@ impl Held {
         self.queue.is_empty()
     }
 
-    /// When the patience with the answer that has waited longest ends.
+    /// Returns the deadline of the answer that has waited longest.
     pub fn next_timeout(&self) -> Option<Instant> {
         Some(self.queue.front()?.until)
     }
 
-    /// Moves what waits to the front, when more than half of the memory has left: each byte is moved about once.
+    /// Moves what waits to the front once more than half of the buffer has been sent: each byte is moved about once.
     fn compact(&mut self) {
         if self.start > self.bytes.len() / 2 {
             self.bytes.copy_within(self.start.., 0);
@@ -192,7 +192,7 @@ mod tests {
         }
         assert!((150..250).contains(&number), "{number}");
         assert_eq!(held.counters().full, 1);
-        // One out, one in, a thousand times around.
+        // One out, one in, a thousand times.
         let room = held.bytes.capacity();
         for round in 0..number * 5 {
             let (_, from, bytes) = held.take(at(0), durable(1)).unwrap();

@@ -1,4 +1,4 @@
-//! Mail between the cores: for each pair a bounded run of letters, handed over with one lock and at most one wake a turn.
+//! Mail between the cores: a bounded run of letters for each pair, handed over with one lock and at most one wake-up a turn.
 
 use super::Report;
 use crate::base::dns::Answer;
@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What one core writes to another.
+/// What one core sends to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Matter {
-    /// A message that is the other core's to handle, and the flow on which it came.
+    /// A message for the other core to handle, and the flow on which it arrived.
     Message(Errand, Flow),
     /// A message that was not delivered; the core whose transaction sent it should know.
     Undelivered,
     /// A message for a connection of the other core.
     Transmit(Flow),
-    /// A connection has ended, by which the other core may have sent something.
+    /// A connection has ended on which the other core may have sent something.
     Lost(Flow),
 }
 
@@ -33,7 +33,7 @@ pub struct Letter {
     pub span: Span,
 }
 
-/// Letters in one run of memory, which is kept when they are cleared.
+/// Letters in one contiguous buffer, which is kept when they are cleared.
 #[derive(Default)]
 pub struct Letters {
     pub bytes: Vec<u8>,
@@ -50,7 +50,7 @@ impl Letters {
         self.list.clear();
     }
 
-    /// Appends a letter; false when `limit` (bytes, a letter counting for its own size too) forbids it.
+    /// Appends a letter; returns false if that would exceed `limit` (in bytes; each letter also counts for its bookkeeping).
     fn push(&mut self, matter: Matter, bytes: &[u8], limit: usize) -> bool {
         if self.weight() + bytes.len() + size_of::<Letter>() > limit {
             return false;
@@ -65,20 +65,20 @@ impl Letters {
     }
 }
 
-/// What the rest of the process asks of a core.
+/// What the rest of the process requests from a core.
 pub enum Command {
-    /// Another conf, valid for what comes next.
+    /// A new conf, valid for what comes next.
     Configure(Change),
-    /// Who there is. To free those of before takes a while where there are millions: the sender keeps a hold on them until every
-    /// core has let go.
+    /// The users. Freeing the previous ones takes a while if there are millions: the sender keeps a reference until every core has
+    /// released them.
     Users(Arc<Users>),
-    /// No dialogs are begun any more.
+    /// Begin no new dialogs.
     Drain,
-    /// All connections, to be sent back.
+    /// Send back all connections.
     Connections(Sender<Vec<Description>>),
-    /// Numbers, to be sent back.
+    /// Send back the counters.
     Report(Sender<Report>),
-    /// What came of a question about a name.
+    /// The result of a question about a name.
     Answer(Box<Answer>),
     Stop,
 }
@@ -87,7 +87,7 @@ pub enum Command {
 #[derive(Clone)]
 pub struct Change {
     pub settings: Arc<Settings>,
-    /// Of the connections of one core.
+    /// Limits of one core's connections.
     pub connections: Limits,
     /// Certificates and keys, for handshakes that begin from now on.
     pub tls: Option<Arc<Contexts>>,
@@ -99,15 +99,15 @@ pub struct PostOffice {
     limit: usize,
 }
 
-/// One core's place. Each part that another core writes has cache lines of its own.
+/// One core's seat. Each part written by another core has its own cache lines.
 #[repr(align(128))]
 struct Seat {
     /// By sender.
     holes: Vec<Pigeonhole>,
     commands: Mutex<Vec<Command>>,
     commanded: AtomicBool,
-    /// True from before the owner looks into its mailbox for the last time until it has woken up: who leaves mail meanwhile
-    /// must wake it.
+    /// True from before the owner's last check of its mailbox until it has woken up: a sender that leaves mail meanwhile must wake
+    /// it.
     asleep: AtomicBool,
     waker: Waker,
 }
@@ -120,7 +120,7 @@ struct Pigeonhole {
 }
 
 impl PostOffice {
-    /// One seat for each of the wakers; `limit`: bytes that may wait from one core to another.
+    /// Creates one seat for each of the wakers; `limit`: bytes that may wait from one core to another.
     pub fn new(wakers: Vec<Waker>, limit: usize) -> PostOffice {
         let cores = wakers.len();
         let seats = wakers.into_iter().map(|waker| Seat {
@@ -137,7 +137,7 @@ impl PostOffice {
         self.seats.len()
     }
 
-    /// Gives a core a command. Returns false when there is no such core.
+    /// Gives a core a command. Returns false if there is no such core.
     pub fn command(&self, core: usize, command: Command) -> bool {
         let Some(seat) = self.seats.get(core) else {
             return false;
@@ -148,7 +148,7 @@ impl PostOffice {
         true
     }
 
-    /// Wakes the cores that sleep: there is something outside of the mail that they look at before they sleep again.
+    /// Wakes the sleeping cores: there is something outside the mail that they check before they sleep again.
     pub fn wake_all(&self) {
         self.seats.iter().for_each(Seat::wake);
     }
@@ -164,7 +164,7 @@ impl Seat {
     }
 }
 
-/// One core's counter at the post office: writes to the others, collects its own.
+/// One core's access to the post office: writes to the others, collects its own mail.
 pub struct Mailbox {
     office: Arc<PostOffice>,
     core: usize,
@@ -172,12 +172,12 @@ pub struct Mailbox {
     outgoing: Vec<Letters>,
     counters: MailCounters,
     log: LogBudget,
-    /// Dropped letters that the log has reported.
+    /// Dropped letters that have been logged.
     reported: u64,
 }
 
 counters! {
-    /// What one core counts about mail.
+    /// One core's mail counters.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct MailCounters {
         pub sent: u64,
@@ -203,7 +203,7 @@ impl Mailbox {
         }
     }
 
-    /// A line, now and then, when letters were dropped because a recipient does not keep up.
+    /// Logs now and then that letters were dropped because a recipient does not keep up.
     pub fn tell_losses(&mut self, now: Instant) {
         let dropped = self.counters.dropped_full;
         if dropped == self.reported {
@@ -224,13 +224,13 @@ impl Mailbox {
         self.counters
     }
 
-    /// Announces that the owner is about to sleep. False when there is mail, and it must not.
+    /// Announces that the owner is about to sleep. Returns false if there is mail, so that it must not.
     pub fn may_sleep(&self) -> bool {
         let Some(seat) = self.seat() else {
             return true;
         };
-        // First the announcement, then the look; a sender first leaves its mail and then looks for the announcement. In one
-        // total order (SeqCst) one of the two sees the other.
+        // Announce first, then check; a sender first leaves its mail and then checks for the announcement. In one total order
+        // (SeqCst) one of the two sees the other.
         seat.asleep.store(true, Ordering::SeqCst);
         let has_mail = seat.commanded.load(Ordering::SeqCst) || seat.holes.iter().any(|hole| hole.filled.load(Ordering::SeqCst));
         if has_mail {
@@ -239,14 +239,14 @@ impl Mailbox {
         !has_mail
     }
 
-    /// The owner is up: nobody has to wake it.
+    /// Notes that the owner is awake and needs no wake-up.
     pub fn woke_up(&self) {
         if let Some(seat) = self.seat() {
             seat.asleep.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Takes the commands that wait.
+    /// Takes the waiting commands.
     pub fn take_commands(&self) -> Vec<Command> {
         match self.seat() {
             Some(seat) if seat.commanded.swap(false, Ordering::AcqRel) => std::mem::take(&mut *lock(&seat.commands)),
@@ -254,8 +254,8 @@ impl Mailbox {
         }
     }
 
-    /// Takes what core `from` has left since the last call into `letters`, whose own contents are thrown away. False when there
-    /// is nothing.
+    /// Takes what core `from` has left since the last call into `letters`, whose previous contents are discarded. Returns false if
+    /// there is nothing.
     pub fn collect(&mut self, from: usize, letters: &mut Letters) -> bool {
         let Some(hole) = self.seat().and_then(|seat| seat.holes.get(from)) else {
             debug_assert!(false, "there is no core {from}");
@@ -276,7 +276,7 @@ impl Mailbox {
         seat
     }
 
-    /// Whose mailbox this is.
+    /// Returns the core that owns this mailbox.
     pub fn core(&self) -> usize {
         self.core
     }
@@ -285,7 +285,7 @@ impl Mailbox {
         self.office.cores()
     }
 
-    /// Writes the outbox's parcels; they leave with [`Mailbox::deliver`].
+    /// Writes the outbox's parcels; they are sent by [`Mailbox::deliver`].
     pub fn write(&mut self, outbox: &Outbox) {
         for parcel in &outbox.parcels {
             let matter = Matter::Message(parcel.errand, parcel.flow);
@@ -327,7 +327,7 @@ impl Mailbox {
         }
     }
 
-    /// Hands over what was written since the last call: one lock and at most one wake for each recipient.
+    /// Hands over what was written since the last call: one lock and at most one wake-up for each recipient.
     pub fn deliver(&mut self) {
         for (seat, letters) in self.office.seats.iter().zip(&mut self.outgoing) {
             if letters.list.is_empty() {
@@ -360,7 +360,7 @@ impl Mailbox {
     }
 }
 
-/// A thread that panicked while it held the lock left letters that are whole: pushes come in one piece or not at all.
+/// A thread that panicked while it held the lock left the letters consistent: a push happens completely or not at all.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The server's numbers under the names that operators know: Prometheus names with labels, in a stable order.
+//! The server's metrics under the names operators expect: Prometheus names with labels, in a stable order.
 
 mod calls;
 
@@ -16,48 +16,48 @@ use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, Lookup, MethodL
 use crate::trace::TraceCounters;
 use std::time::Duration;
 
-/// What is counted elsewhere than at the workers.
+/// What is counted outside the workers.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessStats {
     /// Contacts in the location service now.
     pub bindings: usize,
-    /// Bytes that these and those that have just gone may hold.
+    /// Memory limit, in bytes, for these and recently removed bindings.
     pub binding_bytes: usize,
     /// Users in force.
     pub users: usize,
-    /// They are those of before, because the file or database of users cannot be read now.
+    /// The users in force are the previous ones, because the file or database of users cannot be read now.
     pub users_unreadable: bool,
-    /// When the server started, since 1970.
+    /// Start time of the server, since 1970.
     pub started: Duration,
-    /// Clients of the metrics and the control socket that idled and were closed for others.
+    /// Idle clients of the metrics and the control socket that were closed to make room for others.
     pub displaced_clients: u64,
-    /// It was told to stop, and begins nothing new.
+    /// The server is stopping and accepts nothing new.
     pub is_draining: bool,
     pub store: Store,
-    /// Lines of the log that standard error did not take.
+    /// Log lines that standard error did not take.
     pub log_lines_lost: u64,
     pub trace: TraceCounters,
-    /// If calls leave records.
+    /// Present if call records are written.
     pub records: Option<RecordNumbers>,
     /// Trunks, and whether each is registered.
     pub trunks: Vec<(String, bool)>,
 }
 
-/// What the journal of the bindings counts.
+/// Counters of the bindings' journal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Store {
     /// Addresses-of-record that have changed and are not on disk yet.
     pub unstored: usize,
-    /// Attempts to open, read or write the database that failed.
+    /// Failed attempts to open, read or write the database.
     pub failures: u64,
-    /// Changes of the database, and the seconds that they took together.
+    /// Database transactions, and the total seconds they took.
     pub batches: u64,
     pub batch_seconds: f64,
-    /// Rows of the database that were read and not taken.
+    /// Database rows that were read but rejected.
     pub unusable: u64,
 }
 
-/// One metric for each line: its kind, its name, what it says, and its value.
+/// One metric a line: its kind, name, help text and value.
 macro_rules! families {
     ($list:expr; $($kind:ident $name:literal, $help:literal = $value:expr;)+) => {
         $($list.$kind($name, $help).is($value);)+
@@ -74,7 +74,7 @@ macro_rules! by_label {
     };
 }
 
-/// All metrics of the server.
+/// Returns all metrics of the server.
 pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     let mut list = Families::default();
     messages(&mut list, stats);
@@ -154,7 +154,7 @@ fn messages(list: &mut Families, stats: &Stats) {
     }
 }
 
-/// Reached limits are counted by the rules, by the wires and beside them.
+/// Limits that were hit are counted by the rules, by the wires and outside them.
 fn hit(list: &mut Families, limit: &str, count: u64) {
     list.counter("strowger_limit_hits_total", "Times that something was refused or put off because a limit was reached.")
         .of(&[("limit", &limit)], count);
@@ -418,7 +418,7 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// What the process has in memory now, from `/proc`.
+/// Returns the resident memory of the process, from `/proc`.
 fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The loop: one worker on each core, and everything that happens on that core happens in its [`Worker::tick`].
+//! The loop: one worker per core; everything that happens on that core happens in its [`Worker::tick`].
 
 mod clock;
 mod crew;
@@ -40,26 +40,26 @@ use turns::{LongTurns, Turns};
 /// The waker's token; the listeners have those from 0.
 const WAKER: Token = Token(usize::MAX);
 
-/// Events taken from one poll; what is beyond comes with the next.
+/// Events taken from one poll; any more come with the next.
 const EVENTS: usize = 256;
 
-/// The wires are flushed within a turn when so much waits in the outbox.
+/// The wires are flushed within a turn if this much waits in the outbox.
 const FLUSH_BYTES: usize = 1 << 20;
 
-/// Held answers that leave in one turn. A batch of the journal frees hundreds at once: the next turn looks first what has come
-/// meanwhile, and nobody's socket is flooded.
+/// Held answers sent in one turn. A batch of the journal frees hundreds at once: this lets the next turn check for input first, and
+/// floods no socket.
 const FREED_PER_TURN: usize = 64;
 
 /// One core's loop. Owns its sockets, its element and its timers; shares the location service and the post office.
 pub struct Worker<E: Element = Endpoint> {
-    /// Number among the workers, from 0.
+    /// The worker's number, from 0.
     core: usize,
     poll: Poll,
     events: Events,
     clock: Clock,
     /// When the last turn ended.
     last: Reading,
-    /// Timers are looked at on this grid when nothing else wakes us, milliseconds.
+    /// Grid, in milliseconds, on which timers are checked if nothing else wakes us.
     timer_grid_ms: u64,
     pace: Pace,
     wires: Wires,
@@ -68,21 +68,21 @@ pub struct Worker<E: Element = Endpoint> {
     mailbox: Mailbox,
     /// Takes questions about names.
     asker: Option<Asker>,
-    /// Mail in hand; empty between two turns, kept for its memory.
+    /// Mail being processed; empty between two turns, kept to reuse its allocation.
     letters: Letters,
     element: E,
     outbox: Outbox,
-    /// What did not arrive, in hand; empty between two turns, kept for its memory.
+    /// Undelivered messages being processed; empty between two turns, kept to reuse their allocation.
     undelivered: Undelivered,
-    /// Connections in hand, and flows that have ended; empty between two turns, kept for their memory.
+    /// Connections being served, and flows that have ended; empty between two turns, kept to reuse their allocations.
     streams: Vec<Id>,
     lost: Vec<Flow>,
     held: Held,
-    /// A held answer in hand; kept for its memory.
+    /// The held answer being sent; kept to reuse its allocation.
     answer: Vec<u8>,
-    /// Tells the journal that somebody waits for it.
+    /// Notifies the journal that an answer waits for it.
     ring: Option<WakeHandle>,
-    /// Takes the records of calls.
+    /// Takes call records.
     records: Option<RecordSink>,
     delay: Histogram,
     turns: u64,
@@ -93,11 +93,11 @@ pub struct Worker<E: Element = Endpoint> {
 /// Called by a worker when an answer waits for the disk. It must return at once.
 pub type WakeHandle = Arc<dyn Fn() + Send + Sync>;
 
-/// Called by a worker with the records of calls that are over, whole lines. It must return at once.
+/// Called by a worker with the records of finished calls, whole lines. It must return at once.
 pub type RecordSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 counters! {
-    /// What each worker counts, or the sums over all of them.
+    /// The counters of one worker, or the sums over all.
     #[derive(Clone, Debug, Default)]
     pub struct Numbers {
         pub counters: Counters,
@@ -106,19 +106,19 @@ counters! {
         pub delay: Histogram,
         pub mail: MailCounters,
         pub held: HeldCounters,
-        /// Requests that were not read, because their source sends too many.
+        /// Requests that were not read because their source sends too many.
         pub shut_out: u64,
-        /// Requests that were not read, because their source is banned.
+        /// Requests that were not read because their source is banned.
         pub banned: u64,
-        /// Sources that are banned, on all cores; said by the first one.
+        /// Banned sources on all cores; reported by the first worker only.
         pub banned_sources: usize,
     }
 }
 
-/// What one worker sends to whoever asks for its numbers.
+/// What one worker replies to a request for its counters.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Number among the workers, from 0.
+    /// The worker's number, from 0.
     pub core: usize,
     pub numbers: Numbers,
     /// By listener.
@@ -129,7 +129,7 @@ pub struct Report {
 }
 
 impl<E: Element> Worker<E> {
-    /// A worker that has not turned yet. `wires` must be registered with `poll`, and so must this core's waker.
+    /// Creates a worker that has not run yet. `wires` must be registered with `poll`, and so must this core's waker.
     pub fn new(poll: Poll, wires: Wires, mailbox: Mailbox, element: E, clock: Clock, options: &Options) -> Worker<E> {
         let core = mailbox.core();
         Worker {
@@ -162,7 +162,7 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    /// Turns until it is told to stop; an error is the poll's own.
+    /// Runs until it is told to stop; an error comes from the poll itself.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_stopped {
             self.tick()?;
@@ -170,7 +170,7 @@ impl<E: Element> Worker<E> {
         Ok(())
     }
 
-    /// One turn of the loop. Everything that happens on this core happens here, in this order.
+    /// Runs one turn of the loop. Everything that happens on this core happens here, in this order.
     pub fn tick(&mut self) -> io::Result<()> {
         self.wait()?; // the only place where we sleep
         let start = self.clock.read(); // time is read once for the rules
@@ -201,7 +201,7 @@ impl<E: Element> Worker<E> {
         Ok(())
     }
 
-    /// What must hold before and after the work of a turn, in tests.
+    /// Checks, in tests, what must hold before and after the work of a turn.
     fn check(&self) {
         #[cfg(all(test, debug_assertions))]
         self.wires.check();
@@ -211,7 +211,7 @@ impl<E: Element> Worker<E> {
         if let Some(time) = self.pace.sleep()
             && !self.wires.has_more()
         {
-            // Messages come so fast that waking for each of them would cost more than it is worth.
+            // Messages arrive so fast that waking up for each would not pay.
             std::thread::sleep(time);
         }
         let patience = self.patience();
@@ -233,10 +233,11 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    /// How long the poll may sleep: not at all while work is left over, else until the next timer, else for ever.
+    /// Returns how long the poll may sleep: not at all while work is left over, otherwise until the next timer, otherwise
+    /// indefinitely.
     ///
-    /// A wake-up costs more than most messages, and most timers only forget a finished transaction; so what falls due is
-    /// gathered on a grid, unless a message wakes us first.
+    /// A wake-up costs more than most messages, and most timers only forget a finished transaction; so expiries are gathered on a
+    /// grid, unless a message wakes us first.
     fn patience(&self) -> Option<Duration> {
         if self.wires.has_more() || !self.mailbox.may_sleep() || self.has_due_held() {
             return Some(Duration::ZERO);
@@ -303,7 +304,7 @@ impl<E: Element> Worker<E> {
                     long.note(flow.peer, bytes);
                     is_open(&flow, bytes) && element.handle(now, flow, bytes, outbox)
                 }
-                // A ping costs its sender what a request does.
+                // A ping counts against its sender like a request.
                 Arrival::KeepAlive => is_open(&flow, b"\r\n\r\n"),
                 Arrival::Unframed(bytes, fault) => {
                     is_open(&flow, bytes) && element.handle_unframed(now, flow, bytes, fault, outbox)
@@ -375,8 +376,8 @@ impl<E: Element> Worker<E> {
         self.letters = letters;
     }
 
-    /// Asked of after [`Mailbox::may_sleep`] has announced that we sleep: the journal raises its number first and then looks for
-    /// the announcement.
+    /// Called after [`Mailbox::may_sleep`] has announced that we sleep: the journal first raises its number and then checks the
+    /// announcement.
     fn has_due_held(&self) -> bool {
         !self.held.is_empty() && self.held.has_due(self.last.instant(), self.element.progress())
     }
@@ -397,7 +398,7 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    /// Takes the answers out of the outbox that wait for the disk.
+    /// Moves the answers that wait for the disk out of the outbox.
     fn hold(&mut self, now: Instant) {
         if self.outbox.held.is_empty() {
             return;
@@ -423,11 +424,11 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    /// Hands the turn's questions to the resolver. Where it takes no more, that is the answer.
+    /// Hands the turn's questions to the resolver. If it takes no more, the question fails at once.
     fn ask(&mut self, now: Instant) {
         let core = self.core as u8;
         let mut next = 0;
-        // An answer may bring up further questions.
+        // An answer may raise further questions.
         while let Some(question) = self.outbox.questions.get(next).copied() {
             next += 1;
             let asked = |asker: &Asker| asker.ask(core, question);
@@ -482,13 +483,13 @@ impl<E: Element> Worker<E> {
                     self.wires.set_tls(change.tls);
                 }
                 Command::Drain => self.element.handle_drain(),
-                // Whoever sent them holds on to those of before until all have switched: they are not freed here.
+                // The sender keeps the previous users until all workers have switched, so they are not freed here.
                 Command::Users(users) => drop(self.element.handle_users(users)),
                 Command::Connections(reply) => {
                     let _ = reply.send(self.wires.describe(self.clock.now()));
                 }
                 Command::Report(reply) => {
-                    // Who asked may have given up waiting; then nobody misses the answer.
+                    // The requester may have given up waiting; then the answer is not missed.
                     let _ = reply.send(self.report());
                 }
                 Command::Answer(answer) => {
@@ -502,7 +503,7 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    /// This worker's numbers now.
+    /// Returns this worker's current counters.
     pub fn report(&mut self) -> Report {
         Report {
             core: self.core,

@@ -1,9 +1,9 @@
-//! How fast messages come, and whether it pays to let a few gather before the next turn.
+//! How fast messages arrive, and whether it pays to let a few gather before the next turn.
 //!
-//! A worker that is woken for each datagram pays more for the waking than for the message. While messages come fast, it
-//! therefore sleeps for a short time between two turns and then takes all that has come: one wake-up for several messages, and
-//! the faster they come the shorter the sleep. While they come slowly it is woken by each at once, so that a single call meets no delay at all; and when it is
-//! busy anyway it does not sleep, for then there is always something to take.
+//! A worker that is woken for each datagram spends more on the wake-up than on the message. While messages arrive fast, it
+//! therefore sleeps briefly between two turns and then takes all that has arrived: one wake-up for several messages, and the faster
+//! they arrive, the shorter the sleep. While they arrive slowly, each wakes the worker at once, so that a single call is not
+//! delayed at all; and when the worker is busy it does not sleep, because there is always something to take.
 
 use super::clock::Reading;
 use std::time::Duration;
@@ -11,21 +11,22 @@ use std::time::Duration;
 /// The rate is measured over periods of at least this length.
 const PERIOD_NS: u64 = 20_000_000;
 
-/// Gathering begins when three messages are expected in twice the time. With fewer, the sleep would often end before the first
-/// of them has come, and cost a wake-up of its own.
+/// Gathering begins when three messages are expected in twice the sleep. With fewer, the sleep would often end before the first of
+/// them has arrived, and cost a wake-up of its own.
 const GATHER_RATIO: (u64, u64) = (3, 2);
-/// It ends when less than this is expected: one period with fewer messages than the last is no reason.
+/// Gathering ends when fewer than this are expected. The gap to the ratio above is hysteresis: one period with fewer messages than
+/// the last is no reason to stop.
 const STILL_WORTH: (u64, u64) = (2, 2);
 
-/// No sleep is longer than until so many are expected: more of them together save little.
+/// A sleep lasts at most until this many messages are expected: gathering more saves little.
 const ENOUGH: u64 = 16;
 
-/// It ends when so many come in a millisecond, and may begin only below the other number. Then there is always something to
-/// take; and where each peer waits for its answer before it sends more, the sleep would only be waiting for itself.
+/// Gathering ends at this many messages per millisecond, and may begin only below the other number. At that rate there is always
+/// something to take; and if each peer waits for its answer before it sends more, the sleep would only wait for itself.
 const FLOOD: u64 = 105;
 const NO_FLOOD: u64 = 80;
 
-/// Percent of the time spent in turns from which gathering ends, and below which it may begin.
+/// Percentages of time spent in turns: gathering ends at the first, and may begin only below the second.
 const BUSY_PERCENT: u64 = 45;
 const IDLE: u64 = 35;
 
@@ -46,12 +47,12 @@ impl Pace {
         Pace { gather, sleep: gather, since: Reading::default(), count: 0, busy_ns: 0, is_brisk: false }
     }
 
-    /// Messages came.
+    /// Counts messages that have arrived.
     pub fn count(&mut self, messages: usize) {
         self.count += messages as u64;
     }
 
-    /// A turn has ended that began at `start`.
+    /// Ends the turn that began at `start`.
     pub fn turn(&mut self, start: Reading, now: Reading) {
         self.busy_ns += now.ns.saturating_sub(start.ns);
         let elapsed_ns = now.ns.saturating_sub(self.since.ns);
@@ -74,7 +75,7 @@ impl Pace {
         }
     }
 
-    /// How long to let messages gather before the next turn; `None` while it would not pay.
+    /// Returns how long to let messages gather before the next turn; `None` if it would not pay.
     pub fn sleep(&self) -> Option<Duration> {
         self.is_brisk.then_some(self.sleep)
     }

@@ -4,7 +4,7 @@ use super::Report;
 use super::mailbox::{Command, PostOffice};
 use std::sync::mpsc::{self, Receiver};
 
-/// What the workers were asked for, until all have answered.
+/// A request to the workers, until all have answered.
 pub struct Pulse {
     reports: Receiver<Report>,
     missing: usize,
@@ -21,7 +21,7 @@ impl Pulse {
         Pulse { reports, missing }
     }
 
-    /// Whether all have answered by now. It does not wait.
+    /// True if all have answered by now. It does not wait.
     pub fn is_whole(&mut self) -> bool {
         while self.missing > 0 && self.reports.try_recv().is_ok() {
             self.missing -= 1;

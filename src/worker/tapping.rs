@@ -1,4 +1,4 @@
-//! What a worker shows to those who follow calls. Nothing here is reached while nobody does.
+//! What a worker hands to traces. Nothing here is reached while there are none.
 
 use super::gate::Passage;
 use crate::base::{Channel, Flow, Outbox};
@@ -7,7 +7,7 @@ use crate::trace::reading::Reading;
 use crate::trace::{Kind, Taps, Way};
 use std::net::{IpAddr, SocketAddr};
 
-/// A message came; what was decided at the gate stands behind it.
+/// Hands out a received message; the gate's decision follows it.
 pub fn received(taps: &Taps, core: usize, flow: &Flow, own: Option<SocketAddr>, bytes: &[u8], passage: Passage) {
     if is_ping(bytes) {
         return;
@@ -19,19 +19,19 @@ pub fn received(taps: &Taps, core: usize, flow: &Flow, own: Option<SocketAddr>, 
     }
 }
 
-/// A message was handed to the wires.
+/// Hands out a message that was passed to the wires.
 pub fn sent(taps: &Taps, core: usize, flow: &Flow, own: Option<SocketAddr>, bytes: &[u8]) {
     if !is_ping(bytes) {
         taps.message(core as u8, Kind::Sent, way(flow, own), bytes, true);
     }
 }
 
-/// Between messages there are pings and pongs: they are no messages, and belong to no call.
+/// True for the pings and pongs between messages: they are not messages, and belong to no call.
 fn is_ping(bytes: &[u8]) -> bool {
     bytes.trim_ascii().is_empty()
 }
 
-/// All messages of a turn. What goes by a connection of another core is shown there.
+/// Hands out all messages of a turn. What is sent on a connection of another core is handed out there.
 pub fn outbox(taps: &Taps, core: usize, outbox: &Outbox, wires: &Wires) {
     for transmit in &outbox.transmits {
         let flow = &transmit.flow;
@@ -42,14 +42,14 @@ pub fn outbox(taps: &Taps, core: usize, outbox: &Outbox, wires: &Wires) {
     }
 }
 
-/// A message came back, or never left.
+/// Hands out a message that came back or never left.
 pub fn undelivered(taps: &Taps, core: usize, bytes: &[u8]) {
     let first = bytes.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or(&[]);
     let text = format!("not delivered: {}", String::from_utf8_lossy(first));
     taps.word(core as u8, Kind::Decision, Reading::of(bytes).call_id, &text);
 }
 
-/// What the rules have said since the last call.
+/// Hands out what the rules have noted since the last call.
 #[inline]
 pub fn words(taps: &Taps, core: usize, outbox: &mut Outbox) {
     if !outbox.notes.is_empty() {

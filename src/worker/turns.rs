@@ -1,27 +1,27 @@
-//! Long turns of a loop: whatever else comes to its core waits meanwhile, so each is counted, and one a second is logged with what it
-//! handled and whether the thread ran at all.
+//! Long turns of a loop: everything else on its core waits meanwhile, so each is counted, and one a second is logged with what it
+//! handled and whether the thread was running at all.
 
 use super::clock::Reading;
 use crate::base::LogBudget;
 use crate::net::sys;
 use std::net::SocketAddr;
 
-/// A turn is long when it takes more than this. Phones repeat after 500 ms (T1); a fifth of it is far more than any work takes that
-/// the server means to do in one turn, and what a busy machine takes away now and then is shorter.
+/// A turn is long if it takes more than this. Phones retransmit after 500 ms (T1); a fifth of that is far more than any work the
+/// server does in one turn by design, and longer than the pauses of an ordinarily busy machine.
 pub const LONG_NS: u64 = 100_000_000;
 
-/// How often the thread's CPU time is read while turns are short, so that a long one has something to compare with.
+/// How often the thread's CPU time is read while turns are short, so that a long one has a baseline.
 const LOOK_NS: u64 = 250_000_000;
 
-/// Bytes of a message's beginning that are kept for the log: the method, or the status.
+/// Bytes kept of the beginning of a message for the log: the method or the status.
 const BEGINNING: usize = 16;
 
-/// How many turns were long, by what the thread did most of the time.
+/// The number of long turns, by what the thread did most of the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LongTurns {
-    /// It ran.
+    /// The thread was running.
     pub working: u64,
-    /// It did not: the process was stopped, others had the CPU, or it waited for the disk.
+    /// The thread was not running: the process was stopped, others had the CPU, or it waited for the disk.
     pub halted: u64,
 }
 
@@ -32,7 +32,7 @@ pub struct Turns {
     messages: u64,
     bytes: u64,
     largest: Option<Largest>,
-    /// When the CPU time was last read, what it was, and what turns have taken since.
+    /// When the CPU time was last read, its value, and the time spent in turns since.
     looked: Reading,
     cpu_ns: u64,
     turns_ns: u64,
@@ -66,7 +66,7 @@ impl Turns {
         self.counters
     }
 
-    /// A message is about to be handled.
+    /// Notes a message that is about to be handled.
     pub fn note(&mut self, peer: SocketAddr, bytes: &[u8]) {
         self.messages += 1;
         self.bytes += bytes.len() as u64;
@@ -75,7 +75,7 @@ impl Turns {
         }
     }
 
-    /// The turn has ended that began at `start`. To be called by the worker's own thread.
+    /// Ends the turn that began at `start`. To be called by the worker's own thread.
     pub fn end(&mut self, start: Reading, now: Reading) {
         let took_ns = now.ns.saturating_sub(start.ns);
         if took_ns > LONG_NS {
@@ -96,7 +96,7 @@ impl Turns {
     #[cold]
     fn tell(&mut self, took_ns: u64) {
         let cpu_ns = sys::thread_cpu_ns().saturating_sub(self.cpu_ns);
-        // In the turns before, the thread ran as long as they took, or nearly.
+        // In the turns before, the thread was running for all or nearly all of their duration.
         let ran_ns = cpu_ns.saturating_sub(self.turns_ns).min(took_ns);
         let has_run = ran_ns >= took_ns / 2;
         match has_run {
@@ -127,7 +127,7 @@ impl Turns {
 }
 
 impl Largest {
-    /// The method of a request, the status of a response, as far as it was kept.
+    /// Returns the method of a request or the status of a response, as far as it was kept.
     fn kind(&self) -> String {
         let mut words = self.beginning.split(|byte| *byte == b' ');
         let kind = match (words.next(), words.next()) {
@@ -170,11 +170,11 @@ mod tests {
     #[test]
     fn a_long_turn_counts_by_whether_the_thread_ran() {
         let mut turns = Turns::new(0);
-        // The thread's CPU time is looked at here.
+        // The thread's CPU time is read here.
         turns.end(at_ms(1000), at_ms(1001));
         turns.end(at_ms(1001), at_ms(1101));
         assert_eq!(turns.counters(), LongTurns::default());
-        // It does not run.
+        // The thread is not running.
         turns.end(at_ms(1101), at_ms(1202));
         let halted = |halted, working| LongTurns { halted, working };
         assert_eq!(turns.counters(), halted(1, 0));
@@ -183,7 +183,7 @@ mod tests {
         while sys::thread_cpu_ns() - begin < 110_000_000 {}
         turns.end(at_ms(2001), at_ms(2111));
         assert_eq!(turns.counters(), halted(1, 1));
-        // What it ran in short turns before does not count for this one.
+        // What it ran in earlier short turns does not count for this one.
         turns.end(at_ms(3000), at_ms(3001));
         let begin = sys::thread_cpu_ns();
         while sys::thread_cpu_ns() - begin < 90_000_000 {}

@@ -1,4 +1,5 @@
-//! A trace as a ladder on a terminal: a column for each peer, the server among them, an arrow for each message, words for each decision.
+//! A trace as a ladder diagram on a terminal: a column for each peer and one for the server, an arrow for each message, text for
+//! each decision.
 
 use super::show::{Show, delta, visible};
 use super::summary::Summary;
@@ -7,13 +8,13 @@ use std::io::{self, Write};
 use strowger::base::calendar::civil;
 use strowger::control::TraceEvent;
 
-/// Time and time between, at the left.
+/// Time and elapsed time, at the left.
 const LEFT: usize = 22;
 
 /// The narrowest column in which a label can be read.
 const NARROWEST: usize = 19;
 
-/// The widest one: arrows need not be longer.
+/// The widest column: arrows need not be longer.
 const WIDEST: usize = 44;
 
 const RESET: &str = "\u{1b}[0m";
@@ -22,7 +23,7 @@ pub struct Ladder<W: Write> {
     out: W,
     width: usize,
     has_colour: bool,
-    /// By column, with the number of the event that used it last. The server's own column stands behind the first.
+    /// By column, with the number of the event that used it last. The server's own column follows the first.
     peers: Vec<(String, u64)>,
     events: u64,
     before_us: Option<u64>,
@@ -43,7 +44,7 @@ impl<W: Write> Ladder<W> {
         }
     }
 
-    /// Columns that the terminal has room for, the server's among them.
+    /// Returns how many columns fit on the terminal, including the server's.
     fn most_columns(&self) -> usize {
         ((self.width - LEFT) / NARROWEST).max(2)
     }
@@ -53,18 +54,19 @@ impl<W: Write> Ladder<W> {
         ((self.width - LEFT) / columns).min(WIDEST)
     }
 
-    /// Where a column's line stands.
+    /// Returns the position of a column's line.
     fn place(&self, column: usize) -> usize {
         let width = self.column_width();
         LEFT + column * width + width / 2
     }
 
-    /// The server's column.
+    /// Returns the server's column.
     fn own(&self) -> usize {
         1.min(self.peers.len())
     }
 
-    /// The column of a peer. True: it is new, and the columns have moved. Where there is no room the one that was quiet for longest makes way.
+    /// Returns the column of a peer. True if it is new, and the columns have moved. If there is no room, the peer that was quiet
+    /// longest makes way.
     fn column_of(&mut self, peer: &str) -> (usize, bool) {
         self.events += 1;
         let found = self.peers.iter().position(|(name, _)| name == peer);
@@ -83,7 +85,7 @@ impl<W: Write> Ladder<W> {
         (if at == 0 { 0 } else { at + 1 }, is_new)
     }
 
-    /// A line with the columns' lines.
+    /// Returns a row with the vertical lines of the columns.
     fn rails(&self) -> Vec<char> {
         let mut row = vec![' '; self.width];
         for column in 0..=self.peers.len() {
@@ -109,7 +111,7 @@ impl<W: Write> Ladder<W> {
         writeln!(self.out, "{}", line.trim_end())
     }
 
-    /// Says which call it is where it is new; its number where there are several.
+    /// Announces a new call; returns the call's number if there are several.
     fn call(&mut self, call_id: &str) -> io::Result<Option<usize>> {
         if call_id.is_empty() {
             return Ok(None);
@@ -148,7 +150,7 @@ impl<W: Write> Ladder<W> {
         let summary = Summary::of(message);
         let mark = call.map(|number| format!(" #{number}")).unwrap_or_default();
         let room = (high - low).saturating_sub(5 + mark.len());
-        // Of a response the method is left out first.
+        // For a response, the method is left out first.
         let short = match summary.label.chars().count() > room {
             true => summary.label.split(" (").next().unwrap_or_default(),
             false => &summary.label,
@@ -193,7 +195,7 @@ impl<W: Write> Show for Ladder<W> {
     }
 }
 
-/// Requests, provisional and final answers apart, and those that refuse.
+/// Colours for requests, provisional, successful and refusing responses.
 fn colour_of(class: Option<u8>) -> &'static str {
     match class {
         None => "\u{1b}[36m",
@@ -204,7 +206,7 @@ fn colour_of(class: Option<u8>) -> &'static str {
     }
 }
 
-/// Writes a text over a row, as far as the row goes.
+/// Writes text over a row, truncated at the row's end.
 fn put(row: &mut [char], start: usize, text: &str) {
     for (place, c) in row.iter_mut().skip(start).zip(text.chars()) {
         *place = c;
@@ -218,8 +220,8 @@ fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// The name of a column. Peers differ in their ports more often than in anything else, so where there is no room the transport goes first, and then
-/// the middle of the address.
+/// Returns the heading of a column. Peers differ most often in their ports, so if there is no room the transport is dropped first,
+/// and then the middle of the address.
 fn head(peer: &str, most: usize) -> String {
     let length = |text: &str| text.chars().count();
     if length(peer) <= most {
@@ -236,7 +238,7 @@ fn head(peer: &str, most: usize) -> String {
     before.chain(address.chars().skip(length(address) - behind)).collect()
 }
 
-/// Lines of so many characters at most, broken at blanks where there are some.
+/// Breaks text into lines of at most this many characters, at blanks if possible.
 fn wrapped(text: &str, most: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -267,7 +269,7 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
 pub(super) mod tests {
     use super::*;
 
-    /// A message of call `call`, from or to host 192.0.2.`host`, so many milliseconds after a moment.
+    /// Builds a message of call `call`, from or to host 192.0.2.`host`, this many milliseconds after a fixed time.
     pub fn message(ms: u64, is_received: bool, host: &str, text: &str) -> TraceEvent {
         let (peer, own) = (format!("192.0.2.{host}:5060"), "192.0.2.9:5060".to_owned());
         let (kind, from, to) = match is_received {

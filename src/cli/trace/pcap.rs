@@ -1,7 +1,8 @@
-//! A trace as a capture file. Each packet says by itself that it is SIP, and between which addresses it went, so that Wireshark shows as SIP what came
-//! by TLS, whatever the port.
+//! A trace as a capture file. Each packet states that it is SIP and between which addresses it was sent, so that Wireshark decodes
+//! as SIP even what arrived by TLS, whatever the port.
 //!
-//! The format is that of libpcap with link type 252 (exported PDUs): tags of 16 bits each for type and length, big-endian, then the message.
+//! The format is that of libpcap with link type 252 (exported PDUs): tags with 16 bits each for type and length, big-endian, then
+//! the message.
 
 use super::show::Show;
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use strowger::control::TraceEvent;
 /// `LINKTYPE_WIRESHARK_UPPER_PDU`.
 const EXPORTED_PDU: u32 = 252;
 
-/// Longest packet that a reader has to expect.
+/// The longest packet that a reader has to expect.
 const LONGEST: u32 = 262_144;
 
 const END: u16 = 0;
@@ -28,7 +29,7 @@ const PORT_KIND: u16 = 24;
 const SOURCE_PORT: u16 = 25;
 const DESTINATION_PORT: u16 = 26;
 
-/// What kinds of ports there are.
+/// Port types.
 const TCP: u32 = 2;
 const UDP: u32 = 3;
 
@@ -36,14 +37,14 @@ pub struct Pcap {
     out: Box<dyn Write>,
 }
 
-/// A file that only its owner can read: it shows who calls whom. What has that name already is replaced, not written to: others may have it open, or may
-/// read it. A pipe is written to, and so is a device such as /dev/null.
+/// Creates a file that only its owner can read: it shows who calls whom. An existing file of that name is replaced, not written to:
+/// others may have it open, or may read it. A pipe is written to, and so is a device such as /dev/null.
 pub fn create(path: &Path) -> io::Result<Pcap> {
     let is_stream = |kind: FileType| kind.is_fifo() || kind.is_char_device();
     match fs::metadata(path) {
         Ok(found) if is_stream(found.file_type()) => {
             let stream = OpenOptions::new().write(true).open(path)?;
-            // It may have been exchanged meanwhile.
+            // It may have been replaced meanwhile.
             return match is_stream(stream.metadata()?.file_type()) {
                 true => Pcap::new(Box::new(stream)),
                 false => Err(io::Error::other("it has just become another file")),
@@ -53,7 +54,7 @@ pub fn create(path: &Path) -> io::Result<Pcap> {
         Ok(found) if !found.is_file() => return Err(io::Error::other("it is neither a file nor a pipe")),
         _ => {}
     }
-    // Whoever made the link decides where it leads.
+    // The creator of a link decides where it leads.
     if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
         return Err(io::Error::other("it is a symbolic link: name the file that it leads to"));
     }
@@ -65,12 +66,12 @@ pub fn create(path: &Path) -> io::Result<Pcap> {
     placed
 }
 
-/// A new file beside the one that it shall become.
+/// Creates a new file next to the final path.
 fn draft(path: &Path) -> io::Result<(PathBuf, File)> {
     const TRIES: u32 = 16;
     let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
     let mut options = OpenOptions::new();
-    // Neither opens what is there nor follows a link.
+    // Neither opens an existing file nor follows a link.
     options.write(true).create_new(true).mode(0o600);
     let mut tried = 0;
     loop {
@@ -86,7 +87,7 @@ fn draft(path: &Path) -> io::Result<(PathBuf, File)> {
 }
 
 impl Pcap {
-    /// Writes the head of the file. Each packet is one write, so that the file is whole whenever it ends.
+    /// Writes the file header. Each packet is one write, so that the file is complete whenever it ends.
     pub fn new(mut out: Box<dyn Write>) -> io::Result<Pcap> {
         let mut head = Vec::new();
         head.extend(0xa1b2_c3d4u32.to_le_bytes());
@@ -100,7 +101,7 @@ impl Pcap {
 
 impl Show for Pcap {
     fn show(&mut self, event: &TraceEvent) -> io::Result<()> {
-        // Decisions are no packets.
+        // Decisions are not packets.
         let Some(packet) = packet(event) else {
             return Ok(());
         };
@@ -109,7 +110,7 @@ impl Show for Pcap {
     }
 }
 
-/// A message with the head of its packet.
+/// Returns a message with its packet header.
 fn packet(event: &TraceEvent) -> Option<Vec<u8>> {
     let message = event.bytes()?;
     let address = |text: &Option<String>| -> Option<SocketAddr> { text.as_ref()?.parse().ok() };
@@ -134,7 +135,7 @@ fn packet(event: &TraceEvent) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// `value` is a multiple of four bytes long.
+/// The length of `value` must be a multiple of four.
 fn tag(kind: u16, value: &[u8], out: &mut Vec<u8>) {
     out.extend(kind.to_be_bytes());
     out.extend((value.len() as u16).to_be_bytes());

@@ -1,16 +1,16 @@
-//! What all ways to show a call have in common.
+//! What all representations of a trace have in common.
 
 use std::io;
 use strowger::control::TraceEvent;
 use strowger::trace::visible::is_deceptive;
 
-/// One way to show what happens.
+/// A way to show events.
 pub trait Show {
-    /// It is seen when this returns.
+    /// Shows an event; its output is flushed on return.
     fn show(&mut self, event: &TraceEvent) -> io::Result<()>;
 }
 
-/// What peers sent, without what would speak to a terminal.
+/// Returns peers' text without terminal control characters.
 pub fn visible(text: &str) -> String {
     let visible = |c: char| match c {
         '\t' => ' ',
@@ -20,7 +20,7 @@ pub fn visible(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// Seconds since another event, with their sign and to the millisecond.
+/// Returns the signed seconds since another event, to the millisecond.
 pub fn delta(before_us: Option<u64>, now_us: u64) -> String {
     let ms = before_us.map_or(0, |before| (now_us as i64 - before as i64) / 1000);
     format!("{}{}.{:03}", if ms < 0 { '-' } else { '+' }, ms.abs() / 1000, ms.abs() % 1000)

@@ -1,4 +1,4 @@
-//! What one line says of a message: its start line, and its method and CSeq.
+//! What one line shows of a message: its start line, and its method and CSeq.
 
 use super::show::visible;
 
@@ -9,7 +9,7 @@ pub struct Summary {
     pub start: String,
     /// `INVITE 1` or `200 OK (1 INVITE)`.
     pub label: String,
-    /// The class of a response, 1 to 6; `None` of a request.
+    /// The class of a response, 1 to 6; `None` for a request.
     pub class: Option<u8>,
 }
 

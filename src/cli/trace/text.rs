@@ -1,4 +1,4 @@
-//! A trace as text, for a pipe or a file: a line of head for each event, and behind it the message.
+//! A trace as text, for a pipe or a file: a header line for each event, followed by the message.
 
 use super::show::{Show, delta, visible};
 use super::summary::Summary;
@@ -8,7 +8,7 @@ use strowger::control::TraceEvent;
 
 pub struct Text<W: Write> {
     out: W,
-    /// The head is all.
+    /// Only the header line is written.
     is_brief: bool,
     before_us: Option<u64>,
 }
@@ -31,7 +31,7 @@ impl<W: Write> Show for Text<W> {
         let (transport, from, to) = (word(&event.transport), word(&event.from), word(&event.to));
         let summary = Summary::of(&bytes);
         match self.is_brief {
-            // Without the message nothing else says of which call it is.
+            // Without the message nothing else identifies the call.
             true => writeln!(self.out, "{transport} {from} -> {to} {} [{}]", summary.label, visible(&event.call_id))?,
             false => {
                 writeln!(self.out, "{transport} {from} -> {to} {}", summary.start)?;
@@ -45,7 +45,7 @@ impl<W: Write> Show for Text<W> {
     }
 }
 
-/// Date and time, UTC, to the millisecond.
+/// Returns date and time in UTC, to the millisecond.
 fn moment(time_us: u64) -> String {
     let [year, month, day, hour, minute, second] = civil(time_us / 1_000_000);
     let ms = time_us / 1000 % 1000;

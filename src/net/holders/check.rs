@@ -1,16 +1,16 @@
-//! What must hold of the sources: lists, counts, ranks and the queue agree with each other.
+//! Invariants of the sources: lists, counts, ranks and the queue agree with each other.
 
 use super::{By, CLASSES, Class, Holder, Holders, NONE, RANKINGS, Ranked, Ranking};
 use crate::base::{Id, Instant};
 
 impl Holders {
-    /// What class a connection of a peer is in; `None` for one of ours.
+    /// Returns the class of a peer's connection; `None` for one that we opened.
     pub fn class(&self, slot: u32) -> Option<Class> {
         let kin = self.kin.get(slot as usize)?;
         (kin.holder != NONE).then_some(kin.class)
     }
 
-    /// How many connections are counted, those of all sources.
+    /// Returns the number of connections of all sources.
     pub fn connections(&self) -> usize {
         let held = self.holders.iter().map(|(_, holder)| holder.connections);
         held.sum()

@@ -1,4 +1,5 @@
-//! How connections of peers come in: accepted, given their places, and their TLS handshakes begun in an order that is fair to all sources.
+//! How connections of peers are accepted, given their slots, and their TLS handshakes begun in an order that is fair to all
+//! sources.
 
 use super::life::Streams;
 use crate::base::{Channel, Flow, Id, Instant, Transport};
@@ -13,17 +14,17 @@ use std::net::SocketAddr;
 /// Connections accepted from one listener in one turn.
 const ACCEPTS: usize = 64;
 
-/// How long we wait if the kernel gives us no connection, milliseconds: to ask at once again would only burn the core.
+/// How long we wait if the kernel gives us no connection, in milliseconds: retrying at once would only burn the core.
 const PAUSE_MS: u64 = 100;
 
-/// What came of accepting.
+/// The result of accepting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accepted {
-    /// Nobody waits any more.
+    /// None waits any more.
     All,
     /// There may be more.
     Some,
-    /// The kernel gives us none now: those that wait have to go on waiting.
+    /// The kernel gives us none now: those that wait have to keep waiting.
     Held,
 }
 
@@ -51,7 +52,8 @@ impl Streams {
         Accepted::Some
     }
 
-    /// No descriptors, or no memory: those that wait stay with the kernel for a moment. A source that holds many gives one up meanwhile.
+    /// Notes that there are no descriptors or no memory: waiting connections stay in the kernel for a moment. A source that holds
+    /// many gives one up meanwhile.
     fn cannot_accept(&mut self, listener: &Listener, error: &io::Error, now: Instant) {
         self.counters.accept_errors += 1;
         self.accepts_again = now.after_ms(PAUSE_MS);
@@ -68,12 +70,12 @@ impl Streams {
         }
     }
 
-    /// False while the kernel is not to be asked again for those that wait.
+    /// False while the kernel is not to be asked for waiting connections.
     pub fn may_accept(&self, now: Instant) -> bool {
         now >= self.accepts_again
     }
 
-    /// When it is to be asked again, if connections wait there.
+    /// Returns when to ask again, if connections wait.
     pub fn accepts_again(&self) -> Instant {
         self.accepts_again
     }
@@ -83,13 +85,13 @@ impl Streams {
         sources.is_some_and(|sources| sources.is_banned(now, peer))
     }
 
-    /// False: the connection is refused, which a line says and a counter counts.
+    /// Returns false if the connection is refused, which is logged and counted.
     fn may_come_in(&mut self, transport: Transport, peer: SocketAddr, now: Instant) -> bool {
         if transport == Transport::Tls {
             let patience_ms = self.limits.patience_ms;
             let waited_ms = self.holders.overlong_ms(peer.ip(), patience_ms, now);
             if let Some(waited_ms) = waited_ms {
-                // To let it wait would make all wait, and most would have given up before their turn.
+                // Letting it wait would make all wait, and most would have given up before their turn.
                 self.counters.handshakes_refused += 1;
                 if self.logs.overload.may_say() {
                     log::warn!(
@@ -129,7 +131,7 @@ impl Streams {
                 let is_exempt = trusted.any(|network| network.contains(peer.ip()));
                 self.holders.arrive(id.slot, peer.ip(), is_exempt, now);
                 if state == State::Open {
-                    // The first message is often there already. What a TLS client says is waited for: a silent one costs no handshake.
+                    // The first message is often there already. A TLS client has to send first: a silent one costs no handshake.
                     self.mark_ready(id, now);
                 }
             }
@@ -137,7 +139,7 @@ impl Streams {
         }
     }
 
-    /// Begins the handshakes of at most this many clients, each source in its turn, and puts them on the list of those to be served.
+    /// Begins the handshakes of at most this many clients, taking sources in turn, and lists them to be served.
     pub(super) fn begin_handshakes(&mut self, most: usize, list: &mut Vec<Id>, now: Instant) {
         for _ in 0..most {
             let in_hand = self.counters.open(Transport::Tls, State::Handshaking) as usize;
@@ -185,7 +187,7 @@ impl Streams {
     }
 }
 
-/// What an operator can do so that connections are accepted.
+/// Returns what an operator can do so that connections are accepted.
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE) => "; raise the process's limit of open files (ulimit -n, LimitNOFILE) or lower [connections] max",

@@ -1,5 +1,5 @@
-//! What must hold between two turns: every list has exactly the connections that it should have, and everything is counted once. For tests
-//! and debug builds: it looks at every connection.
+//! Invariants between two turns: every list has exactly the connections that it should have, and everything is counted once. For
+//! tests and debug builds: it checks every connection.
 
 use super::life::Streams;
 use crate::base::{Id, Transport};
@@ -9,7 +9,7 @@ use crate::net::state::State;
 use std::collections::HashSet;
 
 impl Streams {
-    /// Panics if something does not hold that must.
+    /// Panics if an invariant is violated.
     pub fn check(&self) {
         assert!(self.connections.len() <= self.live.places(), "too many");
         self.check_age_lists();
@@ -24,7 +24,7 @@ impl Streams {
         }
     }
 
-    /// How many connections are like this.
+    /// Returns how many connections satisfy the condition.
     fn count(&self, is_meant: impl Fn(&Connection) -> bool) -> usize {
         let connections = self.connections.iter();
         connections.filter(|(_, one)| is_meant(one)).count()
@@ -46,7 +46,7 @@ impl Streams {
         let named = |ids: &mut dyn Iterator<Item = &Id>, is_in: &dyn Fn(&Connection) -> bool, what| {
             let mut seen = HashSet::new();
             for id in ids {
-                // The names of those that were closed are taken off when their turn comes.
+                // The names of closed connections are removed when their turn comes.
                 if let Some(connection) = self.connections.get(*id) {
                     assert!(is_in(connection), "{id:?} does not know that it is {what}");
                     assert!(seen.insert(*id), "{id:?} is {what} twice");
@@ -139,7 +139,7 @@ impl Streams {
     }
 }
 
-/// What must hold of one connection by itself.
+/// Checks the invariants of a single connection.
 fn check_state(id: Id, connection: &Connection) {
     let Connection { state, read_queue, .. } = *connection;
     let is_tls = connection.transport == Transport::Tls;

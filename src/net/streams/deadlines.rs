@@ -1,23 +1,23 @@
-//! Connections whose time is up, and memory that is free again.
+//! Connections whose deadlines have passed, and memory that is free again.
 
 use super::life::Streams;
 use crate::base::{Id, Instant};
 use crate::net::connection::ReadQueue;
 use crate::net::state::{Event, State};
 
-/// Overdue connections are looked for on this grid.
+/// The grid, in milliseconds, on which overdue connections are searched.
 const GRID_MS: u64 = 100;
 
 /// Bytes that must have become free before the allocator is asked to return them.
 const FREED: usize = 8 << 20;
 
 impl Streams {
-    /// Whether so much memory of connections is free again that it pays to return it to the system; said once.
+    /// Returns, once, whether connections have freed so much memory that it pays to return it to the system.
     pub fn take_freed(&mut self) -> bool {
         std::mem::take(&mut self.has_freed)
     }
 
-    /// Closes what is overdue: once for each tick of the grid, and only as far as there is something overdue.
+    /// Closes overdue connections: once per tick of the grid, looking no further than the overdue ones.
     pub fn sweep(&mut self, now: Instant) {
         if now < self.next_sweep {
             return;
@@ -49,7 +49,7 @@ impl Streams {
         self.age_lists[state as usize].oldest(&self.connections)
     }
 
-    /// True if its time is up and that is not its fault.
+    /// True if its deadline has passed through no fault of its own.
     fn is_excused(&mut self, id: Id) -> bool {
         let connection = self.connections.get_mut(id);
         connection.is_some_and(|connection| match connection.state {
@@ -59,7 +59,7 @@ impl Streams {
         })
     }
 
-    /// When [`Streams::sweep`] next has something to close.
+    /// Returns when [`Streams::sweep`] next has something to close.
     pub fn next_timeout(&self) -> Option<Instant> {
         let due = |state: State| {
             let (_, since) = self.oldest(state)?;

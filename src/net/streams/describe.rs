@@ -7,7 +7,7 @@ use crate::net::state::State;
 use std::net::SocketAddr;
 
 impl Streams {
-    /// Every connection, for the operator's eyes.
+    /// Describes every connection for the operator.
     pub fn describe(&self, now: Instant) -> Vec<Description> {
         let describe = |(_, connection): (Id, &Connection)| Description {
             transport: connection.transport,
@@ -21,12 +21,12 @@ impl Streams {
         self.connections.iter().map(describe).collect()
     }
 
-    /// Our end of a connection; asks the kernel.
+    /// Returns our address of a connection; asks the kernel.
     pub fn address_of(&self, id: Id) -> Option<SocketAddr> {
         self.connections.get(id)?.stream.local_addr().ok()
     }
 
-    /// Our end of the connection that a flow names, if there is one.
+    /// Returns our address of the connection that a flow names, if there is one.
     pub fn local_address(&self, flow: &Flow) -> Option<SocketAddr> {
         let id = match flow.channel {
             Channel::Connection { slot, generation } => Id { slot, generation },
@@ -44,11 +44,11 @@ pub struct Description {
     pub transport: Transport,
     pub peer: SocketAddr,
     pub listener: u16,
-    /// True for one that we opened.
+    /// True if we opened it.
     pub is_ours: bool,
     pub state: State,
-    /// Since when it is in its state, or was last used (within a second).
+    /// Since when it has been in its state, or when it was last used (within a second).
     pub quiet_ms: u64,
-    /// Bytes that wait to leave.
+    /// Bytes that wait to be sent.
     pub waiting: usize,
 }

@@ -1,4 +1,4 @@
-//! The connections of one core: where each enters the table, changes its state and leaves, and the lists in which it stands meanwhile.
+//! The connections of one core: where each enters the table, changes its state and leaves, and the lists that hold it meanwhile.
 
 use super::logs::Logs;
 use crate::base::{Channel, Flow, Id, Instant, LiveConnections, Sources, Transport};
@@ -19,64 +19,66 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Bytes read from one connection in one turn at most.
+/// The most bytes read from one connection in one turn.
 pub(super) const BITE: usize = 64 << 10;
 
-/// A connection's place in the order of the idle is renewed after this time, not with each message; if the idle time-out is short, after a
-/// tenth of it.
+/// An idle connection's position in the age order is renewed after this time, not with each message; with a short idle timeout,
+/// after a tenth of that.
 const FRESH_MS: u64 = 1000;
 
-/// How long a connection that nothing comes from any more waits for what is owed to it: 64·T1, as long as a transaction lasts.
+/// How long a connection on which nothing arrives any more waits for what is owed to it: 64·T1, as long as a transaction lasts.
 const DRAIN_MS: u64 = 32_000;
 
-/// Connections have tokens from here on: their generation above, their slot below.
+/// Tokens of connections start here: generation in the high bits, slot in the low bits.
 const FIRST_TOKEN: usize = 1 << 32;
 
-/// What the rules ask for when a connection is opened: transport, address, and the name and call of [`Channel::Peer`].
+/// What the rules request when a connection is opened: transport, address, and the name and call of [`Channel::Peer`].
 pub(super) type AskedFor = (Transport, SocketAddr, u64, u64);
 
 pub struct Streams {
     pub(super) core: u8,
     pub(super) limits: Limits,
     pub(super) live: Arc<LiveConnections>,
-    /// Knows who is banned; `None`: nobody is.
+    /// Knows which sources are banned; `None`: no bans.
     pub(super) sources: Option<Arc<Sources>>,
     pub(super) tls: Option<Arc<Contexts>>,
     pub(super) connections: Table<Connection>,
-    /// Those that we opened, by what the rules asked for.
+    /// Connections that we opened, by what the rules requested.
     pub(super) asked: HashMap<AskedFor, Id>,
-    /// Those that peers opened, by where from.
+    /// Connections that peers opened, by their addresses.
     pub(super) accepted: HashMap<(Transport, SocketAddr), Id>,
     /// By [`State`].
     pub(super) age_lists: [AgeList; State::ALL.len()],
-    /// Bytes of messages that have begun and are not whole.
+    /// Bytes of incomplete messages.
     pub(super) unfinished_bytes: usize,
     /// Bytes that wait for their peers to take them.
     pub(super) unsent_bytes: usize,
-    /// The most that connections held of late, and whether much of it is free again.
+    /// The most bytes held recently, and whether much of that is free again.
     pub(super) most_bytes: usize,
     pub(super) has_freed: bool,
-    /// Those that peers opened, by source.
+    /// Connections that peers opened, by source.
     pub(super) holders: Holders,
-    /// By [`ReadQueue`], those that may hold bytes, in the order in which they are served. A connection that is closed leaves its name behind.
+    /// By [`ReadQueue`], connections that may hold input, in the order in which they are served. A closed connection leaves a stale
+    /// name behind.
     pub(super) ready: Vec<Id>,
-    /// These have a part of each meal and come behind the others: a peer that sends without end must not delay those that say a word.
+    /// These get a part of each turn's reads, behind the others: a peer that sends without end must not delay those that send
+    /// little.
     pub(super) hungry: VecDeque<Id>,
     pub(super) handshake_queue: VecDeque<Id>,
-    /// How much is read from each in this turn, and how much has been from all.
+    /// How much is read from each connection in this turn, and how much has been read from all.
     pub(super) bite: usize,
     pub(super) eaten: usize,
     /// Bytes read since the start.
     pub(super) read_bytes: u64,
-    /// Those that have something to write at the end of the turn. A connection that is closed leaves its name behind.
+    /// Connections with something to write at the end of the turn. A closed connection leaves a stale name behind.
     pub(super) dirty: Vec<Id>,
     pub(super) scratch: Vec<u8>,
     pub(super) plaintext: Vec<u8>,
     pub(super) buffers: Buffers,
-    /// The flows of whose end the rules are to be notified.
+    /// The ended flows of which the rules are to be notified.
     pub(super) lost: Vec<Flow>,
     pub(super) next_sweep: Instant,
-    /// Before then the kernel is not asked for connections that it could not give us.
+    /// Until then the kernel is not asked for connections, because it could not give us any.
     pub(super) accepts_again: Instant,
     pub(super) logs: Logs,
     pub(super) counters: StreamCounters,
@@ -84,11 +86,11 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// `live` limits how many connections there can be.
+    /// `live` limits the number of connections.
     pub fn new(core: u8, limits: Limits, live: Arc<LiveConnections>, tls: Option<Arc<Contexts>>, registry: Registry) -> Streams {
         let places = live.places();
         let connections = limits.connections.min(places);
-        // The name of a connection outlives us, in the Route of a dialog: no connection after a restart may inherit it.
+        // The name of a connection outlives the process, in the Route of a dialog: no connection after a restart may inherit it.
         let first = RandomState::new().hash_one(core) as u32;
         Streams {
             core,
@@ -124,17 +126,17 @@ impl Streams {
         }
     }
 
-    /// Other limits, valid for what comes next. There cannot be more connections than there were places at the start.
+    /// Sets new limits, valid for what comes next. There cannot be more connections than there were slots at the start.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = Limits { connections: limits.connections.min(self.live.places()), ..limits };
     }
 
-    /// From now on no connection is taken from a source that these ban.
+    /// From now on no connection is accepted from a source that is banned in `sources`.
     pub fn ask_of_bans(&mut self, sources: Arc<Sources>) {
         self.sources = Some(sources);
     }
 
-    /// Certificates and keys for handshakes that begin from now on.
+    /// Sets the certificates and keys for handshakes that begin from now on.
     pub fn set_tls(&mut self, contexts: Option<Arc<Contexts>>) {
         self.tls = contexts;
     }
@@ -143,7 +145,7 @@ impl Streams {
         self.core
     }
 
-    /// The listener that a connection belongs to.
+    /// Returns the listener that a connection belongs to.
     pub fn listener_of(&self, id: Id) -> Option<u16> {
         Some(self.connections.get(id)?.listener)
     }
@@ -163,7 +165,7 @@ impl Streams {
 
     // ---- in, on, out ---------------------------------------------------------------------------------------------------
 
-    /// Gives a connection its place in the table, in the poll and in the list of its state.
+    /// Enters a connection into the table, the poll and the list of its state.
     pub(super) fn admit(&mut self, mut connection: Connection, interest: Interest, now: Instant) -> io::Result<Id> {
         let (transport, state) = (connection.transport, connection.state);
         connection.flags.asks_room = interest.is_writable();
@@ -178,12 +180,12 @@ impl Streams {
         }
         self.counters.enter(transport, state);
         self.age_lists[state as usize].push(&mut self.connections, id, now);
-        // From the beginning: the first request may come in the flight that ends the handshake.
+        // From the beginning: the first request may arrive in the flight that ends the handshake.
         self.live.enter(self.core, id.slot, id.generation);
         Ok(id)
     }
 
-    /// Takes the step that an event asks for.
+    /// Takes the step that an event requires.
     pub(super) fn apply(&mut self, id: Id, event: Event, now: Instant) {
         let Some(connection) = self.connections.known(id) else {
             return;
@@ -227,7 +229,7 @@ impl Streams {
         self.counters.enter(transport, to);
     }
 
-    /// It goes to the young end of its list; the others of its source give way before it does.
+    /// Moves a connection to the young end of its list; the others of its source give way before it does.
     pub(super) fn renew(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.known(id) else {
             return;
@@ -238,7 +240,7 @@ impl Streams {
         self.renew_holder(id, now);
     }
 
-    /// What waits for its turn to shake hands keeps that turn.
+    /// A connection that waits for its turn to begin its handshake keeps that turn.
     fn renew_holder(&mut self, id: Id, now: Instant) {
         let connection = self.connections.known(id);
         if connection.is_some_and(|connection| connection.state.is_open()) {
@@ -259,7 +261,7 @@ impl Streams {
         self.weigh(id);
     }
 
-    /// The rules will be notified that nothing more comes by this connection, and that nothing new may be sent on it.
+    /// Has the rules notified that nothing more arrives on this connection, and that nothing new may be sent on it.
     fn report_end(&mut self, id: Id) {
         let Some(connection) = self.connections.known(id) else {
             return;
@@ -303,7 +305,7 @@ impl Streams {
         self.holders.leave(id.slot);
         self.counters.leave(transport, state);
         self.live.enter(self.core, id.slot, 0);
-        // Closing the socket takes it out of the poll too.
+        // Closing the socket also removes it from the poll.
         self.connections.remove(id);
     }
 
@@ -377,7 +379,7 @@ impl Streams {
 
     // ---- lists of what is to be done -----------------------------------------------------------------------------------
 
-    /// It may hold bytes.
+    /// Lists a connection that may hold input.
     pub(super) fn mark_ready(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.known_mut(id) else {
             return;
@@ -401,7 +403,7 @@ impl Streams {
         };
     }
 
-    /// Bytes wait to be sent at the end of this turn.
+    /// Lists a connection with bytes to be sent at the end of this turn.
     pub(super) fn mark_dirty(&mut self, id: Id) {
         if let Some(connection) = self.connections.known_mut(id)
             && !connection.is_dirty
@@ -413,7 +415,7 @@ impl Streams {
 
     // ---- bytes held ----------------------------------------------------------------------------------------------------
 
-    /// Counts the memory of what has begun on a connection and is not whole.
+    /// Counts the memory of a connection's incomplete message.
     pub(super) fn weigh(&mut self, id: Id) {
         if let Some(connection) = self.connections.known_mut(id) {
             let weight = connection.unfinished_bytes();
@@ -422,7 +424,7 @@ impl Streams {
         }
     }
 
-    /// Counts what waits to leave.
+    /// Counts what waits to be sent.
     pub(super) fn count_unsent(&mut self, id: Id) {
         if let Some(connection) = self.connections.known_mut(id) {
             let waiting = connection.waiting();
@@ -440,7 +442,7 @@ impl Streams {
 
     // ---- times ---------------------------------------------------------------------------------------------------------
 
-    /// How long a connection may stay in a state.
+    /// Returns how long a connection may stay in a state.
     pub(super) fn deadline_ms(&self, state: State) -> u64 {
         match state {
             State::Connecting => self.limits.rules.connect_timeout,

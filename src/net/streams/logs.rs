@@ -5,7 +5,7 @@ use crate::net::state::Why;
 
 pub struct Logs {
     pub single: LogBudget,
-    /// All places for connections are taken.
+    /// All slots for connections are taken.
     pub full: LogBudget,
     /// The kernel hands over no connection.
     pub accept: LogBudget,
@@ -37,7 +37,7 @@ impl Default for Logs {
 }
 
 impl Logs {
-    /// The budget of lines about connections that end so.
+    /// Returns the budget of lines about connections that end for this reason.
     pub fn about(&mut self, why: &Why) -> &mut LogBudget {
         match why {
             Why::Yields(_) => &mut self.yields,

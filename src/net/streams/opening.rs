@@ -1,4 +1,4 @@
-//! How connections of ours are opened, and what comes of it.
+//! How our connections are opened, and the results.
 
 use super::life::Streams;
 use crate::base::{Channel, Flow, Id, Instant, Transport};
@@ -70,7 +70,7 @@ impl Streams {
         })
     }
 
-    /// The poll says how connecting went.
+    /// Handles the poll's report on connecting.
     pub(super) fn connected(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.known_mut(id) else {
             return;
@@ -80,7 +80,7 @@ impl Streams {
         }
         match connection.stream.peer_addr() {
             Ok(_) => {}
-            // Neither failed nor done: the event was another's.
+            // Neither failed nor done: a spurious event.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
             Err(error) => return self.apply(id, Event::Abort(Why::Error(error)), now),
         }

@@ -9,22 +9,22 @@ use crate::net::state::{Event, State, Why};
 use crate::net::sys;
 use std::os::fd::AsFd;
 
-/// Handshakes that are begun or carried on in one turn; what is established goes first.
+/// Handshakes begun or continued in one turn; established connections go first.
 const HANDSHAKES: usize = 8;
 
-/// Of these, those that are begun if any wait: a client that brings its handshake byte by byte must not keep the others from theirs.
+/// How many of these are begun, if any wait: a client that sends its handshake byte by byte must not keep others from beginning.
 const BEGUN: usize = 3;
 
-/// If many connections hold something, less than [`BITE`] is read from each, so that each has its turn soon.
+/// If many connections have input, less than [`BITE`] is read from each, so that each has its turn soon.
 const SMALLEST_BITE: usize = 4 << 10;
 
-/// Bytes read from all connections in one turn, or little more: datagrams wait meanwhile.
+/// The most bytes (approximately) read from all connections in one turn, because datagrams wait meanwhile.
 const MEAL: usize = 256 << 10;
 
-/// Connections that are asked how much waits in them; they stand for all.
+/// Connections that are asked how much waits in them; they are a sample of all.
 const ASKED: usize = 16;
 
-/// Connections that hold more than a bite and are served in one turn: before those that do not, and at most behind them.
+/// Connections with more than a bite of input that are served in one turn: ahead of the others, and at most after them.
 const HUNGRY_FIRST: usize = 2;
 const HUNGRY: usize = 56;
 
@@ -32,7 +32,7 @@ const HUNGRY: usize = 56;
 const KEEP_ALIVE: &[u8] = b"\r\n\r\n";
 
 impl Streams {
-    /// Those that hold something, taken off their lists: they are to be [served](Streams::serve) in this turn, in this order.
+    /// Takes the connections with input off their lists: they are to be [served](Streams::serve) in this turn, in this order.
     pub fn take_ready(&mut self, list: &mut Vec<Id>, now: Instant) {
         list.clear();
         list.extend(self.hungry.drain(..self.hungry.len().min(HUNGRY_FIRST)));
@@ -49,12 +49,12 @@ impl Streams {
         self.eaten = 0;
     }
 
-    /// True when so much was read in this turn that others have to be served first.
+    /// True if so much was read in this turn that others have to be served first.
     pub fn is_sated(&self) -> bool {
         self.eaten >= MEAL
     }
 
-    /// Those of the list that were not served are the first of the next turn.
+    /// Puts the connections of the list that were not served first in the next turn.
     pub fn put_back(&mut self, list: &mut Vec<Id>) {
         for id in list.iter().rev() {
             match self.connections.get_mut(*id) {
@@ -73,11 +73,11 @@ impl Streams {
         std::mem::swap(&mut self.ready, list);
     }
 
-    /// Reads a bite from one connection, and hands over what is whole in it; `on` says whether that will be answered.
+    /// Reads a bounded amount from one connection, and hands over what is complete; `on` returns whether that will be answered.
     pub fn serve(&mut self, id: Id, now: Instant, traffic: &mut Traffic, mut on: impl FnMut(Flow, Arrival<'_>) -> bool) {
         let (core, live, most_unsent) = (self.core, &self.live, self.send_queue());
         let Some(connection) = self.connections.get_mut(id) else {
-            // It was closed after it had been listed.
+            // It was closed after it was listed.
             return;
         };
         connection.read_queue = ReadQueue::Nowhere;
@@ -87,8 +87,8 @@ impl Streams {
             }
             return;
         }
-        // A peer that does not take what it is sent is not heard either, until it does. But what waits for the end of a handshake can only
-        // leave when that is heard.
+        // A peer that does not read what it is sent is not read from either, until it does. But what waits for the end of a
+        // handshake can only be sent once the handshake is read.
         if connection.state.is_open() && connection.waiting() > most_unsent / 2 {
             connection.read_queue = ReadQueue::Parked;
             return;
@@ -117,7 +117,7 @@ impl Streams {
         self.go_on(id, reading.next, now);
     }
 
-    /// Whatever comes next: what was read may have proved the connection to be of use, or begun a message.
+    /// Whatever comes next: what was read may have proved the connection useful, or begun a message.
     fn note_read(&mut self, id: Id, is_news: bool, was_proved: bool, now: Instant) {
         let fresh_ms = self.fresh_ms();
         let Some(connection) = self.connections.known_mut(id) else {
@@ -172,7 +172,7 @@ impl Streams {
 
     fn go_on(&mut self, id: Id, next: Next, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else {
-            // It has given way for what it had begun.
+            // It has given way because of its incomplete message.
             return;
         };
         let event = match next {
@@ -188,7 +188,7 @@ impl Streams {
         self.apply(id, event, now);
     }
 
-    /// It holds more than was taken.
+    /// Lists a connection that holds more than was read.
     fn mark_hungry(&mut self, id: Id, now: Instant) {
         match self.connections.get_mut(id) {
             Some(connection) if connection.state.is_open() && connection.read_queue == ReadQueue::Nowhere => {
@@ -199,7 +199,7 @@ impl Streams {
         }
     }
 
-    /// The source of this connection is banned: it is closed, unless we have opened it.
+    /// Closes a connection whose source is banned, unless we opened it.
     pub fn shut_out(&mut self, id: Id, now: Instant) {
         let connection = self.connections.get(id);
         if connection.is_some_and(|connection| connection.names().is_none()) {
@@ -208,13 +208,14 @@ impl Streams {
         }
     }
 
-    /// True when established connections hold more than the bite that was taken of them.
+    /// True if established connections hold more than was read from them.
     pub fn is_behind(&self) -> bool {
         !self.ready.is_empty() || !self.hungry.is_empty()
     }
 
-    /// Memory of what waits in them, as the kernel counts it. If they are many, some stand for all. Those that have not been of any use yet are
-    /// left out: what they bring may be no message at all, and nobody waits behind it, as each connection is read in its turn.
+    /// Returns the memory of unread input, as the kernel counts it. If there are many connections, a sample stands for all. Those
+    /// that have not proved useful are left out: their input may not be messages at all, and delays nothing, because each
+    /// connection is read in its turn.
     pub fn waiting_bytes(&self) -> u64 {
         let waiting = self.ready.len() + self.hungry.len();
         let step = waiting.div_ceil(ASKED).max(1);
@@ -230,7 +231,7 @@ impl Streams {
         asked.filter_map(bytes).sum::<u64>() * step as u64
     }
 
-    /// Bytes read since the start.
+    /// Returns the number of bytes read since the start.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes
     }

@@ -1,4 +1,4 @@
-//! What the rules send: taken for a connection, which is opened if need be, and written in one call at the end of the turn.
+//! What the rules send: queued on a connection, which is opened if necessary, and written in one call at the end of the turn.
 
 use super::life::Streams;
 use crate::base::{Channel, Flow, Id, Instant, Transport};
@@ -9,11 +9,11 @@ use mio::Interest;
 use std::io;
 use std::net::SocketAddr;
 
-/// If too much waits for peers that do not read, each may have this part of what may wait otherwise.
+/// If too much waits for peers that do not read, each may queue this fraction of its usual limit.
 const SCARCE: usize = 16;
 
 impl Streams {
-    /// Takes one message for `flow`; it leaves with [`Streams::flush`]. If a connection is opened for it, `from` is our side's address and
+    /// Queues one message for `flow`; it is sent by [`Streams::flush`]. If a connection is opened for it, `from` is our address and
     /// `host` the name that the peer must prove, with the certificate that it is shown.
     pub fn send(
         &mut self,
@@ -57,8 +57,8 @@ impl Streams {
     pub(super) fn find_asked(&self, flow: &Flow, name: u64, call: u64) -> Option<Id> {
         let key = (flow.transport, flow.peer, name, call);
         let found = self.asked.get(&key).copied();
-        // A phone whose contact is the very address from which it has connected is reached by that connection. Not over TLS:
-        // the connection does not prove that it may be called by the name that is asked.
+        // A phone whose contact is the very address from which it has connected is reached by that connection. Not over TLS: the
+        // connection does not prove the requested name.
         found.or_else(|| {
             let id = *self.accepted.get(&(Transport::Tcp, flow.peer))?;
             let is_open = self.connections.get(id)?.state.is_open();
@@ -66,7 +66,7 @@ impl Streams {
         })
     }
 
-    /// What may wait on one connection: if too much waits on all together, a small part of what may otherwise.
+    /// Returns how much may wait on one connection: a small part of the usual limit if too much waits on all together.
     pub(super) fn send_queue(&self) -> usize {
         match self.unsent_bytes > self.limits.rules.unsent_bytes {
             true => self.limits.rules.send_queue / SCARCE,
@@ -74,7 +74,7 @@ impl Streams {
         }
     }
 
-    /// A message was not sent because too much waits on all connections together.
+    /// Notes a message that was not sent because too much waits on all connections together.
     fn note_unsent(&mut self, id: Id) {
         self.counters.unsent += 1;
         let Some(connection) = self.connections.known(id) else {
@@ -91,7 +91,7 @@ impl Streams {
         }
     }
 
-    /// The call that used the flow is over: a connection of its own closes with the next [`Streams::flush`].
+    /// Notes that the call that used the flow is over: a connection private to the call closes with the next [`Streams::flush`].
     pub fn release(&mut self, flow: &Flow) {
         let id = match flow.channel {
             Channel::Connection { slot, generation } => Some(Id { slot, generation }),
@@ -110,12 +110,12 @@ impl Streams {
         }
     }
 
-    /// One write for each connection that has something to say. `wrote` gets the listener of each.
+    /// Writes once to each connection that has output. `wrote` gets the listener of each.
     pub fn flush(&mut self, now: Instant, mut wrote: impl FnMut(u16)) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(id) else {
-                // It was closed after it had been listed.
+                // It was closed after it was listed.
                 continue;
             };
             connection.is_dirty = false;
@@ -138,7 +138,7 @@ impl Streams {
         self.dirty = dirty;
     }
 
-    /// Interest is derived: WRITABLE only while the kernel has not taken everything.
+    /// Registers the interest that follows from the state: WRITABLE only while the kernel has not taken everything.
     fn follow_room(&mut self, id: Id) -> io::Result<()> {
         let Some(connection) = self.connections.known_mut(id) else {
             return Ok(());
@@ -167,11 +167,11 @@ impl Streams {
         }
         let (fresh_ms, most_unsent) = (self.fresh_ms(), self.send_queue());
         let Some(connection) = self.connections.get_mut(id) else {
-            // Nothing more was to be said.
+            // Neither side had anything more to send.
             return;
         };
         let is_old = now.ms_since(connection.age.since) >= fresh_ms;
-        // What is sent to a peer gives it no more time for what it has begun.
+        // Sending to a peer does not extend its deadline for a message it has begun.
         let is_used = connection.state == State::Open && is_old;
         if connection.read_queue == ReadQueue::Parked && connection.waiting() <= most_unsent / 2 {
             connection.read_queue = ReadQueue::Nowhere;

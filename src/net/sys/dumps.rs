@@ -1,11 +1,11 @@
-//! No core dumps: what a process holds of keys and passwords must not end in a file, or with a program that collects crashes.
+//! No core dumps: keys and passwords in memory must not end up in a file, or in a program that collects crashes.
 
 use super::outcome::check;
 use std::io;
 
-/// From now on this process leaves no core, neither as a file nor to a program of `kernel.core_pattern`, and no other process of its user
-/// can look into its memory (ptrace); root still can. Its files in `/proc` belong to root meanwhile. To be repeated when the process has
-/// become another user, for that sets the second half back to what `fs.suid_dumpable` says.
+/// From now on this process leaves no core, neither as a file nor to a program of `kernel.core_pattern`, and no other process of
+/// its user can read its memory (ptrace); root still can. Meanwhile its files in `/proc` belong to root. To be repeated after
+/// switching to another user, because that resets the second half to what `fs.suid_dumpable` says.
 pub fn forbid() -> io::Result<()> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a whole structure that outlives the call, which only reads it.

@@ -11,13 +11,13 @@ pub fn attach_reuse_port(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) 
     attach_as(socket, program, libc::SO_ATTACH_REUSEPORT_CBPF)
 }
 
-/// Has the kernel ask `program` of each datagram, with its UDP header, before it is queued; it is dropped where the answer is 0. In
-/// place of the one before.
+/// Has the kernel run `program` on each datagram, with its UDP header, before it is queued; it is dropped if the result is 0.
+/// Replaces the previous program.
 pub fn attach(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
     attach_as(socket, program, libc::SO_ATTACH_FILTER)
 }
 
-/// All datagrams are queued again. An error where there was no program.
+/// Queues all datagrams again. An error if there was no program.
 pub fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     let nothing: libc::c_int = 0;
     // SAFETY: the kernel reads `nothing`, which outlives the call.

@@ -1,5 +1,5 @@
-//! The user that this process runs as: root makes it another user, which may bind low ports for a moment more, and then nothing that others
-//! may not.
+//! The user that this process runs as: root switches to another user, which may bind low ports until it is sealed, and then has no
+//! privileges beyond its own.
 
 use super::outcome::check;
 use std::ffi::{CStr, CString};
@@ -10,17 +10,17 @@ use std::ptr;
 /// A user and a group of this system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// As the system's database spells it.
+    /// As spelled in the system's database.
     user: CString,
     uid: libc::uid_t,
     gid: libc::gid_t,
 }
 
-/// The longest entry that a database of users may have, bytes.
+/// The longest entry accepted from a user database, in bytes.
 const ENTRY_LONGEST: usize = 1 << 20;
 
 impl Identity {
-    /// The user of this name, with the group of that name or else its own. The error is one line.
+    /// Finds the user of this name, with the group of that name or otherwise its own. The error is one line.
     pub fn find(user: &str, group: Option<&str>) -> Result<Identity, String> {
         let nameless = |what: &str, name: &str| format!("{what} {name:?} cannot exist");
         let name = CString::new(user).map_err(|_| nameless("a user", user))?;
@@ -42,9 +42,9 @@ impl Identity {
         Ok(Identity { user: name, uid, gid })
     }
 
-    /// Makes this process that user: its group, the further groups that the system gives it. Of root's rights it keeps that to bind
-    /// ports below 1024, until [`Identity::seal`]. It does nothing where the process is that user already. Other threads that there are
-    /// become that user too, and keep no right at all. A failure leaves it somewhere in between: the process must end.
+    /// Makes this process run as that user, with its group and supplementary groups. Of root's rights it keeps that of binding
+    /// ports below 1024 until [`Identity::seal`]. No effect if the process already runs as that user. Existing threads switch too,
+    /// and keep no right at all. A failure may leave a partial switch: the process must end.
     pub fn assume(&self) -> Result<(), String> {
         if self.is_ours() {
             return Ok(());
@@ -54,23 +54,23 @@ impl Identity {
             return Err("only root can become another user".to_owned());
         }
         let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        // What is kept is narrowed below, at once.
-        // SAFETY: numbers alone.
+        // What is kept is narrowed below, immediately.
+        // SAFETY: only numbers are passed.
         check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map_err(failed("keepcaps"))?;
         // Groups first: without root's rights they cannot be changed any more.
-        // SAFETY: the name is a C string that lives longer than the call.
+        // SAFETY: the name is a C string that outlives the call.
         check(unsafe { libc::initgroups(self.user.as_ptr(), self.gid) }).map_err(failed("initgroups"))?;
         // SAFETY: three numbers.
         check(unsafe { libc::setresgid(self.gid, self.gid, self.gid) }).map_err(failed("setresgid"))?;
         // SAFETY: three numbers.
         check(unsafe { libc::setresuid(self.uid, self.uid, self.uid) }).map_err(failed("setresuid"))?;
         keep_capabilities(NET_BIND_SERVICE).map_err(failed("capset"))?;
-        // SAFETY: numbers alone.
+        // SAFETY: only numbers are passed.
         check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }).map_err(failed("keepcaps"))
     }
 
-    /// Gives up the last of root's rights, when the sockets are bound. Fails unless the process is this user whole and cannot get
-    /// back.
+    /// Gives up the last of root's rights once the sockets are bound. Fails unless the process is entirely this user and cannot
+    /// switch back.
     pub fn seal(&self) -> Result<(), String> {
         let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         keep_capabilities(0).map_err(failed("capset"))?;
@@ -78,7 +78,7 @@ impl Identity {
         if !self.is_ours() {
             return Err("not all of root's identity was given up".to_owned());
         }
-        // SAFETY: numbers alone. Should one succeed, the process is refused and ends.
+        // SAFETY: only numbers are passed. If one of them succeeds, this fails and the process ends.
         let returns = unsafe { libc::setuid(0) == 0 || libc::setgid(0) == 0 };
         match returns {
             true => Err("root's rights can be had back".to_owned()),
@@ -86,11 +86,11 @@ impl Identity {
         }
     }
 
-    /// Whether real, effective and saved user and group are these.
+    /// True if real, effective and saved user and group are these.
     fn is_ours(&self) -> bool {
         let (mut users, mut groups) = ([0; 3], [0; 3]);
         let ([user, effective_user, saved_user], [group, effective_group, saved_group]) = (&mut users, &mut groups);
-        // SAFETY: the kernel writes one number to each of the six places, which are ours and differ.
+        // SAFETY: the kernel writes one number to each of six distinct places of ours.
         let read = unsafe {
             libc::getresuid(user, effective_user, saved_user) == 0 && libc::getresgid(group, effective_group, saved_group) == 0
         };
@@ -98,13 +98,13 @@ impl Identity {
     }
 }
 
-/// No program that the calling thread, or one of its children, might start could give it rights that it has not.
+/// Ensures that no program started by the calling thread or its children can gain privileges that the thread does not have.
 pub fn gain_nothing() -> io::Result<()> {
-    // SAFETY: numbers alone.
+    // SAFETY: only numbers are passed.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
-/// Bit of CAP_NET_BIND_SERVICE.
+/// The bit of CAP_NET_BIND_SERVICE.
 const NET_BIND_SERVICE: u32 = 1 << 10;
 
 /// Leaves the calling thread these of the first 32 capabilities, and none of the others (capset(2)).
@@ -131,13 +131,13 @@ fn keep_capabilities(kept: u32) -> io::Result<()> {
     check(if done == 0 { 0 } else { -1 })
 }
 
-/// The number of a user and of its group; `None` where there is no such user.
+/// Returns the numbers of a user and of its group; `None` if there is no such user.
 fn user_of(name: &CStr) -> io::Result<Option<(libc::uid_t, libc::gid_t)>> {
     look_up(|buffer| {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         let mut found = ptr::null_mut();
         // SAFETY: the name is a C string; the library writes an entry to the first place, its strings into `buffer`, whose length
-        // it is given, and to `found` either null or the address of the entry. Only numbers are read from it.
+        // is passed, and to `found` either null or the address of the entry. Only numbers are read from it.
         unsafe {
             let failed = libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &mut found);
             let entry = (!found.is_null()).then(|| ((*found).pw_uid, (*found).pw_gid));
@@ -146,7 +146,7 @@ fn user_of(name: &CStr) -> io::Result<Option<(libc::uid_t, libc::gid_t)>> {
     })
 }
 
-/// The number of a group.
+/// Returns the number of a group.
 fn group_of(name: &CStr) -> io::Result<Option<libc::gid_t>> {
     look_up(|buffer| {
         let mut entry = MaybeUninit::<libc::group>::uninit();
@@ -159,13 +159,13 @@ fn group_of(name: &CStr) -> io::Result<Option<libc::gid_t>> {
     })
 }
 
-/// Asks with more and more room for the entry's strings. `ask` gives the library's error number, and what it found.
+/// Retries with a growing buffer for the entry's strings. `ask` returns the library's error number, and what it found.
 fn look_up<T>(mut ask: impl FnMut(&mut [u8]) -> (libc::c_int, Option<T>)) -> io::Result<Option<T>> {
     let mut buffer = vec![0; 1024];
     loop {
         match ask(&mut buffer) {
             (_, Some(found)) => return Ok(Some(found)),
-            // The ways in which systems say that there is nobody of that name.
+            // The ways in which systems report that the name does not exist.
             (0 | libc::ENOENT | libc::ESRCH, None) => return Ok(None),
             (libc::ERANGE, None) if buffer.len() < ENTRY_LONGEST => {
                 let longer = buffer.len() * 4;
@@ -176,13 +176,13 @@ fn look_up<T>(mut ask: impl FnMut(&mut [u8]) -> (libc::c_int, Option<T>)) -> io:
     }
 }
 
-/// Microseconds of the clock that runs since the machine was started, as the service manager counts them.
+/// Returns the microseconds of the monotonic clock, which the service manager uses.
 pub fn monotonic_us() -> u64 {
     let (seconds, ns) = read_clock(libc::CLOCK_MONOTONIC);
     seconds * 1_000_000 + ns / 1_000
 }
 
-/// Milliseconds since the machine was started, its sleep included.
+/// Returns the milliseconds since boot, including time suspended.
 pub fn up_ms() -> u64 {
     let (seconds, ns) = read_clock(libc::CLOCK_BOOTTIME);
     seconds * 1_000 + ns / 1_000_000

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// 0 is success; for anything else the error is the thread's last one.
+/// Returns an error, the thread's last one, unless the result is 0.
 pub fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

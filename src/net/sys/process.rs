@@ -7,7 +7,7 @@ use std::mem::{self, MaybeUninit};
 use std::net::IpAddr;
 use std::ptr;
 
-/// How many files this process may open; asks for as many as it is allowed to.
+/// Returns how many files this process may open, after raising the limit as far as allowed.
 pub fn open_files_limit() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the structure, which is ours.
@@ -22,7 +22,7 @@ pub fn open_files_limit() -> io::Result<usize> {
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
-/// Ties the calling thread to one CPU core.
+/// Pins the calling thread to one CPU core.
 pub fn pin(core: usize) -> io::Result<()> {
     if core >= libc::CPU_SETSIZE as usize {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -36,10 +36,10 @@ pub fn pin(core: usize) -> io::Result<()> {
     check(result)
 }
 
-/// Lets the calling thread give way to others on its core, though not to the point where it gets nothing.
+/// Lets the calling thread yield to others on its core, but not so far that it starves.
 pub fn lower_priority() -> io::Result<()> {
-    // SAFETY: both take numbers and return one. Linux takes process 0 for the calling thread alone. (What -1 means, an error or that
-    // value, does not matter: from there it goes upwards.)
+    // SAFETY: both take numbers and return one. Linux takes process 0 for the calling thread alone. (Whether -1 is an error or the
+    // value does not matter: the priority is raised from there.)
     let result = unsafe {
         let now = libc::getpriority(libc::PRIO_PROCESS, 0);
         libc::setpriority(libc::PRIO_PROCESS, 0, now + 5)
@@ -47,14 +47,14 @@ pub fn lower_priority() -> io::Result<()> {
     check(result)
 }
 
-/// CPU cores that are switched on in this machine.
+/// Returns the number of online CPU cores of this machine.
 pub fn online_cores() -> usize {
     // SAFETY: `sysconf` takes a number and returns one.
     let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     usize::try_from(count).unwrap_or(1).max(1)
 }
 
-/// CPU time that the calling thread has used, in nanoseconds.
+/// Returns the CPU time of the calling thread in nanoseconds.
 pub fn thread_cpu_ns() -> u64 {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the kernel fills `time` when it returns 0, and only then it is read.
@@ -67,7 +67,7 @@ pub fn thread_cpu_ns() -> u64 {
     }
 }
 
-/// Returns to the system what the allocator holds and nobody uses, whole pages. It takes some milliseconds for each hundred megabytes.
+/// Returns whole pages that the allocator holds unused to the system. It takes some milliseconds per hundred megabytes.
 pub fn return_free_memory() {
     // SAFETY: glibc's `malloc_trim` takes a number and no pointer, and moves nothing that is in use.
     #[cfg(target_env = "gnu")]
@@ -76,14 +76,14 @@ pub fn return_free_memory() {
     }
 }
 
-/// Bytes in a page of memory.
+/// Returns the size of a memory page in bytes.
 pub fn page_size() -> usize {
     // SAFETY: `sysconf` takes a number and returns one.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
 
-/// The IP addresses of this machine's interfaces that are up, in the kernel's order, each once.
+/// Returns the IP addresses of this machine's interfaces that are up, in the kernel's order, each once.
 pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: on success `list` is a list that we own until `freeifaddrs`.

@@ -1,4 +1,4 @@
-//! What the `openssl` crate does not wrap of the TLS library: keys of tickets, sessions to resume, chains for each certificate.
+//! What the `openssl` crate does not wrap of the TLS library: ticket keys, session resumption, a chain for each certificate.
 
 use std::sync::{Arc, OnceLock};
 use std::{ptr, slice};
@@ -17,7 +17,7 @@ use openssl_sys as ffi;
 /// The length of the name by which a ticket names its key.
 pub const TICKET_NAME: usize = 16;
 
-/// What one generation of tickets is sealed with: AES-256-CBC, then HMAC-SHA256 (RFC 5077 §4).
+/// The keys of one generation of tickets: AES-256-CBC, then HMAC-SHA256 (RFC 5077 §4).
 #[derive(Clone)]
 pub struct TicketKey {
     pub name: [u8; TICKET_NAME],
@@ -25,11 +25,11 @@ pub struct TicketKey {
     pub mac: [u8; 32],
 }
 
-/// What keeps the keys of tickets.
+/// A store of ticket keys.
 pub trait TicketKeys: Send + Sync + 'static {
-    /// The key for a new ticket; `None`: no ticket can be issued.
+    /// Returns the key for a new ticket; `None`: no ticket can be issued.
     fn to_seal(&self) -> Option<TicketKey>;
-    /// The key of that name if tickets under it still count, and whether the client should get a new ticket in its place.
+    /// Returns the key of that name if its tickets are still valid, and whether the client should get a new ticket instead.
     fn to_open(&self, name: &[u8]) -> Option<(TicketKey, bool)>;
 }
 
@@ -78,8 +78,8 @@ unsafe fn set_ticket_callback(context: *mut ffi::SSL_CTX) -> bool {
     }
 }
 
-/// The library asks for a key (SSL_CTX_set_tlsext_ticket_key_cb): 1 here it is, 2 the same and renew the ticket, 0 there is
-/// none (a full handshake then), -1 the handshake fails.
+/// Called when the library needs a key (SSL_CTX_set_tlsext_ticket_key_cb). Returns 1: here it is; 2: here it is, and renew the
+/// ticket; 0: none (then a full handshake follows); -1: the handshake fails.
 unsafe extern "C" fn ticket_key(
     ssl: *mut ffi::SSL,
     name: *mut c_uchar,
@@ -130,7 +130,7 @@ unsafe fn init_mac(mac: *mut ffi::HMAC_CTX, key: &[u8; 32]) -> bool {
     unsafe { ffi::HMAC_Init_ex(mac, key.as_ptr().cast::<c_void>(), key.len() as _, ffi::EVP_sha256(), ptr::null_mut()) == 1 }
 }
 
-/// Adds to the chain of the certificate that was set last. (`add_extra_chain_cert` has one chain for all certificates.)
+/// Adds to the chain of the certificate set last. (`add_extra_chain_cert` has a single chain for all certificates.)
 pub fn add_chain_certificate(builder: &mut SslContextBuilder, certificate: &X509Ref) -> Result<(), ErrorStack> {
     // SAFETY: both pointers are live; the library takes a reference of its own ("add1").
     let done = unsafe {
@@ -147,9 +147,9 @@ pub fn add_chain_certificate(builder: &mut SslContextBuilder, certificate: &X509
     if done { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
-/// What judges the certificates that peers show.
+/// Verifies the certificates that peers show.
 pub trait Verify: Send + Sync + 'static {
-    /// Whether the chain in `store` is good; if not, the reason is left in it as its error.
+    /// Returns whether the chain in `store` is valid; if not, the reason is left in it as its error.
     fn verify(&self, store: &mut X509StoreContextRef) -> bool;
 }
 
@@ -199,7 +199,7 @@ pub fn set_verifier(builder: &mut SslContextBuilder, verifier: Box<dyn Verify>) 
     Ok(())
 }
 
-/// The certificate that is to be verified, and the whole chain as the peer sent it.
+/// Returns the certificate to be verified, and the whole chain as the peer sent it.
 pub fn presented(store: &X509StoreContextRef) -> (Option<&X509Ref>, Option<&StackRef<X509>>) {
     #[cfg(not(feature = "aws-lc"))]
     use declared::{X509_STORE_CTX_get0_cert, X509_STORE_CTX_get0_untrusted};
@@ -220,7 +220,7 @@ pub fn presented(store: &X509StoreContextRef) -> (Option<&X509Ref>, Option<&Stac
     }
 }
 
-/// Has the chain verified for any purpose: what it is made for is asked afterwards ([`is_made_for`]).
+/// Has the chain verified for any purpose: the purpose is checked afterwards ([`is_made_for`]).
 pub fn take_any_purpose(store: &mut X509StoreContextRef) {
     #[cfg(not(feature = "aws-lc"))]
     use declared::{X509_STORE_CTX_get0_param, X509_VERIFY_PARAM_set_purpose};
@@ -242,7 +242,7 @@ pub fn take_any_purpose(store: &mut X509StoreContextRef) {
     }
 }
 
-/// Whether a certificate is made for the purpose, by its extensions (extended key usage, key usage, basic constraints).
+/// Returns whether a certificate is made for the purpose, by its extensions (extended key usage, key usage, basic constraints).
 pub fn is_made_for(certificate: &X509Ref, purpose: X509PurposeId, is_authority: bool) -> bool {
     #[cfg(not(feature = "aws-lc"))]
     use declared::X509_check_purpose;
@@ -262,7 +262,7 @@ pub fn is_made_for(certificate: &X509Ref, purpose: X509PurposeId, is_authority: 
     unsafe { X509_check_purpose(certificate.as_ptr(), purpose.as_raw(), c_int::from(is_authority)) == 1 }
 }
 
-/// The verdict that a certificate is made for something else.
+/// Returns the verdict that a certificate is made for another purpose.
 pub fn wrong_purpose() -> X509VerifyResult {
     /// X509_V_ERR_INVALID_PURPOSE, of the same value in both libraries.
     const INVALID_PURPOSE: c_int = 26;
@@ -270,7 +270,7 @@ pub fn wrong_purpose() -> X509VerifyResult {
     unsafe { X509VerifyResult::from_raw(INVALID_PURPOSE) }
 }
 
-/// For how many seconds a session counts.
+/// Sets the lifetime of a session in seconds.
 pub fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u32) {
     // SAFETY: the pointer is live, and the calls only set numbers.
     unsafe {
@@ -289,14 +289,14 @@ pub fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u32) {
     }
 }
 
-/// How many tickets a server sends after a full TLS 1.3 handshake.
+/// Sets how many tickets a server sends after a full TLS 1.3 handshake.
 pub fn set_ticket_count(builder: &mut SslContextBuilder, count: usize) -> Result<(), ErrorStack> {
     // SAFETY: the pointer is live, and the call only sets a number.
     let done = unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), count) };
     if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
-/// The suites of TLS 1.3, by their names and divided by colons. (The crate offers it for OpenSSL only.)
+/// Sets the TLS 1.3 suites, by name and separated by colons. (The crate offers this for OpenSSL only.)
 pub fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(), ErrorStack> {
     let Ok(list) = std::ffi::CString::new(list) else {
         return Err(ErrorStack::get());
@@ -306,7 +306,7 @@ pub fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(
     if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
-/// Has `callback` called on a client when the server asks for a certificate. (A server has it called in each handshake.)
+/// Has `callback` called on a client when the server requests a certificate. (On a server it is called in each handshake.)
 pub fn set_certificate_callback(builder: &mut SslContextBuilder, callback: fn(&mut SslRef)) {
     unsafe extern "C" fn asked(ssl: *mut ffi::SSL, callback: *mut c_void) -> c_int {
         // SAFETY: the argument is the function pointer that was given below, and the SSL is live and not used elsewhere
@@ -335,7 +335,7 @@ pub fn set_certificate_callback(builder: &mut SslContextBuilder, callback: fn(&m
     unsafe { SSL_CTX_set_cert_cb(builder.as_ptr(), Some(asked), callback as *mut c_void) }
 }
 
-/// Frees after the handshake what only handshakes need: with it a connection cannot renegotiate. OpenSSL has no such thing.
+/// Frees after the handshake what only handshakes need: the connection then cannot renegotiate. OpenSSL has no equivalent.
 pub fn shed_handshake(ssl: &mut Ssl) {
     #[cfg(feature = "aws-lc")]
     // SAFETY: the pointer is live, and the call only sets a flag.
@@ -346,9 +346,9 @@ pub fn shed_handshake(ssl: &mut Ssl) {
     let _ = ssl;
 }
 
-/// Offers `session` to the server, which was established with a connection of the context `made_by`.
+/// Offers the server `session`, which was established on a connection of the context `made_by`.
 ///
-/// Returns whether it is offered: not where the connection is of another context, as the library requires the same.
+/// Returns whether it is offered: not if the connection belongs to another context, as the library requires the same one.
 pub fn offer_session(ssl: &mut Ssl, session: &SslSessionRef, made_by: &SslContextRef) -> bool {
     if ssl.ssl_context().as_ptr() != made_by.as_ptr() {
         return false;
@@ -357,7 +357,7 @@ pub fn offer_session(ssl: &mut Ssl, session: &SslSessionRef, made_by: &SslContex
     unsafe { ssl.set_session(session).is_ok() }
 }
 
-/// The name that a client asks for (RFC 6066 §3), while its ClientHello is looked at (SSL_CTX_set_client_hello_cb).
+/// Returns the name that a client requests (RFC 6066 §3), while its ClientHello is being processed (SSL_CTX_set_client_hello_cb).
 #[cfg(not(feature = "aws-lc"))]
 pub fn asked_name(ssl: &SslRef) -> Option<String> {
     const SERVER_NAME: libc::c_uint = 0;
@@ -380,7 +380,7 @@ pub fn asked_name(ssl: &SslRef) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-/// Whether a session is of TLS 1.3, whose tickets should be used but once (RFC 8446 §C.4).
+/// Returns whether a session is a TLS 1.3 session, whose tickets should be used only once (RFC 8446 §C.4).
 pub fn is_single_use(session: &SslSessionRef) -> bool {
     // SAFETY: the pointer is live, and the call only reads.
     unsafe {
@@ -395,7 +395,7 @@ pub fn is_single_use(session: &SslSessionRef) -> bool {
     }
 }
 
-/// The verdict that the certificate does not prove the name that was asked for.
+/// Returns the verdict that the certificate does not prove the requested name.
 pub fn name_mismatch() -> X509VerifyResult {
     /// X509_V_ERR_HOSTNAME_MISMATCH, of the same value in both libraries.
     const HOSTNAME_MISMATCH: c_int = 62;

@@ -1,4 +1,4 @@
-//! The two sides' contexts of the library, made from settings as a whole or not at all, and shared by all workers.
+//! The library contexts of both sides, made from settings completely or not at all, and shared by all workers.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -30,13 +30,13 @@ use super::verify::{Checks, Verifier};
 use crate::net::sys::ssl;
 use crate::settings::{self, VerifyClient, Version};
 
-/// Forward secrecy and authenticated encryption only; AES-128 first, which costs least where the processor knows it.
+/// Forward secrecy and authenticated encryption only; AES-128 first, the cheapest on processors that support it.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
     ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
     ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 const CIPHERSUITES: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
-/// Standard names of suites, which SIP's own documents use, and the library's.
+/// Standard names of cipher suites, as used in the SIP RFCs, and the library's names.
 const STANDARD_NAMES: &[(&str, &str)] = &[
     ("TLS_RSA_WITH_AES_128_CBC_SHA", "AES128-SHA"),
     ("TLS_RSA_WITH_AES_256_CBC_SHA", "AES256-SHA"),
@@ -50,26 +50,26 @@ const STANDARD_NAMES: &[(&str, &str)] = &[
     ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
 ];
 
-/// What suites of old are spelled with. A list that names one is refused, except 3DES in a build for measuring it.
+/// Parts of the names of obsolete suites. A list that contains one is refused, except 3DES in a build for measuring it.
 const OLD: &[&str] = &["3DES", "DES-CBC3", "NULL", "RC4", "EXP", "ADH", "AECDH", "MD5", "ALL"];
 
-/// Sessions of clients that have no tickets, in the memory of the server.
+/// Sessions, in server memory, of clients without ticket support.
 const SERVER_SESSIONS: i32 = 20_480;
 
-/// What a server sends after a full TLS 1.3 handshake.
+/// Tickets that a server sends after a full TLS 1.3 handshake.
 const TICKETS: usize = 2;
 
-/// Everything that new connections need. Connections keep what they were made from: a reload touches new ones only.
+/// Everything that new connections need. Existing connections keep what they were made from: a reload affects only new ones.
 pub struct Contexts {
     server: Option<SslContext>,
     verifies_client: bool,
     client: ClientContext,
-    /// With other certificates to show, by their numbers.
+    /// With other certificates to show, by number.
     clients: HashMap<u64, ClientContext>,
     keys: Arc<RotatingKeys>,
-    /// Of all that the contexts were made from.
+    /// Of everything that the contexts were made from.
     fingerprint: Fingerprint,
-    /// Of identities and verification alone: while it stays, tickets stay good.
+    /// Of identities and verification alone: while it is unchanged, tickets remain valid.
     trust: Fingerprint,
 }
 
@@ -83,10 +83,10 @@ struct ClientContext {
 }
 
 impl Contexts {
-    /// Reads every file and makes the contexts; nothing takes effect unless all is good.
+    /// Reads every file and makes the contexts; nothing takes effect unless all succeed.
     ///
-    /// `previous` are the contexts that these replace. If identities and verification are the same as in them, by what is
-    /// in the files, sessions of before can be resumed; otherwise none can.
+    /// `previous` are the contexts that these replace. If identities and verification are the same by file content, earlier
+    /// sessions can be resumed; otherwise none can.
     pub fn load(settings: &Settings, previous: Option<&Contexts>) -> Result<Contexts, LoadError> {
         let material = Material::read(settings)?;
         let trust = material.trust(settings);
@@ -125,7 +125,7 @@ impl Contexts {
         })
     }
 
-    /// The machine for a connection that `peer` made to us. Fails where there is no identity to show, or no memory.
+    /// Returns the machine for a connection from `peer`. Fails if there is no identity to show, or no memory.
     pub fn accept(&self, peer: SocketAddr) -> Result<Tls, LoadError> {
         let Some(context) = &self.server else {
             return Err(LoadError::new("no certificate to show to clients"));
@@ -136,13 +136,13 @@ impl Contexts {
         Ok(Tls::new(ssl, peer, Side::Server, self.verifies_client, None)?)
     }
 
-    /// The machine for a connection that we made to `peer`, which must prove to be `name`: the domain that was asked for in
-    /// the first place (RFC 5922 §7.3), or an address in figures. Its `start` has the first flight ready.
+    /// Returns the machine for a connection to `peer`, which must prove to be `name`: the domain that was originally requested (RFC
+    /// 5922 §7.3), or an IP address literal. After `start` its first flight is ready.
     pub fn connect(&self, peer: SocketAddr, name: &str) -> Result<Tls, LoadError> {
         self.connect_as(peer, name, 0)
     }
 
-    /// The same, showing the certificate of this number if it is asked for; 0: the one that all are shown.
+    /// The same, showing the certificate of this number if requested; 0: the default.
     pub fn connect_as(&self, peer: SocketAddr, name: &str, identity: u64) -> Result<Tls, LoadError> {
         let client = match identity {
             0 => &self.client,
@@ -175,12 +175,12 @@ impl Contexts {
         Ok(Tls::new(ssl, peer, Side::Client, client.verifies, offered)?)
     }
 
-    /// Whether both were made from the same files and settings.
+    /// True if both were made from the same files and settings.
     pub fn is_same(&self, other: &Contexts) -> bool {
         self.fingerprint == other.fingerprint
     }
 
-    /// Whether we have something to show to servers that ask.
+    /// True if we have a certificate to show to servers that request one.
     #[cfg(test)]
     pub(super) fn shows_client_certificate(&self) -> bool {
         self.client.shows_certificate
@@ -193,7 +193,7 @@ impl Contexts {
         }
     }
 
-    /// How many sessions with servers are kept.
+    /// Returns how many sessions with servers are kept.
     #[cfg(test)]
     pub(super) fn client_sessions(&self) -> usize {
         self.client.sessions.as_ref().map_or(0, |sessions| sessions.len())
@@ -235,7 +235,7 @@ impl Maker<'_> {
         Ok(Some(builder.build()))
     }
 
-    /// A server that shows these certificates.
+    /// Builds a server context that shows these certificates.
     fn server_for(&self, pairs: &[LoadedPair]) -> Result<SslContextBuilder, LoadError> {
         let mut builder = SslContextBuilder::new(SslMethod::tls_server())?;
         self.set_common(&mut builder)?;
@@ -255,7 +255,7 @@ impl Maker<'_> {
             }
             builder.set_client_ca_list(names);
         }
-        // A session of another identity or of other settings is not resumed even where its ticket can be read.
+        // A session of another identity or of other settings is not resumed even if its ticket can be read.
         let mut hash = Sha256::new();
         hash.update(self.trust);
         for pair in pairs {
@@ -275,7 +275,7 @@ impl Maker<'_> {
         Ok(builder)
     }
 
-    /// A client that shows these certificates.
+    /// Builds a client context that shows these certificates.
     fn client(&self, pairs: &[LoadedPair]) -> Result<ClientContext, LoadError> {
         let mut builder = SslContextBuilder::new(SslMethod::tls_client())?;
         self.set_common(&mut builder)?;
@@ -299,7 +299,7 @@ impl Maker<'_> {
             let sessions = Arc::new(ClientSessions::default());
             let cache = sessions.clone();
             builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
-            // The library has a session ready only after the handshake, so what comes here has passed the checks that are set.
+            // The library provides a session only after the handshake, so it has passed the configured checks.
             builder.set_new_session_callback(move |ssl, session| {
                 if let Ok(index) = notes_index()
                     && let Some(notes) = ssl.ex_data(index)
@@ -334,7 +334,7 @@ impl Maker<'_> {
         builder.set_min_proto_version(Some(number(settings.rules.min_version)))?;
         builder.set_max_proto_version(Some(number(settings.rules.max_version)))?;
         builder.set_mode(SslMode::RELEASE_BUFFERS | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY);
-        // The chain is what its file holds: OpenSSL would add the authority's certificate if it is trusted.
+        // The chain is exactly what its file holds: OpenSSL would add the authority's certificate if it is trusted.
         builder.set_mode(SslMode::NO_AUTO_CHAIN);
         builder.set_options(SslOptions::NO_RENEGOTIATION);
         #[cfg(not(feature = "aws-lc"))]
@@ -356,7 +356,7 @@ impl Maker<'_> {
     }
 }
 
-/// Has the name that a client asks for choose its context.
+/// Selects the context by the name that a client requests.
 #[cfg(feature = "aws-lc")]
 fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslContext>) {
     builder.set_servername_callback(move |ssl, _| {
@@ -370,8 +370,7 @@ fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslC
     });
 }
 
-/// The same before anything else: OpenSSL decides on a session before it reports the name, and would resume the one of
-/// another identity.
+/// The same before anything else: OpenSSL resumes a session before it reports the name, and would resume one of another identity.
 #[cfg(not(feature = "aws-lc"))]
 fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslContext>) {
     builder.set_client_hello_callback(move |ssl, _| {
@@ -381,7 +380,7 @@ fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslC
         }
         Ok(openssl::ssl::ClientHelloResponse::SUCCESS)
     });
-    // Without it the client does not learn that its name was understood.
+    // Without it the client does not learn that its name was recognised.
     builder.set_servername_callback(|ssl, _| match ssl.servername(NameType::HOST_NAME) {
         Some(_) => Ok(()),
         None => Err(SniError::NOACK),
@@ -416,7 +415,7 @@ fn set_identity(builder: &mut SslContextBuilder, pairs: &[LoadedPair]) -> Result
     Ok(())
 }
 
-/// Every group on its own, to say which one the library does not have.
+/// Tries every group separately, to name one that the library does not support.
 fn set_groups(builder: &mut SslContextBuilder, groups: &[String]) -> Result<(), LoadError> {
     let is_default = groups == settings::Tls::default().groups;
     let mut known = Vec::new();
@@ -450,7 +449,7 @@ fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadEr
             }
             log::warn!("TLS suite {element} is unsafe: for measuring only");
         }
-        // The library passes over what it does not know as long as it knows another.
+        // The library skips unknown elements as long as it knows another.
         let is_one = element.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_+.".contains(&byte));
         if is_one && builder.set_cipher_list(element).is_err() {
             return Err(LoadError::new(format!("ciphers: {element}: no such suite")));
@@ -462,7 +461,7 @@ fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadEr
     builder.set_cipher_list(&chosen.join(":")).map_err(|errors| LoadError::new(format!("ciphers: {list}: {}", words_of(&errors))))
 }
 
-/// Secrets of sessions for reading captures, as NSS writes them, if the environment's SSLKEYLOGFILE asks for them.
+/// Session secrets for decrypting captures, in NSS format, if the environment variable SSLKEYLOGFILE requests them.
 #[derive(Clone)]
 struct KeyLog {
     file: Arc<Mutex<std::fs::File>>,

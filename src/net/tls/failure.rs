@@ -1,5 +1,5 @@
-//! Why a connection failed, in words for one line of a log: which side refused, and the library's reason. The name of the peer stands
-//! before it.
+//! Why a connection failed, as text for one log line: which side refused, and the library's reason. The name of the peer precedes
+//! it.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use openssl::x509::X509VerifyResult;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
     pub by: By,
-    /// As in "certificate verify failed: unable to get local issuer certificate" or "unknown ca".
+    /// For example "certificate verify failed: unable to get local issuer certificate" or "unknown ca".
     pub reason: String,
-    /// Whether it was the handshake that failed, not a connection that had been established.
+    /// True if the handshake failed, not an established connection.
     pub in_handshake: bool,
 }
 
@@ -37,10 +37,10 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Alerts that the peer sent stand in the library's reasons from here on (SSL_AD_REASON_OFFSET).
+/// The library's reasons from here on are alerts sent by the peer (SSL_AD_REASON_OFFSET).
 const ALERTS: i32 = 1000;
 
-/// Reads the side and the reason from the library's errors; `detail` says more about a certificate that was refused.
+/// Reads the side and the reason from the library's errors; `detail` adds information about a refused certificate.
 pub fn read(errors: Option<&ErrorStack>, ssl: &SslRef, detail: Option<&str>) -> (By, String) {
     let errors = errors.map_or(&[][..], |stack| stack.errors());
     for error in errors {
@@ -64,7 +64,7 @@ pub fn read(errors: Option<&ErrorStack>, ssl: &SslRef, detail: Option<&str>) -> 
     (By::Us, reason)
 }
 
-/// What goes wrong without the library having a connection for it.
+/// Describes an error that does not belong to a connection.
 pub fn words_of(errors: &ErrorStack) -> String {
     match errors.errors().first() {
         Some(error) => {

@@ -1,21 +1,20 @@
-//! Where records end (RFC 8446 §5.1) and, in a handshake, where the peer's flight does (RFC 5246 §7.3, RFC 8446 §2).
+//! Where records end (RFC 8446 §5.1) and, in a handshake, where the peer's flight ends (RFC 5246 §7.3, RFC 8446 §2).
 //!
-//! The library is to be called once for each flight, however the bytes were cut on the way. What is in the clear shows where a
-//! flight ends: a ServerHelloDone ends one and a Certificate does not. What is encrypted does not; there the end of a
-//! record is taken for the end of the flight unless more bytes have come, which then are the beginning of something that the
-//! peer was still sending.
+//! The library is to be called once for each flight, however the bytes were split on the way. In the clear, the messages show where
+//! a flight ends: a ServerHelloDone ends one and a Certificate does not. Encrypted ones do not show it; there the end of a record
+//! is taken for the end of the flight unless more bytes have arrived, which then begin something that the peer was still sending.
 
 use super::settings::Side;
 
 const HEADER: usize = 5;
 
-/// The most that a record may carry: RFC 5246 §6.2.3 allows 2^14 + 2048.
+/// The longest record: RFC 5246 §6.2.3 allows 2^14 + 2048.
 const MAX_RECORD: usize = (1 << 14) + 2048;
 
-/// More than that is handed over whether or not the flight is whole.
+/// More than this is handed over whether or not the flight is complete.
 const MAX_HELD: usize = 64 * 1024;
 
-/// The library refuses longer messages (100 kB for a chain of certificates), and is to do so at once.
+/// The library refuses longer messages (100 kB for a certificate chain); it is to get them at once for that.
 const MAX_MESSAGE: usize = 128 * 1024;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -39,7 +38,8 @@ const RETRY: [u8; 32] = [
     0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
 ];
 
-/// The length of the whole records at the start of `bytes`. What cannot be a record counts as whole, to be refused at once.
+/// Returns the length of the complete records at the start of `bytes`. What cannot be a record counts as complete, so that it is
+/// refused at once.
 pub fn whole_records(bytes: &[u8]) -> usize {
     let mut at = 0;
     loop {
@@ -52,7 +52,7 @@ pub fn whole_records(bytes: &[u8]) -> usize {
 }
 
 enum Record<'a> {
-    /// `len` with its header.
+    /// `len` includes the header.
     Whole {
         kind: u8,
         body: &'a [u8],
@@ -63,7 +63,7 @@ enum Record<'a> {
 }
 
 fn record(bytes: &[u8]) -> Record<'_> {
-    // Refused by its first byte if it can be: a plain-text request may be short of a header.
+    // Refused by its first byte if possible: a plain-text request may be shorter than a header.
     match bytes.first() {
         None => return Record::Partial,
         Some(CHANGE_CIPHER_SPEC..=APPLICATION_DATA) => {}
@@ -82,21 +82,21 @@ fn record(bytes: &[u8]) -> Record<'_> {
     }
 }
 
-/// Watches a handshake from outside and says when the library has something to do.
+/// Follows a handshake from outside and reports when the library has something to do.
 pub struct Flights {
     side: Side,
-    /// Whether the last whole record ended a flight.
+    /// Whether the last complete record ended a flight.
     is_whole: bool,
-    /// After the peer's ChangeCipherSpec its handshake messages cannot be read.
+    /// The peer has sent ChangeCipherSpec: its handshake messages cannot be read any more.
     is_encrypted: bool,
-    /// The beginning of a handshake message: type, length, and of a ServerHello what identifies a HelloRetryRequest.
+    /// The beginning of a handshake message: type, length, and for a ServerHello what identifies a HelloRetryRequest.
     start: [u8; Flights::START],
     started: usize,
-    /// What is still to come of the message, after `start`.
+    /// Bytes of the message still to come after `start`.
     rest: usize,
-    /// The alert that the last record was, if it could be read.
+    /// The alert in the last record, if it was a readable one.
     alert: Option<u8>,
-    /// How much of what is held has been looked at: whole records, each but once.
+    /// How many of the held bytes have been scanned: complete records, each only once.
     seen: usize,
 }
 
@@ -118,9 +118,9 @@ impl Flights {
         }
     }
 
-    /// Looks at what has come since the last release; returns how much of it the library is to get now, zero for nothing.
+    /// Scans what has arrived since the last release; returns how many bytes the library is to get now, or zero.
     ///
-    /// What is returned is taken as gone. The rest must be shown again, with what came after it.
+    /// What is returned counts as taken. The rest must be passed again, together with what arrives after it.
     pub fn take(&mut self, held: &[u8]) -> usize {
         loop {
             match record(held.get(self.seen..).unwrap_or(&[])) {
@@ -144,7 +144,7 @@ impl Flights {
         }
     }
 
-    /// The number of the alert that the last record was, if it was one in the clear: what is encrypted is longer.
+    /// Returns the alert number of the last record if it was an alert in the clear: encrypted ones are longer.
     pub fn alert(&self) -> Option<i32> {
         self.alert.map(i32::from)
     }
@@ -160,7 +160,7 @@ impl Flights {
                 self.is_whole = false;
             }
             HANDSHAKE if !self.is_encrypted && !body.is_empty() => self.see_messages(body),
-            // What is encrypted or an alert; and what is empty, which the library refuses.
+            // Encrypted records, alerts, and empty ones, which the library refuses.
             _ => self.is_whole = true,
         }
     }
@@ -198,7 +198,7 @@ impl Flights {
         }
     }
 
-    /// How much of the message's beginning is to be kept.
+    /// Returns how much of the message's beginning is to be kept.
     fn wanted(&self) -> usize {
         if self.started >= Flights::MESSAGE_HEADER && self.start[0] == SERVER_HELLO {
             let body = self.rest + (self.started - Flights::MESSAGE_HEADER);
@@ -208,7 +208,7 @@ impl Flights {
         }
     }
 
-    /// Whether nothing can follow the message that has just ended before we answer.
+    /// True if nothing can follow the message that has just ended before we answer.
     fn ends_flight(&self) -> bool {
         match (self.side, self.start[0]) {
             (Side::Client, SERVER_HELLO) => self.start[6..Flights::START] == RETRY,
@@ -216,7 +216,7 @@ impl Flights {
                 false
             }
             (Side::Server, CERTIFICATE | CERTIFICATE_VERIFY | CLIENT_KEY_EXCHANGE) => false,
-            // ServerHelloDone and ClientHello do; what does not belong here is the library's to refuse.
+            // ServerHelloDone and ClientHello do; what does not belong here is for the library to refuse.
             (Side::Server, CLIENT_HELLO) | (_, _) => true,
         }
     }

@@ -17,27 +17,27 @@ use super::settings::Side;
 use super::wire::Wire;
 use crate::base::ProvedNames;
 
-/// The most that one record carries of plaintext.
+/// The most plaintext that one record carries.
 const RECORD: usize = 1 << 14;
 
-/// The library over two byte queues. Feed it what came with `receive`, write what `output` holds.
+/// The library over two byte queues. Pass what arrives to `receive`, and write what `output` holds.
 pub struct Tls {
     stream: SslStream<Wire>,
     peer: SocketAddr,
     side: Side,
-    /// Whether the peer's certificate, if there is one, had to be good.
+    /// Whether the peer's certificate, if there is one, had to be valid.
     verifies: bool,
     state: TlsState,
-    /// Only while shaking hands.
+    /// Only during the handshake.
     handshake: Option<Box<Handshake>>,
     handshake_calls: u32,
 }
 
 struct Handshake {
     flights: Flights,
-    /// What the caller sent before it could be sent.
+    /// What the caller sent before the handshake was complete.
     waiting: Vec<u8>,
-    /// Where the session came from that was offered.
+    /// Where the offered session came from.
     offered: Option<Arc<ClientSessions>>,
 }
 
@@ -45,19 +45,19 @@ struct Handshake {
 enum TlsState {
     Handshaking,
     Open,
-    /// A close_notify came: nothing more will. Ours may still be to send.
+    /// A close_notify has arrived: nothing more will. Ours may still have to be sent.
     PeerClosed,
     /// Our close_notify is in the output.
     Closed,
     Failed,
 }
 
-/// What came of the bytes that were received.
+/// The result of receiving bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Progress {
     /// The handshake was completed by these bytes.
     pub established_now: bool,
-    /// The peer has said that it will send nothing more (close_notify).
+    /// The peer has announced that it will send nothing more (close_notify).
     pub closed: bool,
 }
 
@@ -80,7 +80,7 @@ impl Tls {
         })
     }
 
-    /// Puts a client's first flight into the output. Of no effect on a server, which has to wait.
+    /// Puts a client's first flight into the output. No effect on a server, which has to wait.
     pub fn start(&mut self) -> Result<(), Failure> {
         if self.side == Side::Client && self.handshake_calls == 0 {
             self.shake_hands()?;
@@ -88,19 +88,19 @@ impl Tls {
         Ok(())
     }
 
-    /// True when a record has begun to come and is not whole.
+    /// True if a record has begun to arrive and is incomplete.
     pub fn is_inside_record(&self) -> bool {
         !self.stream.get_ref().held().is_empty()
     }
 
-    /// Bytes of a record that is not whole.
+    /// Returns the number of bytes of an incomplete record.
     pub fn held_bytes(&self) -> usize {
         self.stream.get_ref().held().len()
     }
 
-    /// Takes ciphertext as it came and appends to `plaintext` what it says.
+    /// Takes ciphertext as it arrived and appends its decrypted content to `plaintext`.
     ///
-    /// Look at `output` afterwards, also on failure: there is an alert in it for the peer. After a failure nothing is received.
+    /// Check `output` afterwards, also on failure: it then holds an alert for the peer. After a failure nothing more is received.
     pub fn receive(&mut self, ciphertext: &[u8], plaintext: &mut Vec<u8>) -> Result<Progress, Failure> {
         let mut progress = Progress::default();
         match self.state {
@@ -168,18 +168,18 @@ impl Tls {
             if unread == 0 && pending == 0 {
                 return Ok(());
             }
-            // No record says more than it has bytes.
+            // A record's plaintext is never longer than the record.
             let room = if pending > 0 { pending } else { unread.min(RECORD) };
             let len = plaintext.len();
             plaintext.resize(len + room, 0);
-            // What another connection left in the library's queue of errors would be taken for this one's.
+            // Errors that another connection left in the library's queue would be attributed to this one.
             drop(ErrorStack::get());
             let result = self.stream.ssl_read(&mut plaintext[len..]);
             plaintext.truncate(len + result.as_ref().map_or(0, |read| *read));
             match result {
                 Ok(_) => {}
                 Err(error) if error.code() == ErrorCode::WANT_READ => {
-                    // A message that is no data, such as a ticket, was in it. There may be more behind.
+                    // It held a message that is not data, such as a ticket. More may follow.
                     if self.stream.get_ref().unread() == unread {
                         return Ok(());
                     }
@@ -194,8 +194,8 @@ impl Tls {
         }
     }
 
-    /// Encrypts into the output. What is sent before the handshake is complete waits for that; what is sent after `close` or
-    /// after a failure is dropped.
+    /// Encrypts into the output. What is sent before the handshake is complete waits for that; what is sent after `close` or after
+    /// a failure is dropped.
     pub fn send(&mut self, plaintext: &[u8]) -> Result<(), Failure> {
         match self.state {
             TlsState::Handshaking => {
@@ -218,7 +218,7 @@ impl Tls {
         Ok(())
     }
 
-    /// What is to be written to the peer. The caller takes it out.
+    /// Returns what is to be written to the peer. The caller takes it out.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.stream.get_mut().output
     }
@@ -227,7 +227,7 @@ impl Tls {
     pub fn close(&mut self) {
         if matches!(self.state, TlsState::Open | TlsState::PeerClosed) {
             drop(ErrorStack::get());
-            // It goes into the queue, which takes everything; there is nothing to do about anything else.
+            // It goes into the queue, which takes everything; any other failure can be ignored.
             let _ = self.stream.shutdown();
             drop(ErrorStack::get());
         }
@@ -244,8 +244,8 @@ impl Tls {
         let detail = notes.and_then(|notes| notes.refusal.get());
         let alert = self.handshake.as_ref().and_then(|handshake| handshake.flights.alert()).and_then(failure::alert_name);
         let (by, reason) = match (alert, error.ssl_error()) {
-            // A client that refuses our certificate says so in the clear even where TLS 1.3 wants it encrypted (OpenSSL does
-            // that), and the library then complains of the record.
+            // A client that refuses our certificate may send its alert in the clear even if TLS 1.3 requires it encrypted (OpenSSL
+            // does), and the library then complains about the record.
             (Some(alert), _) => (By::Peer, alert.to_string()),
             (None, Some(errors)) => failure::read(Some(errors), ssl, detail.map(String::as_str)),
             (None, None) => (By::Us, error.to_string()),
@@ -254,7 +254,7 @@ impl Tls {
             && let Some(sessions) = handshake.offered
             && let Some(notes) = notes
         {
-            // What was offered may be the cause.
+            // The offered session may be the cause.
             sessions.forget(&notes.peer);
         }
         drop(ErrorStack::get());
@@ -265,19 +265,19 @@ impl Tls {
         self.peer
     }
 
-    /// Whether data can be exchanged.
+    /// True if data can be exchanged.
     pub fn is_established(&self) -> bool {
         matches!(self.state, TlsState::Open | TlsState::PeerClosed)
     }
 
-    /// Whether the handshake resumed an earlier session.
+    /// True if the handshake resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.ssl().session_reused()
     }
 
-    /// Whether the client showed a certificate, in this handshake or in the one whose session it resumed.
+    /// True if the client showed a certificate, in this handshake or in the one whose session it resumed.
     ///
-    /// A client that resumes is not asked again and says no.
+    /// A client that resumes is not asked again; for it this is false.
     pub fn is_mutual(&self) -> bool {
         match self.side {
             Side::Server => self.ssl().peer_certificate().is_some(),
@@ -288,23 +288,23 @@ impl Tls {
         }
     }
 
-    /// As in "TLSv1.3".
+    /// For example "TLSv1.3".
     pub fn version(&self) -> &'static str {
         self.ssl().version_str()
     }
 
-    /// As in "ECDHE-RSA-AES128-GCM-SHA256"; empty before one is agreed on.
+    /// For example "ECDHE-RSA-AES128-GCM-SHA256"; empty before one is agreed on.
     pub fn cipher(&self) -> &'static str {
         self.ssl().current_cipher().map_or("", |suite| suite.name())
     }
 
-    /// How often the library was called for the handshake: once for each flight that came, and once for a client's first.
+    /// Returns how often the library was called for the handshake: once for each flight received, and once for a client's first.
     pub fn handshake_calls(&self) -> u32 {
         self.handshake_calls
     }
 
-    /// The SIP domains that the peer's certificate proves it to be (RFC 5922 §7.1), in lower case; empty unless the
-    /// certificate was verified. A connection may be reused for these (RFC 5923 §5).
+    /// Returns the SIP domains that the peer's certificate proves (RFC 5922 §7.1), in lower case; empty unless the certificate was
+    /// verified. A connection may be reused for these (RFC 5923 §5).
     pub fn peer_names(&self) -> Vec<String> {
         let was_established = !matches!(self.state, TlsState::Handshaking | TlsState::Failed);
         if !self.verifies || !was_established || self.ssl().verify_result() != X509VerifyResult::OK {
@@ -315,9 +315,9 @@ impl Tls {
         names.unwrap_or_default()
     }
 
-    /// The names of the client by a certificate that was verified, in this handshake or in the one whose session it resumed: nobody (empty)
-    /// where it has expired since or has no name that counts; `None` where none was shown. Of a server nothing is said here: its name was
-    /// asked for.
+    /// Returns the names in the client's verified certificate, from this handshake or from the one whose session it resumed: empty
+    /// if it has expired since or contains no usable name; `None` if none was shown, and always for a server, whose name was
+    /// checked on connecting.
     pub fn client_names(&self) -> Option<ProvedNames> {
         let is_verified = self.side == Side::Server
             && self.verifies
@@ -353,7 +353,7 @@ impl Tls {
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        // A connection that goes without having been shut down takes its session with it: the library would not resume it.
+        // If a connection is dropped without a shutdown, the library does not resume its session.
         if matches!(self.state, TlsState::Open | TlsState::PeerClosed | TlsState::Closed) {
             self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
         }

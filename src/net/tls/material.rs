@@ -13,7 +13,7 @@ use super::names;
 use super::settings::{Pair, Settings};
 use crate::settings::VerifyClient;
 
-/// Why settings could not be taken.
+/// Why settings were rejected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadError {
     pub file: Option<PathBuf>,
@@ -47,10 +47,10 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// The same for settings, or parts of them, that are the same.
+/// Equal for equal settings, or parts of them.
 pub type Fingerprint = [u8; 32];
 
-/// What the files hold.
+/// The contents of the files.
 pub struct Material {
     pub default_identity: Vec<LoadedPair>,
     pub identities: Vec<(String, Vec<LoadedPair>)>,
@@ -66,7 +66,7 @@ pub struct LoadedPair {
     pub digest: Fingerprint,
 }
 
-/// Where Debian, Alpine and others keep all authorities in one file; where Red Hat does.
+/// Where Debian, Alpine and others keep all authorities in one file, and where Red Hat does.
 const SYSTEM_AUTHORITIES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use openssl::nid::Nid;
 use openssl::x509::X509Ref;
 
-/// The SIP domain identities of a certificate, in lower case.
+/// Returns the SIP domain identities of a certificate, in lower case.
 pub fn identities(certificate: &X509Ref) -> Vec<String> {
     let Some(alternatives) = certificate.subject_alt_names() else {
-        // Only without any alternative name does the common name count.
+        // The common name counts only if there is no alternative name at all.
         return certificate
             .subject_name()
             .entries_by_nid(Nid::COMMONNAME)
@@ -24,9 +24,9 @@ pub fn identities(certificate: &X509Ref) -> Vec<String> {
     names
 }
 
-/// Whether a certificate proves that its owner is `name`: a DNS name, or an address in figures.
+/// True if a certificate proves that its owner is `name`: a DNS name, or an IP address literal.
 ///
-/// An address is no SIP domain (RFC 5922 speaks of names only); it is proved by an iPAddress (RFC 5280 §4.2.1.6).
+/// An address is not a SIP domain (RFC 5922 covers names only); it is proved by an iPAddress (RFC 5280 §4.2.1.6).
 pub fn proves(certificate: &X509Ref, name: &str) -> bool {
     match address(name) {
         Some(ip) => certificate.subject_alt_names().is_some_and(|names| {
@@ -43,11 +43,11 @@ pub fn proves(certificate: &X509Ref, name: &str) -> bool {
     }
 }
 
-/// More names are nobody's honest certificate.
+/// No honest certificate has more names.
 const OWNERS_MOST: usize = 64;
 
-/// The names of a client by its certificate, as the certificate writes them: SIP URIs, with a user or without; DNS names only where there are none
-/// (RFC 5922 §7.1), so that one user is not its whole domain besides. The common name proves nobody.
+/// Returns the names of a client's certificate, as written there: SIP URIs, with or without a user; DNS names only if there are no
+/// URIs (RFC 5922 §7.1), so that a user is not also its whole domain. The common name proves nothing.
 pub fn owners(certificate: &X509Ref) -> Vec<Box<str>> {
     let Some(alternatives) = certificate.subject_alt_names() else {
         return Vec::new();
@@ -66,18 +66,18 @@ pub fn owners(certificate: &X509Ref) -> Vec<Box<str>> {
     owners
 }
 
-/// The address that a name is in truth, with or without the brackets of a URI.
+/// Returns the address if the name is an IP literal, with or without the brackets of a URI.
 pub fn address(name: &str) -> Option<IpAddr> {
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     bare.parse().ok()
 }
 
-/// In lower case and without the dot of the root.
+/// Returns the name in lower case and without the dot of the root.
 pub fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// The domain of a `sip` URI without a user, which alone is an identity.
+/// Returns the domain of a `sip` URI without a user; only such a URI is an identity.
 fn sip_domain(uri: &str) -> Option<String> {
     let (scheme, rest) = uri.split_once(':')?;
     if !scheme.eq_ignore_ascii_case("sip") || rest.contains('@') {

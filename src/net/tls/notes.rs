@@ -13,7 +13,7 @@ pub(super) struct ClientNotes {
     pub peer: Arc<PeerName>,
     /// We have a certificate to show.
     pub has_certificate: bool,
-    /// The server asked for one.
+    /// The server requested one.
     pub was_asked: bool,
     /// Why the name check failed.
     pub refusal: OnceLock<String>,

@@ -1,10 +1,10 @@
-//! A map that keeps what was used of late, and forgets the rest in O(1).
+//! A map that keeps recently used entries, and forgets the rest in O(1).
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// New and used entries are in `young`; when it is full, it becomes `old`, and what was old is forgotten. So nothing is
-/// forgotten that is among the last `CAPACITY` used, at most twice as many are kept, and there is no list to maintain.
+/// New and used entries are in `young`; when it is full, it becomes `old`, and the previous `old` is dropped. So none of the last
+/// `CAPACITY` entries used is forgotten, at most twice as many are kept, and there is no list to maintain.
 pub struct Recent<K, V, const CAPACITY: usize> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
@@ -17,7 +17,7 @@ impl<K, V, const CAPACITY: usize> Default for Recent<K, V, CAPACITY> {
 }
 
 impl<K: Eq + Hash + Clone, V, const CAPACITY: usize> Recent<K, V, CAPACITY> {
-    /// The entry of `key`, which is then the latest used.
+    /// Returns the entry of `key`, which becomes the most recently used.
     pub fn get(&mut self, key: &K) -> Option<&mut V> {
         if !self.young.contains_key(key) {
             let value = self.old.remove(key)?;
@@ -26,7 +26,7 @@ impl<K: Eq + Hash + Clone, V, const CAPACITY: usize> Recent<K, V, CAPACITY> {
         self.young.get_mut(key)
     }
 
-    /// The same; a new one if there is none.
+    /// The same; creates the entry if there is none.
     pub fn entry(&mut self, key: &K) -> &mut V
     where
         V: Default,
@@ -72,7 +72,7 @@ mod tests {
         for key in 0..10_000 {
             recent.insert(key, key * 2);
             assert!(recent.values().count() <= 200);
-            // One that is used all the time stays.
+            // An entry in constant use stays.
             assert_eq!(recent.get(&0), Some(&mut 0));
             for back in 0..50.min(key) {
                 assert_eq!(recent.get(&(key - back)).copied(), Some((key - back) * 2));

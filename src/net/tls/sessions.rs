@@ -1,4 +1,4 @@
-//! Sessions to resume as a client: by the server's name, address and port; bounded, and the least used go first.
+//! Sessions to resume as a client: by the server's name, address and port; bounded, and the least recently used are dropped first.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,17 +8,17 @@ use openssl::ssl::SslSession;
 use super::recent::Recent;
 use crate::net::sys::ssl;
 
-/// How many peers are remembered. Twice as many for a while: see `Recent`.
+/// How many peers are remembered; temporarily twice as many, see `Recent`.
 const PEERS: usize = 1024;
 
-/// How many tickets of one peer: a server gives one or two with each connection, and as many connections as are open at a time
-/// each need one. With 16, a fifth of the handshakes of 48 calls at a time was full.
+/// How many tickets are kept for one peer: a server gives one or two with each connection, and each concurrently open connection
+/// needs one. With 16, a fifth of the handshakes of 48 simultaneous calls was full.
 const SESSIONS: usize = 64;
 
-/// Whom a session is with.
+/// The peer of a session.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PeerName {
-    /// As `names::normal` has it; also a numeric address.
+    /// As returned by `names::normal`; also a numeric address.
     pub name: String,
     pub address: SocketAddr,
 }
@@ -35,7 +35,7 @@ impl ClientSessions {
         let mut peers = self.lock();
         let sessions = peers.entry(peer);
         if !is_single_use(&session) {
-            // The newest stands for all: it is used again and again.
+            // Only the newest is kept: it can be reused repeatedly.
             sessions.clear();
         }
         if sessions.len() >= SESSIONS {
@@ -44,7 +44,7 @@ impl ClientSessions {
         sessions.push(session);
     }
 
-    /// The newest session with the peer. One of TLS 1.3 is handed out once only (RFC 8446 §C.4).
+    /// Returns the newest session with the peer. A TLS 1.3 session is handed out only once (RFC 8446 §C.4).
     pub fn take(&self, peer: &Arc<PeerName>) -> Option<SslSession> {
         let mut peers = self.lock();
         let sessions = peers.get(peer)?;
@@ -60,7 +60,7 @@ impl ClientSessions {
         self.lock().remove(peer);
     }
 
-    /// Makes what is kept of one name that of another.
+    /// Moves what is kept for one name to another.
     #[cfg(test)]
     pub fn rename(&self, from: &str, to: &str) {
         let mut peers = self.lock();
@@ -74,7 +74,7 @@ impl ClientSessions {
         }
     }
 
-    /// How many sessions are kept.
+    /// Returns how many sessions are kept.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.lock().values().map(Vec::len).sum()

@@ -1,4 +1,4 @@
-//! What TLS is set up from: plain data, files by their paths.
+//! The settings of TLS: plain data, with files given by path.
 
 use crate::settings::Tls;
 use std::path::PathBuf;
@@ -7,29 +7,29 @@ use std::path::PathBuf;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Settings {
     pub certificates: Certificates,
-    /// What `[tls]` says besides.
+    /// The other settings of `[tls]`.
     pub rules: Tls,
 }
 
-/// What we show, and to whom.
+/// The certificates we show, and to whom.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Certificates {
-    /// What we show as server when the client names no other identity: one pair, or one of RSA and one of ECDSA. Empty: we
-    /// are no server.
+    /// What we show as server if the client names no other identity: one pair, or one of RSA and one of ECDSA. Empty: we do not act
+    /// as server.
     pub default_identity: Vec<Pair>,
-    /// Further identities, chosen by the name that the client asks for (SNI, RFC 6066 §3).
+    /// Further identities, chosen by the name that the client requests (SNI, RFC 6066 §3).
     pub identities: Vec<Identity>,
-    /// What we show as client when the server asks. Empty: the default identity.
+    /// What we show as client if the server requests a certificate. Empty: the default identity.
     pub client_identity: Vec<Pair>,
-    /// What certain servers are shown instead, by numbers that [`super::Contexts::connect_as`] knows them by; never 0. Whatever
-    /// [`Tls::show_client_certificate`] says.
+    /// What certain servers are shown instead, by the numbers used with [`super::Contexts::connect_as`]; never 0. Independent of
+    /// [`Tls::show_client_certificate`].
     pub client_identities: Vec<(u64, Vec<Pair>)>,
 }
 
 /// A certificate and its key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pair {
-    /// PEM: the certificate itself, then the intermediate ones up to (and without) the authority's.
+    /// PEM: the certificate itself, then the intermediate ones, excluding the authority's.
     pub certificate: PathBuf,
     /// PEM, not encrypted.
     pub private_key: PathBuf,

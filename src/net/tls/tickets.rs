@@ -1,4 +1,4 @@
-//! The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): shared by all workers, changed by themselves.
+//! The keys of session tickets (RFC 5077, RFC 8446 §4.6.1): shared by all workers, rotated automatically.
 
 use std::sync::RwLock;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use openssl::rand::rand_bytes;
 
 use crate::net::sys::ssl::{TICKET_NAME, TicketKey, TicketKeys};
 
-/// One key seals the tickets of a period and opens them for one period more. The period is the lifetime of a session, so that
-/// none ends before its time, and no ticket can be opened after two.
+/// A key seals tickets for one period and opens them for one more. The period is the lifetime of a session, so that no ticket
+/// expires early, and none can be opened after two periods.
 pub struct RotatingKeys {
     period: Duration,
     keys: RwLock<Keys>,
@@ -37,7 +37,7 @@ impl RotatingKeys {
         }
         drop(read);
         let mut keys = self.keys.write().unwrap_or_else(|fault| fault.into_inner());
-        // Another worker may have been here in the meantime.
+        // Another worker may have rotated them meanwhile.
         if is_due(&keys) {
             let is_recent = now.saturating_duration_since(keys.since) < self.period * 2;
             keys.previous = keys.current.take().filter(|_| is_recent);
@@ -74,7 +74,7 @@ impl TicketKeys for RotatingKeys {
     }
 }
 
-/// A new key; `None` where the library has no randomness, and then there are no tickets.
+/// Creates a new key; `None` if the library has no randomness, and then there are no tickets.
 fn fresh() -> Option<TicketKey> {
     let mut key = TicketKey { name: [0; TICKET_NAME], cipher: [0; 32], mac: [0; 32] };
     rand_bytes(&mut key.name).ok()?;
@@ -106,7 +106,7 @@ mod tests {
 
         assert!(keys.opening(&first.name, start + hour * 2).is_none());
         assert!(keys.opening(&second.name, start + hour * 2).is_some());
-        // After a long silence nothing old counts.
+        // After a long silence no old key is valid.
         assert!(keys.opening(&second.name, start + hour * 9).is_none());
         assert!(keys.opening(b"another name 16 b", start).is_none());
     }

@@ -1,7 +1,7 @@
-//! What is asked of a peer's certificate: its chain (RFC 5280 §6), and of a server its name (RFC 5922 §7.3).
+//! The checks of a peer's certificate: its chain (RFC 5280 §6), and for a server its name (RFC 5922 §7.3).
 //!
-//! A chain that was good is good again when the same bytes come again within a session's lifetime, and its signatures are not
-//! computed anew: a session that is resumed is not verified anew either. That the peer has the key is proved each time.
+//! A valid chain is accepted again without recomputing its signatures if the same bytes return within a session's lifetime: a
+//! session that is resumed is not verified anew either. That the peer has the key is proved each time.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -22,20 +22,20 @@ use crate::settings::Purpose;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Checks {
     Nothing,
-    /// Of a client: the chain, and that all of it is made for one of these purposes.
+    /// For a client: the chain, and that all of it is made for one of these purposes.
     Chain(Vec<Purpose>),
-    /// Of a server; the library sees to the purpose.
+    /// For a server; the library checks the purpose.
     ChainAndName,
 }
 
-/// How many chains are remembered. Twice as many for a while: see `Recent`.
+/// How many chains are remembered; temporarily twice as many, see `Recent`.
 const CHAINS: usize = 4096;
 
-/// The judge of one context: with another authority or another purpose there is another, which remembers nothing.
+/// The verifier of one context: a context with another authority or purpose has its own, which remembers nothing yet.
 pub struct Verifier {
     checks: Checks,
     lifetime: Duration,
-    /// The digests of chains that were good, and until when they are.
+    /// The digests of valid chains, and until when they are valid.
     good: Mutex<Recent<[u8; 32], Instant, CHAINS>>,
 }
 
@@ -54,7 +54,7 @@ impl Verifier {
             }
         }
         let purposes = match &self.checks {
-            // It is the library's own choice for clients, and is said in its words.
+            // This is the library's own default for clients, and is reported in its words.
             Checks::Chain(purposes) if purposes[..] != [Purpose::ClientAuth] => Some(purposes),
             _ => None,
         };
@@ -95,15 +95,15 @@ impl Verify for Verifier {
             Checks::ChainAndName => self.check_chain(store) && check_name(store),
         };
         if is_good {
-            // Looking for what is not there leaves errors behind, which the next call on this thread would take for its own.
+            // Failed lookups leave errors behind, which the next call on this thread would take for its own.
             drop(ErrorStack::get());
         }
         is_good
     }
 }
 
-/// Whether all of a verified chain is made for the purpose: the certificate, and what issued it up to the authority that we trust, whose own
-/// word on that is not asked.
+/// True if all of a verified chain is made for the purpose: the certificate and its issuers up to the trusted authority, whose own
+/// extensions are not checked.
 fn is_made_for(store: &X509StoreContextRef, purpose: Purpose) -> bool {
     let purpose = match purpose {
         Purpose::ClientAuth => X509PurposeId::SSL_CLIENT,
@@ -118,7 +118,7 @@ fn is_made_for(store: &X509StoreContextRef, purpose: Purpose) -> bool {
     asked.all(|(depth, certificate)| ssl::is_made_for(certificate, purpose, depth > 0))
 }
 
-/// Of the certificate and of all that came with it.
+/// Returns the digest of the certificate and of everything that came with it.
 fn digest(store: &X509StoreContextRef) -> Option<[u8; 32]> {
     let (certificate, chain) = ssl::presented(store);
     let mut hash = Sha256::new();
@@ -134,7 +134,7 @@ fn digest(store: &X509StoreContextRef) -> Option<[u8; 32]> {
     Some(hash.finish())
 }
 
-/// For how long all certificates of the verified chain are valid still.
+/// Returns how long all certificates of the verified chain remain valid.
 fn validity(store: &X509StoreContextRef) -> Option<Duration> {
     let now = Asn1Time::days_from_now(0).ok()?;
     let mut shortest = Duration::MAX;
@@ -146,7 +146,7 @@ fn validity(store: &X509StoreContextRef) -> Option<Duration> {
     Some(shortest)
 }
 
-/// Whether the certificate proves the name that the connection was made for.
+/// Checks whether the certificate proves the name that the connection was made for.
 fn check_name(store: &mut X509StoreContextRef) -> bool {
     let connection: Option<&SslRef> = X509StoreContext::ssl_idx().ok().and_then(|index| store.ex_data(index));
     let notes = connection.and_then(|ssl| ssl.ex_data(notes_index().ok()?));

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read, Write};
 
-/// What came from the peer, and what is to go to it. Both hold memory only while bytes are in flight.
+/// Bytes received from the peer and bytes to be sent to it. Both hold memory only while bytes are in flight.
 #[derive(Default)]
 pub struct Wire {
     input: Vec<u8>,
-    /// Up to where the library has read `input`.
+    /// How far the library has read `input`.
     taken: usize,
-    /// Up to where it may: the end of the last whole record, so that it is not called for half of one.
+    /// How far it may read: the end of the last complete record, so that it is not called for half of one.
     ready: usize,
     pub output: Vec<u8>,
 }
@@ -19,22 +19,22 @@ impl Wire {
         self.input.extend_from_slice(ciphertext);
     }
 
-    /// What has come and is not yet let through.
+    /// Returns what has arrived and is not yet released.
     pub fn held(&self) -> &[u8] {
         &self.input[self.ready..]
     }
 
-    /// Lets the library read `len` bytes more.
+    /// Lets the library read `len` more bytes.
     pub fn release(&mut self, len: usize) {
         self.ready = (self.ready + len).min(self.input.len());
     }
 
-    /// What the library may read and has not.
+    /// Returns what the library may read but has not.
     pub fn unread(&self) -> usize {
         self.ready - self.taken
     }
 
-    /// Gives back the memory of what was read.
+    /// Frees the memory of what was read.
     pub fn tidy(&mut self) {
         if self.taken == self.input.len() {
             self.input = Vec::new();
@@ -50,7 +50,7 @@ impl Wire {
         self.input.capacity()
     }
 
-    /// Forgets what came.
+    /// Discards the input.
     pub fn clear_input(&mut self) {
         self.input = Vec::new();
         self.taken = 0;

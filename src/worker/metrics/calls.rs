@@ -1,4 +1,4 @@
-//! The metrics of calls: what became of them by route and next hop, and their records.
+//! The metrics of calls: their outcomes by route and next hop, and their records.
 
 use crate::base::metric::Families;
 use crate::stack::route_counters::{OTHER, RouteCounters, SETUP_BOUNDS_MS, TIMED_OUT, UNREACHABLE};
@@ -10,13 +10,13 @@ pub struct RecordNumbers {
     /// Calls that were answered and are not over.
     pub dialogs: usize,
     pub written: u64,
-    /// Records that found no room, because nothing could be written.
+    /// Records that found no room because nothing could be written.
     pub lost: u64,
-    /// Calls without a record, because there were too many at a time.
+    /// Calls without a record because there were too many at a time.
     pub unrecorded: u64,
 }
 
-/// What became of calls, by route and next hop.
+/// Adds the outcomes of calls, by route and next hop.
 pub fn outcomes(list: &mut Families, counters: &RouteCounters) {
     let route = |number: u16| match number {
         0 => "none".to_owned(),
@@ -32,7 +32,7 @@ pub fn outcomes(list: &mut Families, counters: &RouteCounters) {
     let responses = list
         .counter("strowger_route_responses_total", "What became of these: the final response's code, or a word where none came.");
     for row in &counters.rows {
-        // A family has a sample before the first call too.
+        // A family has a sample even before the first call.
         let answered = row.codes.iter().any(|(code, _)| *code == 200);
         let none = [(200, 0)];
         let codes = none.iter().filter(|_| !answered).chain(&row.codes);
