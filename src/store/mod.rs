@@ -14,7 +14,7 @@ pub mod loaded;
 pub mod restore;
 pub mod round_log;
 mod shared_file;
-mod stored;
+pub mod stored;
 pub mod subscriber;
 pub mod text;
 pub mod user_watcher;
