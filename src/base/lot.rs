@@ -21,11 +21,11 @@ pub const REST: usize = SPAN + 8;
 
 /// Lower-cases both letters in the lower half of a word.
 pub const LOWER: u32 = 0x2020;
-/// A line that begins with `t`: at the word's beginning, any byte behind it; and behind the word's first byte, in lower case.
+/// A line that begins with `t`: at the word's beginning, followed by any byte; and after the word's first byte, in lower case.
 pub const LINE_T: u32 = u32::from_be_bytes(*b"\r\nt\0");
 pub const ODD_LINE_T: u32 = u32::from_be_bytes(*b"\0\r\nt") | LOWER;
-/// The end of a branch's cookie and the letter that makes it one of ours, which the call has been here before then: at the word's
-/// beginning, and from its second letter on, with any byte behind it. There are two such letters, one the other's successor.
+/// The end of a branch's cookie and the letter that makes it ours, which means that the call has been here before: at the word's
+/// beginning, and from its second letter on, followed by any byte. There are two such letters, one the successor of the other.
 pub const OURS: u32 = u32::from_be_bytes(*b"4bKs");
 pub const OURS_LAST: u32 = OURS + 1;
 pub const ODD_OURS: u32 = u32::from_be_bytes(*b"bKs\0");

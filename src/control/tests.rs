@@ -1,4 +1,4 @@
-//! The control socket as a script and as our own client meet it, on real sockets in a folder of its own.
+//! The control socket as seen by a script and by our own client, on real sockets in a separate folder.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::server::Bounds;
 use super::*;
 
-/// An API with a table of its own, so that what was asked of it can be seen.
+/// An API with its own table, so that requests to it can be checked.
 #[derive(Default)]
 struct Table {
     entries: Mutex<Vec<AorEntry>>,
@@ -143,10 +143,10 @@ impl Script {
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
-    /// The next line; `None` where the server has closed.
+    /// Returns the next line; `None` if the server has closed.
     fn hear(&mut self) -> Option<Value> {
         let mut line = String::new();
-        // A server that closes with bytes of ours unread resets the connection.
+        // A server that closes with unread bytes of ours resets the connection.
         match self.0.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(serde_json::from_str(&line).unwrap()),
@@ -320,7 +320,7 @@ fn lines_may_come_in_pieces_and_several_at_once() {
     for _ in 0..50 {
         assert_eq!(script.hear().unwrap()["result"], "1.2.3");
     }
-    // Half a command at the end of the stream is none.
+    // An incomplete command at the end of the stream is not a command.
     script.say("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"version\"}");
     script.0.get_mut().shutdown(Shutdown::Write).unwrap();
     assert_eq!(script.hear(), None);

@@ -16,13 +16,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time;
 
-/// What an element sends where `to` says.
+/// What an element sends on `to`.
 const TO_DEAD: &[u8] = b"OPTIONS sip:x SIP/2.0\r\n\r\n";
 
 /// How an answer over TCP begins.
 const FINAL: &[u8] = b"SIP/2.0 200 ";
 
-/// What the elements of one crew saw, for the test to look at.
+/// What the elements of one crew saw, for the test to check.
 #[derive(Default)]
 struct Notes {
     lost: Mutex<Vec<(u8, Vec<u8>)>>,
@@ -32,8 +32,8 @@ struct Notes {
     drained: AtomicU64,
 }
 
-/// Answers each datagram with its own bytes. One that begins with `mail` goes by the other core; one that begins with `to`
-/// is sent to the port behind it; `timer` asks to be woken.
+/// Answers each datagram with its own bytes. One that begins with `mail` is answered by the other core; one that begins with `to`
+/// is sent to the port that follows; `timer` requests a timer.
 struct Echo {
     core: u8,
     cores: u8,
@@ -43,7 +43,7 @@ struct Echo {
     users: Arc<Users>,
 }
 
-/// Where `port call …` leads by TCP.
+/// Returns the flow of `port call …` over TCP.
 fn dialled(flow: Flow, text: &[u8]) -> Flow {
     let mut words = std::str::from_utf8(text).unwrap().split(' ');
     let mut number = || words.next().unwrap().parse::<u64>().unwrap();
@@ -63,7 +63,7 @@ impl Element for Echo {
             let flow = Flow::datagram(flow.listener, peer);
             outbox.send(flow, |out| out.extend_from_slice(TO_DEAD));
         } else if let Some(rest) = bytes.strip_prefix(b"DIAL ") {
-            // DIAL port call …: this very message goes there by TCP. HANGUP does not, but ends the call.
+            // DIAL port call …: this very message is sent there over TCP. HANGUP sends nothing, but ends the call.
             outbox.send(dialled(flow, rest), |out| out.extend_from_slice(bytes));
         } else if let Some(rest) = bytes.strip_prefix(b"HANGUP ") {
             outbox.release(dialled(flow, rest));
@@ -93,7 +93,7 @@ impl Element for Echo {
             out.extend_from_slice(b"unframed ");
             out.extend_from_slice(bytes);
         });
-        // What it sends is no final response, and none is to be waited for.
+        // What it sends is not a final response, and none is to be waited for.
         false
     }
 
@@ -197,7 +197,7 @@ fn a_wildcard_answers_from_the_address_that_was_asked_by_way_of_another_core_too
             false => &["127.0.0.1"],
         };
         for ip in asked {
-            // Connected: it hears nobody else.
+            // Connected: it hears no other peer.
             let socket = client(SocketAddr::new(ip.parse().unwrap(), address.port()));
             socket.send(b"here").unwrap();
             assert_eq!(receive(&socket), b"here");
@@ -280,7 +280,7 @@ fn what_did_not_arrive_is_told_to_the_element_of_each_core() {
     for (listener, cores) in [("127.0.0.1:0", 1), ("[::1]:0", 1), ("127.0.0.1:0", 2)] {
         let (crew, notes) = crew(cores, &[listener]);
         let socket = client(crew.addresses()[0]);
-        // A port where nobody listens: it was ours a moment ago.
+        // A port without a listener: it was ours a moment ago.
         let dead = client(crew.addresses()[0]).local_addr().unwrap();
         socket.send(format!("to {}", dead.port()).as_bytes()).unwrap();
         let lost = || notes.lost.lock().unwrap().clone();
@@ -289,7 +289,7 @@ fn what_did_not_arrive_is_told_to_the_element_of_each_core() {
         told.sort_unstable();
         assert_eq!(told, (0..cores as u8).collect::<Vec<_>>());
         assert!(lost().iter().all(|(_, sent)| sent.starts_with(TO_DEAD)));
-        // The error of one peer costs the others nothing.
+        // The error of one peer does not affect the others.
         for number in 0..100 {
             let message = format!("x{number}");
             socket.send(format!("to {}", dead.port()).as_bytes()).unwrap();
@@ -358,7 +358,7 @@ fn a_second_server_is_refused_and_so_is_a_silent_partner() {
             }
         }
     }
-    // Somebody else's socket that would share.
+    // A socket of another owner that would share.
     let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     other.set_reuse_port(true).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

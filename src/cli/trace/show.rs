@@ -6,7 +6,7 @@ use strowger::trace::visible::is_deceptive;
 
 /// A way to show events.
 pub trait Show {
-    /// Shows an event; its output is flushed on return.
+    /// Shows an event, which is visible when this returns.
     fn show(&mut self, event: &TraceEvent) -> io::Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! Holders against a model that counts by looking at everything, and the order of turns.
+//! Holders against a model that counts by scanning everything, and the order of turns.
 
 use super::*;
 use crate::base::Rng;
@@ -11,7 +11,7 @@ fn at(ms: u64) -> Instant {
     Instant::from_ms(10_000 + ms)
 }
 
-/// Connections `first..first + count` of one source, which have come as far as `class`.
+/// Adds connections `first..first + count` of one source, which have got as far as `class`.
 fn arrive(holders: &mut Holders, first: u32, count: u32, from: u32, class: Class, now: Instant) {
     for slot in first..first + count {
         holders.arrive(slot, ip(from), false, now);
@@ -40,7 +40,7 @@ fn the_one_that_gives_way_against_a_naive_model() {
         match rng.below(4) {
             0 | 1 => {
                 if let Some(slot) = free.pop() {
-                    // Few sources have most.
+                    // Few sources have most connections.
                     let from = (rng.below(4) * rng.below(4)) as u32;
                     holders.arrive(slot, ip(from), exempt(from), now);
                     let class = match (step / 5000) % 2 {
@@ -53,7 +53,7 @@ fn the_one_that_gives_way_against_a_naive_model() {
             }
             2 if !model.is_empty() => {
                 let mut one = model.remove(rng.below(model.len() as u64) as usize);
-                // There are times in which all that are there prove to be of use.
+                // In some phases all connections prove useful.
                 one.class = match (step / 5000) % 2 {
                     0 => [Class::Shaking, Class::Unproved, Class::Proved][rng.below(3) as usize],
                     _ => Class::Proved,
@@ -111,22 +111,22 @@ fn who_has_many_gives_way_to_who_has_few_and_not_the_other_way_round() {
     let mut holders = Holders::default();
     arrive(&mut holders, 0, 10, 1, Class::Proved, at(0));
     arrive(&mut holders, 10, 3, 2, Class::Unproved, at(1));
-    // The unproved of the second, though the first has more.
+    // The unproved of the second, although the first has more.
     assert_eq!(holders.yields_place(Some(ip(3)), at(2)), Some((10, 3)));
     assert_eq!(holders.yields_place(None, at(2)), Some((10, 3)));
     assert_eq!(holders.yields_place(Some(ip(1)), at(2)), Some((10, 3)));
-    // To itself only what is left of it gives way: the first, which has more.
+    // To itself only what is left of it gives way; otherwise the first, which has more.
     assert_eq!(holders.yields_place(Some(ip(2)), at(2)), Some((0, 10)));
     holders.renew(0, at(3));
     assert_eq!(holders.yields_place(Some(ip(2)), at(3)), Some((1, 10)));
-    // One that has one gives it up if it has said nothing for a second.
+    // A source with a single connection gives it up if that has been silent for a second.
     let mut holders = Holders::default();
     arrive(&mut holders, 0, 1, 1, Class::Unproved, at(0));
     arrive(&mut holders, 1, 1, 2, Class::Unproved, at(5));
     assert_eq!(holders.yields_place(Some(ip(3)), at(999)), None);
     assert_eq!(holders.yields_place(Some(ip(3)), at(1000)), Some((0, 1)));
     assert_eq!(holders.yields_place(Some(ip(1)), at(9000)), None);
-    // What is exempt gives way to nobody.
+    // Exempt connections never give way.
     let mut holders = Holders::default();
     for slot in 0..9 {
         holders.arrive(slot, ip(1), true, at(0));
@@ -165,11 +165,11 @@ fn each_source_in_its_turn() {
 fn a_source_has_its_share_and_stalled_ones_give_way() {
     let mut holders = Holders::default();
     arrive(&mut holders, 0, 500, 1, Class::Waiting, at(0));
-    // Half of all while nobody else asks.
+    // Half of all while no other source asks.
     let turns = begun(&mut holders, 0, 100, at(0));
     assert_eq!(turns.len(), 50);
     assert!(holders.is_stuck() && !holders.may_begin());
-    // Others are not kept from theirs.
+    // Others still get theirs.
     arrive(&mut holders, 500, 40, 2, Class::Waiting, at(1));
     assert!(holders.may_begin());
     let turns = begun(&mut holders, 50, 100, at(1));
@@ -178,7 +178,7 @@ fn a_source_has_its_share_and_stalled_ones_give_way() {
     assert_eq!(begun(&mut holders, 75, 100, at(2)).len(), 25);
     arrive(&mut holders, 580, 1, 4, Class::Waiting, at(3));
     assert_eq!(begun(&mut holders, 100, 100, at(3)), []);
-    // All are taken. After a second the oldest of the one that has most gives way, and so do those of a source to its own.
+    // All are in use. After a second the oldest of the source that has most gives way, and so do a source's own to itself.
     holders.renew(0, at(500));
     holders.look_again();
     let turns = begun(&mut holders, 100, 100, at(1001));
@@ -213,7 +213,7 @@ fn what_is_exempt_has_no_share_and_its_clients_stand_for_themselves() {
 fn one_source_that_floods_is_refused_and_others_are_not() {
     let mut holders = Holders::default();
     arrive(&mut holders, 0, 5000, 1, Class::Waiting, at(0));
-    // Eight in each 10 ms: it waits for longer than a burst, of its own doing.
+    // Eight every 10 ms: it waits for longer than a burst, through its own fault.
     let mut refused = None;
     for ms in (0..3000).step_by(10) {
         for _ in 0..8 {
@@ -226,7 +226,7 @@ fn one_source_that_floods_is_refused_and_others_are_not() {
         assert_eq!(refused.is_some(), ms >= 1100, "{ms}");
     }
     assert_eq!(refused, Some(2990));
-    // Many sources with one each: nobody has a shorter way.
+    // Many sources with one each: none has a shorter queue.
     let mut holders = Holders::default();
     for slot in 0..5000 {
         arrive(&mut holders, slot, 1, slot, Class::Waiting, at(0));

@@ -1,4 +1,4 @@
-//! Signs of life: of workers that turn, and of one that does not.
+//! Signs of life of workers that run, and of one that does not.
 
 use super::*;
 

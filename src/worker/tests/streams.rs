@@ -1,4 +1,4 @@
-//! TCP connections over loopback: framing, ends, limits, and who is told.
+//! TCP connections over loopback: framing, ends, limits, and which parts are notified.
 
 use super::*;
 use crate::net::Limits;
@@ -29,7 +29,7 @@ fn expect(phone: &mut TcpStream, bytes: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(bytes));
 }
 
-/// What still comes until the other side ends the connection, or `Err` when it is reset.
+/// Returns what arrives until the other side ends the connection, or `Err` if it is reset.
 fn rest(phone: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
     let mut all = Vec::new();
     match phone.read_to_end(&mut all) {
@@ -102,7 +102,7 @@ fn what_cannot_be_framed_is_answered_and_closed() {
 fn who_only_listens_any_more_gets_what_is_owed_to_him() {
     let (crew, notes) = streams(2, Limits::default());
     let mut phone = phone(&crew);
-    // By way of the other core, so that the end comes before the answer does.
+    // Through the other core, so that the end arrives before the answer.
     let asked = [b"mail", &message("", "")[..]].concat();
     phone.write_all(&asked).unwrap();
     phone.shutdown(Shutdown::Write).unwrap();
@@ -184,7 +184,7 @@ fn connections_are_reused_or_belong_to_one_call() {
     caller.write_all(&dial(7, "c")).unwrap();
     let (mut second, _) = callee.accept().unwrap();
     expect(&mut second, &dial(7, "c"));
-    // Answers come back on any of them, and the call's own ends with the call.
+    // Answers arrive on any of them, and the call's own connection ends with the call.
     second.write_all(&message("ACK echo", "")).unwrap();
     expect(&mut second, &message("ACK echo", ""));
     for call in [0, 7] {
@@ -230,7 +230,7 @@ fn a_peer_that_does_not_read_harms_only_itself() {
     let one = message("INFO a", "");
     other.write_all(&one).unwrap();
     expect(&mut other, &one);
-    // It wakes up: what was taken comes, whole and in order, and it can be sent to again.
+    // It wakes up: what was queued arrives, complete and in order, and it can be sent to again.
     let (mut slow, _) = callee.accept().unwrap();
     slow.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let lost = || notes.lost.lock().unwrap().len();

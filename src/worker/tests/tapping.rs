@@ -1,11 +1,11 @@
-//! What those who follow calls are shown of a worker: all that comes and leaves, once each, and what is said between.
+//! What traces show of a worker: everything received and sent, once each, and the notes between.
 
 use super::*;
 use crate::trace::{End, Event, Kind, Query, Tap};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// Workers, a listener for datagrams on all addresses and one for connections, and somebody who looks on.
+/// Workers, a datagram listener on all addresses and one for connections, and an open trace.
 fn followed(cores: usize) -> (Crew, Arc<Taps>, Tap) {
     let taps: Arc<Taps> = Arc::default();
     let options = Options { cores: vec![0; cores], taps: taps.clone(), ..Options::default() };
@@ -22,7 +22,7 @@ fn take(tap: &Tap, count: usize) -> Vec<Arc<Event>> {
         events.extend(tap.take(time::Duration::from_millis(20)).events);
         events.len() >= count
     });
-    // Nothing comes twice.
+    // Nothing arrives twice.
     events.extend(tap.take(time::Duration::from_millis(50)).events);
     events
 }
@@ -49,16 +49,16 @@ fn datagrams_and_words() {
     }
     assert_eq!((&*events[1].bytes, events[1].way), (&b"it is echoed"[..], None));
     assert!(events[0].time_ns <= events[1].time_ns && events[1].time_ns <= events[2].time_ns);
-    // A dead port is heard of.
+    // A dead port is reported.
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     phone.send(format!("to {dead}").as_bytes()).unwrap();
     let events = take(&tap, 4);
     assert_eq!(kinds(&events), [Kind::Received, Kind::Decision, Kind::Sent, Kind::Decision]);
     assert_eq!(&*events[3].bytes, b"not delivered: OPTIONS sip:x SIP/2.0");
-    // Pings are no messages.
+    // Pings are not messages.
     phone.send(b"\r\n\r\n").unwrap();
     assert_eq!(kinds(&take(&tap, 1)), [Kind::Decision]);
-    // Behind the end nothing is copied, nor said.
+    // After the end nothing is copied or noted.
     taps.close(time::Duration::ZERO);
     assert_eq!(tap.take(time::Duration::ZERO).end, Some(End::Shutdown));
     drop(tap);

@@ -1,10 +1,10 @@
-//! Handshakes that succeed: versions, kinds of keys, who proves what, and how often the library was called.
+//! Handshakes that succeed: versions, kinds of keys, which side proves what, and how often the library was called.
 
 use super::*;
 use crate::net::tls::Identity;
 use crate::settings::Words;
 
-/// What each side counts for a full handshake, of `(server, client)`.
+/// Returns the flights that each side counts for a handshake, as `(server, client)`.
 fn flights(version: Version, resumed: bool) -> (u32, u32) {
     match (version, resumed) {
         // ClientHello · ClientKeyExchange to Finished; the start · ServerHello to ServerHelloDone · Finished.
@@ -98,7 +98,7 @@ fn the_kind_of_certificate_is_chosen_by_what_the_client_can_check() {
     for (ciphers, suite) in [
         ("ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
         ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
-        // The cheaper one for a client that can do both.
+        // The cheaper one for a client that supports both.
         ("", "ECDHE-ECDSA-AES128-GCM-SHA256"),
     ] {
         let client = bench.client(|settings| {
@@ -206,7 +206,7 @@ fn a_close_is_heard_by_both_sides() {
         let server = bench.server(&[Kind::Ecdsa], only(version));
         let client = bench.client(|_| {});
         for cut in [Cut::Whole, Cut::OneByOne] {
-            // The server first, with data before it, which is not lost; the client may still send.
+            // The server first, preceded by data, which is not lost; the client may still send.
             let mut line = Line::new(&server, &client, NAME, cut);
             line.server.tls.send(b"last words").unwrap();
             line.server.tls.close();
@@ -218,7 +218,7 @@ fn a_close_is_heard_by_both_sides() {
             line.client.tls.close();
             line.run();
             assert!(line.server.failure.is_none() && line.client.failure.is_none());
-            // In the middle of a handshake there is nothing to say.
+            // During a handshake no close_notify is sent.
             let mut tls = client.connect(server_address(), NAME).unwrap();
             tls.start().unwrap();
             tls.output().clear();

@@ -1,4 +1,4 @@
-//! The machine in memory: two of them, and the bytes between them cut in every way.
+//! The machine in memory: two of them, and the bytes between them split in every way.
 
 mod handshakes;
 mod pki;
@@ -76,13 +76,13 @@ fn only(version: Version) -> impl Fn(&mut Settings) {
     }
 }
 
-/// How bytes are cut on their way.
+/// How bytes are split on their way.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
-    /// All that one side had to say at once.
+    /// Everything that one side had to send, at once.
     Whole,
     OneByOne,
-    /// By chance, from a seed.
+    /// At random, from a seed.
     Random(u64),
 }
 
@@ -182,7 +182,7 @@ impl Line {
         assert_eq!(self.server.tls.cipher(), self.client.tls.cipher());
     }
 
-    /// Both send, both hear.
+    /// Both send, both receive.
     #[track_caller]
     fn talk(&mut self) {
         self.client.tls.send(b"OPTIONS sip:a SIP/2.0\r\n").unwrap();
@@ -194,7 +194,7 @@ impl Line {
         self.client.heard.clear();
     }
 
-    /// Both say that nothing more will come.
+    /// Both announce that nothing more will come.
     #[track_caller]
     fn close(&mut self) {
         self.client.tls.close();

@@ -28,7 +28,7 @@ impl Kind {
     pub const ALL: [Kind; 2] = [Kind::Ecdsa, Kind::Rsa];
 
     fn key(self) -> PKey<Private> {
-        // One key for each kind: making an RSA key takes long, and nothing here depends on who has it.
+        // One key for each kind: making an RSA key takes long, and no test depends on its owner.
         static ECDSA: OnceLock<PKey<Private>> = OnceLock::new();
         static RSA: OnceLock<PKey<Private>> = OnceLock::new();
         match self {
@@ -118,13 +118,13 @@ fn mark_authority(builder: &mut X509Builder) {
     builder.append_extension(identifier).unwrap();
 }
 
-/// A certificate to be made. Names with `sip:` become URIs, figures addresses, all else DNS names.
+/// A certificate to be made. Names with `sip:` become URIs, IP literals addresses, all others DNS names.
 pub struct Wish<'a> {
     pub common_name: &'a str,
     pub names: &'a [&'a str],
     pub kind: Kind,
     pub days: i64,
-    /// Extended key usages; empty: the certificate says nothing of that.
+    /// Extended key usages; empty: the certificate does not restrict them.
     pub purposes: &'a [&'a str],
     /// Bytes that only make it larger.
     pub padding: usize,

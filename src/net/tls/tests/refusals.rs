@@ -1,11 +1,11 @@
-//! Handshakes and connections that must fail, and what they say then; and settings that cannot be taken.
+//! Handshakes and connections that must fail, with their messages; and settings that must be rejected.
 
 use std::path::Path;
 
 use super::*;
 use crate::net::tls::{By, Identity};
 
-/// What the two sides say when a handshake fails, without "handshake failed: " or "closed: ".
+/// Returns what the two sides report when a handshake fails, without "handshake failed: " or "closed: ".
 fn reasons(line: &Line) -> (String, String) {
     let words = |end: &End| {
         let Some(failure) = &end.failure else {
@@ -55,7 +55,7 @@ fn a_server_of_an_unknown_authority_is_refused() {
 fn a_server_that_does_not_prove_its_name_is_refused() {
     let bench = Bench::new();
     let cases: &[(&[&str], &str, &str, bool)] = &[
-        // names in the certificate, its common name, what is asked for, whether it is proved
+        // names in the certificate, its common name, the requested name, whether it is proved
         (&["sip.example.com"], "x", "sip.example.com", true),
         (&["sip.example.com"], "x", "SIP.Example.COM.", true),
         (&["sip.example.com"], "x", "example.com", false),
@@ -64,12 +64,12 @@ fn a_server_that_does_not_prove_its_name_is_refused() {
         (&["sip:example.com"], "x", "example.com", true),
         (&["SIP:example.com"], "x", "example.com", true),
         (&["sip:example.com:5061;transport=tls"], "x", "example.com", true),
-        // Where a sip URI is, DNS names do not count; a URI of a user or of another scheme is none.
+        // If there is a sip URI, DNS names do not count; a URI of a user or of another scheme is not one.
         (&["sip:example.com", "sip.example.com"], "x", "sip.example.com", false),
         (&["sip:alice@example.com"], "x", "example.com", false),
         (&["https://example.com", "sip.example.com"], "x", "sip.example.com", true),
         (&["sips:example.com"], "x", "example.com", false),
-        // The common name counts only where there is no alternative.
+        // The common name counts only if there is no alternative name.
         (&[], "sip.example.com", "sip.example.com", true),
         (&["other.example.com"], "sip.example.com", "sip.example.com", false),
         (&["127.0.0.1"], "sip.example.com", "sip.example.com", false),
@@ -181,7 +181,7 @@ fn clients_prove_themselves_as_the_settings_want() {
             let (server, client) = reasons(&line);
             assert!(server.starts_with("we refused: certificate verify failed: unable to get"), "{server}");
             assert_eq!(client, "peer sent alert: unknown ca");
-            // A client of TLS 1.3 is done before it is judged.
+            // A TLS 1.3 client has finished before its certificate is judged.
             let in_handshake = line.client.failure.unwrap().in_handshake;
             assert_eq!(in_handshake, version == Version::Tls12);
         }
@@ -231,7 +231,7 @@ fn suites_are_chosen_by_the_settings() {
     assert_eq!(suite(&server(both), &client(both)), "AES128-SHA");
     let modern = suite(&server(""), &client(""));
     assert_eq!(modern, "ECDHE-RSA-AES128-GCM-SHA256");
-    // Not unless it is chosen.
+    // Not unless it is configured.
     let line = Line::new(&server(""), &client("AES128-SHA"), NAME, Cut::Whole);
     let expected = ["we refused: no shared cipher".to_string()];
     assert!(expected.contains(&reasons(&line).0), "{:?}", reasons(&line));
@@ -267,7 +267,7 @@ fn old_suites_are_for_a_build_that_measures_them() {
                 assert_eq!(line.client.tls.cipher(), "DES-CBC3-SHA");
             }
             Ok(_) => panic!("{list} is taken"),
-            // Debian builds its OpenSSL without.
+            // Debian builds its OpenSSL without it.
             Err(error) if cfg!(all(feature = "old-suites", not(feature = "aws-lc"))) => {
                 assert_eq!(error, "ciphers: DES-CBC3-SHA: no such suite");
             }
@@ -306,13 +306,13 @@ fn garbage_harms_only_its_own_connection() {
             }
             assert!(end.failure.is_some(), "{bytes:?}");
             assert!(end.heard.is_empty());
-            // Afterwards all is ignored.
+            // Afterwards everything is ignored.
             end.hear(b"more");
             end.tls.send(b"more").unwrap();
             end.tls.close();
         }
     }
-    // What fails leaves nothing behind in the thread for the next.
+    // A failure leaves nothing behind in the thread for the next connection.
     let mut line = Line::new(&server, &client, NAME, Cut::Whole);
     line.assert_open();
     line.talk();
@@ -338,14 +338,14 @@ fn every_bit_of_a_handshake_matters() {
                 cut: Cut::Whole,
             };
             line.client.tls.start().unwrap();
-            // The first flight of either side, with one bit turned.
+            // The first flight of either side, with one bit flipped.
             let mut bytes = std::mem::take(line.client.tls.output());
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
             if random >> 63 == 0 {
                 line.server.hear(&bytes);
                 bytes = std::mem::take(line.server.tls.output());
             }
-            // Where the headers of records tell a version, which is for nobody to look at.
+            // The positions of the version in record headers, which is to be ignored.
             let mut versions = Vec::new();
             let mut start = 0;
             while let Some(header) = bytes.get(start..start + 5) {
@@ -361,7 +361,7 @@ fn every_bit_of_a_handshake_matters() {
                 line.server.hear(&bytes);
             }
             line.run();
-            // It fails, or it waits for bytes that will not come, but data is never exchanged.
+            // It fails, or waits for bytes that will not come, but data is never exchanged.
             let both = line.server.tls.is_established() && line.client.tls.is_established();
             assert!(!both || versions.contains(&at), "bit of byte {at} of {bytes:?}");
         }

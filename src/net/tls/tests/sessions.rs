@@ -1,4 +1,4 @@
-//! Sessions reused: with tickets, without them, across reloads; and never across other identities or checks.
+//! Sessions resumed: with tickets, without them, across reloads; and never across other identities or checks.
 
 use super::*;
 use crate::net::tls::Identity;
@@ -32,7 +32,7 @@ fn tickets_of_tls_13_come_with_the_first_answer() {
     let server = bench.server(&[Kind::Ecdsa], only(Version::Tls13));
     let client = bench.client(|_| {});
     let mut line = Line::new(&server, &client, NAME, Cut::Whole);
-    // AWS-LC has them wait for the first data, OpenSSL sends them at once.
+    // AWS-LC delays them until the first data, OpenSSL sends them at once.
     let at_once = if cfg!(feature = "aws-lc") { 0 } else { 2 };
     assert_eq!(client.client_sessions(), at_once);
     line.server.tls.send(b"SIP/2.0 100 Trying\r\n").unwrap();
@@ -72,7 +72,7 @@ fn a_ticket_of_tls_13_is_used_once_and_a_session_of_tls_12_again() {
         .count();
     assert_eq!(count, 2);
     assert!(client.client_sessions() >= 3);
-    // A long row of them, each with a ticket of the one before.
+    // A long chain of them, each with a ticket of the previous one.
     for _ in 0..100 {
         assert!(resumed(&server, &client, NAME));
     }
@@ -111,7 +111,7 @@ fn sessions_are_kept_for_each_name_address_and_port() {
 #[test]
 fn a_client_without_tickets_resumes_from_the_servers_memory() {
     use openssl::ssl::{Ssl, SslContext, SslMethod, SslOptions, SslSessionCacheMode};
-    // A client of the library's own, with tickets off: our own client has none without them.
+    // The library's own client, with tickets off: our client has no sessions without them.
     let bench = Bench::new();
     let server = bench.server(&[Kind::Ecdsa], only(Version::Tls12));
     let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
@@ -225,11 +225,11 @@ fn sessions_end_with_the_identity_and_the_checks_they_were_made_under() {
             let after = Contexts::load(&changed, Some(&before)).unwrap();
             assert!(!resumed(&after, &client, NAME), "{version:?} {number}");
             assert!(resumed(&after, &client, NAME));
-            // Nor on the way back.
+            // Nor when changed back.
             let back = Contexts::load(&settings, Some(&after)).unwrap();
             assert!(!resumed(&back, &client, NAME), "{version:?} {number}");
         }
-        // The client's side: what was made without a check is not offered where there is one.
+        // The client's side: a session made without a check is not offered where a check is required.
         let server = Contexts::load(&settings, None).unwrap();
         let mut client_settings = bench.settings(&[]);
         client_settings.rules.verify_server = false;
@@ -286,7 +286,7 @@ fn a_chain_that_was_good_is_not_good_for_another_name_authority_or_purpose() {
     let after = Contexts::load(&changed, Some(&both)).unwrap();
     assert!(Line::new(&both, &after, NAME, Cut::Whole).client.failure.is_some());
     assert!(Line::new(&after, &both, NAME, Cut::Whole).server.failure.is_some());
-    // And a failure is not remembered as good.
+    // And a failure is not remembered as valid.
     for _ in 0..3 {
         assert!(Line::new(&both, &after, NAME, Cut::Whole).client.failure.is_some());
     }
@@ -309,7 +309,7 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
     let mut contexts = Contexts::load(&settings, None).unwrap();
     let mut reload = |round: usize| {
         let mut changed = settings.clone();
-        // Different from the one before, so that nothing is taken over.
+        // Different from the previous one, so that nothing is carried over.
         if round % 2 == 1 {
             changed.rules.session_lifetime *= 2;
         }
@@ -327,12 +327,12 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
     for round in 0..1000 {
         reload(round);
     }
-    // Other tests run beside this one and take their own; a thousand contexts that stayed would be far more.
+    // Other tests run at the same time and use memory too; a thousand leaked contexts would use far more.
     let after = resident();
     assert!(after < before + 48 * 1024, "{before} KiB before, {after} KiB after");
 }
 
-/// The memory of the process, KiB.
+/// Returns the resident memory of the process in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));

@@ -1,4 +1,4 @@
-//! Who a client is by its certificate, what certificates must be made for, which are shown, and which groups keys are exchanged in.
+//! A client's identity by its certificate, required purposes, which certificates are shown, and the key exchange groups.
 
 use super::*;
 use crate::net::tls::Purpose;
@@ -29,11 +29,11 @@ fn a_clients_names_are_those_of_its_certificate_in_resumed_sessions_too() {
         (&["SIPS:Alice@Example.Test"], "x", &["SIPS:Alice@Example.Test"]),
         (&["sip:example.test", "sip:a@b.test"], "x", &["sip:example.test", "sip:a@b.test"]),
         (&["example.test", "phone.test"], "x", &["example.test", "phone.test"]),
-        // Who is one user is not its whole domain besides.
+        // A certificate for one user does not also prove the whole domain.
         (&["sip:alice@example.test", "example.test"], "x", &["sip:alice@example.test"]),
         (&["urn:uuid:1", "example.test"], "x", &["example.test"]),
         (&["192.0.2.1"], "boss.example.test", &[]),
-        // The common name proves nobody.
+        // The common name proves nothing.
         (&[], "boss.example.test", &[]),
     ];
     for version in VERSIONS {
@@ -72,7 +72,7 @@ fn who_shows_none_and_who_is_not_asked_is_nobody() {
     }
 }
 
-/// What comes of a client that shows this certificate to a server that accepts these purposes.
+/// Returns the result of a client showing this certificate to a server that accepts these purposes.
 fn shake(bench: &Bench, version: Version, shown: &[&str], accepted: &[Purpose]) -> Line {
     let wish = Wish { purposes: shown, ..Wish::new(&["client.test"], Kind::Ecdsa) };
     let pair = bench.pair("purposes", &wish);
@@ -104,7 +104,7 @@ fn certificates_of_clients_are_made_for_what_the_settings_accept() {
         (&["emailProtection"], &both, false),
         (&["emailProtection"], &[Any], true),
         (&["emailProtection", "clientAuth"], &[ClientAuth], true),
-        // What a certificate says nothing of it allows.
+        // A certificate allows every purpose if it names none.
         (&[], &[ClientAuth], true),
         (&[], &both, true),
     ];
@@ -218,7 +218,7 @@ const P256: u16 = 23;
 const P384: u16 = 24;
 const X25519MLKEM768: u16 = 0x11ec;
 
-/// The group of the key share that a server has answered with in TLS 1.3; `None` in TLS 1.2.
+/// Returns the group of the key share in a server's TLS 1.3 answer; `None` in TLS 1.2.
 fn group_of(server_hello: &[u8]) -> Option<u16> {
     let at = 5 + 4 + 2 + 32;
     let session = usize::from(server_hello[at]);
@@ -235,7 +235,7 @@ fn group_of(server_hello: &[u8]) -> Option<u16> {
     None
 }
 
-/// The handshake between these two, the bytes of the first flight, and the group that was agreed on.
+/// Runs the handshake between these two; returns the bytes of the first flight, and the agreed group.
 fn agree(server: &Contexts, client: &Contexts, cut: Cut) -> (Line, usize, Option<u16>) {
     let mut line = Line {
         server: End::new(server.accept(client_address()).unwrap()),
@@ -267,7 +267,7 @@ fn the_group_that_stands_first_and_both_have_is_taken_without_a_second_hello() {
     let only_of = |names| bench.server(&[Kind::Ecdsa], groups(names));
     let cases = [
         (default(), default(), hybrid.unwrap_or(X25519)),
-        // An old peer on either side: the second share that is offered is for it.
+        // An old peer on either side: the second offered share is for it.
         (only_of(&["X25519"]), default(), X25519),
         (default(), only_of(&["X25519", "P-256"]), X25519),
         (default(), only_of(&["P-256"]), P256),
@@ -323,7 +323,7 @@ fn a_group_that_the_library_does_not_have_is_an_error_where_it_was_asked_for() {
     let text = error.to_string();
     assert!(text.starts_with("groups: X25519MLKEM1: ") && text.ends_with(" does not have it"), "{text}");
     assert!(text.contains("SSL") || text.contains("AWS-LC"), "{text}");
-    // The default is for every library.
+    // The default works with every library.
     let settings = bench.settings(&[Kind::Ecdsa]);
     assert_eq!(settings.rules.groups[0], "X25519MLKEM768");
     assert!(Contexts::load(&settings, None).is_ok());
