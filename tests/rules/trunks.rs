@@ -405,6 +405,25 @@ fn a_stale_nonce_is_followed_once_and_a_refused_password_is_no_business_of_the_c
     b.assert_quiet();
 }
 
+/// Its place is taken: another copy would ring twice, and nobody has asked the caller for anything.
+#[test]
+fn a_challenge_of_a_carrier_that_was_given_up_is_not_answered() {
+    let mut b = calling(|_| ());
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.tick(6_000);
+    let at_spare = to(&sent, SPARE)[0].clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    assert_eq!(
+        sent.iter().map(|sent| (sent.to.as_str(), sent.method())).collect::<Vec<_>>(),
+        [(CARRIER, "ACK")],
+        "{}",
+        show(&sent)
+    );
+    let sent = b.send(SPARE, at_spare.answer(486));
+    assert_eq!(the(&sent, ALICE).status(), 486);
+}
+
 #[test]
 fn a_spare_is_asked_as_ever_and_its_challenge_is_answered_too() {
     let mut b = calling(|_| ());

@@ -7,6 +7,7 @@ use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{Context, INVALID_RESPONSE};
 use crate::stack::proxy::proceed::More;
 use crate::stack::proxy::trunk_answer::Answer;
+use crate::stack::transaction::Hope;
 use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
 
@@ -32,6 +33,11 @@ impl Proxy {
         let Some(client) = turn.transactions.client(id) else {
             return false;
         };
+        // Another next hop has its place and its breadth, and the caller must not see the challenge.
+        if client.hope == Hope::GivenUp {
+            self.release_branch(turn, server, id);
+            return true;
+        }
         let (target, breadth, unproved, peer) = (client.target, client.breadth, client.unproved, client.flow.peer);
         let (before, is_cancelled) = (client.answered, client.cancel.is_some() || client.cancel_wanted);
         let verdict = match is_cancelled || context.closed {
@@ -45,7 +51,7 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return false;
         };
-        context.branches.retain(|branch| *branch != id);
+        context.take_out(id);
         // The same branch goes on, with what it was given.
         context.breadth += breadth;
         context.refund(unproved);
