@@ -189,21 +189,35 @@ class Soak(legit.Background):
         for number in itertools.count():
             await asyncio.sleep(USERS_EVERY)
             name, phone = f"churn{number}", self.others[number % legit.PHONES]
-            for words, wanted in [(["add", name, "--password-stdin"], True), (["rm", name], False)]:
-                await self.command("user", *words, text=sip.password(name) + "\n" if wanted else "")
-                due, known = time.monotonic(), False
-                while not known and time.monotonic() < due + KNOWN_WITHIN:
-                    # Fewer wrong passwords than would be a guess too many.
-                    await asyncio.sleep(0.5)
-                    try:
-                        async with asyncio.timeout(legit.PATIENCE):
-                            await phone.register(name, expires=EXPIRES)
-                        known = wanted
-                    except legit.Failed:
-                        known = not wanted
-                    except TimeoutError:
-                        break
-                self.note("users changed", due, "" if known else f"{' '.join(words[:2])} is not known")
+            # The soak may end at any moment: whoever was added, or is being added, is removed all the same.
+            adding = asyncio.create_task(self.command("user", "add", name, "--password-stdin", text=sip.password(name) + "\n"))
+            removed = False
+            try:
+                await asyncio.shield(adding)
+                await self.becomes(phone, name, "add", True)
+                removed = True
+                await asyncio.shield(asyncio.create_task(self.command("user", "rm", name)))
+                await self.becomes(phone, name, "rm", False)
+            finally:
+                if not removed:
+                    await adding
+                    await self.command("user", "rm", name)
+
+    async def becomes(self, phone, name, word, wanted):
+        """Whether the server knows within a while that a user is there, or is gone."""
+        due, known = time.monotonic(), False
+        while not known and time.monotonic() < due + KNOWN_WITHIN:
+            # Fewer wrong passwords than would be a guess too many.
+            await asyncio.sleep(0.5)
+            try:
+                async with asyncio.timeout(legit.PATIENCE):
+                    await phone.register(name, expires=EXPIRES)
+                known = wanted
+            except legit.Failed:
+                known = not wanted
+            except TimeoutError:
+                break
+        self.note("users changed", due, "" if known else f"user {word} is not known")
 
     async def reload(self):
         half = time.monotonic() + self.arguments.minutes * 30

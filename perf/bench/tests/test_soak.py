@@ -1,6 +1,8 @@
 """perf/soak: what it would notice."""
 
+import asyncio
 import unittest
+from unittest import mock
 
 import soak_command
 from soak_command import MEGABYTE, Phone, Soak
@@ -53,6 +55,33 @@ class LeftOver(unittest.TestCase):
         ]:
             self.assertTrue(soak_command.NEVER.match(name), name)
         self.assertFalse(soak_command.NEVER.match("strowger_requests_total"))
+
+
+class Users(unittest.TestCase):
+    def test_whenever_the_soak_ends_the_user_is_removed(self):
+        for moment in range(12):
+            self.assertEqual(asyncio.run(self.left(moment / 100)), set(), f"after {moment / 100} s")
+
+    async def left(self, seconds):
+        found, there = object.__new__(Soak), set()
+        found.others = [mock.Mock()]
+
+        async def command(_, word, name, *options, text=""):
+            await asyncio.sleep(0.02)
+            (there.add if word == "add" else there.discard)(name)
+
+        async def becomes(*_):
+            await asyncio.sleep(0.02)
+
+        found.command, found.becomes = command, becomes
+        with mock.patch.object(soak_command, "USERS_EVERY", 0.02), mock.patch.object(soak_command.legit, "PHONES", 1):
+            task = asyncio.create_task(found.users())
+            await asyncio.sleep(seconds)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            # A removal that had begun goes on beside.
+            await asyncio.sleep(0.1)
+        return there
 
 
 class Forgetting(unittest.TestCase):
