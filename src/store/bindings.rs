@@ -457,7 +457,7 @@ mod tests {
         write(&mut table, &before, TERMS);
         let after = location();
         table.restore(&after, at(1000), &rules(), TERMS).unwrap();
-        let (cseq, _) = after.change(b"a@x", |record, _| record.bindings.first().map(|b| (b.removed, b.cseq)));
+        let (cseq, _) = after.change(Instant::from_ms(1), b"a@x", |record, _| record.bindings.first().map(|b| (b.removed, b.cseq)));
         assert_eq!(cseq, Some((true, 7)));
         assert_eq!(all(&after, 1000), [""; 0]);
     }

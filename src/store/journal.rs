@@ -61,8 +61,8 @@ impl Journal {
     pub fn flush(&self, patience: Duration) -> bool {
         let end = time::Instant::now() + patience;
         let round = self.location.last_round();
-        while self.location.progress().durable < round {
-            if time::Instant::now() >= end || self.location.progress().is_failing {
+        while self.location.disk_progress().durable < round {
+            if time::Instant::now() >= end || self.location.disk_progress().is_failing {
                 return false;
             }
             self.bell.ring();

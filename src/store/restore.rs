@@ -116,7 +116,7 @@ impl<'a> Restorer<'a> {
         let leads_back = |uri: &[u8]| rules.leads_back(uri, &self.aor);
         let is_by_contact = |row: &Row| row.reached == Reached::ByContact && row.text.path.is_empty();
         if rows.iter().any(|row| is_by_contact(row) && leads_back(row.text.uri)) {
-            location.change(&self.aor, |record, _| {
+            location.change(self.pile.now, &self.aor, |record, _| {
                 for binding in &mut record.bindings {
                     binding.leads_back =
                         binding.reached == Reached::ByContact && binding.text().path.is_empty() && leads_back(binding.uri());

@@ -1,12 +1,16 @@
 //! One contact of an address-of-record (RFC 3261 §10.3), in as little memory as possible: there may be a million.
 
+use super::shared_note::{NodeNumber, SharedNote};
 use crate::base::{Channel, Flow, Instant, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// One contact of an address-of-record.
+#[derive(Clone)]
 pub struct Binding {
     /// URI, Call-ID, Path, instance and source, concatenated: one allocation per binding.
     text: Box<[u8]>,
+    /// What the other nodes know of it, if the table is shared.
+    pub(super) shared: Option<Box<SharedNote>>,
     pub expires: Instant,
     pub reg_id: u32,
     pub cseq: u32,
@@ -17,7 +21,6 @@ pub struct Binding {
     path_len: u16,
     /// Thousandths, 0 to 1000.
     pub q: u16,
-    source_len: u8,
     /// Removed; remembered until `expires` so that an older REGISTER that arrives late cannot restore it.
     pub removed: bool,
     /// How the phone is reached.
@@ -62,6 +65,7 @@ impl Binding {
     pub fn new(text: BindingText, source: Option<&Flow>) -> Binding {
         let mut binding = Binding {
             text: Box::default(),
+            shared: None,
             expires: Instant::default(),
             reg_id: 0,
             cseq: 0,
@@ -70,7 +74,6 @@ impl Binding {
             call_id_len: 0,
             path_len: 0,
             q: 1000,
-            source_len: 0,
             removed: false,
             reached: Reached::ByContact,
             leads_back: false,
@@ -84,7 +87,7 @@ impl Binding {
         let (uri, rest) = self.text.split_at(self.uri_len.into());
         let (call_id, rest) = rest.split_at(self.call_id_len.into());
         let (path, rest) = rest.split_at(self.path_len.into());
-        let (instance, _) = rest.split_at(rest.len() - usize::from(self.source_len));
+        let (instance, _) = rest.split_at(rest.len().saturating_sub(source_length(&self.text)));
         BindingText { uri, call_id, path, instance }
     }
 
@@ -94,7 +97,7 @@ impl Binding {
 
     /// Returns where the REGISTER came from.
     pub fn source(&self) -> Option<Flow> {
-        let (_, source) = self.text.split_at(self.text.len() - usize::from(self.source_len));
+        let (_, source) = self.text.split_at(self.text.len().saturating_sub(source_length(&self.text)));
         read_source(source)
     }
 
@@ -106,7 +109,7 @@ impl Binding {
                 let len = write_source(flow, &mut room);
                 &room[..len]
             }
-            None => &[],
+            None => &[NOWHERE],
         };
         let parts = [text.uri, text.call_id, text.path, text.instance, source];
         let len = parts.iter().map(|part| part.len()).sum();
@@ -122,7 +125,6 @@ impl Binding {
         self.uri_len = text.uri.len() as u16;
         self.call_id_len = text.call_id.len() as u16;
         self.path_len = text.path.len() as u16;
-        self.source_len = source.len() as u8;
     }
 
     /// Returns its weight under `[limits] bindings`.
@@ -132,6 +134,35 @@ impl Binding {
 
     pub fn is_live(&self, now: Instant) -> bool {
         !self.removed && self.expires > now
+    }
+
+    /// Returns whether it must be remembered: until it has expired, or until the other nodes have forgotten it.
+    pub(super) fn is_kept(&self, now: Instant) -> bool {
+        self.expires > now || self.shared.as_ref().is_some_and(|note| note.lease > now)
+    }
+
+    /// Returns whether the phone's last REGISTER came to another node. The source is then where that node was sent it from, and no
+    /// flow of ours.
+    pub fn is_elsewhere(&self) -> bool {
+        self.shared.as_ref().is_some_and(|note| note.node != NodeNumber::OWN)
+    }
+
+    /// Returns the node that alone can reach the phone, by a flow of its own, and the token of that flow.
+    pub fn relay(&self) -> Option<(NodeNumber, &[u8])> {
+        let note = self.shared.as_ref()?;
+        (note.node != NodeNumber::OWN && !note.relay.is_empty()).then_some((note.node, &*note.relay))
+    }
+
+    /// Returns whether both say the same: text, source, and what stands beside it.
+    pub(super) fn says_the_same(&self, other: &Binding) -> bool {
+        (self.expires, self.cseq) == (other.expires, other.cseq) && self.is_refresh_of(other)
+    }
+
+    /// Returns whether both say the same but for their CSeq and when they expire.
+    pub(super) fn is_refresh_of(&self, other: &Binding) -> bool {
+        let lengths = |b: &Binding| (b.uri_len, b.call_id_len, b.path_len);
+        let rest = |b: &Binding| (b.reg_id, b.q, b.removed, b.reached, b.leads_back, b.is_unsure);
+        lengths(self) == lengths(other) && rest(self) == rest(other) && self.text == other.text
     }
 
     /// Returns the whole seconds left, rounded up.
@@ -150,17 +181,35 @@ pub const WEIGHED: usize = 320;
 
 // ---- a compact flow ----------------------------------------------------------------------------------------------------
 //
-// A flow takes 64 bytes unpacked, because it may be IPv6 and name two addresses. Nearly all take 10 here.
+// A flow takes 64 bytes unpacked, because it may be IPv6 and name two addresses. Nearly all take 10 here. The last byte is its kind, so
+// that its length is known from the end.
 
-/// Kind, listener, core, an IPv6 peer with its scope, an IPv6 address of ours.
-const SOURCE_LONGEST: usize = 1 + 2 + 1 + (16 + 2 + 4) + 16;
+/// Listener, core, an IPv6 peer with its scope, an IPv6 address of ours, kind.
+const SOURCE_LONGEST: usize = 2 + 1 + (16 + 2 + 4) + 16 + 1;
 
 const IS_V6: u8 = 0x80;
 const LOCAL_V4: u8 = 0x10;
 const LOCAL_V6: u8 = 0x20;
 const CONNECTION: u8 = 0x40;
+/// The kind of no flow.
+const NOWHERE: u8 = 0x0f;
 
-/// Returns the number of bytes written: none for a flow over which we cannot receive.
+/// Returns the number of bytes that the source takes at the end of a binding's text.
+fn source_length(text: &[u8]) -> usize {
+    let Some(kind) = text.last().filter(|kind| **kind != NOWHERE) else {
+        return 1;
+    };
+    let peer = if kind & IS_V6 == 0 { 4 + 2 } else { 16 + 2 + 4 };
+    let rest = match kind & (LOCAL_V4 | LOCAL_V6 | CONNECTION) {
+        LOCAL_V4 => 4,
+        LOCAL_V6 => 16,
+        CONNECTION => 8,
+        _ => 0,
+    };
+    2 + 1 + peer + rest + 1
+}
+
+/// Returns the number of bytes written. A flow over which we cannot receive is none.
 fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
     let mut len = 0;
     let mut put = |bytes: &[u8]| {
@@ -178,9 +227,11 @@ fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
         Channel::Datagram { local: Some(IpAddr::V4(_)) } => LOCAL_V4,
         Channel::Datagram { local: Some(IpAddr::V6(_)) } => LOCAL_V6,
         Channel::Connection { .. } => CONNECTION,
-        Channel::Peer { .. } | Channel::Back => return 0,
+        Channel::Peer { .. } | Channel::Back => {
+            put(&[NOWHERE]);
+            return len;
+        }
     };
-    put(&[flow.transport as u8 | family | channel]);
     put(&flow.listener.to_le_bytes());
     put(&[flow.core]);
     match flow.peer {
@@ -203,12 +254,12 @@ fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
         }
         _ => {}
     }
+    put(&[flow.transport as u8 | family | channel]);
     len
 }
 
 fn read_source(bytes: &[u8]) -> Option<Flow> {
-    let mut rest = bytes;
-    let [kind] = take(&mut rest)?;
+    let (kind, mut rest) = bytes.split_last()?;
     let listener = u16::from_le_bytes(take(&mut rest)?);
     let [core] = take(&mut rest)?;
     let peer = match kind & IS_V6 {

@@ -9,15 +9,18 @@
 //! it, and reports it as written ([`Location::finish_round`]). A change belongs at the latest to the round after the one in
 //! progress when it was made, so the worker knows its round without a further lock: the mark of its shard is set *before* the
 //! number is read, and the number is raised before the marks are read.
+//!
+//! If several servers share the table, each stores only what it has answered for itself, and without versions. The others' bindings
+//! come back from the store; if that is lost too, each node brings its own. What is read back is older than any version of the same
+//! CSeq that is known elsewhere, so a row that should not have been there any more is not told to anybody.
 
 use super::Location;
-use super::record::{Counted, Record};
+use super::record::{Counted, Lists, Record};
 use super::rounds::{Progress, Round, SHARDS};
 use super::row::Row;
 use crate::base::{ShareHolder, Span};
 use crate::settings::Durability;
 use crate::stack::location::BindingText;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Location {
     /// Adds a journal: changes are recorded from now on.
@@ -31,47 +34,24 @@ impl Location {
         self.rounds.durability
     }
 
-    pub fn progress(&self) -> Progress {
-        Progress {
-            // In one total order with a worker's announcement that it is about to sleep.
-            durable: self.rounds.durable.load(Ordering::SeqCst),
-            is_failing: self.rounds.is_failing.load(Ordering::SeqCst),
-        }
-    }
-
-    /// Returns true if a change could not be answered because the disk accepts no writes.
-    pub fn refuses_changes(&self) -> bool {
-        self.rounds.durability == Some(Durability::Acknowledged) && self.rounds.is_failing.load(Ordering::Relaxed)
+    /// Returns how far the disk is.
+    pub fn disk_progress(&self) -> Progress {
+        self.rounds.progress()
     }
 
     /// Returns true if a round would take something.
     pub fn has_changes(&self) -> bool {
-        let marked = |marks: &AtomicU64| marks.load(Ordering::SeqCst) != 0;
-        self.rounds.marks.0.iter().any(marked)
+        self.rounds.has_changes()
     }
 
     /// Returns the round after which everything changed until now is on disk.
     pub fn last_round(&self) -> u64 {
-        let started = || self.rounds.started.load(Ordering::SeqCst);
-        // What is marked now is taken by the next round, which may begin before we look again.
-        let before = started();
-        match self.has_changes() {
-            true => before + 1,
-            false => started(),
-        }
+        self.rounds.last()
     }
 
     /// Begins a round of the shards in which something has changed, or of all of them if `all` is true.
     pub fn begin_round(&self, all: bool) -> Round {
-        let number = self.rounds.started.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut marks = [0; SHARDS / 64];
-        for (own, shared) in marks.iter_mut().zip(&self.rounds.marks.0) {
-            *own = shared.swap(0, Ordering::SeqCst);
-            if all {
-                *own = u64::MAX;
-            }
-        }
-        Round { number, marks }
+        self.rounds.begin(all)
     }
 
     /// Copies what has changed in a shard and takes it off the list, or copies everything in the shard if `all` is true.
@@ -79,14 +59,14 @@ impl Location {
         let mut guard = self.lock(shard);
         let shard = &mut *guard;
         if all {
-            shard.changed.clear();
+            shard.lists.changed.clear();
             shard.records.retain(|_, record| {
                 taken.take(record);
                 record.is_remembered()
             });
             return;
         }
-        for name in shard.changed.drain(..) {
+        for name in shard.lists.changed.drain(..) {
             let Some(record) = shard.records.get_mut(&name) else {
                 continue;
             };
@@ -99,18 +79,17 @@ impl Location {
 
     /// Notes that what this and earlier rounds took is on disk.
     pub fn finish_round(&self, number: u64) {
-        self.rounds.durable.fetch_max(number, Ordering::SeqCst);
-        self.rounds.is_failing.store(false, Ordering::SeqCst);
+        self.rounds.finish(number);
     }
 
     /// Sets whether writing to disk is failing.
     pub fn set_failing(&self, is_failing: bool) {
-        self.rounds.is_failing.store(is_failing, Ordering::SeqCst);
+        self.rounds.set_failing(is_failing);
     }
 
     /// Returns the records that have changed and were not taken yet. Visits every shard: only for occasional use.
     pub fn untaken(&self) -> usize {
-        (0..SHARDS).map(|number| self.lock(number).changed.len()).sum()
+        (0..SHARDS).map(|number| self.lock(number).lists.changed.len()).sum()
     }
 
     /// Restores an address from disk: `rows` are valid, `on_disk` is how many are there, and `is_same` tells whether they agree.
@@ -122,7 +101,7 @@ impl Location {
         if let Some(record) = shard.records.get_mut(&name) {
             record.rows = record.rows.max(on_disk);
             record.is_changed = true;
-            self.rounds.note(number, name, record, &mut shard.changed);
+            self.note(number, name, record, &mut shard.lists, false);
             return true;
         }
         let mut record = Box::<Record>::default();
@@ -136,8 +115,12 @@ impl Location {
         }
         // Expired rows are to be removed from disk.
         record.is_changed = !is_same || rows.len() != on_disk as usize;
-        self.rounds.note(number, name, &mut record, &mut shard.changed);
-        if record.is_remembered() || record.is_listed {
+        if let Some(sharing) = &self.sharing {
+            sharing.adopt(&mut record);
+        }
+        let has_news = self.sharing.is_some() && !record.bindings.is_empty();
+        self.note(number, name, &mut record, &mut shard.lists, has_news);
+        if record.is_remembered() || record.lists.have(Lists::DISK) {
             self.account(Counted::default(), record.counted());
             shard.records.insert(name, record);
         }
@@ -200,13 +183,14 @@ impl TakenView<'_> {
 
 impl Taken {
     fn take(&mut self, record: &mut Record) {
-        record.is_listed = false;
+        record.lists.take_off(Lists::DISK);
         record.is_changed = false;
         if !record.concerns_disk() {
             return;
         }
         let address = self.append(&record.address);
-        for binding in &record.bindings {
+        let before = self.rows.len();
+        for binding in record.bindings.iter().filter(|binding| !binding.is_elsewhere()) {
             let text = binding.text();
             let row = TakenRow {
                 uri: self.append(text.uri),
@@ -227,7 +211,7 @@ impl Taken {
             self.rows.push(row);
         }
         self.records.push(TakenRecord { address, rows_end: self.rows.len() as u32, rows_before: record.rows });
-        record.rows = record.bindings.len() as u32;
+        record.rows = (self.rows.len() - before) as u32;
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {
@@ -387,9 +371,9 @@ mod tests {
                     record.add(super::super::Binding::new(text, None));
                 }
             };
-            location.change(b"a@x", change).1
+            location.change(at(now), b"a@x", change).1
         };
-        let look = || location.change(b"a@x", |_, _| ()).1;
+        let look = || location.change(at(0), b"a@x", |_, _| ()).1;
         assert_eq!(change(1), 1);
         assert_eq!(look(), 1, "it waits still");
         let mut one = location.begin_round(false);
@@ -408,7 +392,7 @@ mod tests {
         assert_eq!((look(), location.progress().durable), (2, 2));
         // If nothing waits, nothing is notified.
         let batched = super::tests::location(Durability::Batched);
-        let (_, round) = batched.change(b"a@x", |record, _| record.note_change(at(1), Print::default()));
+        let (_, round) = batched.change(at(1), b"a@x", |record, _| record.note_change(at(1), Print::default()));
         assert_eq!(round, 0);
     }
 

@@ -7,16 +7,28 @@ mod record;
 mod rounds;
 mod row;
 mod rules;
+mod shared_note;
+mod shared_row;
+mod sharing;
+pub mod taking_in;
+pub mod telling;
+mod version;
 
 pub use crate::settings::Durability;
 use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
-use record::Counted;
 pub use record::REMOVED_MS;
+use record::{Counted, Lists};
 pub use record::{Print, Recalled, Record};
 pub use rounds::{Progress, Round, SHARDS};
 pub use row::Row;
 pub use rules::RowRules;
+pub use shared_note::NodeNumber;
+pub use shared_row::{SharedRow, TokenOf, Untold};
+use sharing::Sharing;
+pub use sharing::{Node, SharingTerms};
+pub use taking_in::TakenIn;
+pub use version::{Claim, Version};
 
 use crate::base::{BuildPrehashed, Flow, Instant, Key, ShareHolder, Shares};
 use crate::sip::Uri;
@@ -42,6 +54,8 @@ pub struct Location {
     /// The shard at which the next [`Location::sweep`] starts.
     sweep_at: AtomicUsize,
     rounds: Rounds,
+    /// `None`: no other server has a part in it.
+    sharing: Option<Box<Sharing>>,
     /// Where parties to dialogs are, as distinct from where their users are.
     pub(in crate::stack) moved: Moved,
 }
@@ -51,8 +65,16 @@ pub struct Location {
 struct Shard {
     /// By the name that [`Location::name`] gives their address. Boxed, because a record is large and the table half empty.
     records: HashMap<u64, Box<Record>, BuildPrehashed>,
-    /// The names of the records changed since the journal last took them, each once.
+    lists: ShardLists,
+}
+
+/// The names of records that have changed, each once.
+#[derive(Default)]
+struct ShardLists {
+    /// Since the journal last took them.
     changed: Vec<u64>,
+    /// Since the store was last told, if several servers share the table.
+    news: Vec<u64>,
 }
 
 /// A binding as shown to the outside.
@@ -102,7 +124,23 @@ impl Location {
             gone: AtomicUsize::new(0),
             sweep_at: AtomicUsize::new(0),
             rounds: Rounds::default(),
+            sharing: None,
         }
+    }
+
+    /// Returns how far whatever answers wait for is: the store that several servers share, or the disk.
+    pub fn progress(&self) -> Progress {
+        self.awaited().progress()
+    }
+
+    /// Returns true if a change could not be answered because the store, or the disk, accepts none.
+    pub fn refuses_changes(&self) -> bool {
+        self.awaited().refuses_changes()
+    }
+
+    /// Returns the rounds that answers wait for.
+    fn awaited(&self) -> &Rounds {
+        self.sharing.as_ref().map_or(&self.rounds, |sharing| &sharing.rounds)
     }
 
     /// Returns the bindings now held, including removed and expired ones until the sweep has passed.
@@ -169,19 +207,19 @@ impl Location {
             self.gone.fetch_add(gone, Ordering::Relaxed);
         }
         if before != after {
-            self.shares.take(after.holder, after.weight as u32);
-            self.shares.give_back(before.holder, before.weight as u32);
+            self.shares.take(after.holder, after.charged as u32);
+            self.shares.give_back(before.holder, before.charged as u32);
         }
     }
 
     /// Clears the lists of what is to go to disk.
     #[cfg(test)]
     pub(in crate::stack) fn spoil(&self) {
-        (0..SHARDS).for_each(|number| self.lock(number).changed.clear());
+        (0..SHARDS).for_each(|number| self.lock(number).lists.changed.clear());
     }
 
-    /// Asserts that the totals agree with the records, and that each record that is to go to disk is on its shard's list once.
-    /// Visits all.
+    /// Asserts that the totals agree with the records, that each record that is to go to disk or to the store is on its shard's list
+    /// for that once, and that versions are as they must be. Visits all.
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         let (mut bindings, mut weight) = (0, 0);
@@ -190,12 +228,19 @@ impl Location {
             for record in shard.records.values() {
                 let counted = record.counted();
                 (bindings, weight) = (bindings + counted.bindings, weight + counted.weight);
+                match &self.sharing {
+                    Some(sharing) => sharing.check(record),
+                    None => assert!(record.bindings.iter().all(|b| b.shared.is_none()), "a version, but nobody shares"),
+                }
             }
-            let listed = shard.records.values().filter(|record| record.is_listed);
-            assert_eq!(listed.count(), shard.changed.len(), "what shard {number} has for the disk");
-            for name in &shard.changed {
-                let is_listed = shard.records.get(name).is_some_and(|record| record.is_listed);
-                assert!(is_listed, "shard {number} has {name:#x} for the disk");
+            let ShardLists { changed, news } = &shard.lists;
+            for (list, names, whom) in [(Lists::DISK, changed, "the disk"), (Lists::NEWS, news, "the store")] {
+                let listed = shard.records.values().filter(|record| record.lists.have(list));
+                assert_eq!(listed.count(), names.len(), "what shard {number} has for {whom}");
+                for name in names {
+                    let is_listed = shard.records.get(name).is_some_and(|record| record.lists.have(list));
+                    assert!(is_listed, "shard {number} has {name:#x} for {whom}");
+                }
             }
         }
         let totals = (self.bindings(), self.weight.load(Ordering::Relaxed));
@@ -235,9 +280,9 @@ impl Location {
     }
 
     /// Runs `change` on the record of one address under its lock; an empty record is created or removed as needed. `change` gets
-    /// how much may be added, in the units of [`Binding::weight`]. Also returns the round of the journal after which the record's
-    /// present state is on disk; 0 if nothing waits for that ([`journal`]).
-    pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> (R, u64) {
+    /// how much may be added, in the units of [`Binding::weight`]. Also returns the round after which the record's present state is
+    /// on disk ([`journal`]), or in the store that several servers share ([`telling`]); 0 if nothing waits for that.
+    pub fn change<R>(&self, now: Instant, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> (R, u64) {
         let (number, name) = self.name(aor);
         let mut guard = self.lock(number);
         let shard = &mut *guard;
@@ -245,38 +290,71 @@ impl Location {
         let Some(record) = shard.records.get_mut(&name) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
+            let has_news = self.settle(Vec::new(), &mut record, now);
             let weight = record.weight();
             let is_kept = weight > 0 && room > 0;
             if is_kept {
                 self.account(Counted::default(), record.counted());
                 record.address = aor.into();
-                self.rounds.note(number, name, &mut record, &mut shard.changed);
+                self.note(number, name, &mut record, &mut shard.lists, has_news);
             }
-            let round = self.rounds.round_of(&record);
+            let round = self.round_of(&record);
             if is_kept {
                 shard.records.insert(name, Box::new(record));
             }
             return (result, round);
         };
         let before = record.counted();
+        let bindings = match &self.sharing {
+            Some(_) => record.bindings.clone(),
+            None => Vec::new(),
+        };
         let result = change(record, room);
+        let has_news = self.settle(bindings, record, now);
         let after = record.counted();
         self.account(before, after);
-        self.rounds.note(number, name, record, &mut shard.changed);
-        let round = self.rounds.round_of(record);
-        if after.weight == 0 && !self.is_awaited(record) {
-            let was_listed = record.is_listed;
-            shard.records.remove(&name);
-            if was_listed {
-                shard.changed.retain(|listed| *listed != name);
+        self.note(number, name, record, &mut shard.lists, has_news);
+        let round = self.round_of(record);
+        if after.weight == 0 {
+            if record.lists.have(Lists::NEWS) {
+                record.lists.take_off(Lists::NEWS);
+                shard.lists.news.retain(|listed| *listed != name);
+            }
+            if !self.is_awaited(record) {
+                let was_listed = record.lists.have(Lists::DISK);
+                shard.records.remove(&name);
+                if was_listed {
+                    shard.lists.changed.retain(|listed| *listed != name);
+                }
             }
         }
         (result, round)
     }
 
+    /// Gives what a change has made of a record its versions, if the table is shared. Returns whether there is something to tell.
+    fn settle(&self, before: Vec<Binding>, record: &mut Record, now: Instant) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| record.is_changed && sharing.settle(before, record, now))
+    }
+
+    /// Puts a changed record on its shard's lists.
+    fn note(&self, number: usize, name: u64, record: &mut Record, lists: &mut ShardLists, has_news: bool) {
+        self.rounds.note(number, name, record, &mut lists.changed);
+        if let (Some(sharing), true, false) = (&self.sharing, has_news, record.lists.have(Lists::NEWS)) {
+            sharing.rounds.list(number, name, &mut lists.news);
+            record.lists.put(Lists::NEWS);
+        }
+    }
+
+    fn round_of(&self, record: &Record) -> u64 {
+        match &self.sharing {
+            None => self.rounds.round_of(record.lists.have(Lists::DISK)),
+            Some(sharing) => sharing.rounds.round_of(record.lists.have(Lists::NEWS)),
+        }
+    }
+
     /// Returns whether the disk has rows of the record that the journal is to remove.
     fn is_awaited(&self, record: &Record) -> bool {
-        record.is_listed && record.rows > 0
+        record.lists.have(Lists::DISK) && record.rows > 0
     }
 
     /// Shows the live bindings of one address, or of all, in no particular order.
@@ -336,7 +414,7 @@ impl Location {
             record.is_changed = true;
             Ok(())
         };
-        self.change(aor, add).0
+        self.change(now, aor, add).0
     }
 
     /// Removes one contact or all on behalf of an operator. Returns how many live bindings were removed.
@@ -351,7 +429,7 @@ impl Location {
             });
             gone
         };
-        self.change(aor, remove).0
+        self.change(now, aor, remove).0
     }
 
     /// Sweeps a part of the table: at twenty calls per second, all of it in 51 s, or in 3 s if much has expired at once.
@@ -370,28 +448,39 @@ impl Location {
     pub fn sweep(&self, now: Instant) -> bool {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut guard = self.lock(number);
-        let Shard { records, changed } = &mut *guard;
+        let Shard { records, lists } = &mut *guard;
         let (mut held, mut kept, mut unlisted) = (0, 0, false);
         records.retain(|name, record| {
             let before = record.counted();
+            let has_news = self.sharing.as_ref().is_some_and(|sharing| sharing.expire(record, now));
+            record.is_changed |= has_news;
             record.sweep(now);
             let after = record.counted();
             self.account(before, after);
             (held, kept) = (held + before.weight, kept + after.weight);
-            self.rounds.note(number, *name, record, changed);
-            let stays = after.weight > 0 || self.is_awaited(record);
-            unlisted |= !stays && record.is_listed;
+            self.note(number, *name, record, lists, has_news);
+            if after.weight > 0 {
+                return true;
+            }
+            unlisted |= record.lists.have(Lists::NEWS);
+            record.lists.take_off(Lists::NEWS);
+            let stays = self.is_awaited(record);
+            unlisted |= !stays && record.lists.have(Lists::DISK);
             stays
         });
         if unlisted {
-            changed.retain(|name| records.contains_key(name));
+            let is_on = |name: &u64, list| records.get(name).is_some_and(|record| record.lists.have(list));
+            lists.changed.retain(|name| is_on(name, Lists::DISK));
+            lists.news.retain(|name| is_on(name, Lists::NEWS));
         }
         // After a peak, the memory is returned.
         if records.is_empty() || records.len() < records.capacity() / 4 {
             records.shrink_to(records.len() * 2);
         }
-        if changed.capacity() > SPARE_CHANGES && changed.len() < changed.capacity() / 4 {
-            changed.shrink_to(SPARE_CHANGES);
+        for list in [&mut lists.changed, &mut lists.news] {
+            if list.capacity() > SPARE_CHANGES && list.len() < list.capacity() / 4 {
+                list.shrink_to(SPARE_CHANGES);
+            }
         }
         2 * kept < held
     }
@@ -471,7 +560,7 @@ mod tests {
         let uri = [b'x'; 700];
         for number in 0..2 * SHARDS {
             let aor = format!("sip:u{number}@example.com");
-            location.change(aor.as_bytes(), |record, _| {
+            location.change(at(60_000), aor.as_bytes(), |record, _| {
                 let text = BindingText { uri: &uri, ..BindingText::default() };
                 let mut binding = Binding::new(text, None);
                 binding.expires = at(65_000);

@@ -25,8 +25,31 @@ pub struct Record {
     pub(super) rows: u32,
     /// Something has changed that the disk should know.
     pub(super) is_changed: bool,
-    /// It is on its shard's list of changes.
-    pub(super) is_listed: bool,
+    /// On which of its shard's lists it is.
+    pub(super) lists: Lists,
+}
+
+/// A set of a shard's lists.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Lists(u8);
+
+impl Lists {
+    /// What the journal is to take.
+    pub const DISK: u8 = 1;
+    /// What the store is to be told, if several servers share the table.
+    pub const NEWS: u8 = 2;
+
+    pub fn have(self, list: u8) -> bool {
+        self.0 & list != 0
+    }
+
+    pub fn put(&mut self, list: u8) {
+        self.0 |= list;
+    }
+
+    pub fn take_off(&mut self, list: u8) {
+        self.0 &= !list;
+    }
 }
 
 /// What a record counts for.
@@ -35,6 +58,8 @@ pub(super) struct Counted {
     pub bindings: usize,
     /// In the units of [`Binding::weight`].
     pub weight: usize,
+    /// The part of it that its holder's share is charged with: all but what other nodes have answered for.
+    pub charged: usize,
     pub holder: ShareHolder,
 }
 
@@ -92,7 +117,9 @@ const CHANGES: usize = 16;
 
 impl Record {
     pub(super) fn counted(&self) -> Counted {
-        Counted { bindings: self.count(), weight: self.weight(), holder: self.holder }
+        let weight = self.weight();
+        let elsewhere = self.bindings.iter().filter(|binding| binding.is_elsewhere()).map(Binding::weight).sum::<usize>();
+        Counted { bindings: self.count(), weight, charged: weight.saturating_sub(elsewhere), holder: self.holder }
     }
 
     /// Returns whether this REGISTER has already changed the record.
@@ -153,7 +180,7 @@ impl Record {
     /// Removes what has expired.
     pub(super) fn sweep(&mut self, now: Instant) {
         let before = self.bindings.len();
-        self.bindings.retain(|binding| binding.expires > now);
+        self.bindings.retain(|binding| binding.is_kept(now));
         self.is_changed |= self.bindings.len() != before;
         if self.bindings.len() < self.bindings.capacity() / 2 {
             self.bindings.shrink_to_fit();
@@ -167,7 +194,7 @@ impl Record {
 
     /// Returns whether the rows on disk are not as they should be, or will not be once this is written.
     pub(super) fn concerns_disk(&self) -> bool {
-        self.rows > 0 || !self.bindings.is_empty()
+        self.rows > 0 || self.bindings.iter().any(|binding| !binding.is_elsewhere())
     }
 
     /// Restores the bindings; `place` returns the number of a row's URI.

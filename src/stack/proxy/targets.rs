@@ -182,6 +182,11 @@ impl Turn<'_> {
                 located.insecure += 1;
                 return;
             }
+            // Only another server reaches the phone: as good as a connection that is gone.
+            if binding.relay().is_some() && !redirect {
+                dead += 1;
+                return;
+            }
             let source = binding.source();
             let alive = source.filter(|flow| core.peer_flows.is_alive(flow));
             let flow = match binding.reached {
@@ -207,7 +212,8 @@ impl Turn<'_> {
             target.secure = sips;
             target.flow = flow;
             target.flow_only = binding.reached == Reached::ByFlow && !redirect;
-            (target.listener, target.source) = (source.map(|flow| flow.listener), source.map(|flow| flow.peer));
+            target.source = source.map(|flow| flow.peer);
+            target.listener = source.filter(|_| !binding.is_elsewhere()).map(|flow| flow.listener);
             target.by_operator = source.is_none();
             target.is_unsure = binding.is_unsure;
         });

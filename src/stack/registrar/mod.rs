@@ -109,7 +109,7 @@ impl Registrar {
         };
         let is_share_full = !core.location.admits(holder);
         let (peer_flows, lines, seating) = (&core.peer_flows, &mut core.lines, &mut self.seating);
-        let (outcome, round) = core.location.change(&core.aor, |record, room| {
+        let (outcome, round) = core.location.change(turn.now, &core.aor, |record, room| {
             let terms = Terms { limits, peer_flows, seating, room, holder, is_share_full };
             let outcome = change(record, &plan, request, &this, terms);
             // Step 8: all current bindings.

@@ -260,6 +260,8 @@ fn give_way(bindings: &[Binding], seating: &mut Seating, peer_flows: &PeerFlows,
 /// Returns whether the connection on which it was registered is gone; by a datagram's flow a phone can always come back.
 fn is_dead(binding: &Binding, peer_flows: &PeerFlows) -> bool {
     match (binding.reached, binding.source()) {
+        // Another server has that connection.
+        _ if binding.is_elsewhere() => false,
         // A contact or a Path leads there, whatever happened to the connection.
         (Reached::ByContact, _) => false,
         (_, Some(flow)) => matches!(flow.channel, Channel::Connection { .. }) && !peer_flows.is_alive(&flow),
@@ -301,9 +303,14 @@ fn remove(binding: &mut Binding, this: &Registering) {
 
 /// Drops bindings that are only remembered to make room for live ones.
 fn make_room(record: &mut Record, max_contacts: usize) {
-    while record.bindings.len() > max_contacts.saturating_mul(4).max(16)
-        && let Some(place) = record.bindings.iter().position(|b| b.removed)
-    {
+    let most = max_contacts.saturating_mul(4).max(16);
+    while record.bindings.len() > most {
+        // Of a table that is shared, first those that the other servers know of.
+        let told = record.bindings.iter().position(|b| b.removed && !b.is_untold());
+        let any = || record.bindings.iter().position(|b| b.removed && record.bindings.len() > 2 * most);
+        let Some(place) = told.or_else(any) else {
+            return;
+        };
         record.bindings.remove(place);
     }
 }

@@ -140,7 +140,7 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
     let work = |worker: usize| {
         for n in 0..200 {
             let aor = format!("{worker}-{n}@x");
-            let (_, round) = location.change(aor.as_bytes(), |record, _| {
+            let (_, round) = location.change(Instant::from_ms(1), aor.as_bytes(), |record, _| {
                 record.note_change(Instant::from_ms(1), Print::default());
                 let text = crate::stack::location::BindingText { uri: b"sip:h1", call_id: b"c", ..Default::default() };
                 let mut binding = crate::stack::location::Binding::new(text, None);
