@@ -146,3 +146,6 @@ impl Binding {
         self.shared.as_deref().is_some_and(is_same) && self.text().call_id == row.text.call_id
     }
 }
+
+#[cfg(test)]
+mod tests;
