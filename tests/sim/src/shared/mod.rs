@@ -406,6 +406,16 @@ impl Run {
         let phone = &mut self.phones[number];
         let message = phone.register(self.serial, expires_s);
         let outcome = self.nodes[node].register(self.at, number, phone.peer(), message.as_bytes());
+        // A node that has not heard of a binding, or knows it by another spelling, cannot remove it.
+        let field = phone.field();
+        let is_it = |seen: &Seen| seen.removed && seen.field == field && seen.cseq == phone.cseq;
+        let is_removed = || self.nodes[node].seen(self.at, phone.aor.as_bytes()).iter().any(is_it);
+        if expires_s == 0
+            && !is_removed()
+            && let Some(asked) = &mut phone.asked
+        {
+            asked.then = Expectation::Unknown;
+        }
         let words = format!("phone {number} {} {} {} for {expires_s} s", phone.uri(), phone.call(), phone.cseq);
         match outcome {
             Outcome::Answered(status) => {

@@ -259,7 +259,6 @@ impl Node {
                 for (row, verdict) in rows {
                     match verdict {
                         Verdict::Has(position) => _ = shared.told(&row.row(b""), position),
-                        Verdict::Better(_) if self.sabotage == Some(SharedSabotage::IgnoreBetter) => {}
                         Verdict::Better(better) => _ = shared.take_in(now, &better.row(&self.name), false),
                     }
                 }

@@ -6,8 +6,6 @@ pub enum SharedSabotage {
     ForgetRemoved,
     /// The store compares versions by their time alone.
     TimeAlone,
-    /// What the store has that is better is not taken in.
-    IgnoreBetter,
     /// After trouble, the store is not read in full.
     SkipReading,
     /// After a full reading, nothing is told again.
@@ -20,7 +18,6 @@ impl SharedSabotage {
     pub const ALL: &[SharedSabotage] = &[
         SharedSabotage::ForgetRemoved,
         SharedSabotage::TimeAlone,
-        SharedSabotage::IgnoreBetter,
         SharedSabotage::SkipReading,
         SharedSabotage::TellNothingAgain,
         SharedSabotage::FollowLate,
