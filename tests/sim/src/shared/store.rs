@@ -96,7 +96,15 @@ pub enum Verdict {
     /// It has accepted it, or had it already, at this place.
     Has(u64),
     /// It has a better one.
-    Better(Kept),
+    Better(Box<Kept>),
+}
+
+/// What a change at this time, of this address and field, has replaced.
+struct Undo {
+    wall_ms: u64,
+    aor: Vec<u8>,
+    field: Vec<u8>,
+    before: Option<Kept>,
 }
 
 #[derive(Default)]
@@ -107,7 +115,7 @@ pub struct Store {
     lost: [u64; STREAMS],
     last: u64,
     /// What each change has replaced, and when.
-    undo: VecDeque<(u64, Vec<u8>, Vec<u8>, Option<Kept>)>,
+    undo: VecDeque<Undo>,
     heartbeats: BTreeMap<Vec<u8>, u64>,
     /// A connection of an earlier life is dead.
     pub life: u32,
@@ -140,7 +148,7 @@ impl Store {
             };
             if !wins {
                 self.rejected += 1;
-                return Verdict::Better(old.clone());
+                return Verdict::Better(Box::new(old.clone()));
             }
         }
         self.accepted += 1;
@@ -151,7 +159,7 @@ impl Store {
             true => fields.remove(&row.field),
             false => fields.insert(row.field.clone(), row.clone()),
         };
-        self.undo.push_back((wall_ms, row.aor.clone(), row.field.clone(), before));
+        self.undo.push_back(Undo { wall_ms, aor: row.aor.clone(), field: row.field.clone(), before });
         let number = stream_of(&row.aor);
         let stream = &mut self.streams[number];
         stream.push_back(row);
@@ -209,8 +217,8 @@ impl Store {
 
     /// Its replica takes over, which has not seen what came in the last `lost_ms`.
     pub fn fail_over(&mut self, wall_ms: u64, lost_ms: u64) {
-        while self.undo.back().is_some_and(|(at, ..)| *at + lost_ms > wall_ms)
-            && let Some((_, aor, field, before)) = self.undo.pop_back()
+        while self.undo.back().is_some_and(|undo| undo.wall_ms + lost_ms > wall_ms)
+            && let Some(Undo { aor, field, before, .. }) = self.undo.pop_back()
         {
             let fields = self.addresses.entry(aor).or_default();
             match before {
