@@ -98,6 +98,8 @@ pub struct DialogRoute {
     pub per_call: Option<bool>,
     /// A hash of the name of the next hop that the dialog began with, if others share its address.
     pub name: Option<u64>,
+    /// The mark of the trunk by which its receiver was called.
+    pub trunk: Option<u32>,
     /// One of its ends is a next hop for our users only, and was reached, or has called, as the rules allow.
     pub guarded: bool,
     /// One of its ends was on this machine when the dialog began.

@@ -482,6 +482,99 @@ fn one_nonce_for_several_requests_is_counted() {
     }
 }
 
+/// A call that the carrier has answered, with the route sets of its ends.
+struct Answered {
+    call_id: String,
+    to: String,
+    callers: Vec<String>,
+    carriers: Vec<String>,
+}
+
+fn answered(b: &mut Bench) -> Answered {
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER)[1].clone();
+    let ok = b.send_for_one(CARRIER, second.answer(200).add(&format!("Contact: <sip:gate@{CARRIER}>")));
+    let routes = |text: &Text| text.all("Record-Route").iter().map(|route| route.to_string()).collect();
+    let own = |name| ok.header(name).unwrap().to_owned();
+    Answered { call_id: own("Call-ID"), to: own("To"), callers: routes(&ok), carriers: routes(&second) }
+}
+
+impl Answered {
+    fn from_caller(&self, method: &str, cseq: u32) -> Request {
+        let request = Request::new(method, &format!("sip:gate@{CARRIER}")).to(&self.to).call_id(&self.call_id).cseq(cseq);
+        self.callers.iter().fold(request, |request, route| request.top(&format!("Route: {route}")))
+    }
+
+    fn from_carrier(&self, method: &str) -> Request {
+        let request = Request::new(method, "sip:alice@10.0.1.1:5060")
+            .via(CARRIER, &format!("z9hG4bKgate{}", crate::message::unique()))
+            .from(&self.to)
+            .to("\"Alice\" <sip:alice@example.com>;tag=alice")
+            .call_id(&self.call_id)
+            .cseq(7);
+        self.carriers.iter().fold(request, |request, route| request.top(&format!("Route: {route}")))
+    }
+}
+
+#[test]
+fn a_challenge_within_the_dialog_is_answered_too() {
+    for (status, name) in [(401, "Authorization"), (407, "Proxy-Authorization")] {
+        let mut b = calling(|_| ());
+        let call = answered(&mut b);
+        let more = "nonce=\"d\", qop=\"auth\"";
+        for (cseq, (method, count)) in (2..).zip([("INVITE", "00000001"), ("MESSAGE", "00000002"), ("BYE", "00000003")]) {
+            let request = call.from_caller(method, cseq);
+            let sent = b.send(ALICE, &request);
+            let first = the(&sent, CARRIER).clone();
+            assert!(first.all(name).is_empty());
+            let sent = b.send(CARRIER, first.answer(status).add(&challenge(status, more)));
+            assert!(to(&sent, ALICE).is_empty(), "{method}: {}", show(&sent));
+            let second = to(&sent, CARRIER).into_iter().find(|sent| sent.method() == method).expect("it goes again").clone();
+            assert_eq!(check_credentials(&second, name, "MD5", "").1, count, "{method}");
+            assert_eq!(second.header("CSeq"), first.header("CSeq"));
+            assert_eq!(b.send_for_one(CARRIER, second.answer(200)).status(), 200);
+        }
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn within_the_dialog_a_password_goes_to_the_carrier_alone() {
+    // The caller's challenge to the carrier is the carrier's to answer.
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let sent = b.send(CARRIER, call.from_carrier("BYE"));
+    let at_alice = the(&sent, ALICE).clone();
+    let sent = b.send(ALICE, at_alice.answer(401).add(&challenge(401, "nonce=\"d\"")));
+    assert_eq!(the(&sent, CARRIER).status(), 401, "{}", show(&sent));
+    // A refusal is no business of the caller, within a dialog as well.
+    let sent = b.send(ALICE, call.from_caller("BYE", 2));
+    let first = the(&sent, CARRIER).clone();
+    let second = only(b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\""))));
+    let sent = b.send(CARRIER, second.answer(407).add(&challenge(407, "nonce=\"e\"")));
+    assert_eq!((the(&sent, ALICE).status(), the(&sent, ALICE).reason()), (502, "Trunk Password Refused"));
+    // Whoever sends the caller elsewhere, with the cookie of this dialog or without one, gets no password.
+    for uri in ["sip:gate@10.0.9.9:5060", "sip:030@carrier.example"] {
+        let mut elsewhere = call.from_caller("MESSAGE", 3);
+        elsewhere.uri = uri.into();
+        for at in b.send(ALICE, elsewhere) {
+            assert!(at.to == ALICE || at.to == CARRIER, "{uri}: {at}");
+        }
+    }
+    // The account is gone with a reload.
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
+    let routes = vec![route(Action::Relay(vec![hop(CARRIER)]))].into();
+    b.cores[0].handle_config(Arc::new(Settings { routes, ..settings }));
+    let sent = b.send(ALICE, call.from_caller("BYE", 2));
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\"")));
+    assert_eq!(the(&sent, ALICE).status(), 407, "{}", show(&sent));
+}
+
 // ---- probes --------------------------------------------------------------------------------------------------------------
 
 fn probing(hops: Vec<NextHop>) -> (Bench, Arc<Health>) {

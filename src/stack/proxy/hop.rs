@@ -6,6 +6,7 @@ use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
 use crate::stack::route::Edits;
+use crate::stack::trunk::Trunk;
 
 /// One copy that is to be sent to a target of its context.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,8 @@ pub struct RequestCopy<'a> {
     pub edits: Option<&'a Edits>,
     /// The URI of the user that the request has proved to be, for trusted receivers; empty: none.
     pub asserted: &'a [u8],
+    /// The trunk that it goes by.
+    pub trunk: Option<&'a Trunk>,
     /// The header line that answers the next hop's challenge for one of our trunks; empty if there is none.
     pub credentials: &'a [u8],
 }
@@ -59,6 +62,7 @@ impl<'a> RequestCopy<'a> {
             search,
             edits: targets.edits.as_deref(),
             asserted: targets.asserted(),
+            trunk: targets.trunk.as_deref(),
             credentials: &targets.credentials,
         }
     }

@@ -57,6 +57,10 @@ impl Turn<'_> {
             let target = self.push_request_uri(request, targets);
             target.per_call = per_call.unwrap_or(self.core.settings.outgoing == Outgoing::PerCall);
             target.flow = flow;
+            if let Some(mark) = request.dialog.trunk {
+                let mut trunks = self.core.settings.routes.iter().filter_map(|route| route.trunk.as_ref());
+                targets.trunk = trunks.find(|trunk| trunk.mark() == mark).cloned();
+            }
             return Ok(Decision::Forward);
         }
         let settings = self.core.settings.clone();
