@@ -252,6 +252,21 @@ fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
     let second = later.iter().find(|sent| sent.to != first.to).expect("the other server").clone();
     line.b.send(&second.to, second.answer(200));
     assert_eq!(line.state(), State::Registered);
+    // A server without time is passed over as well; one that has challenged is no reason not to answer the next.
+    let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
+    line.b.tick(1000);
+    let mut zone = Zone::new("carrier.example A 10.0.7.1\ncarrier.example A 10.0.7.2");
+    let first = only(zone.serve(&mut line.b));
+    let with_password = only(line.b.send(&first.to, first.answer(401).add(&challenge(401, "nonce=\"n\""))));
+    let second = only(line.b.send(&first.to, with_password.answer(503).add("Retry-After: 600")));
+    assert_ne!(second.to, first.to);
+    let again = only(line.b.send(&second.to, second.answer(401).add(&challenge(401, "nonce=\"m\""))));
+    assert_eq!(check_credentials(&again, "Authorization", "MD5", "").0, "m");
+    // When none is left, the last one says why, and when to come again.
+    let now = line.b.now;
+    assert!(line.b.send(&second.to, again.answer(503).add("Retry-After: 700")).is_empty());
+    assert_eq!(line.state(), State::Failed("503 Whatever".into()));
+    assert_eq!(line.table.all()[0].1.next.as_ms() - now, 700_000);
     // No name, no registration; and it is tried again.
     let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
     line.b.tick(1000);
