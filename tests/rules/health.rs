@@ -114,6 +114,24 @@ fn a_silent_target_costs_one_request_its_patience_and_the_next_nothing() {
 }
 
 #[test]
+fn an_answer_from_another_port_counts_and_one_from_another_host_does_not() {
+    for (from, is_well) in [("10.0.5.1:31000", true), ("10.0.9.9:5080", false)] {
+        let mut b = bench(relay(&[GATE, SPARE]));
+        first_has_failed(&mut b);
+        b.tick(PASSED_OVER);
+        let trial = first_copy(&mut b, "MESSAGE");
+        assert_eq!(trial.to, GATE);
+        b.send(from, trial.answer(200));
+        assert_eq!(failed(&b).is_empty(), is_well, "{from}");
+    }
+    // Whoever is further down the path knows the branch as well, and must not talk a gateway down.
+    let mut b = bench(relay(&[GATE, SPARE]));
+    let copy = first_copy(&mut b, "MESSAGE");
+    b.send("10.0.9.9:5080", copy.answer(503));
+    assert!(failed(&b).is_empty());
+}
+
+#[test]
 fn over_tcp_too_though_no_timer_repeats_anything() {
     let hops = [GATE, SPARE].map(|at| streams::hop(Transport::Tcp, at, ""));
     for method in ["INVITE", "MESSAGE"] {

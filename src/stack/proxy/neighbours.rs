@@ -1,11 +1,12 @@
 //! What the proxy learns about the health of next hops, and how it uses that to order the targets of a route.
 
 use crate::base::{Flow, Instant, Transport};
-use crate::sip::{Message, Name, Scheme};
+use crate::settings::Fork;
+use crate::sip::{Message, Name, Scheme, Uri};
 use crate::stack::health::{Cause, Failure, NamedBy, Neighbour, Standing};
-use crate::stack::hop_uri::hop_query_of;
+use crate::stack::hop_uri::{hop_query_of, numeric, transport_of};
 use crate::stack::proxy::locate::ServerAddress;
-use crate::stack::proxy::target::TargetSet;
+use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::route::NextHop;
 use crate::stack::transaction::{Client, ClientKind, Hope};
 use crate::stack::turn::Turn;
@@ -15,10 +16,11 @@ impl Turn<'_> {
     /// A response has come with a branch of ours, which only a host that receives what is sent to `neighbour` can know.
     #[inline]
     pub fn note_source(&mut self, neighbour: Neighbour, flow: &Flow, message: &Message) {
-        if neighbour.address != flow.peer {
+        // Some gateways answer from another port. Whoever is further down the path sees the branch too, but not by that address.
+        if neighbour.address.ip() != flow.peer.ip() {
             return;
         }
-        if message.status() >= 200 {
+        if message.status() >= 200 && neighbour.address == flow.peer {
             self.core.sources.proved.note(self.now, flow.peer);
         }
         if neighbour.transport == flow.transport {
@@ -169,6 +171,36 @@ impl Turn<'_> {
         });
         targets.mark_spares();
     }
+
+    /// Orders contacts that are tried one after the other: those that have failed after all others, whatever their q, the least
+    /// recently failed first. In parallel a failed one holds nobody up.
+    pub fn order_contacts_by_health(&self, targets: &mut TargetSet) {
+        if self.core.health.is_all_well() || self.core.settings.proxy.fork != Fork::Sequential {
+            return;
+        }
+        let TargetSet { text, targets, .. } = targets;
+        targets.sort_by_cached_key(|target| match address_of(target, text) {
+            Some(server) => self.core.health.standing(self.now, &server.named_by(target.named_by())),
+            None => Standing::Good,
+        });
+    }
+}
+
+/// Where a contact is reached, if that is known without a question about a name: its flow, or the address in its URI.
+fn address_of(target: &Target, text: &[u8]) -> Option<ServerAddress> {
+    if let Some(flow) = target.flow {
+        return Some(ServerAddress { address: flow.peer, transport: flow.transport });
+    }
+    // A Path leads elsewhere first.
+    if !target.path.is_empty() {
+        return None;
+    }
+    let uri = Uri::parse(text.get(target.uri.range())?).ok()?;
+    let ip = numeric(&uri).ok()??;
+    let plain = if target.secure { Transport::Tls } else { Transport::Udp };
+    let transport = transport_of(&uri).ok()?.unwrap_or(plain);
+    let address = (ip, uri.port.unwrap_or(transport.default_port())).into();
+    Some(ServerAddress { address, transport })
 }
 
 /// `4 s`, `0.5 s`.

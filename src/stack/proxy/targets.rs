@@ -153,6 +153,9 @@ impl Turn<'_> {
             (true, true) => Err(Refusal::new(480, "")),
             (true, false) => {
                 targets.sort_by_q();
+                if !redirect {
+                    self.order_contacts_by_health(targets);
+                }
                 let is_within = request.message.to_tag().is_some() || request.message.method() == Method::Ack;
                 let shows_dialog = request.trusted || request.stranded;
                 Ok(match redirect {
