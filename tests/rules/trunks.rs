@@ -517,12 +517,12 @@ fn answered(b: &mut Bench) -> Answered {
 }
 
 impl Answered {
-    fn from_caller(&self, method: &str, cseq: u32) -> Request {
+    fn sent_by_caller(&self, method: &str, cseq: u32) -> Request {
         let request = Request::new(method, &format!("sip:gate@{CARRIER}")).to(&self.to).call_id(&self.call_id).cseq(cseq);
         self.callers.iter().fold(request, |request, route| request.top(&format!("Route: {route}")))
     }
 
-    fn from_carrier(&self, method: &str) -> Request {
+    fn sent_by_carrier(&self, method: &str) -> Request {
         let request = Request::new(method, "sip:alice@10.0.1.1:5060")
             .via(CARRIER, &format!("z9hG4bKgate{}", crate::message::unique()))
             .from(&self.to)
@@ -540,7 +540,7 @@ fn a_challenge_within_the_dialog_is_answered_too() {
         let call = answered(&mut b);
         let more = "nonce=\"d\", qop=\"auth\"";
         for (cseq, (method, count)) in (2..).zip([("INVITE", "00000001"), ("MESSAGE", "00000002"), ("BYE", "00000003")]) {
-            let request = call.from_caller(method, cseq);
+            let request = call.sent_by_caller(method, cseq);
             let sent = b.send(ALICE, &request);
             let first = the(&sent, CARRIER).clone();
             assert!(first.all(name).is_empty());
@@ -560,19 +560,19 @@ fn within_the_dialog_a_password_goes_to_the_carrier_alone() {
     // The caller's challenge to the carrier is the carrier's to answer.
     let mut b = calling(|_| ());
     let call = answered(&mut b);
-    let sent = b.send(CARRIER, call.from_carrier("BYE"));
+    let sent = b.send(CARRIER, call.sent_by_carrier("BYE"));
     let at_alice = the(&sent, ALICE).clone();
     let sent = b.send(ALICE, at_alice.answer(401).add(&challenge(401, "nonce=\"d\"")));
     assert_eq!(the(&sent, CARRIER).status(), 401, "{}", show(&sent));
     // A refusal is no business of the caller, within a dialog as well.
-    let sent = b.send(ALICE, call.from_caller("BYE", 2));
+    let sent = b.send(ALICE, call.sent_by_caller("BYE", 2));
     let first = the(&sent, CARRIER).clone();
     let second = only(b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\""))));
     let sent = b.send(CARRIER, second.answer(407).add(&challenge(407, "nonce=\"e\"")));
     assert_eq!((the(&sent, ALICE).status(), the(&sent, ALICE).reason()), (502, "Trunk Password Refused"));
     // Whoever sends the caller elsewhere, with the cookie of this dialog or without one, gets no password.
     for uri in ["sip:gate@10.0.9.9:5060", "sip:030@carrier.example"] {
-        let mut elsewhere = call.from_caller("MESSAGE", 3);
+        let mut elsewhere = call.sent_by_caller("MESSAGE", 3);
         elsewhere.uri = uri.into();
         for at in b.send(ALICE, elsewhere) {
             assert!(at.to == ALICE || at.to == CARRIER, "{uri}: {at}");
@@ -584,7 +584,7 @@ fn within_the_dialog_a_password_goes_to_the_carrier_alone() {
     let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
     let routes = vec![route(Action::Relay(vec![hop(CARRIER)]))].into();
     b.cores[0].handle_config(Arc::new(Settings { routes, ..settings }));
-    let sent = b.send(ALICE, call.from_caller("BYE", 2));
+    let sent = b.send(ALICE, call.sent_by_caller("BYE", 2));
     let first = the(&sent, CARRIER).clone();
     let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\"")));
     assert_eq!(the(&sent, ALICE).status(), 407, "{}", show(&sent));
