@@ -97,8 +97,12 @@ impl Turn<'_> {
 
     /// Tries the remaining targets in place of the silent branches.
     pub fn replace_silent(&mut self, context: &mut Context) {
+        // A spare next hop stands for the same destination: what it answers is the answer. Another phone is another destination.
+        let is_by_spare = context.targets.targets.get(context.next_target).is_some_and(|next| next.spare);
         while let Some(id) = context.silent.last().copied() {
-            self.count_time_out(context, id);
+            if !is_by_spare {
+                self.count_time_out(context, id);
+            }
             self.give_up_branch(context, id);
         }
     }
@@ -123,7 +127,6 @@ impl Turn<'_> {
             return;
         }
         while let Some(id) = context.silent.iter().copied().find(|id| self.is_branch_to(*id, target)) {
-            self.count_time_out(context, id);
             self.give_up_branch(context, id);
         }
     }
