@@ -497,6 +497,56 @@ fn one_nonce_for_several_requests_is_counted() {
     }
 }
 
+/// The credentials make the request too large for UDP, and the carrier has no TCP.
+#[test]
+fn an_answer_that_is_too_large_for_udp_is_given_once_by_udp() {
+    for method in ["INVITE", "MESSAGE"] {
+        for nonce in ["n".repeat(40), "n".repeat(8000)] {
+            let mut account = trunk(hop(CARRIER));
+            account.register = false;
+            let route = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![hop(CARRIER), hop(SPARE)])) };
+            let mut b = Bench::with(|settings| {
+                settings.listeners = listeners();
+                settings.routes = vec![route].into();
+            });
+            let mut request = Request::new(method, "sip:030123@carrier.example");
+            request = request.body(&"x".repeat(1300 - 700));
+            let sent = b.send(ALICE, &request);
+            let first = the(&sent, CARRIER).clone();
+            assert_eq!(first.flow.transport, Transport::Udp, "{} bytes", first.bytes.len());
+            let padded = format!("nonce=\"{nonce}\", opaque=\"{}\"", "o".repeat(400));
+            let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, &padded)));
+            let by_tcp = to(&sent, CARRIER).into_iter().find(|sent| sent.method() == method).expect("it goes again").clone();
+            assert_eq!(by_tcp.flow.transport, Transport::Tcp);
+            let by_udp = only(b.lose(by_tcp.flow));
+            assert_eq!((by_udp.to.as_str(), by_udp.flow.transport), (CARRIER, Transport::Udp));
+            check_credentials(&by_udp, "Proxy-Authorization", "MD5", &"x".repeat(600));
+            // Refused by UDP is refused.
+            let refused = b.send(CARRIER, by_udp.answer(407).add(&challenge(407, "nonce=\"m\"")));
+            let answer = the(&refused, ALICE);
+            assert_eq!((answer.status(), answer.reason()), (502, "Trunk Password Refused"), "{}", show(&refused));
+            b.send(ALICE, request.ack(answer));
+            b.assert_quiet();
+        }
+    }
+}
+
+#[test]
+fn a_carrier_and_a_gateway_behind_it_may_both_ask() {
+    let mut b = calling(|_| ());
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER)[1].clone();
+    let gateways = challenge(401, "nonce=\"g\"").replace("carrier.example", "gateway.example");
+    let sent = b.send(CARRIER, second.answer(401).add(&gateways));
+    let third = to(&sent, CARRIER)[1].clone();
+    check_credentials(&third, "Proxy-Authorization", "MD5", "v=0\r\n");
+    check_credentials(&third, "Authorization", "MD5", "v=0\r\n");
+    let sent = b.send(CARRIER, third.answer(401).add(&gateways));
+    assert_eq!(the(&sent, ALICE).reason(), "Trunk Password Refused", "and no more than that");
+}
+
 /// A call that the carrier has answered, with the route sets of its ends.
 struct Answered {
     call_id: String,

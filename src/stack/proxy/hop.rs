@@ -1,6 +1,6 @@
 //! One copy of a request that is to be sent (RFC 3261 §16.6), and the way that it takes.
 
-use crate::base::{Flow, Instant};
+use crate::base::{Flow, Id, Instant};
 use crate::sip::NameAddr;
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
@@ -25,6 +25,19 @@ impl Attempt {
     pub fn number(&self) -> u16 {
         u16::try_from(self.target).unwrap_or(u16::MAX)
     }
+}
+
+/// A copy that went over a connection because of its size, and is to go by UDP.
+#[derive(Clone, Copy, Debug)]
+pub struct ByUdp {
+    /// The target's index.
+    pub target: u16,
+    /// The branch's share of Max-Breadth.
+    pub breadth: u32,
+    /// Challenges answered so far.
+    pub answered: u8,
+    /// The branch over the connection, if it is under way still.
+    pub silent: Option<Id>,
 }
 
 /// One copy, after its target was decided.
