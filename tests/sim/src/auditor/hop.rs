@@ -355,7 +355,10 @@ impl Hop {
         let has_failed = |number: usize| {
             let branch = &self.branches[number];
             let is_busy = branch.outcome.is_some_and(|(status, _)| status == 503);
-            branch.to.ip() == host && (branch.lost || is_busy || self.came_late(branch) || self.is_silent(number, now))
+            // A phone behind a NAT is named by one address and reached by another.
+            let is_named = || Address::of(branch.request.uri()).and_then(|uri| uri.ip()) == Some(host);
+            (branch.to.ip() == host || is_named())
+                && (branch.lost || is_busy || self.came_late(branch) || self.is_silent(number, now))
         };
         (0..self.branches.len()).any(has_failed)
     }

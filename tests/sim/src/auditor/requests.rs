@@ -8,6 +8,7 @@ use crate::air::Air;
 use crate::bearer::without_dot;
 use crate::hashing::digest;
 use crate::intent::Intent;
+use crate::link::is_stream;
 use crate::plan::{CIRCLE, GATEWAY_PREFIX};
 use crate::reading::{Field, Reading};
 use crate::rule::Rule;
@@ -123,7 +124,7 @@ impl Hop {
             return Ok(());
         }
         // So it may by a new connection.
-        let by_stream = crate::link::is_stream(&tx.request);
+        let by_stream = is_stream(&tx.request);
         if by_stream && self.settings.cores > 1 && tx.request.tag(Field::To).is_some() {
             return Ok(());
         }
@@ -175,8 +176,8 @@ impl Hop {
             let branch = &self.branches[*b];
             branch.to == to && branch.request.uri() == message.uri()
         });
-        // One that no connection took may go by another transport (§18.1.1).
-        let lost = |b: &usize| self.branches[*b].lost;
+        // One that no connection took, or that has no answer over one, may go by another transport (§18.1.1).
+        let lost = |b: &usize| self.branches[*b].lost || (is_stream(&self.branches[*b].request) && self.is_silent(*b, now));
         let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
         if !over && tx.branches.iter().any(lost) {
             return Ok(newest);
