@@ -716,10 +716,6 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("[listen]", "advertise = \"2001:db8::1:5060\"", "a host with a port"),
         ("[listen]", "advertise = \"sip.example.com:+5\"", "a host with a port"),
         ("[listen]", "advertise = \"0.0.0.0:5060\"", "by which peers reach"),
-        ("[listen]", "transport = \"tcp\"\nproxy_protocol = true", "must be a list of networks"),
-        ("[listen]", "transport = \"tcp\"\nproxy_protocol = []", "empty list"),
-        ("[listen]", "transport = \"tcp\"\nproxy_protocol = [\"lb.example.com\"]", "networks such as"),
-        ("[listen]", "transport = \"tcp\"\nproxy_protocol = [\"192.0.2.8/24\"]", "the network is 192.0.2.0/24"),
         ("[listen]", "proxy_protocol = [\"192.0.2.8\"]", "has no effect here: this listener is for UDP"),
         ("proxy", "record_route = \"yes\"", "true or false, not the string \"yes\""),
         ("proxy", "redirect = 1", "true or false, not the integer 1"),
@@ -794,6 +790,21 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
     }
     let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
     assert!(fault(&long).contains("at most 99 bytes"));
+}
+
+#[test]
+fn networks_of_load_balancers_that_are_wrong() {
+    let listen = |value: &str| format!("[[listen]]\ntransport = \"tcp\"\nproxy_protocol = {value}\n");
+    for (value, at, says) in [
+        ("true", 18, "must be a list of networks such as [\"192.0.2.0/24\"], not the boolean true"),
+        ("\"192.0.2.8\"", 18, "must be a list of networks"),
+        ("[]", 18, "is an empty list: name at least one, or leave the key out"),
+        ("[\"lb.example.com\"]", 19, "must be networks such as"),
+        ("[\"192.0.2.0/29\", \"192.0.2.8/24\"]", 35, "the network is 192.0.2.0/24"),
+    ] {
+        let fault = fault(&listen(value));
+        assert!(fault.starts_with(&format!("t:3:{at}: proxy_protocol ")) && fault.contains(says), "{value}: {fault}");
+    }
 }
 
 #[test]

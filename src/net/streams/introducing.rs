@@ -58,14 +58,16 @@ impl Streams {
         }
         self.eaten += header.length;
         self.read_bytes += header.length as u64;
+        let (name, balancer) = (connection.transport.name(), connection.peer);
         match header.origin {
-            Origin::Own => connection.flags.is_balancers = true,
             Origin::Client { client, destination } => {
-                let (name, balancer) = (connection.transport.name(), connection.peer);
                 log::debug!("{name} from {balancer}: PROXY header: from {client} to {destination}");
                 connection.peer = client;
             }
+            Origin::Own => log::debug!("{name} from {balancer}: PROXY header: its own connection"),
         }
+        // Version 1 has no other word for it: HAProxy names itself in its checks.
+        connection.flags.is_balancers = connection.peer == balancer;
         let (peer, transport) = (connection.peer, connection.transport);
         if self.is_banned(now, peer) {
             self.counters.banned += 1;
