@@ -9,7 +9,7 @@ use crate::net::state::{Event, State, Why};
 use mio::Interest;
 use mio::net::TcpStream;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Connections accepted from one listener in one turn.
 const ACCEPTS: usize = 64;
@@ -43,23 +43,39 @@ impl Streams {
                     }
                 },
             };
-            let transport = listener.transport();
-            if listener.awaits_proxy_header(peer.ip()) {
-                // Bans, patience and shares are those of the client, which the header names.
-                if self.has_place(peer, None, now) {
-                    self.come_in(stream, peer, transport, number, State::ProxyHeader, now);
-                }
-            } else if self.is_banned(now, peer) {
-                self.counters.banned += 1;
-            } else if self.has_patience(transport, peer, now) && self.has_place(peer, Some(peer.ip()), now) {
-                let state = match transport {
-                    Transport::Tls => State::Accepted,
-                    _ => State::Open,
-                };
-                self.come_in(stream, peer, transport, number, state, now);
+            if let Some(state) = self.receive_peer(listener, peer, now) {
+                self.come_in(stream, peer, listener.transport(), number, state, now);
             }
         }
         Accepted::Some
+    }
+
+    /// Returns the state in which a new connection begins; `None` if it is refused, which is counted.
+    fn receive_peer(&mut self, listener: &Listener, peer: SocketAddr, now: Instant) -> Option<State> {
+        let transport = listener.transport();
+        if listener.awaits_proxy_header(peer.ip()) {
+            // Bans, patience and shares are those of the client, which the header names.
+            if self.has_place_for_header() {
+                return Some(State::ProxyHeader);
+            }
+            self.refuse(peer);
+            return None;
+        }
+        if self.is_banned(now, peer) {
+            self.counters.banned += 1;
+            return None;
+        }
+        if !self.has_patience(transport, peer, now) {
+            return None;
+        }
+        if !self.has_room(Some(peer.ip()), now) {
+            self.refuse(peer);
+            return None;
+        }
+        Some(match transport {
+            Transport::Tls => State::Accepted,
+            _ => State::Open,
+        })
     }
 
     /// Notes that there are no descriptors or no memory: waiting connections stay in the kernel for a moment. A source that holds
@@ -112,21 +128,16 @@ impl Streams {
         false
     }
 
-    /// Returns false if there is no room for a connection of this source, or of one that is not known yet, which is logged and
-    /// counted.
-    fn has_place(&mut self, peer: SocketAddr, source: Option<IpAddr>, now: Instant) -> bool {
-        if self.has_room(source, now) {
-            return true;
-        }
+    /// Counts and logs a connection for which there is no place.
+    pub(super) fn refuse(&mut self, peer: SocketAddr) {
         self.counters.refused += 1;
         if self.logs.full.may_say() {
             log::warn!(
                 "{peer}: connection refused: {} are open, which is the limit ([connections] max, ulimit -n), and no source holds more of them \
                  than its own",
-                self.limits.connections
+                self.connections.len()
             );
         }
-        false
     }
 
     fn come_in(&mut self, stream: TcpStream, peer: SocketAddr, transport: Transport, number: u16, state: State, now: Instant) {

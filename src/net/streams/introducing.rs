@@ -1,14 +1,15 @@
 //! Connections of load balancers: whose each is, by the PROXY header in front of it.
 //!
 //! A balancer stands for all its clients, so nothing is counted for its own address. Until the header is there, a connection has a
-//! place among all others and a deadline, and belongs to no source: the conf names the networks that may do that, and whoever is in
-//! one of them may claim any address anyway. From then on everything is as if the client had connected itself.
+//! place and a deadline, and belongs to no source: the conf names the networks that may do that, and whoever is in one of them may
+//! claim any address anyway. Nobody gives way to it meanwhile. From then on everything is as if the client had just connected itself.
 
 use super::life::Streams;
 use crate::base::{Id, Instant, Transport};
 use crate::net::proxy_header::{self, Header, HeaderFault, MAX, Origin};
 use crate::net::state::{Event, Why};
 use std::io::{self, Read};
+use std::net::SocketAddr;
 
 impl Streams {
     /// Looks for the header. Nothing is taken from the socket before it is complete, and then nothing beyond it: what follows is for
@@ -69,12 +70,8 @@ impl Streams {
         // Version 1 has no other word for it: HAProxy names itself in its checks.
         connection.flags.is_balancers = connection.peer == balancer;
         let (peer, transport) = (connection.peer, connection.transport);
-        if self.is_banned(now, peer) {
-            self.counters.banned += 1;
-            return self.apply(id, Event::Unheard(Why::Banned), now);
-        }
-        if !self.has_patience(transport, peer, now) {
-            return self.apply(id, Event::Unheard(Why::Refused), now);
+        if let Err(why) = self.welcome(transport, peer, now) {
+            return self.apply(id, Event::Unheard(why), now);
         }
         let by_tls = transport == Transport::Tls;
         self.apply(id, Event::Introduced { by_tls }, now);
@@ -83,5 +80,21 @@ impl Streams {
             // The poll has reported it already.
             self.mark_ready(id, now);
         }
+    }
+
+    /// What is asked of everyone who connects, in the same order.
+    fn welcome(&mut self, transport: Transport, peer: SocketAddr, now: Instant) -> Result<(), Why> {
+        if self.is_banned(now, peer) {
+            self.counters.banned += 1;
+            return Err(Why::Banned);
+        }
+        if !self.has_patience(transport, peer, now) {
+            return Err(Why::Refused);
+        }
+        if !self.may_stay(peer.ip(), now) {
+            self.refuse(peer);
+            return Err(Why::Refused);
+        }
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ const CLIENT: &str = "192.0.2.7:50000";
 /// A listener on every loopback address, with balancers at 127.0.0.1 only.
 fn balanced(mut limits: Limits) -> (Crew, Arc<Notes>) {
     limits.rules.handshake_timeout = 1000;
+    limits.has_balancers = true;
     let balancers = vec![Network::new(IpAddr::from([127, 0, 0, 1]), 32)];
     let options = Options { connections: limits, proxy_protocol: vec![balancers], ..Options::default() };
     crew_of(options, &[(Transport::Tcp, "0.0.0.0:0".parse().unwrap())])
@@ -227,19 +228,39 @@ fn others_are_not_believed() {
 /// Each client has a share of the places, and the balancer none.
 #[test]
 fn shares_are_those_of_the_clients() {
+    // One of the eight is kept for connections whose headers are not there yet.
     let (crew, _) = balanced(Limits { connections: 8, ..Limits::default() });
     let connect_as = |client: &str| {
         let mut stream = connect_from(&crew, 1);
         stream.write_all(&[line(client.parse().unwrap()), info("a")].concat()).unwrap();
+        stream
+    };
+    let taken = |client: &str| {
+        let mut stream = connect_as(client);
         expect(&mut stream, &info("a"));
         stream
     };
-    let greedy: Vec<TcpStream> = (1..=7).map(|port| connect_as(&format!("192.0.2.1:{port}"))).collect();
-    let _modest = connect_as("192.0.2.2:1");
+    let _greedy: Vec<TcpStream> = (1..=7).map(|port| taken(&format!("192.0.2.1:{port}"))).collect();
     // All places are taken: others get those of the source that has most.
-    let _others: Vec<TcpStream> = (3..=5).map(|host| connect_as(&format!("192.0.2.{host}:1"))).collect();
+    let _others: Vec<TcpStream> = (2..=5).map(|host| taken(&format!("192.0.2.{host}:1"))).collect();
     let of = |host: u8| peers(&crew).iter().filter(|peer| peer.ip() == IpAddr::from([192, 0, 2, host])).count();
-    assert_eq!([1, 2, 3, 4, 5].map(of), [4, 1, 1, 1, 1]);
-    assert_eq!(counters(&crew).yielded, 3);
-    drop(greedy);
+    assert_eq!([1, 2, 3, 4, 5].map(of), [3, 1, 1, 1, 1]);
+    assert_eq!(counters(&crew).yielded, 4);
+    // Nobody gives way to those of whom nothing is known, nor to a source that has as many.
+    let unknown = connect_from(&crew, 1);
+    until("it waits", || counters(&crew).open(Transport::Tcp, State::ProxyHeader) == 1);
+    assert!(is_closed(connect_from(&crew, 1)), "the reserve is used up");
+    drop(unknown);
+    until("it is gone", || counters(&crew).open(Transport::Tcp, State::ProxyHeader) == 0);
+    assert!(is_closed(connect_as("192.0.2.1:9")));
+    let _second = taken("192.0.2.2:9");
+    assert_eq!([1, 2, 3, 4, 5].map(of), [2, 2, 1, 1, 1]);
+    assert!(is_closed(connect_as("192.0.2.1:9")) && is_closed(connect_as("192.0.2.3:9")));
+    let counted = counters(&crew);
+    assert_eq!((counted.yielded, counted.refused), (5, 4));
+    // From elsewhere it is the same.
+    let mut direct = connect_from(&crew, 2);
+    direct.write_all(&info("a")).unwrap();
+    expect(&mut direct, &info("a"));
+    assert_eq!(counters(&crew).yielded, 6);
 }
