@@ -120,6 +120,9 @@ fn the_client_is_the_peer(name: &str, to_servers: &str) {
         ))
         .start(&place);
     let haproxy = HaProxy::start(&place, to_servers);
+    let trace = server.begin(&place, "trace", &["trace", "--json", "--peer", &place.ip(CALLER).to_string()]);
+    let follows = wait_for(Duration::from_secs(10), || (server.stat(&place, "strowger_traces") > 0.0).then_some(()));
+    assert!(follows.is_some(), "{}", trace.stderr());
     for is_secure in [false, true] {
         let caller = match is_secure {
             false => Agent::tcp(place.ip(CALLER), haproxy.clear),
@@ -135,7 +138,11 @@ fn the_client_is_the_peer(name: &str, to_servers: &str) {
         assert_eq!(client_in(&arrived, 1), caller.address.to_string(), "{arrived:?}");
         gateway.respond(&arrived, 200, &[]);
         assert_eq!(caller.final_for(&call).status(), Some(200));
-        // What an operator sees.
+        // What an operator sees: the client's end of the connection, and ours.
+        let port = if is_secure { 5061 } else { 5060 };
+        let ends = format!("\"from\":\"{}\",\"to\":\"{}\"", caller.address, place.at_port(SERVER, port));
+        let is_traced = wait_for(Duration::from_secs(5), || trace.stdout().contains(&ends).then_some(()));
+        assert!(is_traced.is_some(), "no {ends} in {}", trace.stdout());
         let shown = server.command(&place, &["connections"]).stdout;
         assert!(shown.contains(&caller.address.to_string()), "{shown}");
         assert!(!shown.contains(&place.ip(BALANCER_BEHIND).to_string()), "{shown}");
