@@ -1,5 +1,6 @@
 //! Workers over real loopback sockets, with small elements that echo, forward and count.
 
+mod introducing;
 mod pulse;
 mod streams;
 mod tapping;
