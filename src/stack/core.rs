@@ -112,7 +112,7 @@ impl Core {
             calls: None,
             sweep_calls_at: Instant::from_ms(0),
             trunks: Arc::default(),
-            answering: Answering::new(secret),
+            answering: Answering::new(secret, number),
         }
     }
 

@@ -102,6 +102,7 @@ impl Endpoint {
 
     /// Sets the table in which the state of the trunks is published.
     pub fn share_trunks(&mut self, trunks: Arc<TrunkTable>) {
+        self.core.answering.share(trunks.counts.clone());
         self.core.trunks = trunks;
     }
 

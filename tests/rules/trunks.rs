@@ -640,6 +640,35 @@ fn within_the_dialog_a_password_goes_to_the_carrier_alone() {
     assert_eq!(the(&sent, ALICE).status(), 407, "{}", show(&sent));
 }
 
+/// To the carrier all cores are one client, and no count of a nonce may come twice.
+#[test]
+fn cores_count_a_nonce_together() {
+    let mut account = trunk(hop(CARRIER));
+    account.register = false;
+    let route = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![hop(CARRIER)])) };
+    let mut b = Bench::with(|settings| {
+        settings.cores = 2;
+        settings.routes = vec![route].into();
+    });
+    let table = Arc::new(TrunkTable::default());
+    b.cores.iter_mut().for_each(|core| core.share_trunks(table.clone()));
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..6 {
+        let core = number % 2;
+        let request = Request::new("MESSAGE", "sip:030@carrier.example");
+        let flow = strowger::base::Flow { core: core as u8, ..strowger::base::Flow::datagram(0, address(ALICE)) };
+        let sent = b.send_on(core, flow, request);
+        let first = the(&sent, CARRIER).clone();
+        let more = "nonce=\"n\", qop=\"auth\"";
+        let second = only(b.send_on(core, first.flow, first.answer(401).add(&challenge(401, more))));
+        seen.insert(check_credentials(&second, "Authorization", "MD5", "").1);
+        let cnonce = said(second.header("Authorization").unwrap(), "cnonce").unwrap().to_owned();
+        assert!(seen.insert(cnonce), "a cnonce came twice");
+        b.send_on(core, second.flow, second.answer(200));
+    }
+    assert_eq!(seen.iter().filter(|count| count.starts_with("0000000")).count(), 6, "{seen:?}");
+}
+
 // ---- probes --------------------------------------------------------------------------------------------------------------
 
 fn probing(hops: Vec<NextHop>) -> (Bench, Arc<Health>) {
