@@ -105,12 +105,7 @@ impl Settings {
         let default = |port: u16| matches!(port, 5060 | 5061);
         let own_domain = || self.domains.iter().any(|domain| same_name(domain, host));
         let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
-        let by_address = ip.is_some_and(|ip| {
-            self.listeners
-                .iter()
-                .any(|l| l.answers_on(ip, &self.local_addresses) && port.is_none_or(|port| port == l.address.port()))
-        });
-        by_address
+        ip.is_some_and(|ip| self.is_own_address(ip, port))
             || self.listeners.iter().any(|listener| {
                 // Most names belong to no listener: the port is not parsed for those.
                 is_named(&listener.advertise, host)
@@ -120,6 +115,12 @@ impl Settings {
                     })
             })
             || (own_domain() && port.is_none_or(|port| own_port(port) || (ip.is_none() && default(port))))
+    }
+
+    /// Returns whether one of the listeners answers on this address, and on this port if one is given.
+    pub fn is_own_address(&self, ip: IpAddr, port: Option<u16>) -> bool {
+        let is_port_of = |listener: &Listener| port.is_none_or(|port| port == listener.address.port());
+        self.listeners.iter().any(|listener| is_port_of(listener) && listener.answers_on(ip, &self.local_addresses))
     }
 
     /// Parses an IP address as written in SIP, with or without brackets.
