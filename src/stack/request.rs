@@ -1,7 +1,7 @@
 //! A request as the rules see it: the results of Route preprocessing (RFC 3261 §16.4) and the checks before it.
 
 use crate::base::Flow;
-use crate::sip::{Message, Name, Uri, Value, Via};
+use crate::sip::{Fault, Message, Name, Uri, Value, Via};
 use crate::stack::auth::demand::Demand;
 use crate::stack::branch::Mark;
 use crate::stack::cookie::Recorded;
@@ -54,14 +54,15 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Creates the request as received on `flow`, with nothing determined yet.
-    #[inline]
-    pub fn new(flow: Flow, message: Message<'a>, via: Via<'a>, parsed: Uri<'a>) -> Request<'a> {
-        Request {
-            message,
+    /// Creates the request as received on `flow`, with nothing determined yet; `via` is its topmost Via.
+    #[inline(always)]
+    pub fn new(flow: Flow, message: &Message<'a>, via: &Via<'a>) -> Result<Request<'a>, Fault> {
+        let parsed = message.uri()?;
+        Ok(Request {
+            message: *message,
             key: 0,
             flow,
-            via,
+            via: *via,
             uri: message.request_uri(),
             parsed,
             from_strict_router: false,
@@ -79,7 +80,7 @@ impl<'a> Request<'a> {
             opening: None,
             demand: Demand::Nothing,
             mark: Mark::default(),
-        }
+        })
     }
 }
 
