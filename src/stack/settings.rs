@@ -177,17 +177,26 @@ impl Settings {
 fn is_named(advertise: &[u8], host: &[u8]) -> bool {
     match advertise.split_at_checked(host.len()) {
         Some((start, [] | [b':', ..])) if start == host => true,
-        _ => same_name(split_host_port(advertise).0, host),
+        _ => same_name(host_of(advertise), host),
     }
 }
 
 /// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; the host keeps its brackets.
 pub fn split_host_port(text: &[u8]) -> (&[u8], Option<u16>) {
+    let (host, rest) = split_behind_host(text);
+    let port = rest.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    (host, port)
+}
+
+/// The host alone.
+pub fn host_of(text: &[u8]) -> &[u8] {
+    split_behind_host(text).0
+}
+
+fn split_behind_host(text: &[u8]) -> (&[u8], &[u8]) {
     let host_end = match text.first() {
         Some(b'[') => memchr::memchr(b']', text).map(|bracket| bracket + 1),
         _ => memchr::memchr(b':', text),
     };
-    let (host, rest) = text.split_at(host_end.unwrap_or(text.len()));
-    let port = rest.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    (host, port)
+    text.split_at(host_end.unwrap_or(text.len()))
 }
