@@ -174,8 +174,7 @@ impl Transactions {
         if let Some(client) = self.clients.get_mut(id) {
             client.c_at = now.after_ms(c_ms);
             if client.clock.end == Timer::C && client.cancel.is_none() {
-                client.clock.end_at = client.c_at;
-                client.clock.arm(&mut self.wheel);
+                client.clock.move_end(client.c_at, &mut self.wheel);
             }
         }
     }
