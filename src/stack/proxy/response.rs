@@ -16,7 +16,7 @@ impl Proxy {
         let Some(client) = turn.transactions.client(id) else {
             return turn.core.counters.drop(Drop::StrayResponse);
         };
-        let (kind, server, cancel, hope) = (client.kind, client.server, client.cancel, client.hope);
+        let (kind, server, cancel, hope, row) = (client.kind, client.server, client.cancel, client.hope, client.row);
         turn.answered = client.opening;
         turn.note_source(client.neighbour(), &flow, message);
         match turn.answered_by(id, kind, message) {
@@ -47,7 +47,7 @@ impl Proxy {
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
         if is_first && message.status() >= 200 && hope != Hope::GivenUp {
-            turn.count_end(id, message.status());
+            turn.core.counters.calls.end(row, message.status());
         }
         turn.record_response(id, message);
         if message.status() < 200 && hope == Hope::Silent {

@@ -218,6 +218,7 @@ impl Transactions {
         let Some(client) = self.clients.get_mut(id) else {
             return (false, None);
         };
+        let is_lingering = !client.state.is_pending();
         let (actions, over) = client.state.step(event);
         let mut done = Done::default();
         for action in actions {
@@ -257,6 +258,11 @@ impl Transactions {
         }
         let heard = client.listed && !client.state.is_unanswered();
         if over {
+            // The quiet end of a finished transaction is not reported.
+            if is_lingering {
+                self.remove_client(id);
+                return (done.deliver, None);
+            }
             let notice = self.remove_client(id).map(|client| match done.failed {
                 true => Notice::ClientFailure(client),
                 false => Notice::ClientTimeout(client),
@@ -277,7 +283,8 @@ impl Transactions {
         (done.deliver, notice)
     }
 
-    pub(super) fn remove_client(&mut self, id: Id) -> Option<Client> {
+    #[inline(always)]
+    fn remove_client(&mut self, id: Id) -> Option<Client> {
         self.unlist(id);
         let mut client = self.clients.remove(id)?;
         self.pool.release(&mut client.sent);
