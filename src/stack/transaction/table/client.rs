@@ -23,6 +23,27 @@ struct Done {
     timed: bool,
 }
 
+impl Done {
+    /// What is reported of a transaction that goes on.
+    #[inline]
+    fn notice(&self, id: Id) -> Option<Notice> {
+        match (self.timer_c, self.silent) {
+            (true, _) => Some(Notice::TimerC(id)),
+            (false, true) => Some(Notice::Silent(id)),
+            (false, false) => None,
+        }
+    }
+
+    /// What is reported of one that has ended.
+    #[inline]
+    fn end(&self, client: Client) -> Notice {
+        match self.failed {
+            true => Notice::ClientFailure(client),
+            false => Notice::ClientTimeout(client),
+        }
+    }
+}
+
 impl ClientState {
     /// Returns the actions of this event, and whether the transaction ends with them.
     #[inline]
@@ -263,11 +284,7 @@ impl Transactions {
                 self.remove_client(id);
                 return (done.deliver, None);
             }
-            let notice = self.remove_client(id).map(|client| match done.failed {
-                true => Notice::ClientFailure(client),
-                false => Notice::ClientTimeout(client),
-            });
-            return (done.deliver, notice);
+            return (done.deliver, self.remove_client(id).map(|client| done.end(client)));
         }
         if done.timed {
             client.clock.arm(&mut self.wheel);
@@ -275,12 +292,7 @@ impl Transactions {
         if heard {
             self.unlist(id);
         }
-        let notice = match (done.timer_c, done.silent) {
-            (true, _) => Some(Notice::TimerC(id)),
-            (false, true) => Some(Notice::Silent(id)),
-            (false, false) => None,
-        };
-        (done.deliver, notice)
+        (done.deliver, done.notice(id))
     }
 
     #[inline(always)]
