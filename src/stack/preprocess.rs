@@ -32,10 +32,12 @@ impl Turn<'_> {
     pub fn take_routes(&mut self, request: &mut Request) -> Result<(), Refusal> {
         let message = request.message;
         if !message.has(Name::Route) {
+            request.is_own = self.core.is_own_uri(&request.parsed);
             return Ok(());
         }
         let mut own = OwnUris::default();
         let last = self.take_strict_route(request, &mut own)?;
+        request.is_own = self.core.is_own_uri(&request.parsed);
         self.take_own_routes(request, last, &mut own)?;
         match own.cookie {
             Some(recorded) => {

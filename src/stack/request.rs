@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub parsed: Uri<'a>,
     /// Whether `uri` came from the last Route value, which is then removed.
     pub from_strict_router: bool,
+    /// Whether `uri` names this server or one of its domains.
+    pub is_own: bool,
     /// The number of leading Route values that name us and are removed.
     pub own_routes: usize,
     /// The first Route value that remains.
@@ -66,6 +68,7 @@ impl<'a> Request<'a> {
             uri: message.request_uri(),
             parsed,
             from_strict_router: false,
+            is_own: false,
             own_routes: 0,
             next_route: None,
             listener: None,
@@ -81,6 +84,12 @@ impl<'a> Request<'a> {
             demand: Demand::Nothing,
             mark: Mark::default(),
         })
+    }
+
+    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one: then no route is
+    /// consulted.
+    pub fn is_past_routes(&self) -> bool {
+        self.trusted && (self.next_route.is_some() || !self.is_own)
     }
 }
 

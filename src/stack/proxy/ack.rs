@@ -57,7 +57,7 @@ impl Proxy {
             return turn.refuse_copy(message, flow, refusal);
         }
         // One that goes to the other side of its dialog comes back only if that is our own URI.
-        if !request.trusted || turn.core.is_own_uri(&request.parsed) {
+        if !request.trusted || request.is_own {
             match turn.check_loop(flow, message) {
                 Ok((spiral, _)) => request.spiral = spiral,
                 Err(_) => return turn.discard_message(message, flow, Drop::StrayAck, "it goes round"),
