@@ -167,6 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_is_found_by_its_whole_name_and_the_first_of_several_counts() {
+        let text = b";lrx=1;tran=2;;l;x=lr; LR \t= 3 ;lr=4;transport;q=";
+        for name in [&b"lr"[..], b"lrx", b"l", b"transport", b"tran", b"t", b"x", b"q", b"3", b""] {
+            let in_turn = all(text).into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+            assert_eq!(Params::new(text).get(name), in_turn.map(|(_, value)| value), "{name:?}");
+        }
+        assert_eq!(Params::new(text).get(b"lr"), Some(Some(&b"3"[..])));
+    }
+
+    #[test]
     fn scan_refuses_what_the_grammar_does_not_have() {
         let scan = |text: &[u8]| Params::scan(text, 0, |_| Ok(()));
         assert_eq!(scan(b";a;b=c;d=\"e,;\""), Ok(14));
