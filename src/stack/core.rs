@@ -162,12 +162,6 @@ impl Core {
             && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
-    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one: then no route is
-    /// consulted.
-    pub fn is_past_routes(&self, request: &Request) -> bool {
-        request.trusted && (request.next_route.is_some() || !self.is_own_uri(&request.parsed))
-    }
-
     /// Returns whether the Request-URI is for the user named in To.
     pub fn is_for_whom_it_names(&self, request: &Request) -> bool {
         let Ok(to) = request.message.to() else {

@@ -467,8 +467,8 @@ fn find_way(
     let own = settings.listeners.first().map_or(([0, 0, 0, 0], 0).into(), |listener| listener.address);
     let message = Message::parse(text, index);
     let request = message.as_ref().ok().and_then(|message| {
-        let (via, uri) = (message.top_via().ok()?, message.uri().ok()?);
-        Some(Request::new(Flow::datagram(0, own), *message, via, uri))
+        let via = message.top_via().ok()?;
+        Request::new(Flow::datagram(0, own), message, &via).ok()
     });
     let (Some(request), Some(target)) = (request, targets.targets.first()) else {
         debug_assert!(false, "a request of our own can be read");
