@@ -4,7 +4,7 @@ use std::sync::Arc;
 use strowger::base::Transport;
 use strowger::stack::Element;
 use strowger::stack::health::{Cause, Failure, NamedBy};
-use strowger::stack::route::{Action, Route, Statuses};
+use strowger::stack::route::{Action, NextHop, Route, Statuses};
 use strowger::stack::settings::{Fork, Mode, Settings};
 
 use crate::bench::*;
@@ -111,6 +111,19 @@ fn a_silent_target_costs_one_request_its_patience_and_the_next_nothing() {
         assert_eq!(first_copy(&mut b, method).to, SPARE, "{method}");
         b.assert_quiet();
     }
+}
+
+/// The conf names one host twice: it is not asked again at once.
+#[test]
+fn what_has_just_failed_is_not_asked_under_another_name_before_others() {
+    let again = NextHop { uri: format!("sip:again@{GATE}").parse().unwrap(), ..hop(GATE) };
+    let mut b = bench(route(Action::Relay(vec![hop(GATE), again, hop(SPARE), hop(LAST)])));
+    let mut asked = vec![first_copy(&mut b, "MESSAGE").to];
+    for _ in 0..3 {
+        let sent = b.tick(PATIENCE);
+        asked.push(copies(&sent, "MESSAGE").last().unwrap().to.clone());
+    }
+    assert_eq!(asked, [GATE, SPARE, LAST, GATE]);
 }
 
 #[test]

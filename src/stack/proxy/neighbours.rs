@@ -5,6 +5,7 @@ use crate::settings::Fork;
 use crate::sip::{Message, Name, Scheme, Uri};
 use crate::stack::health::{Cause, Failure, NamedBy, Neighbour, Standing};
 use crate::stack::hop_uri::{hop_query_of, numeric, transport_of};
+use crate::stack::proxy::context::Context;
 use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::route::NextHop;
@@ -138,12 +139,20 @@ impl Turn<'_> {
     /// Whether a next hop of the conf should be tried before others. One given by a domain name has failed if all of its servers
     /// have.
     fn standing_of(&self, hop: &NextHop) -> Standing {
+        let address = hop.address.map(|address| ServerAddress { address, transport: hop.transport });
+        self.standing_of_hop(address, || Some(hop.uri.uri()))
+    }
+
+    /// The same of a next hop with an address, or with a name in its URI.
+    fn standing_of_hop<'u>(&self, address: Option<ServerAddress>, uri: impl FnOnce() -> Option<Uri<'u>>) -> Standing {
         let (health, now) = (&self.core.health, self.now);
         let standing = |server: ServerAddress| health.standing(now, &server.named_by(NamedBy::Conf));
-        if let Some(address) = hop.address {
-            let transport = hop.transport;
-            return standing(ServerAddress { address, transport });
+        if let Some(address) = address {
+            return standing(address);
         }
+        let Some(uri) = uri() else {
+            return Standing::Good;
+        };
         let mut longest_ago = None;
         let is_well = |server| match standing(server) {
             Standing::Good => true,
@@ -152,7 +161,8 @@ impl Turn<'_> {
                 false
             }
         };
-        match (self.any_server(hop, is_well), longest_ago) {
+        let query = hop_query_of(&uri, uri.scheme == Scheme::Sips);
+        match (self.leads_to(&query, is_well), longest_ago) {
             (false, Some(last)) => Standing::Failed(last),
             _ => Standing::Good,
         }
@@ -170,6 +180,20 @@ impl Turn<'_> {
             None => Standing::Good,
         });
         targets.mark_spares();
+    }
+
+    /// Orders the spares that are left when one has failed: by what is known now, so that what has just failed is not asked again
+    /// before others under another name.
+    pub fn order_spares_by_health(&self, context: &mut Context) {
+        let next = context.next_target;
+        let TargetSet { text, targets, .. } = &mut context.targets;
+        let Some(rest) = targets.get_mut(next..).filter(|rest| rest.len() > 1 && rest.iter().all(|target| target.spare)) else {
+            return;
+        };
+        rest.sort_by_cached_key(|target| {
+            let address = target.hop.map(|hop| ServerAddress { address: hop.address, transport: hop.transport });
+            self.standing_of_hop(address, || Uri::parse(text.get(target.hop_uri?.range())?).ok())
+        });
     }
 
     /// Orders contacts that are tried one after the other: those that have failed after all others, whatever their q, the least

@@ -39,6 +39,7 @@ impl Proxy {
             if context.is_idle() && (context.breadth > 0 || !context.spiral) {
                 turn.replace_silent(context);
             }
+            turn.order_spares_by_health(context);
             self.start_more(turn, server, context_id, More::Targets);
         }
         if self.contexts.get(context_id).is_some_and(|context| context.is_over()) {
