@@ -248,6 +248,12 @@ fn timers_that_fire_are_told_as_such() {
     assert_eq!(of_b.unwrap(), &(NoteKind::Timer, "t@a".into(), "timer B: nothing final from 10.0.5.1:5080".into()));
     let own = b.notes.iter().any(|(_, _, text)| text.ends_with("answered 408 Request Timeout"));
     assert!(own, "{:#?}", b.notes);
+    // An answer that nobody acknowledges.
+    let sent = b.send(ALICE, Request::new("INVITE", "sip:3@carrier.example").call_id("t@a"));
+    b.send(GATE, the(&sent, GATE).answer(486));
+    b.notes.clear();
+    b.tick(600);
+    assert_eq!(b.notes, [(NoteKind::Timer, "t@a".to_owned(), format!("timer G: 486 to INVITE sent again to {ALICE}"))]);
     // While a phone rings for ever.
     b.notes.clear();
     let sent = b.send(ALICE, Request::new("INVITE", "sip:2@carrier.example").call_id("t@a"));
