@@ -28,8 +28,9 @@ impl Key {
 
     /// Returns a 128-bit keyed hash over the parts in order: wide enough to stand for the parts themselves.
     pub fn wide(&self, parts: &[&[u8]]) -> u128 {
-        match Gathered::new(parts) {
-            Some(gathered) => self.hasher().hash(gathered.text()).as_u128(),
+        let mut room = [0; GATHERED];
+        match gather(parts, &mut room) {
+            Some(text) => self.hasher().hash(text).as_u128(),
             None => self.streamed(parts),
         }
     }
@@ -66,34 +67,22 @@ impl Key {
     }
 }
 
-/// Parts, each followed by its length, as one text: hashing it costs half as much as many short ones.
-struct Gathered {
-    room: [u8; GATHERED],
-    len: usize,
-}
-
 const GATHERED: usize = 256;
 
-impl Gathered {
-    /// Returns `None` if there is no room for them.
-    #[inline(always)]
-    fn new(parts: &[&[u8]]) -> Option<Gathered> {
-        let (mut room, mut len) = ([0; GATHERED], 0);
-        for part in parts {
-            let end = len + part.len();
-            let place = room.get_mut(len..end + 4)?;
-            let (copy, behind) = place.split_at_mut(part.len());
-            copy.copy_from_slice(part);
-            behind.copy_from_slice(&length(part));
-            len = end + 4;
-        }
-        Some(Gathered { room, len })
+/// Writes the parts into `room`, each followed by its length: hashing one text costs half as much as many short ones. Returns the
+/// text, or `None` if there is no room for it.
+#[inline(always)]
+fn gather<'a>(parts: &[&[u8]], room: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
+    let mut len = 0;
+    for part in parts {
+        let end = len + part.len();
+        let place = room.get_mut(len..end + 4)?;
+        let (copy, behind) = place.split_at_mut(part.len());
+        copy.copy_from_slice(part);
+        behind.copy_from_slice(&length(part));
+        len = end + 4;
     }
-
-    #[inline(always)]
-    fn text(&self) -> &[u8] {
-        &self.room[..self.len]
-    }
+    Some(&room[..len])
 }
 
 fn length(part: &[u8]) -> [u8; 4] {

@@ -34,10 +34,13 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
     for listen in conf.listen.iter() {
         let transport = listen.transport.word();
         write!(out, "listen     {transport} {}", listen.address)?;
-        match &listen.advertise {
-            Some(advertise) => writeln!(out, ", known as {advertise}")?,
-            None => writeln!(out)?,
+        if let Some(advertise) = &listen.advertise {
+            write!(out, ", known as {advertise}")?;
         }
+        if !listen.proxy_protocol.is_empty() {
+            write!(out, ", PROXY header from {}", words(&listen.proxy_protocol))?;
+        }
+        writeln!(out)?;
     }
     streams(out, conf)?;
     writeln!(out, "cores      {}", words(&conf.server.cores))?;

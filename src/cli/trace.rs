@@ -106,7 +106,7 @@ impl Trace {
         Ok(match (self.json, self.brief, is_terminal) {
             (true, _, _) => Box::new(Json(out)),
             (false, false, true) => {
-                let width = crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns));
+                let width = || crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns));
                 let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
                 Box::new(ladder::Ladder::new(out, width, has_colour))
             }
@@ -127,9 +127,12 @@ impl Trace {
 
     /// What a person should know of the end; scripts only if something is missing.
     fn say_end(&self, traced: &Traced) {
-        let Traced { events, lost, reason } = traced;
+        let Traced { events, lost, forgotten, reason } = traced;
         if *lost > 0 {
             complain(&format!("{lost} more events were lost: they came faster than they were read"));
+        }
+        if *forgotten > 0 {
+            complain(&format!("{forgotten} calls were not followed to their ends: 10000 are followed at a time"));
         }
         if self.pcap.is_some() || io::stderr().is_terminal() {
             let why = match reason.as_str() {

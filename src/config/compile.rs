@@ -76,7 +76,8 @@ impl Conf {
 
     /// Parameters of one core's connections, if the process may open `files` files.
     pub fn connection_limits(&self, files: usize) -> Limits {
-        Limits::new(&self.connections, &self.limits, self.cores(), files)
+        let has_balancers = self.listen.iter().any(|listen| !listen.proxy_protocol.is_empty());
+        Limits { has_balancers, ..Limits::new(&self.connections, &self.limits, self.cores(), files) }
     }
 
     /// Parameters of handshakes.

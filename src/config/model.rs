@@ -2,7 +2,7 @@
 //!
 //! The plain sections are those of [`crate::settings`], which has their defaults; the others are here.
 
-use crate::base::Transport;
+use crate::base::{Network, Transport};
 use crate::net::tls::{Certificates, Pair};
 use crate::settings::*;
 use crate::stack::route::Routes;
@@ -82,7 +82,7 @@ impl std::ops::Deref for Listeners {
 
 impl Default for Listeners {
     fn default() -> Listeners {
-        let listen = |transport: Transport| Listen { transport, address: default_address(transport), advertise: None };
+        let listen = |transport: Transport| Listen::new(transport, default_address(transport));
         Listeners(vec![listen(Transport::Udp), listen(Transport::Tcp)])
     }
 }
@@ -95,6 +95,14 @@ pub struct Listen {
     /// What Via and Record-Route say instead of the address (RFC 3261 §18.1.1 `sent-by`): `host:port`. Always given if the address
     /// is a wildcard.
     pub advertise: Option<String>,
+    /// The networks of load balancers that begin each connection with a PROXY header; empty for UDP.
+    pub proxy_protocol: Vec<Network>,
+}
+
+impl Listen {
+    pub fn new(transport: Transport, address: SocketAddr) -> Listen {
+        Listen { transport, address, advertise: None, proxy_protocol: Vec::new() }
+    }
 }
 
 /// The address of a `[[listen]]` that names none.

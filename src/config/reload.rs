@@ -98,6 +98,14 @@ mod tests {
         assert!(plan.changes("[timers] t1") && !plan.changes("[timers] t2"));
     }
 
+    /// Sockets are opened once, with all that their sections say.
+    #[test]
+    fn load_balancers_need_a_restart() {
+        let listen = "[[listen]]\ntransport = \"tcp\"\n";
+        let plan = plan(listen, &format!("{listen}proxy_protocol = [\"192.0.2.8\"]\n"));
+        assert_eq!((plan.live, plan.fixed), (vec![], vec!["[[listen]]"]));
+    }
+
     /// Certificates are not a plain key, and the files are always read again.
     #[test]
     fn keys_of_tls_and_certificates_are_told_apart() {

@@ -39,13 +39,13 @@ pub fn serve(began: Began, stream: &UnixStream, out: &mut impl Write) -> io::Res
         out.flush()?;
         if let Some(end) = batch.end {
             let reason = end.word().to_owned();
-            let lost = tap.lost();
+            let (lost, forgotten) = (tap.lost(), tap.forgotten());
             drop(tap);
             log::info!("control socket: a trace ends: {reason}, {events} events shown, {lost} lost");
             let Some(id) = id else {
                 return Ok(());
             };
-            rpc::write_traced(out, &id, Traced { events, lost, reason })?;
+            rpc::write_traced(out, &id, Traced { events, lost, forgotten, reason })?;
             return out.flush();
         }
         if client.is_gone()? {

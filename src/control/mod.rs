@@ -171,7 +171,7 @@ pub struct ConnectionEntry {
     pub listener: String,
     /// True if we opened it.
     pub outgoing: bool,
-    /// `connecting`, `accepted`, `handshaking`, `open` or `draining`.
+    /// `connecting`, `proxy_header`, `accepted`, `handshaking`, `open` or `draining`.
     pub state: String,
     /// Time since it was last used (within a second), or since its state began.
     pub quiet_ms: u64,

@@ -119,6 +119,9 @@ pub struct Traced {
     pub events: u64,
     /// Events that arrived faster than they could be shown.
     pub lost: u64,
+    /// Calls that were no longer followed because too many others were.
+    #[serde(default)]
+    pub forgotten: u64,
     /// `time`, `count` or `shutdown`.
     pub reason: String,
 }

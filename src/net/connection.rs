@@ -90,6 +90,8 @@ pub struct Flags {
     pub is_released: bool,
     /// Something arrived on it that will be answered, or that we had waited for. Never reset.
     pub is_proved: bool,
+    /// A load balancer's own connection, by its PROXY header: it looks whether this server is there, and may leave as it likes.
+    pub is_balancers: bool,
 }
 
 /// How a message relates to answers.

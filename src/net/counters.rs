@@ -137,6 +137,8 @@ counters! {
         /// Connections not accepted, or closed, because their source is banned.
         pub banned: u64,
         pub accept_errors: u64,
+        /// Connections of load balancers closed because their PROXY headers were wrong, incomplete or missing.
+        pub proxy_header_failed: u64,
         /// How often handshakes waited because the limit was reached.
         pub handshakes_held: u64,
         /// TLS connections closed at once because handshakes waited too long before they began.

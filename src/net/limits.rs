@@ -10,6 +10,8 @@ pub struct Limits {
     pub rules: Connections,
     /// Connections at a time.
     pub connections: usize,
+    /// Load balancers pass on connections: some of these places are kept for those whose PROXY headers are not there yet.
+    pub has_balancers: bool,
     /// How long a TLS client may wait until its handshake begins. If clients wait longer, for longer than a burst takes, others are
     /// refused; 0: none is.
     pub patience_ms: Millis,
@@ -25,6 +27,7 @@ impl Limits {
         let cores = cores.max(1);
         Limits {
             connections: (connections.most(files) / cores).max(1),
+            has_balancers: false,
             rules: Connections {
                 unsent_bytes: connections.unsent_bytes / cores,
                 unfinished_bytes: connections.unfinished_bytes / cores,

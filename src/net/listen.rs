@@ -2,11 +2,11 @@
 
 use super::sys;
 use super::udp::BindError;
-use crate::base::Transport;
+use crate::base::{Network, Transport};
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 /// Connections that the kernel queues until we accept them.
@@ -17,6 +17,8 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     transport: Transport,
+    /// Where load balancers are that begin each connection with a PROXY header.
+    balancers: Vec<Network>,
 }
 
 impl Listener {
@@ -24,13 +26,20 @@ impl Listener {
     ///
     /// As with datagrams, the first is bound exclusively, so that a socket of another process causes an error, and the others join
     /// it (SO_REUSEPORT): the kernel then spreads new connections over the cores.
-    pub fn bind(transport: Transport, address: SocketAddr, cores: usize) -> Result<Vec<Listener>, BindError> {
+    ///
+    /// Connections from `balancers` begin with a PROXY header.
+    pub fn bind(
+        transport: Transport,
+        address: SocketAddr,
+        cores: usize,
+        balancers: &[Network],
+    ) -> Result<Vec<Listener>, BindError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(cores);
         let mut bound = address;
         for number in 0..cores.max(1) {
             let socket = open(bound, number > 0, cores > 1).map_err(|error| BindError { transport, address, error })?;
             bound = socket.local_addr().map_err(|error| BindError { transport, address, error })?;
-            listeners.push(Listener { socket, address: bound, transport });
+            listeners.push(Listener { socket, address: bound, transport, balancers: balancers.to_vec() });
         }
         Ok(listeners)
     }
@@ -42,6 +51,11 @@ impl Listener {
 
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// True if a connection from there must begin with a PROXY header.
+    pub fn awaits_proxy_header(&self, ip: IpAddr) -> bool {
+        self.balancers.iter().any(|network| network.contains(ip))
     }
 
     pub fn source(&mut self) -> &mut TcpListener {

@@ -11,6 +11,7 @@ mod listen;
 mod overlong;
 mod pool;
 mod pressure;
+pub mod proxy_header;
 mod shed;
 mod state;
 pub(crate) mod steer;

@@ -1,6 +1,7 @@
 //! The states of a connection, and the single transition function: what happens to a connection, and what has to be done about it.
 //! Pure.
 
+use super::proxy_header::HeaderFault;
 use super::tls::Failure;
 use crate::sip::Fault;
 use std::io;
@@ -10,6 +11,8 @@ use std::io;
 pub enum State {
     /// Waits for the peer to accept.
     Connecting,
+    /// Opened by a load balancer. The PROXY header, which says whose connection it is, is not complete.
+    ProxyHeader,
     /// Opened by a peer for TLS. Its handshake has not begun: nothing has arrived yet, or it is not its turn.
     Accepted,
     /// Waits for the peer's part of the TLS handshake.
@@ -24,11 +27,19 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 6] =
-        [State::Connecting, State::Accepted, State::Handshaking, State::Open, State::Receiving, State::Draining];
+    pub const ALL: [State; 7] = [
+        State::Connecting,
+        State::ProxyHeader,
+        State::Accepted,
+        State::Handshaking,
+        State::Open,
+        State::Receiving,
+        State::Draining,
+    ];
 
     /// The states shown to operators, who need not know whether a message has begun.
-    pub const SHOWN: [State; 5] = [State::Connecting, State::Accepted, State::Handshaking, State::Open, State::Draining];
+    pub const SHOWN: [State; 6] =
+        [State::Connecting, State::ProxyHeader, State::Accepted, State::Handshaking, State::Open, State::Draining];
 
     /// Returns the state of [`State::SHOWN`] under which this one is counted.
     pub const fn shown(self) -> State {
@@ -41,6 +52,7 @@ impl State {
     pub const fn label(self) -> &'static str {
         match self {
             State::Connecting => "connecting",
+            State::ProxyHeader => "proxy_header",
             State::Accepted => "accepted",
             State::Handshaking => "handshaking",
             State::Open | State::Receiving => "open",
@@ -68,6 +80,10 @@ pub enum Why {
     Tls(Failure),
     /// The peer closed it before the TLS handshake was done.
     Early,
+    /// A load balancer's connection without a PROXY header that could be used.
+    ProxyHeader(HeaderFault),
+    /// Its PROXY header said whose it is, and that source is refused more connections, which was logged.
+    Refused,
     /// The stream could not be framed.
     Garbage(Fault),
     /// The deadline of this state has passed.
@@ -97,8 +113,11 @@ impl std::fmt::Display for Why {
             Why::Error(error) => write!(f, "{error}"),
             Why::Tls(failure) => write!(f, "{failure}"),
             Why::Early => f.write_str("closed by the peer before the TLS handshake was done"),
+            Why::ProxyHeader(fault) => write!(f, "no PROXY header: {fault} ([[listen]] proxy_protocol)"),
+            Why::Refused => f.write_str("refused when its PROXY header said whose it is"),
             Why::Garbage(fault) => write!(f, "not SIP: {}", fault.reason()),
             Why::Overdue(State::Connecting) => f.write_str("no answer within connect_timeout"),
+            Why::Overdue(State::ProxyHeader) => f.write_str("no PROXY header within handshake_timeout ([[listen]] proxy_protocol)"),
             Why::Overdue(State::Accepted | State::Handshaking) => f.write_str("no TLS handshake within handshake_timeout"),
             Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
             Why::Overdue(State::Draining) => f.write_str("the peer does not read what it is sent"),
@@ -131,6 +150,8 @@ impl std::fmt::Display for Why {
 pub enum Event {
     /// The peer has accepted it. `by_tls`: a handshake comes next.
     Connected { by_tls: bool },
+    /// Its PROXY header is complete. `by_tls`: a handshake comes next.
+    Introduced { by_tls: bool },
     /// Its turn to begin the handshake has come.
     Turn,
     /// The handshake is done.
@@ -138,7 +159,7 @@ pub enum Event {
     /// It was read. `is_inside`: a message or a TLS record has begun and is incomplete; `is_news`: something has begun or become
     /// complete; `is_old`: the connection has been in its list for long enough to be moved to the young end.
     Read { is_inside: bool, is_news: bool, is_old: bool },
-    /// The peer sends no more. `is_inside`: a message has begun and will never be complete.
+    /// The peer sends no more. `is_inside`: a message or a PROXY header has begun and will never be complete.
     End { is_inside: bool },
     /// Nothing more is to be read from it, for this reason.
     Unheard(Why),
@@ -169,18 +190,23 @@ pub enum Action {
 /// state is returned as the error.
 pub fn step(state: State, event: Event) -> Result<(State, Action), Event> {
     use Action::{Close, Drain, Nothing, Renew, Write};
-    use State::{Accepted, Connecting, Draining, Handshaking, Open, Receiving};
+    use State::{Accepted, Connecting, Draining, Handshaking, Open, ProxyHeader, Receiving};
     Ok(match (state, event) {
         // ---- before messages can go
         (Connecting, Event::Connected { by_tls: true }) => (Handshaking, Write),
         (Connecting, Event::Connected { by_tls: false }) => (Open, Write),
+        (ProxyHeader, Event::Introduced { by_tls: true }) => (Accepted, Nothing),
+        (ProxyHeader, Event::Introduced { by_tls: false }) => (Open, Nothing),
+        (ProxyHeader, Event::End { is_inside: true }) => (ProxyHeader, Close(Why::ProxyHeader(HeaderFault::Truncated))),
+        // A load balancer that only looks whether the port is open.
+        (ProxyHeader, Event::End { is_inside: false }) => (ProxyHeader, Close(Why::Done)),
         (Accepted, Event::Turn) => (Handshaking, Nothing),
         // It waits for us, not we for it.
         (Accepted, Event::Overdue { is_excused: true }) => (Accepted, Renew),
         (Handshaking, Event::Established) => (Open, Write),
         (Connecting | Handshaking, Event::Read { .. }) => (state, Nothing),
         (Connecting | Accepted | Handshaking, Event::End { .. }) => (state, Close(Why::Early)),
-        (Connecting | Accepted | Handshaking, Event::Unheard(why)) => (state, Close(why)),
+        (Connecting | ProxyHeader | Accepted | Handshaking, Event::Unheard(why)) => (state, Close(why)),
 
         // ---- while they go
         (Open, Event::Read { is_inside, .. }) if is_inside => (Receiving, Renew),
@@ -206,8 +232,8 @@ pub fn step(state: State, event: Event) -> Result<(State, Action), Event> {
         (_, Event::Abort(why)) => (state, Close(why)),
 
         // ---- never
-        (_, event @ (Event::Connected { .. } | Event::Turn | Event::Established))
-        | (Accepted | Draining, event @ Event::Read { .. })
+        (_, event @ (Event::Connected { .. } | Event::Introduced { .. } | Event::Turn | Event::Established))
+        | (ProxyHeader | Accepted | Draining, event @ Event::Read { .. })
         | (Draining, event @ Event::End { .. }) => return Err(event),
     })
 }
@@ -224,36 +250,38 @@ mod tests {
         Event::Silent { is_even, is_released }
     }
 
-    type Row = (fn() -> Event, [&'static str; 6]);
+    type Row = (fn() -> Event, [&'static str; 7]);
 
     /// The result of an event in each state, in the order of [`State::ALL`]: the first letter of the next state and the action;
     /// "-": it cannot happen.
-    fn expected() -> [Row; 21] {
-        const CLOSED: [&str; 6] = ["C close", "A close", "H close", "O close", "R close", "D close"];
-        let ended = ["C close", "A close", "H close", "D drain", "D drain", "-"];
-        let unheard = ["C close", "A close", "H close", "D drain", "D drain", "D drain"];
-        let still = ["C", "A", "H", "O", "R", "D"];
+    fn expected() -> [Row; 23] {
+        const CLOSED: [&str; 7] = ["C close", "P close", "A close", "H close", "O close", "R close", "D close"];
+        let ended = ["C close", "P close", "A close", "H close", "D drain", "D drain", "-"];
+        let unheard = ["C close", "P close", "A close", "H close", "D drain", "D drain", "D drain"];
+        let still = ["C", "P", "A", "H", "O", "R", "D"];
         [
-            (|| Event::Connected { by_tls: true }, ["H write", "-", "-", "-", "-", "-"]),
-            (|| Event::Connected { by_tls: false }, ["O write", "-", "-", "-", "-", "-"]),
-            (|| Event::Turn, ["-", "H", "-", "-", "-", "-"]),
-            (|| Event::Established, ["-", "-", "O write", "-", "-", "-"]),
-            (|| read(false, false, false), ["C", "-", "H", "O", "O renew", "-"]),
-            (|| read(false, false, true), ["C", "-", "H", "O", "O renew", "-"]),
-            (|| read(false, true, false), ["C", "-", "H", "O", "O renew", "-"]),
-            (|| read(false, true, true), ["C", "-", "H", "O renew", "O renew", "-"]),
-            (|| read(true, false, false), ["C", "-", "H", "R renew", "R", "-"]),
-            (|| read(true, false, true), ["C", "-", "H", "R renew", "R", "-"]),
-            (|| read(true, true, false), ["C", "-", "H", "R renew", "R renew", "-"]),
-            (|| read(true, true, true), ["C", "-", "H", "R renew", "R renew", "-"]),
+            (|| Event::Connected { by_tls: true }, ["H write", "-", "-", "-", "-", "-", "-"]),
+            (|| Event::Connected { by_tls: false }, ["O write", "-", "-", "-", "-", "-", "-"]),
+            (|| Event::Introduced { by_tls: true }, ["-", "A", "-", "-", "-", "-", "-"]),
+            (|| Event::Introduced { by_tls: false }, ["-", "O", "-", "-", "-", "-", "-"]),
+            (|| Event::Turn, ["-", "-", "H", "-", "-", "-", "-"]),
+            (|| Event::Established, ["-", "-", "-", "O write", "-", "-", "-"]),
+            (|| read(false, false, false), ["C", "-", "-", "H", "O", "O renew", "-"]),
+            (|| read(false, false, true), ["C", "-", "-", "H", "O", "O renew", "-"]),
+            (|| read(false, true, false), ["C", "-", "-", "H", "O", "O renew", "-"]),
+            (|| read(false, true, true), ["C", "-", "-", "H", "O renew", "O renew", "-"]),
+            (|| read(true, false, false), ["C", "-", "-", "H", "R renew", "R", "-"]),
+            (|| read(true, false, true), ["C", "-", "-", "H", "R renew", "R", "-"]),
+            (|| read(true, true, false), ["C", "-", "-", "H", "R renew", "R renew", "-"]),
+            (|| read(true, true, true), ["C", "-", "-", "H", "R renew", "R renew", "-"]),
             (|| Event::End { is_inside: true }, ended),
             (|| Event::End { is_inside: false }, ended),
             (|| Event::Unheard(Why::Banned), unheard),
             (|| silent(false, false), still),
-            (|| silent(false, true), ["C", "A", "H", "O close", "R close", "D"]),
-            (|| silent(true, false), ["C", "A", "H", "O", "R", "D close"]),
+            (|| silent(false, true), ["C", "P", "A", "H", "O close", "R close", "D"]),
+            (|| silent(true, false), ["C", "P", "A", "H", "O", "R", "D close"]),
             (|| Event::Overdue { is_excused: false }, CLOSED),
-            (|| Event::Overdue { is_excused: true }, ["C close", "A renew", "H close", "O renew", "R close", "D close"]),
+            (|| Event::Overdue { is_excused: true }, ["C close", "P close", "A renew", "H close", "O renew", "R close", "D close"]),
             (|| Event::Abort(Why::Displaced), CLOSED),
         ]
     }
@@ -289,6 +317,7 @@ mod tests {
         let overdue = || Event::Overdue { is_excused: false };
         let expected = [
             "no answer within connect_timeout",
+            "no PROXY header within handshake_timeout ([[listen]] proxy_protocol)",
             "no TLS handshake within handshake_timeout",
             "no TLS handshake within handshake_timeout",
             "idle for idle_timeout",
@@ -296,9 +325,13 @@ mod tests {
             "the peer does not read what it is sent",
         ];
         assert_eq!(State::ALL.map(|state| why(state, overdue())), expected);
-        let end = |is_inside| why(State::Receiving, Event::End { is_inside });
-        assert_eq!(end(true), "ended in the middle of a message");
-        assert_eq!(end(false), "done");
+        for (state, inside) in [
+            (State::Receiving, "ended in the middle of a message"),
+            (State::ProxyHeader, "no PROXY header: the connection ended within it ([[listen]] proxy_protocol)"),
+        ] {
+            assert_eq!(why(state, Event::End { is_inside: true }), inside);
+            assert_eq!(why(state, Event::End { is_inside: false }), "done");
+        }
     }
 
     #[test]

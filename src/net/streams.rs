@@ -1,5 +1,5 @@
 //! All connections of one core, as the wires and the poll see them. Each file below implements one part of their life, and calls
-//! only those named before it: [`life`], `giving_way`, `opening`, `accepting`, `writing`, `reading`, `deadlines`, `describe` and
+//! only those named before it: [`life`], `giving_way`, `opening`, `accepting`, `introducing`, `writing`, `reading`, `deadlines`, `describe` and
 //! `check`.
 
 mod accepting;
@@ -8,6 +8,7 @@ mod check;
 mod deadlines;
 mod describe;
 mod giving_way;
+mod introducing;
 mod life;
 mod logs;
 mod opening;

@@ -151,6 +151,7 @@ impl Open {
             cores: conf.server.cores.clone(),
             udp: conf.udp.clone(),
             asker: Some(asker.clone()),
+            proxy_protocol: conf.listen.iter().map(|listen| listen.proxy_protocol.clone()).collect(),
             recording: recorder.as_ref().map(Recorder::recording),
             ..Options::default()
         };

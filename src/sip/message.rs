@@ -9,7 +9,7 @@ use super::index::Index;
 use super::lines::Line;
 use super::method::Method;
 use super::name_addr::{AddressParts, NameAddr};
-use super::uri::{Uri, UriParts};
+use super::uri::{Scheme, Uri, UriParts};
 use super::values::{Value, Values};
 use super::via::{Via, ViaParts};
 use crate::base::Span;
@@ -81,10 +81,9 @@ impl<'a> Message<'a> {
                 _ => Fault::CSeqMethod,
             });
         }
-        let uri = self.uri().map_err(|_| Fault::RequestUri)?;
-        match uri.headers {
-            Some(_) => Err(Fault::RequestUriHeaders),
-            None => Ok(()),
+        match self.parts_of_uri().map_err(|_| Fault::RequestUri)?.has_headers() {
+            true => Err(Fault::RequestUriHeaders),
+            false => Ok(()),
         }
     }
 
@@ -115,9 +114,12 @@ impl<'a> Message<'a> {
 
     /// The parsed Request-URI.
     pub fn uri(&self) -> Result<Uri<'a>, Fault> {
-        let text = self.request_uri();
-        let parts = self.index.uri.get(|| UriParts::parse(text))?;
-        Ok(parts.in_text(text))
+        Ok(self.parts_of_uri()?.in_text(self.request_uri()))
+    }
+
+    /// The scheme of the Request-URI.
+    pub fn uri_scheme(&self) -> Result<Scheme, Fault> {
+        Ok(self.parts_of_uri()?.scheme())
     }
 
     pub fn request_uri_range(&self) -> Range<usize> {
@@ -273,6 +275,10 @@ impl<'a> Message<'a> {
     pub fn to_tag(&self) -> Option<&'a [u8]> {
         let (text, parts) = self.parts_of_to().ok()?;
         parts.tag(text)
+    }
+
+    fn parts_of_uri(&self) -> Result<&'a UriParts, Fault> {
+        self.index.uri.get(|| UriParts::parse(self.request_uri()))
     }
 
     fn parts_of_from(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {

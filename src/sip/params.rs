@@ -25,7 +25,33 @@ impl<'a> Params<'a> {
 
     /// The first parameter named `name` in any case; Some(None) if it has no value.
     pub fn get(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
-        self.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let begins = |param: &[u8]| param.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        let mut rest = *self;
+        loop {
+            // Most have another name: only those that begin with this one are looked at further.
+            let param = rest.next_param()?;
+            if !begins(param) {
+                continue;
+            }
+            let (found, value) = name_and_value(param);
+            if found.len() == name.len() {
+                return Some(value);
+            }
+        }
+    }
+
+    /// The next parameter that is not empty.
+    #[inline]
+    fn next_param(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let body = self.text.strip_prefix(b";")?;
+            let end = param_end(body);
+            self.text = &body[end..];
+            let param = cursor::trim(&body[..end]);
+            if !param.is_empty() {
+                return Some(param);
+            }
+        }
     }
 
     /// The first offset after the parameters that begin at `at` in `text`, and whether they follow the grammar: they end at a `,`
@@ -91,19 +117,15 @@ impl<'a> Iterator for Params<'a> {
     type Item = (&'a [u8], Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let body = self.text.strip_prefix(b";")?;
-            let end = param_end(body);
-            self.text = &body[end..];
-            let param = cursor::trim(&body[..end]);
-            if param.is_empty() {
-                continue;
-            }
-            return Some(match memchr::memchr(b'=', param) {
-                None => (param, None),
-                Some(equals) => (cursor::trim_end(&param[..equals]), Some(cursor::trim_start(&param[equals + 1..]))),
-            });
-        }
+        self.next_param().map(name_and_value)
+    }
+}
+
+#[inline]
+fn name_and_value(param: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b'=', param) {
+        None => (param, None),
+        Some(equals) => (cursor::trim_end(&param[..equals]), Some(cursor::trim_start(&param[equals + 1..]))),
     }
 }
 
@@ -142,6 +164,16 @@ mod tests {
         assert_eq!(params.get(b"transport"), Some(Some(&b"tcp"[..])));
         assert_eq!(params.get(b"LR"), Some(None));
         assert_eq!(params.get(b"maddr"), None);
+    }
+
+    #[test]
+    fn a_parameter_is_found_by_its_whole_name_and_the_first_of_several_counts() {
+        let text = b";lrx=1;tran=2;;l;x=lr; LR \t= 3 ;lr=4;transport;q=";
+        for name in [&b"lr"[..], b"lrx", b"l", b"transport", b"tran", b"t", b"x", b"q", b"3", b""] {
+            let in_turn = all(text).into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+            assert_eq!(Params::new(text).get(name), in_turn.map(|(_, value)| value), "{name:?}");
+        }
+        assert_eq!(Params::new(text).get(b"lr"), Some(Some(&b"3"[..])));
     }
 
     #[test]

@@ -287,6 +287,14 @@ impl UriParts {
         })
     }
 
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    pub(super) fn has_headers(&self) -> bool {
+        self.headers.is_some()
+    }
+
     /// Returns the URI; `text` is what it was parsed from.
     pub(super) fn in_text<'a>(&self, text: &'a [u8]) -> Uri<'a> {
         let host_text = self.host_text.in_text(text);

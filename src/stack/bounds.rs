@@ -19,7 +19,7 @@ impl Turn<'_> {
         }
         let settings = self.core.settings.clone();
         let request = self.preprocess_route(flow, message).ok();
-        if request.is_some_and(|request| self.core.is_past_routes(&request)) {
+        if request.is_some_and(|request| request.is_past_routes()) {
             return false;
         }
         let uri = request.map(|request| request.parsed);

@@ -112,7 +112,7 @@ impl Core {
             calls: None,
             sweep_calls_at: Instant::from_ms(0),
             trunks: Arc::default(),
-            answering: Answering::new(secret),
+            answering: Answering::new(secret, number),
         }
     }
 
@@ -160,12 +160,6 @@ impl Core {
         matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
             && own(uri.host_text, uri.host.ip())
             && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
-    }
-
-    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one: then no route is
-    /// consulted.
-    pub fn is_past_routes(&self, request: &Request) -> bool {
-        request.trusted && (request.next_route.is_some() || !self.is_own_uri(&request.parsed))
     }
 
     /// Returns whether the Request-URI is for the user named in To.

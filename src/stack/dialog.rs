@@ -99,6 +99,9 @@ impl Turn<'_> {
         }
         dialog.guarded |= token::is_guarded(recorded.token);
         dialog.is_here |= token::is_here(recorded.token);
+        if recorded.towards == Side::Callee && dialog.trunk.is_none() {
+            dialog.trunk = token::read_trunk(recorded.token);
+        }
         if dialog.flow.is_none() {
             dialog.flow = token::read(recorded.towards, recorded.token);
         }

@@ -3,7 +3,7 @@
 
 use crate::base::dns::Answer;
 use crate::base::{Errand, Flow, Id, Instant, Key, LiveConnections, Load, Outbox, Question, Shed, Sources};
-use crate::sip::{Fault, Index, Message, Method, Name, sniff};
+use crate::sip::{Fault, Index, Message, Method, Name, Via, sniff};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Branch;
@@ -13,11 +13,13 @@ use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
 use crate::stack::health::{Cause, Health};
 use crate::stack::location::Progress;
+use crate::stack::preprocess::bad;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
 use crate::stack::proxy::validate::check_secure;
 use crate::stack::refusal::Refusal;
 use crate::stack::registrar::Registrar;
+use crate::stack::request::Request;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::{ClientKind, Notice, Server, ServerEvent, Transactions};
 use crate::stack::trunk_table::TrunkTable;
@@ -102,6 +104,7 @@ impl Endpoint {
 
     /// Sets the table in which the state of the trunks is published.
     pub fn share_trunks(&mut self, trunks: Arc<TrunkTable>) {
+        self.core.answering.share(trunks.counts.clone());
         self.core.trunks = trunks;
     }
 
@@ -391,14 +394,14 @@ fn receive_request(
     }
     // An ACK and a CANCEL look for their INVITE. The memory that finds a transaction is cold, so it is prefetched at once.
     let via = message.top_via();
-    let key = via.as_ref().ok().map(|via| {
+    let known = via.as_ref().ok().map(|via| {
         let name: &[u8] = match method {
             Method::Ack | Method::Cancel => b"INVITE",
             _ => message.method_name(),
         };
         let key = turn.core.identity.transaction(message, via, name);
         turn.transactions.foresee_server(key);
-        key
+        (via, key)
     });
     let fits = message.bytes().len() <= turn.core.settings.limits.message_size;
     let checked = match fits {
@@ -406,9 +409,10 @@ fn receive_request(
         false => Err(Fault::TooLarge),
     };
     if let Err(fault) = checked {
+        let key = known.map(|(_, key)| key);
         return refuse_broken(turn, flow, message, key, fault);
     }
-    let Some(key) = key else {
+    let Some((via, key)) = known else {
         return turn.discard_message(message, flow, Drop::Unreadable, "no Via that can be read");
     };
     let tried = match errand {
@@ -416,14 +420,14 @@ fn receive_request(
         _ => 0,
     };
     match method {
-        Method::Ack => return proxy.process_ack(turn, flow, message, key, tried),
+        Method::Ack => return proxy.process_ack(turn, flow, message, via, key, tried),
         Method::Cancel => return proxy.process_cancel(turn, flow, message, key, tried),
         _ => {}
     }
     if absorb_repetition(turn, key, message) {
         return;
     }
-    if let Err(refusal) = process_request(turn, proxy, registrar, flow, message, key) {
+    if let Err(refusal) = process_request(turn, proxy, registrar, flow, message, via, key) {
         turn.refuse(message, flow, refusal);
     }
 }
@@ -435,10 +439,12 @@ fn process_request(
     registrar: &mut Registrar,
     flow: Flow,
     message: &Message,
+    via: &Via,
     key: u128,
 ) -> Result<(), Refusal> {
     let (spiral, passed) = turn.validate(flow, message, key)?;
-    let mut request = turn.preprocess_route(flow, message)?;
+    let mut request = Request::new(flow, message, via).map_err(bad)?;
+    turn.take_routes(&mut request)?;
     (request.key, request.spiral, request.passed) = (key, spiral, passed);
     check_secure(&request)?;
     match proxy.decide(turn, &mut request)? {

@@ -230,6 +230,7 @@ impl Health {
 
     /// Notes a request that leaves for there. If the next hop has failed and may be retried, this request is the trial, and others
     /// skip it meanwhile.
+    #[inline]
     pub fn note_attempt(&self, now: Instant, neighbour: &Neighbour) {
         if self.is_all_well() {
             return;

@@ -20,25 +20,34 @@ struct OwnUris<'a> {
 }
 
 impl Turn<'_> {
+    /// Reads a request as it came on `flow`, up to what its Route says.
     pub fn preprocess_route<'a>(&mut self, flow: Flow, message: &Message<'a>) -> Result<Request<'a>, Refusal> {
         let via = message.top_via().map_err(bad)?;
-        let parsed = message.uri().map_err(bad)?;
-        let mut request = Request::new(flow, *message, via, parsed);
-        if message.header(Name::Route).is_none() {
-            return Ok(request);
+        let mut request = Request::new(flow, message, &via).map_err(bad)?;
+        self.take_routes(&mut request)?;
+        Ok(request)
+    }
+
+    /// The same for a request whose Via was read before. In place, because a request is large.
+    pub fn take_routes(&mut self, request: &mut Request) -> Result<(), Refusal> {
+        let message = request.message;
+        if !message.has(Name::Route) {
+            request.is_own = self.core.is_own_uri(&request.parsed);
+            return Ok(());
         }
         let mut own = OwnUris::default();
-        let last = self.take_strict_route(&mut request, &mut own)?;
-        self.take_own_routes(&mut request, last, &mut own)?;
+        let last = self.take_strict_route(request, &mut own)?;
+        request.is_own = self.core.is_own_uri(&request.parsed);
+        self.take_own_routes(request, last, &mut own)?;
         match own.cookie {
-            Some(recorded) => self.judge_dialog(&recorded, &mut request),
-            // A sender that can prove its name is treated like one that shows no cookie.
-            None if own.is_misused && message.header(Name::ProxyAuthorization).is_none() => {
-                return Err(Refusal::new(403, "Not Your Dialog"));
+            Some(recorded) => {
+                self.judge_dialog(&recorded, request);
+                Ok(())
             }
-            None => {}
+            // A sender that can prove its name is treated like one that shows no cookie.
+            None if own.is_misused && !message.has(Name::ProxyAuthorization) => Err(Refusal::new(403, "Not Your Dialog")),
+            None => Ok(()),
         }
-        Ok(request)
     }
 
     /// If a strict router has put us into the Request-URI, the real one is the last Route, which is returned.
@@ -105,6 +114,6 @@ impl Turn<'_> {
     }
 }
 
-fn bad(fault: Fault) -> Refusal {
+pub(super) fn bad(fault: Fault) -> Refusal {
     Refusal::new(400, fault.reason())
 }

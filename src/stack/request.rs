@@ -1,7 +1,7 @@
 //! A request as the rules see it: the results of Route preprocessing (RFC 3261 §16.4) and the checks before it.
 
 use crate::base::Flow;
-use crate::sip::{Message, Name, Uri, Value, Via};
+use crate::sip::{Fault, Message, Name, Uri, Value, Via};
 use crate::stack::auth::demand::Demand;
 use crate::stack::branch::Mark;
 use crate::stack::cookie::Recorded;
@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub parsed: Uri<'a>,
     /// Whether `uri` came from the last Route value, which is then removed.
     pub from_strict_router: bool,
+    /// Whether `uri` names this server or one of its domains.
+    pub is_own: bool,
     /// The number of leading Route values that name us and are removed.
     pub own_routes: usize,
     /// The first Route value that remains.
@@ -54,17 +56,19 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Creates the request as received on `flow`, with nothing determined yet.
-    #[inline]
-    pub fn new(flow: Flow, message: Message<'a>, via: Via<'a>, parsed: Uri<'a>) -> Request<'a> {
-        Request {
-            message,
+    /// Creates the request as received on `flow`, with nothing determined yet; `via` is its topmost Via.
+    #[inline(always)]
+    pub fn new(flow: Flow, message: &Message<'a>, via: &Via<'a>) -> Result<Request<'a>, Fault> {
+        let parsed = message.uri()?;
+        Ok(Request {
+            message: *message,
             key: 0,
             flow,
-            via,
+            via: *via,
             uri: message.request_uri(),
             parsed,
             from_strict_router: false,
+            is_own: false,
             own_routes: 0,
             next_route: None,
             listener: None,
@@ -79,7 +83,13 @@ impl<'a> Request<'a> {
             opening: None,
             demand: Demand::Nothing,
             mark: Mark::default(),
-        }
+        })
+    }
+
+    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one: then no route is
+    /// consulted.
+    pub fn is_past_routes(&self) -> bool {
+        self.trusted && (self.next_route.is_some() || !self.is_own)
     }
 }
 
@@ -98,6 +108,8 @@ pub struct DialogRoute {
     pub per_call: Option<bool>,
     /// A hash of the name of the next hop that the dialog began with, if others share its address.
     pub name: Option<u64>,
+    /// The mark of the trunk by which its receiver was called.
+    pub trunk: Option<u32>,
     /// One of its ends is a next hop for our users only, and was reached, or has called, as the rules allow.
     pub guarded: bool,
     /// One of its ends was on this machine when the dialog began.

@@ -105,12 +105,7 @@ impl Settings {
         let default = |port: u16| matches!(port, 5060 | 5061);
         let own_domain = || self.domains.iter().any(|domain| same_name(domain, host));
         let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
-        let by_address = ip.is_some_and(|ip| {
-            self.listeners
-                .iter()
-                .any(|l| l.answers_on(ip, &self.local_addresses) && port.is_none_or(|port| port == l.address.port()))
-        });
-        by_address
+        ip.is_some_and(|ip| self.is_own_address(ip, port))
             || self.listeners.iter().any(|listener| {
                 // Most names belong to no listener: the port is not parsed for those.
                 is_named(&listener.advertise, host)
@@ -120,6 +115,12 @@ impl Settings {
                     })
             })
             || (own_domain() && port.is_none_or(|port| own_port(port) || (ip.is_none() && default(port))))
+    }
+
+    /// Returns whether one of the listeners answers on this address, and on this port if one is given.
+    pub fn is_own_address(&self, ip: IpAddr, port: Option<u16>) -> bool {
+        let is_port_of = |listener: &Listener| port.is_none_or(|port| port == listener.address.port());
+        self.listeners.iter().any(|listener| is_port_of(listener) && listener.answers_on(ip, &self.local_addresses))
     }
 
     /// Parses an IP address as written in SIP, with or without brackets.
@@ -176,17 +177,26 @@ impl Settings {
 fn is_named(advertise: &[u8], host: &[u8]) -> bool {
     match advertise.split_at_checked(host.len()) {
         Some((start, [] | [b':', ..])) if start == host => true,
-        _ => same_name(split_host_port(advertise).0, host),
+        _ => same_name(host_of(advertise), host),
     }
 }
 
 /// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; the host keeps its brackets.
 pub fn split_host_port(text: &[u8]) -> (&[u8], Option<u16>) {
+    let (host, rest) = split_behind_host(text);
+    let port = rest.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    (host, port)
+}
+
+/// The host alone.
+pub fn host_of(text: &[u8]) -> &[u8] {
+    split_behind_host(text).0
+}
+
+fn split_behind_host(text: &[u8]) -> (&[u8], &[u8]) {
     let host_end = match text.first() {
         Some(b'[') => memchr::memchr(b']', text).map(|bracket| bracket + 1),
         _ => memchr::memchr(b':', text),
     };
-    let (host, rest) = text.split_at(host_end.unwrap_or(text.len()));
-    let port = rest.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    (host, port)
+    text.split_at(host_end.unwrap_or(text.len()))
 }

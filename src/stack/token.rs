@@ -33,6 +33,9 @@ const GUARDED: u8 = b'g';
 /// Marks that one of the dialog's ends was on this machine when it began.
 const HERE: u8 = b'h';
 
+/// Precedes the mark of the trunk by which the callee is reached.
+const TRUNK: u8 = b'k';
+
 /// Precedes the hash of the name that the callee proves over TLS.
 const NAME: u8 = b'n';
 
@@ -107,6 +110,17 @@ pub fn write_name(name: u64, out: &mut Vec<u8>) {
 pub fn read_name(token: &[u8]) -> Option<u64> {
     let start = token.iter().position(|byte| *byte == NAME)? + 1;
     Digits(token.get(start..)?).number(16)
+}
+
+/// Appends the mark of the trunk ([`crate::stack::trunk::Trunk::mark`]) whose password answers the callee's challenges.
+pub fn write_trunk(mark: u32, out: &mut Vec<u8>) {
+    out.push(TRUNK);
+    write_hex_digits(u64::from(mark), 8, out);
+}
+
+pub fn read_trunk(token: &[u8]) -> Option<u32> {
+    let start = token.iter().position(|byte| *byte == TRUNK)? + 1;
+    Some(Digits(token.get(start..)?).number(8)? as u32)
 }
 
 /// Returns the flow to one side; `None` if the token has none.
@@ -200,6 +214,9 @@ mod tests {
                 assert_eq!(read_name(&token), None);
                 write_name(0x0123_4567_89ab_cdef, &mut token);
                 assert_eq!(read_name(&token), Some(0x0123_4567_89ab_cdef));
+                assert_eq!(read_trunk(&token), None);
+                write_trunk(0x00fe_dcba, &mut token);
+                assert_eq!(read_trunk(&token), Some(0x00fe_dcba));
                 write_per_call(&mut token);
                 assert_eq!(read(Side::Caller, &token), Some(*caller));
                 assert_eq!(read(Side::Callee, &token), Some(*callee));

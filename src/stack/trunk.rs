@@ -1,5 +1,6 @@
 //! A `[[trunk]]`: an account with a carrier. This server registers for it, and answers the carrier's challenges with its password.
 
+use crate::base::Key;
 use crate::settings::Seconds;
 use crate::stack::hop_of_conf::NextHop;
 use std::fmt;
@@ -21,6 +22,13 @@ pub struct Trunk {
     pub register: bool,
     /// The requested duration of the registration.
     pub expires: Seconds,
+}
+
+impl Trunk {
+    /// Returns a number for its name, the same on every server and after a restart: it stands in what our Record-Route remembers.
+    pub fn mark(&self) -> u32 {
+        Key::new(0, 0).hash(&[self.name.as_bytes()]) as u32
+    }
 }
 
 /// A cleartext password, which no log shows.

@@ -1,9 +1,10 @@
 //! State of the registrations with carriers: written by the core that registers, and read on request.
 
 use crate::base::Instant;
+use crate::stack::auth::answering::NonceCounts;
 use crate::stack::trunk::Trunk;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The state of one trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum State {
 #[derive(Debug, Default)]
 pub struct TrunkTable {
     list: Mutex<BTreeMap<String, Standing>>,
+    /// How often the carriers' nonces were used.
+    pub counts: Arc<NonceCounts>,
 }
 
 impl TrunkTable {

@@ -4,7 +4,7 @@
 
 use crate::sip::{Host, Scheme, Uri, same_name, unescaped};
 use crate::stack::Settings;
-use crate::stack::settings::split_host_port;
+use crate::stack::settings::host_of;
 
 /// A name at a domain of ours. Port, password, parameters, header fields, and the choice of `sip:` or `sips:` are not part of it.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ impl Settings {
     pub fn is_our_listener(&self, host: Host) -> bool {
         self.listeners.iter().any(|listener| {
             host.ip().is_some_and(|ip| listener.answers_on(ip, &self.local_addresses))
-                || is_same_text(split_host_port(&listener.advertise).0, host)
+                || is_same_text(host_of(&listener.advertise), host)
         })
     }
 }

@@ -87,14 +87,18 @@ impl User {
         }
     }
 
-    /// RFC 3261 §19.1.4: the user part is case-sensitive and compared unescaped; the host is case-insensitive.
+    /// RFC 3261 §19.1.4: the user part is case-sensitive and compared unescaped; the host is case-insensitive. What follows a
+    /// semicolon in it (`+4930;phone-context=…`) need not be typed.
     fn is_in(&self, uri: &[u8]) -> bool {
         let Ok(uri) = Uri::parse(uri) else {
             return false;
         };
         match uri.scheme {
             Scheme::Sip | Scheme::Sips => {
-                let is_name = |user: &[u8]| unescaped(user).eq(self.name.iter().copied());
+                let is_name = |user: &[u8]| {
+                    let bare = user.split(|byte| *byte == b';').next().unwrap_or(user);
+                    [user, bare].iter().any(|user| unescaped(user).eq(self.name.iter().copied()))
+                };
                 uri.user.is_some_and(is_name)
                     && self.host.as_ref().is_none_or(|wanted| {
                         let mut host = Vec::new();
@@ -162,6 +166,11 @@ mod tests {
         for user in ["", "sip:", "@example.com", "a@", "a@b c", "a@[1"] {
             let why = Wanted::new(None, Some(user), None).unwrap_err();
             assert!(why.contains("must be one such as 1003"), "{why}");
+        }
+        let number = Reading { from: b"<sip:+4930;phone-context=x@h;user=phone>", ..MESSAGE };
+        for (user, is_it) in [("+4930", true), ("+4930@h", true), ("+49", false), ("phone-context=x", false)] {
+            let wanted = Wanted::new(None, Some(user), None).unwrap();
+            assert_eq!(wanted.fits(&number, "192.0.2.1:1".parse().unwrap()), is_it, "{user}");
         }
         let nobody = Wanted::new(None, Some("alice"), None).unwrap();
         assert!(!nobody.fits(&Reading::default(), "192.0.2.1:1".parse().unwrap()));

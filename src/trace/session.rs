@@ -87,6 +87,8 @@ struct State {
     order: VecDeque<u64>,
     messages: u64,
     lost: u64,
+    /// Calls no longer followed because too many others were.
+    forgotten: u64,
     end: Option<End>,
     is_awaited: bool,
 }
@@ -174,6 +176,11 @@ impl Session {
         self.state().lost
     }
 
+    /// Returns the number of calls that were no longer followed because too many others were.
+    pub fn forgotten(&self) -> u64 {
+        self.state().forgotten
+    }
+
     fn ring(&self, state: MutexGuard<'_, State>) {
         let is_awaited = state.is_awaited;
         drop(state);
@@ -199,6 +206,7 @@ impl State {
             && let Some(oldest) = self.order.pop_front()
         {
             self.followed.remove(&oldest);
+            self.forgotten += 1;
         }
     }
 }
@@ -234,6 +242,7 @@ mod tests {
             assert!(session.wants(format!("call {call}").as_bytes(), true));
         }
         assert!(!session.wants(b"1", false));
+        assert_eq!(session.forgotten(), 1);
         assert!(session.wants(b"call 0", false));
         assert_eq!(session.state().followed.len(), FOLLOWED);
     }

@@ -251,6 +251,11 @@ impl Tap {
     pub fn lost(&self) -> u64 {
         self.session.lost()
     }
+
+    /// Returns the number of calls that were no longer followed because too many others were.
+    pub fn forgotten(&self) -> u64 {
+        self.session.forgotten()
+    }
 }
 
 impl Drop for Tap {

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::mailbox::{Change, Command, Mailbox, PostOffice};
 use super::{Numbers, Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
-use crate::base::{Counted, Key, LiveConnections, Sources, Transport};
+use crate::base::{Counted, Key, LiveConnections, Network, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -59,6 +59,8 @@ pub struct Options {
     pub taps: Arc<Taps>,
     /// The state of the trunks.
     pub trunks: Arc<TrunkTable>,
+    /// By listener: from where connections begin with a PROXY header. None for those beyond the end.
+    pub proxy_protocol: Vec<Vec<Network>>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -87,6 +89,7 @@ impl Default for Options {
             asker: None,
             taps: Arc::default(),
             trunks: Arc::default(),
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -107,7 +110,7 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
     let cores = options.cores.len().max(1);
     let mut sockets: Vec<Vec<Socket>> = (0..cores).map(|_| Vec::new()).collect();
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(listeners.len());
-    for &(transport, address) in listeners {
+    for (number, &(transport, address)) in listeners.iter().enumerate() {
         let opened: Vec<Socket> = match transport {
             Transport::Udp => {
                 let opened = Udp::bind(address, cores, &Buffers::new(&options.udp))?;
@@ -115,7 +118,8 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
                 opened.into_iter().map(Box::new).map(Socket::Udp).collect()
             }
             Transport::Tcp | Transport::Tls => {
-                let opened = Listener::bind(transport, address, cores)?;
+                let balancers = options.proxy_protocol.get(number).map_or(&[][..], Vec::as_slice);
+                let opened = Listener::bind(transport, address, cores, balancers)?;
                 opened.into_iter().map(Socket::Stream).collect()
             }
         };

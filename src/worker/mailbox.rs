@@ -1,8 +1,8 @@
 //! Mail between the cores: a bounded run of letters for each pair, handed over with one lock and at most one wake-up a turn.
 
-use super::Report;
+use super::report::{MailCounters, Report};
 use crate::base::dns::Answer;
-use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span, counters};
+use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
 use crate::net::Limits;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -174,21 +174,6 @@ pub struct Mailbox {
     log: LogBudget,
     /// Dropped letters that have been logged.
     reported: u64,
-}
-
-counters! {
-    /// One core's mail counters.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct MailCounters {
-        pub sent: u64,
-        pub received: u64,
-        /// The recipient's pigeonhole was full.
-        pub dropped_full: u64,
-        /// There is no such core.
-        pub dropped_unknown: u64,
-        /// Locks taken: at most one for each recipient and turn.
-        pub deliveries: u64,
-    }
 }
 
 impl Mailbox {

@@ -292,6 +292,9 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
         counter "strowger_connections_failed_total", "Connections of ours that were not answered." = streams.failed;
         counter "strowger_connections_banned_total",
             "Connections that were not taken, or were closed, because their source is banned." = streams.banned;
+        counter "strowger_proxy_header_failed_total",
+            "Connections from networks in proxy_protocol that were closed because the PROXY header was wrong, incomplete or missing."
+            = streams.proxy_header_failed;
         counter "strowger_connections_idle_closed_total",
             "Connections closed because nothing had come or gone for too long." = streams.idle_closed;
         counter "strowger_connections_unfinished_total",

@@ -9,6 +9,7 @@ pub mod mailbox;
 pub mod metrics;
 mod pace;
 mod pulse;
+mod report;
 mod tapping;
 #[cfg(test)]
 mod tests;
@@ -18,24 +19,25 @@ pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Recording, Stats, bind};
 pub use mailbox::Change;
 pub use pulse::Pulse;
+pub use report::{Numbers, Report};
 
 use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Channel, Flow, Id, Instant, Outbox, counters};
-use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
+use crate::base::{Channel, Flow, Id, Instant, Outbox};
+use crate::net::{Arrival, Undelivered, Wires, sys};
 use crate::resolver::Asker;
 use crate::stack::registrar::unstored;
-use crate::stack::{Counters, Element, Endpoint, Occupancy};
+use crate::stack::{Element, Endpoint};
 use crate::trace::Taps;
 use delay::Histogram;
 use gate::{Gate, Passage};
-use held::{Fate, Held, HeldCounters};
-use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
+use held::{Fate, Held};
+use mailbox::{Command, Letters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
 use pace::Pace;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use turns::{LongTurns, Turns};
+use turns::Turns;
 
 /// The waker's token; the listeners have those from 0.
 const WAKER: Token = Token(usize::MAX);
@@ -95,38 +97,6 @@ pub type WakeHandle = Arc<dyn Fn() + Send + Sync>;
 
 /// Called by a worker with the records of finished calls, whole lines. It must return at once.
 pub type RecordSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
-
-counters! {
-    /// The counters of one worker, or the sums over all.
-    #[derive(Clone, Debug, Default)]
-    pub struct Numbers {
-        pub counters: Counters,
-        pub occupancy: Occupancy,
-        pub streams: StreamCounters,
-        pub delay: Histogram,
-        pub mail: MailCounters,
-        pub held: HeldCounters,
-        /// Requests that were not read because their source sends too many.
-        pub shut_out: u64,
-        /// Requests that were not read because their source is banned.
-        pub banned: u64,
-        /// Banned sources on all cores; reported by the first worker only.
-        pub banned_sources: usize,
-    }
-}
-
-/// What one worker replies to a request for its counters.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The worker's number, from 0.
-    pub core: usize,
-    pub numbers: Numbers,
-    /// By listener.
-    pub listeners: Vec<ListenerCounters>,
-    pub cpu_ns: u64,
-    pub turns: u64,
-    pub long_turns: LongTurns,
-}
 
 impl<E: Element> Worker<E> {
     /// Creates a worker that has not run yet. `wires` must be registered with `poll`, and so must this core's waker.

@@ -1,7 +1,7 @@
 //! A sign of life of every worker: one that is stuck in a turn gives none.
 
-use super::Report;
 use super::mailbox::{Command, PostOffice};
+use super::report::Report;
 use std::sync::mpsc::{self, Receiver};
 
 /// A request to the workers, until all have answered.

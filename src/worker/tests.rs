@@ -1,5 +1,6 @@
 //! Workers over real loopback sockets, with small elements that echo, forward and count.
 
+mod introducing;
 mod pulse;
 mod streams;
 mod tapping;
@@ -8,9 +9,11 @@ use super::metrics::ProcessStats;
 use super::*;
 use crate::base::metric::Families;
 use crate::base::{Errand, Transport};
+use crate::net::ListenerCounters;
 use crate::sip::Fault;
 use crate::stack::Settings;
 use crate::stack::auth::users::Users;
+use crate::stack::{Counters, Occupancy};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -39,6 +39,7 @@ mod losses;
 mod matching;
 mod modes;
 mod names;
+mod proxy_protocol;
 mod records;
 mod registrations;
 mod secrets;

@@ -32,11 +32,12 @@ struct Listener {
     transport: &'static str,
     address: SocketAddr,
     advertise: Option<String>,
+    proxy_protocol: Option<String>,
 }
 
 impl Listener {
     fn new(transport: &'static str, address: SocketAddr) -> Listener {
-        Listener { transport, address, advertise: None }
+        Listener { transport, address, advertise: None, proxy_protocol: None }
     }
 }
 
@@ -106,6 +107,14 @@ impl Conf {
         self
     }
 
+    /// From where the listeners for TCP and TLS that there are so far get PROXY headers, as a list in TOML.
+    pub fn proxy_protocol(mut self, networks: &str) -> Conf {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.transport != "udp") {
+            listener.proxy_protocol = Some(networks.to_owned());
+        }
+        self
+    }
+
     /// The lines of one `[[route]]`.
     pub fn route(self, lines: &str) -> Conf {
         self.section("[[route]]", lines)
@@ -150,6 +159,9 @@ impl Conf {
             let _ = writeln!(text, "[[listen]]\ntransport = \"{}\"\naddress = \"{}\"", listener.transport, listener.address);
             if let Some(advertise) = &listener.advertise {
                 let _ = writeln!(text, "advertise = \"{advertise}\"");
+            }
+            if let Some(networks) = &listener.proxy_protocol {
+                let _ = writeln!(text, "proxy_protocol = {networks}");
             }
         }
         for section in &self.sections {

@@ -1,7 +1,7 @@
 //! Trunks with carriers that ask for passwords: another strowger, and Kamailio.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use sha2::Sha256;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::kamailio::{Kamailio, NEIGHBOUR};
+use crate::pki::{Authority, Kind};
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
 use crate::server::{Conf, Server};
 
@@ -33,6 +34,22 @@ fn with_trunk(place: &Place, carrier: SocketAddr, phone: SocketAddr, password: &
         carrier.ip()
     );
     Conf::new(place).section("[[trunk]]", &trunk).route(&out).route(&back)
+}
+
+/// The same by a connection over TLS, to a carrier that proves its address by a certificate of this authority.
+fn by_tls(place: &Place, carrier: IpAddr, authority: &Authority) -> Conf {
+    let file = place.write("carrier.password", &format!("{PASSWORD}\n"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the password's file");
+    let trunk = format!(
+        "name = \"carrier\"\nregistrar = \"sip:{carrier}:5061;transport=tls\"\nuser = \"{USER}\"\npassword_file = {:?}",
+        file.display().to_string()
+    );
+    let out = format!(
+        "to_user_prefix = \"0\"\naction = \"relay\"\ntarget = [\"sip:{carrier}:5061;transport=tls\"]\nset_host = \"{carrier}\"\n\
+         trunk = \"carrier\""
+    );
+    let own = authority.issue(place, "own", Kind::Ecdsa, &["server.test"]);
+    Conf::new(place).tls(place, &[&own]).trust(authority, "no").section("[[trunk]]", &trunk).route(&out)
 }
 
 /// What `strowger trunks` says of the trunk.
@@ -74,6 +91,12 @@ fn call_out(caller: &Agent, callee: &Agent, server: &Server, carrier: SocketAddr
     callee.expect("the ACK", |message| message.is("ACK"));
     let challenged = caller.log().iter().any(|message| matches!(message.status(), Some(401 | 407)));
     assert!(!challenged, "the caller knows nothing of challenges: {:?}", caller.log());
+    // Challenged as well, if the carrier asks within dialogs.
+    let bye = caller.in_dialog("BYE", &invite, &ok);
+    caller.send(&bye);
+    let there = callee.expect("the BYE", |message| message.is("BYE"));
+    callee.respond(&there, 200, &[]);
+    assert_eq!(caller.final_for(&bye).status(), Some(200));
 }
 
 /// A call from the carrier for the trunk's user.
@@ -86,7 +109,7 @@ fn call_in(caller: &Agent, phone: &Agent, carrier: SocketAddr) {
 }
 
 /// A strowger that asks everybody who they are, with the carrier's account.
-fn carrier(place: &Place, algorithm: &str) -> Server {
+fn carrier(place: &Place, algorithm: &str) -> Conf {
     let hashed = |text: &str| match algorithm {
         "SHA-256" => format!("{:x}", Sha256::digest(text)),
         _ => format!("{:x}", Md5::digest(text)),
@@ -99,14 +122,13 @@ fn carrier(place: &Place, algorithm: &str) -> Server {
         .set("auth", "challenge_register", "true")
         .set("auth", "challenge_proxy", "true")
         .set("auth", "users", &format!("{users:?}"))
-        .start(place)
 }
 
 #[test]
 fn a_trunk_with_another_strowger() {
     for algorithm in ["MD5", "SHA-256"] {
         let (there, here) = (Place::new("trunk-carrier"), Place::new("trunk-server"));
-        let carrier = carrier(&there, algorithm);
+        let carrier = carrier(&there, algorithm).start(&there);
         let phone = Agent::new(here.at(SECOND_CALLEE), here.at(SERVER));
         let server = with_trunk(&here, carrier.address, phone.address, PASSWORD).start(&here);
         let entry = await_state(&server, &here, "registered");
@@ -130,10 +152,36 @@ fn a_trunk_with_another_strowger() {
     }
 }
 
+/// Registration, challenge and call over one connection, whose far end has proved who it is; an impostor gets no password.
+#[test]
+fn a_trunk_over_tls() {
+    let (there, here) = (Place::new("trunk-tls-carrier"), Place::new("trunk-tls-server"));
+    let authority = Authority::new(&here, "ca");
+    let address = there.ip(SERVER);
+    let shown = authority.issue(&there, "carrier", Kind::Ecdsa, &[&address.to_string()]);
+    let carrier = carrier(&there, "SHA-256").tls(&there, &[&shown]).start(&there);
+    let server = by_tls(&here, address, &authority).start(&here);
+    await_state(&server, &here, "registered");
+    let bound = carrier.show(&there, USER).stdout;
+    assert!(bound.contains(&format!("sip:{USER}@{}:5061;transport=tls", here.ip(SERVER))), "{bound}");
+    let callee = Agent::new(there.at(CALLEE), carrier.address);
+    carrier.bind(&there, "0123", callee.address);
+    call_out(&Agent::new(here.at(CALLER), server.address), &callee, &server, carrier.address);
+    let stats = server.stats(&here);
+    assert_eq!(stats["strowger_tls_handshakes_total{side=\"client\",kind=\"full\"}"], 1.0, "one connection for all");
+    assert_secret(&server, &here);
+
+    let elsewhere = Place::new("trunk-tls-stranger");
+    let stranger = Authority::new(&elsewhere, "stranger");
+    let impostor = by_tls(&elsewhere, address, &stranger).start(&elsewhere);
+    let entry = await_state(&impostor, &elsewhere, "failed");
+    assert_eq!(impostor.stats(&elsewhere)["strowger_tls_handshakes_total{side=\"client\",kind=\"full\"}"], 0.0, "{entry}");
+}
+
 #[test]
 fn a_password_that_is_refused_is_told_and_no_call_shows_the_challenge() {
     let (there, here) = (Place::new("trunk-refusing"), Place::new("trunk-refused"));
-    let carrier = carrier(&there, "MD5");
+    let carrier = carrier(&there, "MD5").start(&there);
     let server = with_trunk(&here, carrier.address, here.at(SECOND_CALLEE), "wrong").start(&here);
     let entry = await_state(&server, &here, "failed");
     assert_eq!(entry["why"], "the password is refused");
@@ -157,7 +205,11 @@ fn a_trunk_with_kamailio() {
              loadmodule \"pv.so\"\nloadmodule \"textops.so\"\nloadmodule \"siputils.so\"\nloadmodule \"auth.so\"\n\
              loadmodule \"usrloc.so\"\nloadmodule \"registrar.so\"\nmodparam(\"auth\", \"algorithm\", \"{algorithm}\")\n\
              request_route {{\n\
-             if (has_totag()) {{\n loose_route(); t_relay(); exit;\n}}\n\
+             if (has_totag()) {{\n\
+             if (is_method(\"BYE\")) {{\n\
+             if (!pv_proxy_authenticate(\"{REALM}\", \"{PASSWORD}\", \"0\")) {{ proxy_challenge(\"{REALM}\", \"1\"); exit; }}\n\
+             consume_credentials();\n}}\n\
+             loose_route(); t_relay(); exit;\n}}\n\
              if (is_method(\"ACK\")) {{\n if (t_check_trans()) t_relay(); exit;\n}}\n\
              if (is_method(\"REGISTER\")) {{\n\
              if (!pv_www_authenticate(\"{REALM}\", \"{PASSWORD}\", \"0\")) {{ www_challenge(\"{REALM}\", \"1\"); exit; }}\n\

@@ -318,6 +318,47 @@ fn a_call_that_rings_too_long_goes_to_the_next_after_timer_c() {
 }
 
 #[test]
+fn a_phone_that_is_switched_off_holds_up_one_call_and_rings_last_until_it_answers() {
+    let mut b = bench(Fork::Sequential, &["0.9", "0.5", "0.9"]);
+    let answer = |b: &mut Bench, sent: &[Sent], n: usize, status: u16| {
+        let invite = the(sent, &phone(n)).clone();
+        b.send(&phone(n), invite.answer(status))
+    };
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    assert_eq!(rung(&sent), [0, 2]);
+    answer(&mut b, &sent, 2, 404);
+    // The first says nothing: after the patience the one of lower q rings.
+    let sent = b.tick(4_000);
+    assert_eq!(rung(&sent).last(), Some(&1));
+    let at_one = to(&sent, &phone(1))[0].clone();
+    let sent = b.send(&phone(1), at_one.answer(486));
+    b.send(ALICE, request.ack(the(&sent, ALICE)));
+    // From now on it rings after all others have refused.
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    assert_eq!(rung(&sent), [2]);
+    let sent = answer(&mut b, &sent, 2, 404);
+    assert_eq!(rung(&sent), [1]);
+    let sent = answer(&mut b, &sent, 1, 486);
+    assert_eq!(rung(&sent), [0]);
+    let late = the(&sent, &phone(0)).clone();
+    let sent = b.send(&phone(0), late.answer(486));
+    assert_eq!(statuses(&sent).last(), Some(&404), "the first among equals");
+    b.send(ALICE, request.ack(the(&sent, ALICE)));
+    // It has answered.
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    assert_eq!(rung(&sent), [0, 2]);
+    answer(&mut b, &sent, 0, 404);
+    let sent = answer(&mut b, &sent, 2, 404);
+    let sent = answer(&mut b, &sent, 1, 404);
+    b.send(ALICE, request.ack(the(&sent, ALICE)));
+    b.tick(64_000);
+    b.assert_quiet();
+}
+
+#[test]
 fn equal_q_ring_together_and_the_next_q_after_all_of_them() {
     let mut b = bench(Fork::Sequential, &["0.8", "0.5", "0.8", "0.5"]);
     let request = Request::invite();

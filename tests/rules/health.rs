@@ -4,7 +4,7 @@ use std::sync::Arc;
 use strowger::base::Transport;
 use strowger::stack::Element;
 use strowger::stack::health::{Cause, Failure, NamedBy};
-use strowger::stack::route::{Action, Route, Statuses};
+use strowger::stack::route::{Action, NextHop, Route, Statuses};
 use strowger::stack::settings::{Fork, Mode, Settings};
 
 use crate::bench::*;
@@ -111,6 +111,60 @@ fn a_silent_target_costs_one_request_its_patience_and_the_next_nothing() {
         assert_eq!(first_copy(&mut b, method).to, SPARE, "{method}");
         b.assert_quiet();
     }
+}
+
+/// The conf names one host twice: it is not asked again at once.
+#[test]
+fn what_has_just_failed_is_not_asked_under_another_name_before_others() {
+    let again = NextHop { uri: format!("sip:again@{GATE}").parse().unwrap(), ..hop(GATE) };
+    let mut b = bench(route(Action::Relay(vec![hop(GATE), again, hop(SPARE), hop(LAST)])));
+    let mut asked = vec![first_copy(&mut b, "MESSAGE").to];
+    for _ in 0..3 {
+        let sent = b.tick(PATIENCE);
+        asked.push(copies(&sent, "MESSAGE").last().unwrap().to.clone());
+    }
+    assert_eq!(asked, [GATE, SPARE, LAST, GATE]);
+}
+
+#[test]
+fn what_the_last_target_says_is_the_answer_though_another_said_nothing() {
+    for status in [404, 486, 500, 502, 504, 603] {
+        for method in ["INVITE", "MESSAGE"] {
+            let mut b = bench(relay(&[GATE, SPARE]));
+            first_copy(&mut b, method);
+            let sent = b.tick(PATIENCE);
+            let at_spare = copies(&sent, method).into_iter().find(|s| s.to == SPARE).cloned().expect("a copy for the spare");
+            let sent = b.send(SPARE, at_spare.answer(status));
+            assert_eq!(the(&sent, ALICE).status(), status, "{method}");
+        }
+        // The servers of one name as well.
+        let mut b = bench(route(Action::Relay(vec![by_name("sip:gate.example:5080")])));
+        b.send(ALICE, request("INVITE"));
+        let mut zone = Zone::new("gate.example A 10.0.5.1\ngate.example A 10.0.5.2");
+        let first = zone.serve(&mut b).into_iter().find(|s| s.method() == "INVITE").expect("a copy");
+        let sent = b.tick(PATIENCE);
+        let second = copies(&sent, "INVITE").into_iter().find(|s| s.to != first.to).cloned().expect("a copy for the other");
+        let sent = b.send(&second.to, second.answer(status));
+        assert_eq!(the(&sent, ALICE).status(), status, "of one name");
+    }
+}
+
+#[test]
+fn an_answer_from_another_port_counts_and_one_from_another_host_does_not() {
+    for (from, is_well) in [("10.0.5.1:31000", true), ("10.0.9.9:5080", false)] {
+        let mut b = bench(relay(&[GATE, SPARE]));
+        first_has_failed(&mut b);
+        b.tick(PASSED_OVER);
+        let trial = first_copy(&mut b, "MESSAGE");
+        assert_eq!(trial.to, GATE);
+        b.send(from, trial.answer(200));
+        assert_eq!(failed(&b).is_empty(), is_well, "{from}");
+    }
+    // Whoever is further down the path knows the branch as well, and must not talk a gateway down.
+    let mut b = bench(relay(&[GATE, SPARE]));
+    let copy = first_copy(&mut b, "MESSAGE");
+    b.send("10.0.9.9:5080", copy.answer(503));
+    assert!(failed(&b).is_empty());
 }
 
 #[test]

@@ -258,6 +258,19 @@ fn timers_that_fire_are_told_as_such() {
 }
 
 #[test]
+fn an_answer_that_is_sent_again_is_told() {
+    let mut b = Bench::with(|settings| settings.limits.answer_factor = 0);
+    b.follow_calls();
+    b.send(ALICE, Request::new("INVITE", "sip:nobody@example.com").call_id("t@a"));
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let sent = b.send(ALICE, Request::invite().call_id("u@a"));
+    b.send(BOB, the(&sent, BOB).answer(486));
+    b.notes.clear();
+    b.tick(600);
+    assert_eq!(b.notes, [(NoteKind::Timer, "u@a".to_owned(), format!("timer G: 486 to INVITE sent again to {ALICE}"))]);
+}
+
+#[test]
 fn who_proves_itself_and_who_does_not_is_told() {
     let mut b = auth::proxy();
     b.register("bob", "<sip:bob@10.0.1.2:5060>");

@@ -100,14 +100,42 @@ fn when_no_connection_comes_about_the_same_target_is_tried_by_udp() {
 }
 
 #[test]
-fn a_time_out_over_tcp_is_no_reason_for_udp() {
+fn a_connection_that_says_nothing_costs_one_request_its_patience() {
+    for method in ["INVITE", "MESSAGE"] {
+        let mut b = bench(Action::Relay(vec![failover::hop(GATE)]));
+        let by_tcp = only(without_ours(b.send(ALICE, large(method, "sip:x@far.example"))));
+        assert_eq!(by_tcp.flow.transport, Tcp, "{method}");
+        let sent = without_ours(b.tick(4_000));
+        let by_udp = sent.iter().find(|s| s.to == GATE).expect("the same server, by UDP").clone();
+        assert_eq!((by_udp.flow.transport, by_udp.at), (Udp, 4_000), "{method}");
+        let ok = the(&b.send(GATE, by_udp.answer(200)), ALICE).clone();
+        assert_eq!(ok.status(), 200, "{method}");
+        // Until the connection is tried again, what is large goes by UDP at once; the next hop is well.
+        for _ in 0..3 {
+            let next = only(without_ours(b.send(ALICE, large("MESSAGE", "sip:x@far.example"))));
+            assert_eq!(next.flow.transport, Udp);
+            b.send(GATE, next.answer(200));
+        }
+        b.tick(33_000);
+        let trial = only(without_ours(b.send(ALICE, large("MESSAGE", "sip:x@far.example"))));
+        assert_eq!(trial.flow.transport, Tcp);
+        b.send_on(0, trial.flow, trial.answer(200));
+        let again = only(without_ours(b.send(ALICE, large("MESSAGE", "sip:x@far.example"))));
+        assert_eq!(again.flow.transport, Tcp, "it is well again");
+        b.send_on(0, again.flow, again.answer(200));
+        b.assert_quiet();
+    }
+    // Silence by both is a time-out.
     let mut b = bench(Action::Relay(vec![failover::hop(GATE)]));
-    let request = large("INVITE", "sip:x@far.example");
-    b.send(ALICE, &request);
+    b.send(ALICE, large("INVITE", "sip:x@far.example"));
     let sent = b.tick(40_000);
-    assert_eq!(to(&sent, GATE).len(), 0, "{}", show(&sent));
-    assert_eq!(to(&sent, ALICE)[0].status(), 408);
+    assert_eq!(to(&sent, ALICE)[0].status(), 408, "{}", show(&sent));
     b.assert_quiet();
+}
+
+/// Without the 100 of our own.
+fn without_ours(sent: Vec<Sent>) -> Vec<Sent> {
+    sent.into_iter().filter(|sent| !sent.start_line.contains(" 100 ")).collect()
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The timers of RFC 3261 §17 (table 4), of RFC 4320 and of RFC 6026, each at its time to the millisecond.
 
+use std::sync::Arc;
+
 use strowger::stack::counters::Drop;
+use strowger::stack::{Element, Settings};
 
 use crate::bench::*;
 use crate::message::Request;
@@ -76,6 +79,21 @@ fn timer_c_counts_from_the_request_when_only_100_came() {
     b.send(BOB, at_bob.answer(100));
     let sent = b.tick(180_000);
     assert_eq!(times(&sent, BOB, "CANCEL")[0], 180_000);
+}
+
+#[test]
+fn a_timer_c_that_a_reload_has_shortened_fires_at_the_earlier_time() {
+    let mut b = bench();
+    let (_, at_bob) = invited(&mut b);
+    b.tick(1000);
+    b.send(BOB, at_bob.answer(180));
+    let mut settings = Settings { listeners: vec![listener(PROXY)], ..Settings::default() };
+    settings.timers.c = 60_000;
+    b.cores[0].handle_config(Arc::new(settings));
+    b.tick(1000);
+    b.send(BOB, at_bob.answer(180));
+    let sent = b.tick(180_000);
+    assert_eq!(times(&sent, BOB, "CANCEL")[0], 62_000);
 }
 
 #[test]

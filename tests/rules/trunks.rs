@@ -252,6 +252,21 @@ fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
     let second = later.iter().find(|sent| sent.to != first.to).expect("the other server").clone();
     line.b.send(&second.to, second.answer(200));
     assert_eq!(line.state(), State::Registered);
+    // A server without time is passed over as well; one that has challenged is no reason not to answer the next.
+    let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
+    line.b.tick(1000);
+    let mut zone = Zone::new("carrier.example A 10.0.7.1\ncarrier.example A 10.0.7.2");
+    let first = only(zone.serve(&mut line.b));
+    let with_password = only(line.b.send(&first.to, first.answer(401).add(&challenge(401, "nonce=\"n\""))));
+    let second = only(line.b.send(&first.to, with_password.answer(503).add("Retry-After: 600")));
+    assert_ne!(second.to, first.to);
+    let again = only(line.b.send(&second.to, second.answer(401).add(&challenge(401, "nonce=\"m\""))));
+    assert_eq!(check_credentials(&again, "Authorization", "MD5", "").0, "m");
+    // When none is left, the last one says why, and when to come again.
+    let now = line.b.now;
+    assert!(line.b.send(&second.to, again.answer(503).add("Retry-After: 700")).is_empty());
+    assert_eq!(line.state(), State::Failed("503 Whatever".into()));
+    assert_eq!(line.table.all()[0].1.next.as_ms() - now, 700_000);
     // No name, no registration; and it is tried again.
     let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
     line.b.tick(1000);
@@ -480,6 +495,178 @@ fn one_nonce_for_several_requests_is_counted() {
         let second = only(b.send(CARRIER, first.answer(401).add(&challenge(401, more))));
         assert_eq!(check_credentials(&second, "Authorization", "MD5", "").1, count);
     }
+}
+
+/// The credentials make the request too large for UDP, and the carrier has no TCP.
+#[test]
+fn an_answer_that_is_too_large_for_udp_is_given_once_by_udp() {
+    for method in ["INVITE", "MESSAGE"] {
+        for nonce in ["n".repeat(40), "n".repeat(8000)] {
+            let mut account = trunk(hop(CARRIER));
+            account.register = false;
+            let route = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![hop(CARRIER), hop(SPARE)])) };
+            let mut b = Bench::with(|settings| {
+                settings.listeners = listeners();
+                settings.routes = vec![route].into();
+            });
+            let mut request = Request::new(method, "sip:030123@carrier.example");
+            request = request.body(&"x".repeat(1300 - 700));
+            let sent = b.send(ALICE, &request);
+            let first = the(&sent, CARRIER).clone();
+            assert_eq!(first.flow.transport, Transport::Udp, "{} bytes", first.bytes.len());
+            let padded = format!("nonce=\"{nonce}\", opaque=\"{}\"", "o".repeat(400));
+            let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, &padded)));
+            let by_tcp = to(&sent, CARRIER).into_iter().find(|sent| sent.method() == method).expect("it goes again").clone();
+            assert_eq!(by_tcp.flow.transport, Transport::Tcp);
+            let by_udp = only(b.lose(by_tcp.flow));
+            assert_eq!((by_udp.to.as_str(), by_udp.flow.transport), (CARRIER, Transport::Udp));
+            check_credentials(&by_udp, "Proxy-Authorization", "MD5", &"x".repeat(600));
+            // Refused by UDP is refused.
+            let refused = b.send(CARRIER, by_udp.answer(407).add(&challenge(407, "nonce=\"m\"")));
+            let answer = the(&refused, ALICE);
+            assert_eq!((answer.status(), answer.reason()), (502, "Trunk Password Refused"), "{}", show(&refused));
+            b.send(ALICE, request.ack(answer));
+            b.assert_quiet();
+        }
+    }
+}
+
+#[test]
+fn a_carrier_and_a_gateway_behind_it_may_both_ask() {
+    let mut b = calling(|_| ());
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER)[1].clone();
+    let gateways = challenge(401, "nonce=\"g\"").replace("carrier.example", "gateway.example");
+    let sent = b.send(CARRIER, second.answer(401).add(&gateways));
+    let third = to(&sent, CARRIER)[1].clone();
+    check_credentials(&third, "Proxy-Authorization", "MD5", "v=0\r\n");
+    check_credentials(&third, "Authorization", "MD5", "v=0\r\n");
+    let sent = b.send(CARRIER, third.answer(401).add(&gateways));
+    assert_eq!(the(&sent, ALICE).reason(), "Trunk Password Refused", "and no more than that");
+}
+
+/// A call that the carrier has answered, with the route sets of its ends.
+struct Answered {
+    call_id: String,
+    to: String,
+    callers: Vec<String>,
+    carriers: Vec<String>,
+}
+
+fn answered(b: &mut Bench) -> Answered {
+    let sent = b.send(ALICE, invite());
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER)[1].clone();
+    let ok = b.send_for_one(CARRIER, second.answer(200).add(&format!("Contact: <sip:gate@{CARRIER}>")));
+    let routes = |text: &Text| text.all("Record-Route").iter().map(|route| route.to_string()).collect();
+    let own = |name| ok.header(name).unwrap().to_owned();
+    Answered { call_id: own("Call-ID"), to: own("To"), callers: routes(&ok), carriers: routes(&second) }
+}
+
+impl Answered {
+    fn sent_by_caller(&self, method: &str, cseq: u32) -> Request {
+        let request = Request::new(method, &format!("sip:gate@{CARRIER}")).to(&self.to).call_id(&self.call_id).cseq(cseq);
+        self.callers.iter().fold(request, |request, route| request.top(&format!("Route: {route}")))
+    }
+
+    fn sent_by_carrier(&self, method: &str) -> Request {
+        let request = Request::new(method, "sip:alice@10.0.1.1:5060")
+            .via(CARRIER, &format!("z9hG4bKgate{}", crate::message::unique()))
+            .from(&self.to)
+            .to("\"Alice\" <sip:alice@example.com>;tag=alice")
+            .call_id(&self.call_id)
+            .cseq(7);
+        self.carriers.iter().fold(request, |request, route| request.top(&format!("Route: {route}")))
+    }
+}
+
+#[test]
+fn a_challenge_within_the_dialog_is_answered_too() {
+    for (status, name) in [(401, "Authorization"), (407, "Proxy-Authorization")] {
+        let mut b = calling(|_| ());
+        let call = answered(&mut b);
+        let more = "nonce=\"d\", qop=\"auth\"";
+        for (cseq, (method, count)) in (2..).zip([("INVITE", "00000001"), ("MESSAGE", "00000002"), ("BYE", "00000003")]) {
+            let request = call.sent_by_caller(method, cseq);
+            let sent = b.send(ALICE, &request);
+            let first = the(&sent, CARRIER).clone();
+            assert!(first.all(name).is_empty());
+            let sent = b.send(CARRIER, first.answer(status).add(&challenge(status, more)));
+            assert!(to(&sent, ALICE).is_empty(), "{method}: {}", show(&sent));
+            let second = to(&sent, CARRIER).into_iter().find(|sent| sent.method() == method).expect("it goes again").clone();
+            assert_eq!(check_credentials(&second, name, "MD5", "").1, count, "{method}");
+            assert_eq!(second.header("CSeq"), first.header("CSeq"));
+            assert_eq!(b.send_for_one(CARRIER, second.answer(200)).status(), 200);
+        }
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn within_the_dialog_a_password_goes_to_the_carrier_alone() {
+    // The caller's challenge to the carrier is the carrier's to answer.
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let sent = b.send(CARRIER, call.sent_by_carrier("BYE"));
+    let at_alice = the(&sent, ALICE).clone();
+    let sent = b.send(ALICE, at_alice.answer(401).add(&challenge(401, "nonce=\"d\"")));
+    assert_eq!(the(&sent, CARRIER).status(), 401, "{}", show(&sent));
+    // A refusal is no business of the caller, within a dialog as well.
+    let sent = b.send(ALICE, call.sent_by_caller("BYE", 2));
+    let first = the(&sent, CARRIER).clone();
+    let second = only(b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\""))));
+    let sent = b.send(CARRIER, second.answer(407).add(&challenge(407, "nonce=\"e\"")));
+    assert_eq!((the(&sent, ALICE).status(), the(&sent, ALICE).reason()), (502, "Trunk Password Refused"));
+    // Whoever sends the caller elsewhere, with the cookie of this dialog or without one, gets no password.
+    for uri in ["sip:gate@10.0.9.9:5060", "sip:030@carrier.example"] {
+        let mut elsewhere = call.sent_by_caller("MESSAGE", 3);
+        elsewhere.uri = uri.into();
+        for at in b.send(ALICE, elsewhere) {
+            assert!(at.to == ALICE || at.to == CARRIER, "{uri}: {at}");
+        }
+    }
+    // The account is gone with a reload.
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
+    let routes = vec![route(Action::Relay(vec![hop(CARRIER)]))].into();
+    b.cores[0].handle_config(Arc::new(Settings { routes, ..settings }));
+    let sent = b.send(ALICE, call.sent_by_caller("BYE", 2));
+    let first = the(&sent, CARRIER).clone();
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\"")));
+    assert_eq!(the(&sent, ALICE).status(), 407, "{}", show(&sent));
+}
+
+/// To the carrier all cores are one client, and no count of a nonce may come twice.
+#[test]
+fn cores_count_a_nonce_together() {
+    let mut account = trunk(hop(CARRIER));
+    account.register = false;
+    let route = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![hop(CARRIER)])) };
+    let mut b = Bench::with(|settings| {
+        settings.cores = 2;
+        settings.routes = vec![route].into();
+    });
+    let table = Arc::new(TrunkTable::default());
+    b.cores.iter_mut().for_each(|core| core.share_trunks(table.clone()));
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..6 {
+        let core = number % 2;
+        let request = Request::new("MESSAGE", "sip:030@carrier.example");
+        let flow = strowger::base::Flow { core: core as u8, ..strowger::base::Flow::datagram(0, address(ALICE)) };
+        let sent = b.send_on(core, flow, request);
+        let first = the(&sent, CARRIER).clone();
+        let more = "nonce=\"n\", qop=\"auth\"";
+        let second = only(b.send_on(core, first.flow, first.answer(401).add(&challenge(401, more))));
+        seen.insert(check_credentials(&second, "Authorization", "MD5", "").1);
+        let cnonce = said(second.header("Authorization").unwrap(), "cnonce").unwrap().to_owned();
+        assert!(seen.insert(cnonce), "a cnonce came twice");
+        b.send_on(core, second.flow, second.answer(200));
+    }
+    assert_eq!(seen.iter().filter(|count| count.starts_with("0000000")).count(), 6, "{seen:?}");
 }
 
 // ---- probes --------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ const LEFT: usize = 22;
 /// The narrowest column in which a label can be read.
 const NARROWEST: usize = 19;
 
+/// A terminal is drawn for as if it were at least this wide.
+const NARROWEST_TERMINAL: usize = LEFT + 2 * 12;
+
 /// The widest column: arrows need not be longer.
 const WIDEST: usize = 44;
 
@@ -21,6 +24,8 @@ const RESET: &str = "\u{1b}[0m";
 
 pub struct Ladder<W: Write> {
     out: W,
+    /// Asked before each event: a terminal may be resized.
+    ask_width: Box<dyn Fn() -> usize>,
     width: usize,
     has_colour: bool,
     /// By column, with the number of the event that used it last. The server's own column follows the first.
@@ -32,15 +37,32 @@ pub struct Ladder<W: Write> {
 }
 
 impl<W: Write> Ladder<W> {
-    pub fn new(out: W, width: usize, has_colour: bool) -> Ladder<W> {
+    pub fn new(out: W, ask_width: impl Fn() -> usize + 'static, has_colour: bool) -> Ladder<W> {
         Ladder {
             out,
-            width: width.max(LEFT + 2 * 12),
+            width: ask_width().max(NARROWEST_TERMINAL),
+            ask_width: Box::new(ask_width),
             has_colour,
             peers: Vec::new(),
             events: 0,
             before_us: None,
             calls: HashMap::new(),
+        }
+    }
+
+    /// Follows the terminal's size. If not all columns fit any more, they begin anew.
+    fn fit(&mut self) -> io::Result<()> {
+        let width = (self.ask_width)().max(NARROWEST_TERMINAL);
+        if width == self.width {
+            return Ok(());
+        }
+        self.width = width;
+        if self.peers.len() + 1 > self.most_columns() {
+            self.peers.clear();
+        }
+        match self.peers.is_empty() {
+            true => Ok(()),
+            false => self.write_heads(),
         }
     }
 
@@ -182,6 +204,7 @@ impl<W: Write> Ladder<W> {
 
 impl<W: Write> Show for Ladder<W> {
     fn show(&mut self, event: &TraceEvent) -> io::Result<()> {
+        self.fit()?;
         let call = self.call(&event.call_id)?;
         let [.., hour, minute, second] = civil(event.time_us / 1_000_000);
         let ms = event.time_us / 1000 % 1000;
@@ -303,7 +326,7 @@ pub(super) mod tests {
     }
 
     fn shown(width: usize, has_colour: bool, events: &[TraceEvent]) -> String {
-        let mut ladder = Ladder::new(Vec::new(), width, has_colour);
+        let mut ladder = Ladder::new(Vec::new(), move || width, has_colour);
         for event in events {
             ladder.show(event).unwrap();
         }
@@ -360,6 +383,23 @@ call 1: call
     }
 
     #[test]
+    fn it_follows_the_terminal() {
+        let width = std::rc::Rc::new(std::cell::Cell::new(132));
+        let asked = width.clone();
+        let mut ladder = Ladder::new(Vec::new(), move || asked.get(), false);
+        let events = call();
+        for (event, now) in events.iter().zip([132, 132, 97, 60, 97]) {
+            width.set(now);
+            let before = ladder.out.len();
+            ladder.show(event).unwrap();
+            let text = String::from_utf8(ladder.out[before..].to_vec()).unwrap();
+            assert!(text.lines().all(|line| line.chars().count() <= now), "{now}:\n{text}");
+        }
+        let text = String::from_utf8(ladder.out).unwrap();
+        assert_eq!(text.matches("strowger").count(), 6, "heads after each change that leaves columns:\n{text}");
+    }
+
+    #[test]
     fn a_head_keeps_the_port() {
         for (most, expected) in [
             (25, "udp 192.168.100.200:50601"),
@@ -371,7 +411,7 @@ call 1: call
             assert_eq!(head("udp 192.168.100.200:50601", most), expected);
         }
         assert_eq!(head("tls [2001:db8::1234:5678:9abc]:5061", 18), "[2001:db8…bc]:5061");
-        let mut ladder = Ladder::new(Vec::new(), 80, false);
+        let mut ladder = Ladder::new(Vec::new(), || 80, false);
         for port in [50601, 50602] {
             let mut event = message(0, true, "1", "BYE x SIP/2.0\r\n\r\n");
             event.from = Some(format!("192.168.100.200:{port}"));

@@ -2,7 +2,7 @@
 
 use super::document::Document;
 use super::uri::host_port;
-use super::values::{listen_address, word};
+use super::values::{NETWORKS, filled, list, listen_address, network, word};
 use super::wrong::Wrong;
 use crate::base::Transport;
 use crate::config::model::{Conf, Listen, Listeners, default_address};
@@ -22,8 +22,16 @@ impl Document<'_> {
             let transport = transport.unwrap_or(Transport::Udp);
             let address = section.read("address", listen_address);
             let advertise = section.read("advertise", host_port);
+            let proxy_protocol = section.read("proxy_protocol", filled(list(NETWORKS, network))).unwrap_or_default();
+            if !transport.is_reliable() && section.given("proxy_protocol") && section.sound(["transport"]) {
+                let place = section.place("proxy_protocol");
+                let message = "proxy_protocol has no effect here: this listener is for UDP, and the header stands in front of connections \
+                               of TCP and TLS; remove it";
+                section.wrong(place, message);
+            }
             let place = section.place("address");
-            let listen = Listen { transport, address: address.unwrap_or(default_address(transport)), advertise };
+            let address = address.unwrap_or(default_address(transport));
+            let listen = Listen { advertise, proxy_protocol, ..Listen::new(transport, address) };
             if section.sound(["transport", "address", "advertise"]) {
                 if listen.address.ip().is_unspecified() && listen.advertise.is_none() {
                     let message = format!(

@@ -105,7 +105,7 @@ fn the_reference_as_scripts_run_serves_it_speaks_tls() {
     let certs = Certs::new(&["ecdsa", "rsa", "ca"]);
     let conf = good(&certs.settle(&String::from_utf8(made.stdout).unwrap()));
     let mut expected = Conf::default();
-    expected.listen.0.push(Listen { transport: Transport::Tls, address: "127.0.0.1:5061".parse().unwrap(), advertise: None });
+    expected.listen.0.push(Listen::new(Transport::Tls, "127.0.0.1:5061".parse().unwrap()));
     expected.certificates.default_identity = vec![certs.pair("ecdsa"), certs.pair("rsa")];
     expected.tls.trusted_ca = Some(certs.path("ca.pem"));
     assert_eq!(conf, expected);
@@ -256,6 +256,7 @@ fn a_conf_with_everything() {
         [[listen]]
         transport = "tcp"
         address = "192.0.2.1:5060"
+        proxy_protocol = ["192.0.2.8/29", "2001:db8::5"]
         [[listen]]
         transport = "tls"
         [tls]
@@ -410,6 +411,9 @@ fn a_conf_with_everything() {
     assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
     let advertised: Vec<_> = conf.listen.iter().map(|l| l.advertise.as_deref()).collect();
     assert_eq!(advertised, [Some("sip.example.com:5070"), None, None, None]);
+    let balancers: Vec<Vec<String>> =
+        conf.listen.iter().map(|l| l.proxy_protocol.iter().map(Network::to_string).collect()).collect();
+    assert_eq!(balancers, [&[][..], &[], &["192.0.2.8/29", "2001:db8::5/128"], &[]]);
     let addresses: Vec<String> = conf.listen.iter().map(|l| l.address.to_string()).collect();
     assert_eq!(addresses, ["0.0.0.0:5060", "[::1]:5060", "192.0.2.1:5060", "127.0.0.1:5061"]);
     let transports: Vec<Transport> = conf.listen.iter().map(|l| l.transport).collect();
@@ -712,6 +716,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("[listen]", "advertise = \"2001:db8::1:5060\"", "a host with a port"),
         ("[listen]", "advertise = \"sip.example.com:+5\"", "a host with a port"),
         ("[listen]", "advertise = \"0.0.0.0:5060\"", "by which peers reach"),
+        ("[listen]", "proxy_protocol = [\"192.0.2.8\"]", "has no effect here: this listener is for UDP"),
         ("proxy", "record_route = \"yes\"", "true or false, not the string \"yes\""),
         ("proxy", "redirect = 1", "true or false, not the integer 1"),
         ("proxy", "max_breadth = 0", "from 1 to 1000"),
@@ -785,6 +790,21 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
     }
     let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
     assert!(fault(&long).contains("at most 99 bytes"));
+}
+
+#[test]
+fn networks_of_load_balancers_that_are_wrong() {
+    let listen = |value: &str| format!("[[listen]]\ntransport = \"tcp\"\nproxy_protocol = {value}\n");
+    for (value, at, says) in [
+        ("true", 18, "must be a list of networks such as [\"192.0.2.0/24\"], not the boolean true"),
+        ("\"192.0.2.8\"", 18, "must be a list of networks"),
+        ("[]", 18, "is an empty list: name at least one, or leave the key out"),
+        ("[\"lb.example.com\"]", 19, "must be networks such as"),
+        ("[\"192.0.2.0/29\", \"192.0.2.8/24\"]", 35, "the network is 192.0.2.0/24"),
+    ] {
+        let fault = fault(&listen(value));
+        assert!(fault.starts_with(&format!("t:3:{at}: proxy_protocol ")) && fault.contains(says), "{value}: {fault}");
+    }
 }
 
 #[test]

@@ -43,13 +43,39 @@ impl Streams {
                     }
                 },
             };
-            if self.is_banned(now, peer) {
-                self.counters.banned += 1;
-            } else if self.may_come_in(listener.transport(), peer, now) {
-                self.come_in(stream, peer, listener.transport(), number, now);
+            if let Some(state) = self.receive_peer(listener, peer, now) {
+                self.come_in(stream, peer, listener.transport(), number, state, now);
             }
         }
         Accepted::Some
+    }
+
+    /// Returns the state in which a new connection begins; `None` if it is refused, which is counted.
+    fn receive_peer(&mut self, listener: &Listener, peer: SocketAddr, now: Instant) -> Option<State> {
+        let transport = listener.transport();
+        if listener.awaits_proxy_header(peer.ip()) {
+            // Bans, patience and shares are those of the client, which the header names.
+            if self.has_place_for_header() {
+                return Some(State::ProxyHeader);
+            }
+            self.refuse(peer);
+            return None;
+        }
+        if self.is_banned(now, peer) {
+            self.counters.banned += 1;
+            return None;
+        }
+        if !self.has_patience(transport, peer, now) {
+            return None;
+        }
+        if !self.has_room(Some(peer.ip()), now) {
+            self.refuse(peer);
+            return None;
+        }
+        Some(match transport {
+            Transport::Tls => State::Accepted,
+            _ => State::Open,
+        })
     }
 
     /// Notes that there are no descriptors or no memory: waiting connections stay in the kernel for a moment. A source that holds
@@ -80,63 +106,69 @@ impl Streams {
         self.accepts_again
     }
 
-    fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
+    pub(super) fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
         let sources = self.sources.as_ref();
         sources.is_some_and(|sources| sources.is_banned(now, peer))
     }
 
-    /// Returns false if the connection is refused, which is logged and counted.
-    fn may_come_in(&mut self, transport: Transport, peer: SocketAddr, now: Instant) -> bool {
-        if transport == Transport::Tls {
-            let patience_ms = self.limits.patience_ms;
-            let waited_ms = self.holders.overlong_ms(peer.ip(), patience_ms, now);
-            if let Some(waited_ms) = waited_ms {
-                // Letting it wait would make all wait, and most would have given up before their turn.
-                self.counters.handshakes_refused += 1;
-                if self.logs.overload.may_say() {
-                    log::warn!(
-                        "{peer}: TLS connection refused: handshakes wait {waited_ms} ms before they begin ([limits] overload)"
-                    );
-                }
-                return false;
-            }
+    /// Returns false if a handshake of this peer would wait for too long, which is logged and counted.
+    pub(super) fn has_patience(&mut self, transport: Transport, peer: SocketAddr, now: Instant) -> bool {
+        if transport != Transport::Tls {
+            return true;
         }
-        if !self.has_room(Some(peer.ip()), now) {
-            self.counters.refused += 1;
-            if self.logs.full.may_say() {
-                log::warn!(
-                    "{peer}: connection refused: {} are open, which is the limit ([connections] max, ulimit -n), and no source holds more of them \
-                     than its own",
-                    self.limits.connections
-                );
-            }
-            return false;
+        let patience_ms = self.limits.patience_ms;
+        let Some(waited_ms) = self.holders.overlong_ms(peer.ip(), patience_ms, now) else {
+            return true;
+        };
+        // Letting it wait would make all wait, and most would have given up before their turn.
+        self.counters.handshakes_refused += 1;
+        if self.logs.overload.may_say() {
+            log::warn!("{peer}: TLS connection refused: handshakes wait {waited_ms} ms before they begin ([limits] overload)");
         }
-        true
+        false
     }
 
-    fn come_in(&mut self, stream: TcpStream, peer: SocketAddr, transport: Transport, number: u16, now: Instant) {
+    /// Counts and logs a connection for which there is no place.
+    pub(super) fn refuse(&mut self, peer: SocketAddr) {
+        self.counters.refused += 1;
+        if self.logs.full.may_say() {
+            log::warn!(
+                "{peer}: connection refused: {} are open, which is the limit ([connections] max, ulimit -n), and no source holds more of them \
+                 than its own",
+                self.connections.len()
+            );
+        }
+    }
+
+    fn come_in(&mut self, stream: TcpStream, peer: SocketAddr, transport: Transport, number: u16, state: State, now: Instant) {
         let flow = Flow { peer, listener: number, transport, core: self.core, channel: Channel::Back };
-        let state = match transport {
-            Transport::Tls => State::Accepted,
-            _ => State::Open,
-        };
         let size = self.limits.message_size;
         let connection = Connection::new(stream, &flow, state, None, size, now);
         match self.admit(connection, Interest::READABLE, now) {
             Ok(id) => {
                 self.counters.accepted += 1;
-                self.accepted.insert((transport, peer), id);
-                let mut trusted = self.limits.trusted.iter();
-                let is_exempt = trusted.any(|network| network.contains(peer.ip()));
-                self.holders.arrive(id.slot, peer.ip(), is_exempt, now);
-                if state == State::Open {
+                if state != State::ProxyHeader {
+                    self.enter_source(id, now);
+                }
+                if state != State::Accepted {
                     // The first message is often there already. A TLS client has to send first: a silent one costs no handshake.
                     self.mark_ready(id, now);
                 }
             }
             Err(error) => log::error!("{peer}: connection not accepted: {error}"),
         }
+    }
+
+    /// Enters a connection under its peer's address, and counts it for the source.
+    pub(super) fn enter_source(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.known(id) else {
+            return;
+        };
+        let (transport, peer) = (connection.transport, connection.peer);
+        self.accepted.insert((transport, peer), id);
+        let mut trusted = self.limits.trusted.iter();
+        let is_exempt = trusted.any(|network| network.contains(peer.ip()));
+        self.holders.arrive(id.slot, peer.ip(), is_exempt, now);
     }
 
     /// Begins the handshakes of at most this many clients, taking sources in turn, and lists them to be served.

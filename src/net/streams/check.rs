@@ -92,12 +92,13 @@ impl Streams {
 
     fn check_holders(&self) {
         self.holders.check();
-        let theirs = self.count(|connection| connection.names().is_none());
+        let theirs = self.count(|connection| connection.names().is_none() && connection.state != State::ProxyHeader);
         assert_eq!(self.holders.connections(), theirs, "connections of sources");
         for (id, connection) in self.connections.iter() {
             let class = self.holders.class(id.slot);
             let expected = match connection.state {
                 _ if connection.names().is_some() => None,
+                State::ProxyHeader => None,
                 State::Accepted if connection.read_queue == ReadQueue::Turn => Some(Class::Waiting),
                 State::Handshaking => Some(Class::Shaking),
                 _ if connection.flags.is_proved => Some(Class::Proved),
@@ -146,6 +147,7 @@ fn check_state(id: Id, connection: &Connection) {
     let is_established = connection.tls.as_ref().map(|tls| tls.is_established());
     let fits = match state {
         State::Connecting => is_established.is_some() == is_tls && connection.names().is_some(),
+        State::ProxyHeader => is_established.is_none() && connection.names().is_none(),
         State::Accepted => is_tls && is_established.is_none() && connection.names().is_none(),
         State::Handshaking => is_established == Some(false),
         State::Open | State::Receiving | State::Draining => is_established == is_tls.then_some(true),

@@ -266,6 +266,10 @@ impl Streams {
         let Some(connection) = self.connections.known(id) else {
             return;
         };
+        if connection.state == State::ProxyHeader {
+            // They have never heard of it.
+            return;
+        }
         if let Some((name, call)) = connection.names() {
             let key = (connection.transport, connection.peer, name, call);
             if self.asked.get(&key) == Some(&id) {
@@ -315,6 +319,8 @@ impl Streams {
         };
         match (why, connection.state) {
             (_, State::Connecting) => self.counters.failed += 1,
+            (Why::ProxyHeader(_) | Why::Overdue(State::ProxyHeader), _) => self.counters.proxy_header_failed += 1,
+            (Why::Early | Why::Error(_) | Why::Done, _) if connection.flags.is_balancers => {}
             (_, State::Accepted | State::Handshaking) => {
                 let side = usize::from(connection.names().is_some());
                 self.counters.failed_handshake(side, connection.tls.as_deref());
@@ -342,7 +348,14 @@ impl Streams {
             Some(_) => "to",
             None => "from",
         };
-        if matches!(why, Why::Done | Why::Overdue(State::Open)) {
+        // A load balancer looks whether this server is there, and leaves as it likes.
+        let is_quiet = match why {
+            Why::Done | Why::Overdue(State::Open) | Why::Refused => true,
+            Why::Early | Why::Error(_) => connection.flags.is_balancers || connection.state == State::ProxyHeader,
+            Why::Banned => connection.state == State::ProxyHeader,
+            _ => false,
+        };
+        if is_quiet {
             log::debug!("{name} {way} {peer}: closed: {why}");
             return;
         }
@@ -358,7 +371,7 @@ impl Streams {
             (_, State::Accepted | State::Handshaking) => {
                 log::info!("{name} {way} {peer}: handshake failed: {why}");
             }
-            (Why::Blank(_) | Why::Crowded(_), _) => {
+            (Why::Blank(_) | Why::Crowded(_) | Why::ProxyHeader(_) | Why::Overdue(State::ProxyHeader), _) => {
                 log::warn!("{name} {way} {peer}: closed: {why}");
             }
             _ => log::info!("{name} {way} {peer}: closed: {why}"),
@@ -446,7 +459,7 @@ impl Streams {
     pub(super) fn deadline_ms(&self, state: State) -> u64 {
         match state {
             State::Connecting => self.limits.rules.connect_timeout,
-            State::Accepted | State::Handshaking => self.limits.rules.handshake_timeout,
+            State::ProxyHeader | State::Accepted | State::Handshaking => self.limits.rules.handshake_timeout,
             State::Open => self.limits.rules.idle_timeout,
             State::Receiving => self.limits.rules.message_timeout,
             State::Draining => DRAIN_MS,

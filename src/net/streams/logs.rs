@@ -1,7 +1,7 @@
 //! What the connections of one core may log: lines about single peers, and one a second about each limit that is hit.
 
 use crate::base::{Instant, LogBudget};
-use crate::net::state::Why;
+use crate::net::state::{State, Why};
 
 pub struct Logs {
     pub single: LogBudget,
@@ -17,6 +17,7 @@ pub struct Logs {
     stalled: LogBudget,
     blank: LogBudget,
     unfinished: LogBudget,
+    proxy_header: LogBudget,
 }
 
 impl Default for Logs {
@@ -32,6 +33,7 @@ impl Default for Logs {
             stalled: LogBudget::of_limit("stalled TLS handshakes"),
             blank: LogBudget::of_limit("connections with too many keep-alives"),
             unfinished: LogBudget::of_limit("messages that were not whole in time"),
+            proxy_header: LogBudget::new("connections without a PROXY header"),
         }
     }
 }
@@ -44,6 +46,7 @@ impl Logs {
             Why::Stalled(_) => &mut self.stalled,
             Why::Blank(_) => &mut self.blank,
             Why::Unfinished | Why::Crowded(_) => &mut self.unfinished,
+            Why::ProxyHeader(_) | Why::Overdue(State::ProxyHeader) => &mut self.proxy_header,
             _ => &mut self.single,
         }
     }
@@ -60,6 +63,7 @@ impl Logs {
             &mut self.stalled,
             &mut self.blank,
             &mut self.unfinished,
+            &mut self.proxy_header,
         ] {
             log.renew(now);
         }

@@ -81,11 +81,15 @@ impl Streams {
             return;
         };
         connection.read_queue = ReadQueue::Nowhere;
-        if connection.state == State::Draining {
-            if let Err(error) = connection.discard(&mut self.scratch) {
-                self.apply(id, Event::Abort(Why::Error(error)), now);
+        match connection.state {
+            State::Draining => {
+                if let Err(error) = connection.discard(&mut self.scratch) {
+                    self.apply(id, Event::Abort(Why::Error(error)), now);
+                }
+                return;
             }
-            return;
+            State::ProxyHeader => return self.look_for_header(id, now),
+            _ => {}
         }
         // A peer that does not read what it is sent is not read from either, until it does. But what waits for the end of a
         // handshake can only be sent once the handshake is read.

@@ -6,6 +6,7 @@ use crate::sip::{Challenge, Credentials, Message, Name};
 use crate::stack::auth::digest::{self, Algorithm};
 use crate::stack::trunk::Trunk;
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Nonces whose counts are remembered: a challenger that accepts one nonce for several requests expects each count once.
 const NONCES: usize = 64;
@@ -62,17 +63,44 @@ pub struct Asked<'a> {
     pub body: &'a [u8],
 }
 
+/// How often others' nonces were used. All cores share it: to the challenger they are one client (RFC 7616 §3.4).
+#[derive(Debug, Default)]
+pub struct NonceCounts {
+    /// The newest last, each with the count that it was last used with.
+    list: Mutex<VecDeque<(u64, u32)>>,
+}
+
+impl NonceCounts {
+    /// Returns how often this nonce has been used, including this use.
+    fn count(&self, nonce: u64) -> u32 {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = list.iter().position(|(known, _)| *known == nonce);
+        let count = known.and_then(|place| list.remove(place)).map_or(0, |(_, count)| count);
+        let count = count.saturating_add(1);
+        if list.len() >= NONCES {
+            list.pop_front();
+        }
+        list.push_back((nonce, count));
+        count
+    }
+}
+
 /// Writes answers to challenges; one per core.
 pub struct Answering {
     key: Key,
+    core: u8,
     answers: u64,
-    /// The newest last, each with the count that it was last used with.
-    nonces: VecDeque<(u64, u32)>,
+    counts: Arc<NonceCounts>,
 }
 
 impl Answering {
-    pub fn new(secret: Key) -> Answering {
-        Answering { key: secret.derive("answers to challenges"), answers: 0, nonces: VecDeque::new() }
+    pub fn new(secret: Key, core: u8) -> Answering {
+        Answering { key: secret.derive("answers to challenges"), core, answers: 0, counts: Arc::default() }
+    }
+
+    /// Sets the counts that all cores share.
+    pub fn share(&mut self, counts: Arc<NonceCounts>) {
+        self.counts = counts;
     }
 
     /// Appends the header line that answers a challenge.
@@ -81,8 +109,8 @@ impl Answering {
         self.answers += 1;
         let count = format!("{:08x}", self.count(trunk, challenge.nonce));
         let mut cnonce = Vec::new();
-        let number = self.answers.to_le_bytes();
-        write_hex(self.key.hash(&[b"cnonce", challenge.nonce, &number, asked.uri]), &mut cnonce);
+        let (core, number) = (self.core.to_le_bytes(), self.answers.to_le_bytes());
+        write_hex(self.key.hash(&[b"cnonce", challenge.nonce, &core, &number, asked.uri]), &mut cnonce);
         let has_cnonce = chosen.session || chosen.qop.is_some();
         let credentials = Credentials {
             username: &trunk.auth_user,
@@ -138,15 +166,7 @@ impl Answering {
     }
 
     /// Returns how often this nonce has been used, including this use.
-    fn count(&mut self, trunk: &Trunk, nonce: &[u8]) -> u32 {
-        let name = self.key.hash(&[trunk.name.as_bytes(), b"\0", nonce]);
-        let known = self.nonces.iter().position(|(known, _)| *known == name);
-        let count = known.and_then(|place| self.nonces.remove(place)).map_or(0, |(_, count)| count);
-        let count = count.saturating_add(1);
-        if self.nonces.len() >= NONCES {
-            self.nonces.pop_front();
-        }
-        self.nonces.push_back((name, count));
-        count
+    fn count(&self, trunk: &Trunk, nonce: &[u8]) -> u32 {
+        self.counts.count(self.key.hash(&[trunk.name.as_bytes(), b"\0", nonce]))
     }
 }

@@ -87,7 +87,7 @@ impl Turn<'_> {
             route = settings.routes.iter().find(|route| matches(route, request));
         }
         let (asks, users_only) = match route {
-            Some(route) => (route.challenge.unwrap_or(general), route.users_only && !self.core.is_past_routes(request)),
+            Some(route) => (route.challenge.unwrap_or(general), route.users_only && !request.is_past_routes()),
             None => (general, false),
         };
         match (users_only, asks) {

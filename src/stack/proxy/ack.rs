@@ -1,20 +1,21 @@
 //! ACK (RFC 3261 §16.7 step 5, §17.2.1): one to a non-2xx ends here, one to a 2xx goes on like any request.
 
 use crate::base::{Errand, Flow};
-use crate::sip::Message;
+use crate::sip::{Message, Via};
 use crate::stack::auth::demand::Demand;
 use crate::stack::counters::Drop;
 use crate::stack::identity::TagKind;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
 use crate::stack::proxy::validate::check_secure;
+use crate::stack::request::Request;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
 use crate::stack::turn::Turn;
 
 impl Proxy {
     /// Handles an ACK. One to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), and is never answered.
-    pub fn process_ack(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128, tried: u8) {
+    pub fn process_ack(&mut self, turn: &mut Turn, flow: Flow, message: &Message, via: &Via, key: u128, tried: u8) {
         // To an answer of our own, which left no state.
         let own = turn.core.identity.own_tag(message);
         if own == Some(TagKind::Stateless) {
@@ -42,9 +43,12 @@ impl Proxy {
         if own.is_some() {
             return turn.core.counters.drop(Drop::Absorbed);
         }
-        let Ok(mut request) = turn.preprocess_route(flow, message) else {
-            return turn.discard_message(message, flow, Drop::StrayAck, "it shows the cookie of another dialog");
+        let Ok(mut request) = Request::new(flow, message, via) else {
+            return turn.discard_message(message, flow, Drop::StrayAck, "its Request-URI cannot be read");
         };
+        if turn.take_routes(&mut request).is_err() {
+            return turn.discard_message(message, flow, Drop::StrayAck, "it shows the cookie of another dialog");
+        }
         request.key = key;
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
             return turn.discard_message(message, flow, Drop::StrayAck, "its Max-Forwards is 0");
@@ -53,7 +57,7 @@ impl Proxy {
             return turn.refuse_copy(message, flow, refusal);
         }
         // One that goes to the other side of its dialog comes back only if that is our own URI.
-        if !request.trusted || turn.core.is_own_uri(&request.parsed) {
+        if !request.trusted || request.is_own {
             match turn.check_loop(flow, message) {
                 Ok((spiral, _)) => request.spiral = spiral,
                 Err(_) => return turn.discard_message(message, flow, Drop::StrayAck, "it goes round"),

@@ -7,14 +7,14 @@ use crate::stack::counters::{Drop, Limit};
 use crate::stack::log_event::{Shown, Subject, call_id};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::Context;
-use crate::stack::proxy::hop::{Attempt, RequestCopy};
+use crate::stack::proxy::hop::{Attempt, ByUdp, RequestCopy};
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::next_hop::LARGEST_BY_UDP;
 use crate::stack::proxy::target::Target;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::request::Request;
 use crate::stack::settings::Fork;
-use crate::stack::transaction::{Client, ClientKind, Ends};
+use crate::stack::transaction::{ClientKind, Ends};
 use crate::stack::turn::Turn;
 
 /// The largest payload of a UDP datagram over IPv4.
@@ -161,28 +161,47 @@ impl Proxy {
         }
     }
 
-    /// A copy that was too large for UDP, but could not be sent over a connection, goes by UDP after all (§18.1.1).
-    pub fn try_by_udp(&mut self, turn: &mut Turn, client: &Client, context: &mut Context, request: &Request) {
-        let number = client.target;
+    /// A copy that was too large for UDP, but could not be sent over a connection, or has no answer over one, goes by UDP after all
+    /// (§18.1.1): the same copy, with what answers a challenge.
+    pub fn try_by_udp(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request, by_udp: ByUdp) {
+        let ByUdp { target: number, breadth, answered, silent } = by_udp;
         let Some(target) = context.targets.targets.get(usize::from(number)) else {
             debug_assert!(false, "a branch has a target");
             return;
         };
         let target = Target { transport: Some(Transport::Udp), server_address: context.last_tried(number), ..*target };
-        let attempt =
-            Attempt { target: usize::from(number), breadth: client.breadth.min(context.breadth), since: turn.now, is_late: false };
-        if attempt.breadth == 0 {
-            return context.note_failure(503, &mut turn.transactions.pool);
+        let before = context.breadth;
+        if silent.is_some() {
+            context.reclaim(breadth);
         }
-        let server = client.server;
-        match self.forward(turn, server, context, request, attempt, &target) {
+        let breadth = breadth.min(context.breadth);
+        let attempt = Attempt { target: usize::from(number), breadth, since: turn.now, is_late: false };
+        if let Some(sent) = context.sent_answer.as_ref().filter(|sent| sent.target == number && answered > 0) {
+            context.targets.credentials.clone_from(&sent.lines);
+        }
+        let outcome = match attempt.breadth {
+            0 => Err(503),
+            _ => self.forward(turn, server, context, request, attempt, &target).map_err(|obstacle| match obstacle {
+                Obstacle::Refused(refusal) => refusal.status,
+                Obstacle::Unknown(_) => 503,
+            }),
+        };
+        context.targets.credentials.clear();
+        match outcome {
             Ok((id, _)) => {
                 context.branches.push(id);
                 context.breadth -= attempt.breadth;
                 context.spend(turn.unproved_of(id));
+                if let Some(client) = turn.transactions.client_mut(id) {
+                    client.answered = answered;
+                }
+                if let Some(client) = silent.and_then(|silent| turn.transactions.client_mut(silent)) {
+                    client.breadth = 0;
+                }
+                turn.give_up_replaced(context, number);
             }
-            Err(Obstacle::Refused(refusal)) => context.note_failure(refusal.status, &mut turn.transactions.pool),
-            Err(Obstacle::Unknown(_)) => context.note_failure(503, &mut turn.transactions.pool),
+            Err(_) if silent.is_some() => context.breadth = before,
+            Err(status) => context.note_failure(status, &mut turn.transactions.pool),
         }
     }
 
@@ -210,7 +229,7 @@ impl Proxy {
         let mut by_size = false;
         if span.len() > LARGEST_BY_UDP
             && hop.flow.transport == Transport::Udp
-            && let Some(tcp) = self.by_size(turn, request, &copy, &hop)
+            && let Some(tcp) = self.by_size(turn, request, &copy, &hop, span.len() > MAX_DATAGRAM)
         {
             turn.outbox.unsend();
             (hop, by_size) = (tcp, true);

@@ -55,6 +55,19 @@ pub struct Context {
     pub cancelled: bool,
     /// A carrier has refused the password of the trunk.
     pub is_trunk_refused: bool,
+    /// What the last copy carried that answered a challenge.
+    pub sent_answer: Option<SentAnswer>,
+}
+
+/// Answers to a carrier's challenges, as one copy carried them.
+#[derive(Debug)]
+pub struct SentAnswer {
+    /// The target's index.
+    pub target: u16,
+    /// The realm of the last of them.
+    pub realm: Vec<u8>,
+    /// Whole header lines.
+    pub lines: Vec<u8>,
 }
 
 /// The status assumed for a final response that is no answer to the request (§21.5.3).
@@ -282,6 +295,7 @@ impl Context {
         self.closed = false;
         self.cancelled = false;
         self.is_trunk_refused = false;
+        self.sent_answer = None;
     }
 }
 

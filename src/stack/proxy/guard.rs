@@ -29,7 +29,7 @@ impl Turn<'_> {
             return Ok(());
         }
         // Our own listeners are never among them, whatever the names turn out to be.
-        if self.core.settings.is_own(b"", Some(peer.ip()), Some(peer.port())) {
+        if self.core.settings.is_own_address(peer.ip(), Some(peer.port())) {
             return Ok(());
         }
         // The address that a phone registered from is not protected, and neither is the destination of a dialog.

@@ -1,11 +1,12 @@
 //! One copy of a request that is to be sent (RFC 3261 §16.6), and the way that it takes.
 
-use crate::base::{Flow, Instant};
+use crate::base::{Flow, Id, Instant};
 use crate::sip::NameAddr;
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
 use crate::stack::route::Edits;
+use crate::stack::trunk::Trunk;
 
 /// One copy that is to be sent to a target of its context.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,19 @@ impl Attempt {
     }
 }
 
+/// A copy that went over a connection because of its size, and is to go by UDP.
+#[derive(Clone, Copy, Debug)]
+pub struct ByUdp {
+    /// The target's index.
+    pub target: u16,
+    /// The branch's share of Max-Breadth.
+    pub breadth: u32,
+    /// Challenges answered so far.
+    pub answered: u8,
+    /// The branch over the connection, if it is under way still.
+    pub silent: Option<Id>,
+}
+
 /// One copy, after its target was decided.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestCopy<'a> {
@@ -43,6 +57,8 @@ pub struct RequestCopy<'a> {
     pub edits: Option<&'a Edits>,
     /// The URI of the user that the request has proved to be, for trusted receivers; empty: none.
     pub asserted: &'a [u8],
+    /// The trunk that it goes by.
+    pub trunk: Option<&'a Trunk>,
     /// The header line that answers the next hop's challenge for one of our trunks; empty if there is none.
     pub credentials: &'a [u8],
 }
@@ -59,6 +75,7 @@ impl<'a> RequestCopy<'a> {
             search,
             edits: targets.edits.as_deref(),
             asserted: targets.asserted(),
+            trunk: targets.trunk.as_deref(),
             credentials: &targets.credentials,
         }
     }

@@ -1,11 +1,13 @@
 //! What the proxy learns about the health of next hops, and how it uses that to order the targets of a route.
 
 use crate::base::{Flow, Instant, Transport};
-use crate::sip::{Message, Name, Scheme};
+use crate::settings::Fork;
+use crate::sip::{Message, Name, Scheme, Uri};
 use crate::stack::health::{Cause, Failure, NamedBy, Neighbour, Standing};
-use crate::stack::hop_uri::hop_query_of;
+use crate::stack::hop_uri::{hop_query_of, numeric, transport_of};
+use crate::stack::proxy::context::Context;
 use crate::stack::proxy::locate::ServerAddress;
-use crate::stack::proxy::target::TargetSet;
+use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::route::NextHop;
 use crate::stack::transaction::{Client, ClientKind, Hope};
 use crate::stack::turn::Turn;
@@ -15,10 +17,11 @@ impl Turn<'_> {
     /// A response has come with a branch of ours, which only a host that receives what is sent to `neighbour` can know.
     #[inline]
     pub fn note_source(&mut self, neighbour: Neighbour, flow: &Flow, message: &Message) {
-        if neighbour.address != flow.peer {
+        // Some gateways answer from another port. Whoever is further down the path sees the branch too, but not by that address.
+        if neighbour.address.ip() != flow.peer.ip() {
             return;
         }
-        if message.status() >= 200 {
+        if message.status() >= 200 && neighbour.address == flow.peer {
             self.core.sources.proved.note(self.now, flow.peer);
         }
         if neighbour.transport == flow.transport {
@@ -136,12 +139,20 @@ impl Turn<'_> {
     /// Whether a next hop of the conf should be tried before others. One given by a domain name has failed if all of its servers
     /// have.
     fn standing_of(&self, hop: &NextHop) -> Standing {
+        let address = hop.address.map(|address| ServerAddress { address, transport: hop.transport });
+        self.standing_of_hop(address, || Some(hop.uri.uri()))
+    }
+
+    /// The same of a next hop with an address, or with a name in its URI.
+    fn standing_of_hop<'u>(&self, address: Option<ServerAddress>, uri: impl FnOnce() -> Option<Uri<'u>>) -> Standing {
         let (health, now) = (&self.core.health, self.now);
         let standing = |server: ServerAddress| health.standing(now, &server.named_by(NamedBy::Conf));
-        if let Some(address) = hop.address {
-            let transport = hop.transport;
-            return standing(ServerAddress { address, transport });
+        if let Some(address) = address {
+            return standing(address);
         }
+        let Some(uri) = uri() else {
+            return Standing::Good;
+        };
         let mut longest_ago = None;
         let is_well = |server| match standing(server) {
             Standing::Good => true,
@@ -150,7 +161,8 @@ impl Turn<'_> {
                 false
             }
         };
-        match (self.any_server(hop, is_well), longest_ago) {
+        let query = hop_query_of(&uri, uri.scheme == Scheme::Sips);
+        match (self.leads_to(&query, is_well), longest_ago) {
             (false, Some(last)) => Standing::Failed(last),
             _ => Standing::Good,
         }
@@ -169,6 +181,50 @@ impl Turn<'_> {
         });
         targets.mark_spares();
     }
+
+    /// Orders the spares that are left when one has failed: by what is known now, so that what has just failed is not asked again
+    /// before others under another name.
+    pub fn order_spares_by_health(&self, context: &mut Context) {
+        let next = context.next_target;
+        let TargetSet { text, targets, .. } = &mut context.targets;
+        let Some(rest) = targets.get_mut(next..).filter(|rest| rest.len() > 1 && rest.iter().all(|target| target.spare)) else {
+            return;
+        };
+        rest.sort_by_cached_key(|target| {
+            let address = target.hop.map(|hop| ServerAddress { address: hop.address, transport: hop.transport });
+            self.standing_of_hop(address, || Uri::parse(text.get(target.hop_uri?.range())?).ok())
+        });
+    }
+
+    /// Orders contacts that are tried one after the other: those that have failed after all others, whatever their q, the least
+    /// recently failed first. In parallel a failed one holds nobody up.
+    pub fn order_contacts_by_health(&self, targets: &mut TargetSet) {
+        if self.core.health.is_all_well() || self.core.settings.proxy.fork != Fork::Sequential {
+            return;
+        }
+        let TargetSet { text, targets, .. } = targets;
+        targets.sort_by_cached_key(|target| match address_of(target, text) {
+            Some(server) => self.core.health.standing(self.now, &server.named_by(target.named_by())),
+            None => Standing::Good,
+        });
+    }
+}
+
+/// Where a contact is reached, if that is known without a question about a name: its flow, or the address in its URI.
+fn address_of(target: &Target, text: &[u8]) -> Option<ServerAddress> {
+    if let Some(flow) = target.flow {
+        return Some(ServerAddress { address: flow.peer, transport: flow.transport });
+    }
+    // A Path leads elsewhere first.
+    if !target.path.is_empty() {
+        return None;
+    }
+    let uri = Uri::parse(text.get(target.uri.range())?).ok()?;
+    let ip = numeric(&uri).ok()??;
+    let plain = if target.secure { Transport::Tls } else { Transport::Udp };
+    let transport = transport_of(&uri).ok()?.unwrap_or(plain);
+    let address = (ip, uri.port.unwrap_or(transport.default_port())).into();
+    Some(ServerAddress { address, transport })
 }
 
 /// `4 s`, `0.5 s`.

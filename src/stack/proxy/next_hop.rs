@@ -3,6 +3,7 @@
 
 use crate::base::{Channel, Flow, Transport};
 use crate::sip::{Scheme, Uri, same_name};
+use crate::stack::health::Standing;
 use crate::stack::hop_uri::{hop_query_of, is_sips, numeric, transport_of};
 use crate::stack::peer_flows::set_host;
 use crate::stack::proxy::Proxy;
@@ -79,15 +80,18 @@ impl Proxy {
         introduce(&hop.flow, &self.peer_host, self.peer_identity, turn.outbox);
     }
 
-    /// §18.1.1: a message too large for UDP goes by TCP if UDP was only our own choice; to the same server.
-    pub fn by_size(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop) -> Option<Hop> {
+    /// §18.1.1: a message too large for UDP goes by TCP if UDP was only our own choice; to the same server. If no connection was
+    /// had there of late, it goes by UDP at once, unless it `must` not.
+    pub fn by_size(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop, must: bool) -> Option<Hop> {
         if hop.fixed || copy.target.transport.is_some() {
             return None;
         }
         let by_tcp = Target { transport: Some(Transport::Tcp), server_address: hop.server_address, ..*copy.target };
         let copy = RequestCopy { target: &by_tcp, ..*copy };
         let hop = self.next_hop(turn, request, &copy).ok()?;
-        (hop.flow.transport == Transport::Tcp).then_some(hop)
+        let server = ServerAddress { address: hop.flow.peer, transport: Transport::Tcp };
+        let standing = turn.core.health.standing(turn.now, &server.named_by(copy.target.named_by()));
+        (hop.flow.transport == Transport::Tcp && (must || standing == Standing::Good)).then_some(hop)
     }
 
     fn flow_to_conf_hop(

@@ -1,6 +1,7 @@
 //! What timers and the transport report about branches (RFC 3261 §16.8, §16.9).
 
 use crate::stack::proxy::Proxy;
+use crate::stack::proxy::hop::ByUdp;
 use crate::stack::proxy::proceed::More;
 use crate::stack::transaction::{Client, ClientKind, Ends, Hope, Notice};
 use crate::stack::turn::Turn;
@@ -91,7 +92,8 @@ impl Proxy {
         }
         self.contexts.put_back(id, context);
         if again {
-            self.start_more(turn, client.server, id, More::ByUdp(client));
+            let by_udp = ByUdp { target: client.target, breadth: client.breadth, answered: client.answered, silent: None };
+            self.start_more(turn, client.server, id, More::ByUdp(by_udp));
         } else if client.cancel.is_none() && !client.cancel_wanted {
             let (server, target, breadth) = (client.server, client.target, client.breadth);
             self.try_elsewhere(turn, server, id, target, breadth);

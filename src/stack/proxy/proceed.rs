@@ -3,10 +3,9 @@
 use crate::base::Id;
 use crate::sip::Message;
 use crate::stack::proxy::Proxy;
-use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::hop::{Attempt, ByUdp};
 use crate::stack::proxy::locate::TOO_LATE;
 use crate::stack::proxy::trunk_answer::Answer;
-use crate::stack::transaction::Client;
 use crate::stack::turn::Turn;
 
 /// Why the stored request of a context is read again.
@@ -14,7 +13,7 @@ pub(super) enum More<'c> {
     /// The remaining targets that may run.
     Targets,
     /// A copy that could not be sent over a connection goes by UDP (§18.1.1).
-    ByUdp(&'c Client),
+    ByUdp(ByUdp),
     /// One server of a target has failed.
     Elsewhere(Attempt),
     /// A challenge of the next hop is answered for a trunk.
@@ -40,6 +39,7 @@ impl Proxy {
             if context.is_idle() && (context.breadth > 0 || !context.spiral) {
                 turn.replace_silent(context);
             }
+            turn.order_spares_by_health(context);
             self.start_more(turn, server, context_id, More::Targets);
         }
         if self.contexts.get(context_id).is_some_and(|context| context.is_over()) {
@@ -81,9 +81,7 @@ impl Proxy {
             let (_message, request, c) = (&message, &request, &mut context);
             match more {
                 More::Targets => self.start_branches(turn, server, c, request),
-                More::ByUdp(client) => {
-                    self.try_by_udp(turn, client, c, request);
-                }
+                More::ByUdp(by_udp) => self.try_by_udp(turn, server, c, request, by_udp),
                 More::ForTrunk(answer) => self.try_with_password(turn, server, c, request, answer),
                 More::Elsewhere(attempt) => {
                     self.try_next_server(turn, server, c, request, attempt);

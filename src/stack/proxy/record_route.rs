@@ -29,7 +29,7 @@ impl Proxy {
         };
         let beyond = turn.recorded_below(&request.message);
         let holder = turn.holder(request, hop);
-        let split = self.write_token(turn, request, hop);
+        let split = self.write_token(turn, request, copy, hop);
         let (out, back) = (hop.flow.listener, request.flow.listener);
         // Above those of the request, which may be above the Via.
         let top = request.message.headers_start();
@@ -74,7 +74,7 @@ impl Proxy {
 
     /// Writes the flow token of this request's Record-Route into the proxy's `token`: how to reach a caller that may have come from
     /// behind a NAT or by a connection, and the flow by which the called phone is reached. Returns where the second part begins.
-    fn write_token(&mut self, turn: &mut Turn, request: &Request, hop: &Hop) -> usize {
+    fn write_token(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop) -> usize {
         let token = &mut self.token;
         token.clear();
         if is_first_hop(request) && needs_flow(request) {
@@ -86,6 +86,9 @@ impl Proxy {
         }
         if is_per_call(&hop.flow) {
             token::write_per_call(token);
+        }
+        if let Some(trunk) = copy.trunk {
+            token::write_trunk(trunk.mark(), token);
         }
         if let Channel::Peer { name, .. } = hop.flow.channel
             && name != 0

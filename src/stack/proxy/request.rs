@@ -95,7 +95,7 @@ impl Proxy {
                 let number = route + 1;
                 turn.outbox.note(id, format_args!("{uri}: [[route]] {number}: {what}, targets: {count}"));
             }
-            None if turn.core.is_past_routes(request) => {
+            None if request.is_past_routes() => {
                 turn.outbox.note(id, format_args!("{uri}: within its dialog: {what}"));
             }
             None => turn.outbox.note(id, format_args!("{uri}: no [[route]]: {what}, targets: {count}")),

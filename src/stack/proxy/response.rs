@@ -16,7 +16,7 @@ impl Proxy {
         let Some(client) = turn.transactions.client(id) else {
             return turn.core.counters.drop(Drop::StrayResponse);
         };
-        let (kind, server, cancel, hope) = (client.kind, client.server, client.cancel, client.hope);
+        let (kind, server, cancel, hope, row) = (client.kind, client.server, client.cancel, client.hope, client.row);
         turn.answered = client.opening;
         turn.note_source(client.neighbour(), &flow, message);
         match turn.answered_by(id, kind, message) {
@@ -47,7 +47,7 @@ impl Proxy {
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
         if is_first && message.status() >= 200 && hope != Hope::GivenUp {
-            turn.count_end(id, message.status());
+            turn.core.counters.calls.end(row, message.status());
         }
         turn.record_response(id, message);
         if message.status() < 200 && hope == Hope::Silent {
@@ -144,20 +144,19 @@ impl Proxy {
             // The server transaction ended before the branch did: the Via below ours knows the way (RFC 6026 §8.4).
             self.forward_by_via(turn, &flow, message);
         }
-        let used = turn.transactions.client(id).map(|client| client.flow);
-        let ends = turn.transactions.client(id).map(|client| client.ends);
+        let branch = turn.transactions.client(id).map(|client| (client.flow, client.ends));
         let Some(mut context) = self.contexts.take(server, turn.transactions) else {
             return;
         };
         context.take_out(id);
         turn.count_answered(id, context.begun);
         turn.cancel_branches(&context);
-        match (used, ends) {
-            (Some(flow), Some(ends @ (Ends::Request | Ends::Call))) => {
+        match branch {
+            Some((flow, ends @ (Ends::Request | Ends::Call))) => {
                 self.release(turn, server, flow, ends);
             }
             // The call continues on this connection: a branch that shared it no longer closes it.
-            (Some(flow), Some(Ends::Attempt)) => turn.keep(&flow, &context),
+            Some((flow, Ends::Attempt)) => turn.keep(&flow, &context),
             _ => {}
         }
         self.retire(turn, context, message.status());

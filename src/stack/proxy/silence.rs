@@ -5,7 +5,7 @@ use crate::base::{Flow, Id, Instant};
 use crate::settings::Millis;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::Context;
-use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::hop::{Attempt, ByUdp};
 use crate::stack::proxy::neighbours::Seconds;
 use crate::stack::proxy::proceed::More;
 use crate::stack::transaction::{ClientKind, Hope};
@@ -23,6 +23,7 @@ impl Proxy {
             return;
         }
         let (server, target, breadth) = (client.server, client.target, client.breadth);
+        let by_udp = client.by_size.then_some(ByUdp { target, breadth, answered: client.answered, silent: Some(id) });
         let (neighbour, sent_at, flow) = (client.neighbour(), client.sent_at, client.flow);
         // One unanswered request proves nothing while the next hop answers others.
         if !turn.core.health.has_answered_since(sent_at, &neighbour) {
@@ -43,9 +44,13 @@ impl Proxy {
         if let Some(client) = turn.transactions.client_mut(id) {
             client.hope = Hope::Silent;
         }
-        let is_by_name = !context.closed && context.last_tried(target).is_some();
+        let is_open = !context.closed;
+        let is_by_name = context.last_tried(target).is_some();
         self.log_silence(turn, server, flow, sent_at);
-        if is_by_name {
+        if let Some(by_udp) = by_udp.filter(|_| is_open) {
+            // The same server may well hear datagrams.
+            self.start_more(turn, server, context_id, More::ByUdp(by_udp));
+        } else if is_open && is_by_name {
             let attempt = Attempt { target: usize::from(target), breadth, since: turn.now, is_late: false };
             self.start_more(turn, server, context_id, More::Silent { id, attempt });
         }
@@ -97,8 +102,12 @@ impl Turn<'_> {
 
     /// Tries the remaining targets in place of the silent branches.
     pub fn replace_silent(&mut self, context: &mut Context) {
+        // A spare next hop stands for the same destination: what it answers is the answer. Another phone is another destination.
+        let is_by_spare = context.targets.targets.get(context.next_target).is_some_and(|next| next.spare);
         while let Some(id) = context.silent.last().copied() {
-            self.count_time_out(context, id);
+            if !is_by_spare {
+                self.count_time_out(context, id);
+            }
             self.give_up_branch(context, id);
         }
     }
@@ -123,7 +132,6 @@ impl Turn<'_> {
             return;
         }
         while let Some(id) = context.silent.iter().copied().find(|id| self.is_branch_to(*id, target)) {
-            self.count_time_out(context, id);
             self.give_up_branch(context, id);
         }
     }

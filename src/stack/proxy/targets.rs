@@ -45,9 +45,8 @@ struct Located {
 impl Turn<'_> {
     pub fn determine_targets(&mut self, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
         targets.clear();
-        let own = self.core.is_own_uri(&request.parsed);
         // Inside a dialog that we let pass: the remote target, by the remaining route.
-        if request.trusted && (request.next_route.is_some() || !own) {
+        if request.is_past_routes() {
             let per_call = request.dialog.per_call;
             // A phone that has opened a flow is reached by it, unless another proxy stands between (RFC 5626 §5.3).
             let flow = match request.next_route {
@@ -57,6 +56,10 @@ impl Turn<'_> {
             let target = self.push_request_uri(request, targets);
             target.per_call = per_call.unwrap_or(self.core.settings.outgoing == Outgoing::PerCall);
             target.flow = flow;
+            if let Some(mark) = request.dialog.trunk {
+                let mut trunks = self.core.settings.routes.iter().filter_map(|route| route.trunk.as_ref());
+                targets.trunk = trunks.find(|trunk| trunk.mark() == mark).cloned();
+            }
             return Ok(Decision::Forward);
         }
         let settings = self.core.settings.clone();
@@ -70,14 +73,14 @@ impl Turn<'_> {
             targets.set_per_call(outgoing == Outgoing::PerCall);
             return decision;
         }
-        if request.stranded && (request.next_route.is_some() || !own) {
+        if request.stranded && (request.next_route.is_some() || !request.is_own) {
             return Err(Refusal::new(403, "Not The Target Of The Dialog"));
         }
         // A Route set that is not ours would make us relay for a stranger.
         if request.next_route.is_some() {
             return Err(Refusal::new(403, "Route Not Permitted"));
         }
-        if !own {
+        if !request.is_own {
             return Err(Refusal::new(404, "Not Our Domain"));
         }
         let redirect = settings.proxy.redirect;
@@ -149,6 +152,9 @@ impl Turn<'_> {
             (true, true) => Err(Refusal::new(480, "")),
             (true, false) => {
                 targets.sort_by_q();
+                if !redirect {
+                    self.order_contacts_by_health(targets);
+                }
                 let is_within = request.message.to_tag().is_some() || request.message.method() == Method::Ack;
                 let shows_dialog = request.trusted || request.stranded;
                 Ok(match redirect {

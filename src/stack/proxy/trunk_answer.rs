@@ -3,7 +3,7 @@
 use crate::base::Id;
 use crate::stack::auth::answering::{Asked, Chosen};
 use crate::stack::proxy::Proxy;
-use crate::stack::proxy::context::Context;
+use crate::stack::proxy::context::{Context, SentAnswer};
 use crate::stack::proxy::forward::without_headers;
 use crate::stack::proxy::hop::Attempt;
 use crate::stack::proxy::target::Target;
@@ -41,14 +41,17 @@ impl Proxy {
         };
         let target = Target { server_address: context.last_tried(answer.target), ..*target };
         let attempt = Attempt { target: number, breadth: answer.breadth, since: turn.now, is_late: false };
-        let mut line = Vec::new();
+        // An element behind the carrier has a realm of its own, and both have to be answered.
+        let realm = answer.chosen.challenge.realm;
+        let before = context.sent_answer.take().filter(|sent| sent.target == answer.target && sent.realm != realm);
+        let mut lines = before.map_or_else(Vec::new, |sent| sent.lines);
         let asked = Asked {
             method: request.message.method_name(),
             uri: without_headers(context.targets.get(target.uri)),
             body: request.message.body(),
         };
-        turn.core.answering.write(answer.trunk, answer.chosen, asked, &mut line);
-        context.targets.credentials = line;
+        turn.core.answering.write(answer.trunk, answer.chosen, asked, &mut lines);
+        context.targets.credentials = lines;
         match self.forward(turn, server, context, request, attempt, &target) {
             Ok((id, _)) => {
                 context.branches.push(id);
@@ -61,6 +64,7 @@ impl Proxy {
             Err(Obstacle::Refused(refusal)) => turn.fail_branch(context, request, number, &refusal),
             Err(Obstacle::Unknown(_)) => context.note_failure(503, &mut turn.transactions.pool),
         }
-        context.targets.credentials.clear();
+        let lines = std::mem::take(&mut context.targets.credentials);
+        context.sent_answer = Some(SentAnswer { target: answer.target, realm: realm.to_vec(), lines });
     }
 }

@@ -88,6 +88,7 @@ fn judge<'m>(turn: &mut Turn, context: &Context, trunk: &Trunk, message: &Messag
     match before {
         0 => Verdict::Answered(chosen),
         1 if chosen.challenge.stale => Verdict::Answered(chosen),
+        1 if context.sent_answer.as_ref().is_some_and(|sent| sent.realm != chosen.challenge.realm) => Verdict::Answered(chosen),
         _ => Verdict::Refused("refuses its password"),
     }
 }

@@ -56,10 +56,7 @@ impl Turn<'_> {
         let ip = hop.flow.peer.ip();
         let is_source = |source: SocketAddr| source.ip().to_canonical() == ip.to_canonical();
         let named_by = target.source.unwrap_or(request.flow.peer).ip();
-        let is_own = || {
-            let peer = hop.flow.peer;
-            self.core.settings.is_own(b"", Some(peer.ip()), Some(peer.port()))
-        };
+        let is_own = || self.core.settings.is_own_address(ip, Some(hop.flow.peer.port()));
         !(hop.fixed
             || hop.by_conf
             || target.by_operator
@@ -77,7 +74,7 @@ impl Turn<'_> {
             return Ok(());
         }
         let settings = &self.core.settings;
-        let is_own = || settings.is_own(b"", Some(peer.ip()), Some(peer.port()));
+        let is_own = || settings.is_own_address(peer.ip(), Some(peer.port()));
         if target.is_by_conf() || target.by_operator || target.for_users || is_own() {
             return Ok(());
         }

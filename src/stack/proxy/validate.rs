@@ -27,7 +27,7 @@ impl Turn<'_> {
 
     /// Step 2.
     fn check_uri_scheme(&self, message: &Message) -> Result<(), Refusal> {
-        match message.uri().map(|uri| uri.scheme) {
+        match message.uri_scheme() {
             Ok(Scheme::Other) => Err(Refusal::new(416, "")),
             Ok(_) => Ok(()),
             Err(fault) => Err(Refusal::new(400, fault.reason())),

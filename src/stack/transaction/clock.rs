@@ -62,6 +62,15 @@ impl Clock {
         }
     }
 
+    /// Moves the end. If it comes later than it did, the wheel stays as it is, and is set anew when the earlier time has come.
+    pub(super) fn move_end(&mut self, at: Instant, wheel: &mut Wheel) {
+        let is_earlier = at < self.end_at;
+        self.end_at = at;
+        if is_earlier {
+            self.arm(wheel);
+        }
+    }
+
     /// Sets patience to end at `at`, unless the transaction ends before.
     pub(super) fn start_patience(&mut self, at: Instant, wheel: &mut Wheel) {
         if at >= self.end_at {

@@ -134,6 +134,12 @@ impl Uac {
                 turn.note_alive(neighbour(under_way.flow));
                 return self.probe_next(turn, proxy, place);
             }
+            // RFC 3263 §4.3: a server that has no time is as good as one that is silent.
+            What::Registration(registration) if message.status() == 503 && registration.may_go_elsewhere(&duty.tried) => {
+                registration.note_busy(message);
+                duty.since = turn.now;
+                return self.send(turn, proxy, place);
+            }
             What::Registration(registration) => registration.answered(turn.now, message, &mut turn.core.answering, &uri, chance),
         };
         self.go_on(turn, proxy, place, next);
@@ -294,8 +300,9 @@ impl Uac {
                 turn.note_failure(neighbour(under_way.flow), cause, None);
                 self.probe_next(turn, proxy, place);
             }
-            What::Registration(registration) if !duty.tried.is_empty() && !registration.is_leaving => {
+            What::Registration(registration) if registration.may_go_elsewhere(&duty.tried) => {
                 // RFC 3263 §4.3: the next server of the name, if there is one.
+                registration.begin_anew();
                 duty.since = turn.now;
                 self.send(turn, proxy, place);
             }
@@ -345,7 +352,7 @@ impl Uac {
                 duty.due = turn.now.after_ms(*every * (900 + chance % 201) / 1000);
             }
             What::Registration(registration) => {
-                let next = registration.fail("no server of the registrar's name has answered".to_owned(), None, chance);
+                let next = registration.fail_everywhere(chance);
                 self.settle(turn, place, next);
             }
         }
@@ -460,8 +467,8 @@ fn find_way(
     let own = settings.listeners.first().map_or(([0, 0, 0, 0], 0).into(), |listener| listener.address);
     let message = Message::parse(text, index);
     let request = message.as_ref().ok().and_then(|message| {
-        let (via, uri) = (message.top_via().ok()?, message.uri().ok()?);
-        Some(Request::new(Flow::datagram(0, own), *message, via, uri))
+        let via = message.top_via().ok()?;
+        Request::new(Flow::datagram(0, own), message, &via).ok()
     });
     let (Some(request), Some(target)) = (request, targets.targets.first()) else {
         debug_assert!(false, "a request of our own can be read");

@@ -4,6 +4,7 @@ use crate::base::Instant;
 use crate::settings::Seconds;
 use crate::sip::{Message, Name, NameAddr, Uri, write_escaped};
 use crate::stack::auth::answering::{Answering, Asked, Chosen};
+use crate::stack::proxy::locate::Tried;
 use crate::stack::trunk::Trunk;
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ pub struct Registration {
     answered: u8,
     is_raised: bool,
     failures: u32,
+    /// What the last server said that has no time, while others of the registrar's name are tried, and its Retry-After.
+    busy: Option<(String, Option<u64>)>,
 }
 
 impl Registration {
@@ -61,6 +64,7 @@ impl Registration {
             answered: 0,
             is_raised: false,
             failures: 0,
+            busy: None,
         }
     }
 
@@ -99,7 +103,8 @@ impl Registration {
         match message.status() {
             200..300 if self.is_leaving => return Next::Gone { is_answered: true },
             200..300 => {
-                (self.failures, self.answered, self.is_raised) = (0, 0, false);
+                self.begin_anew();
+                (self.failures, self.busy) = (0, None);
                 let granted_ms = u64::from(self.granted(message)) * 1000;
                 self.until = now.after_ms(granted_ms);
                 // Between half and three quarters, so that not all trunks of all servers refresh at once.
@@ -116,9 +121,30 @@ impl Registration {
             }
             _ => {}
         }
-        let reason = String::from_utf8_lossy(message.reason_phrase());
-        let shown: String = reason.chars().filter(|c| !c.is_control()).take(60).collect();
-        self.fail(format!("{} {shown}", message.status()), retry_after(message), chance)
+        self.fail(shown(message), retry_after(message), chance)
+    }
+
+    /// Returns whether another server of the registrar's name may be tried, after those in `tried`.
+    pub fn may_go_elsewhere(&self, tried: &[Tried]) -> bool {
+        !tried.is_empty() && !self.is_leaving
+    }
+
+    /// Another server is about to be asked, which knows nothing of the challenges so far.
+    pub fn begin_anew(&mut self) {
+        (self.answered, self.is_raised) = (0, false);
+    }
+
+    /// A server has no time, and another is about to be asked.
+    pub fn note_busy(&mut self, message: &Message) {
+        self.busy = Some((shown(message), retry_after(message)));
+        self.begin_anew();
+    }
+
+    /// No server of the registrar's name is left to be asked.
+    pub fn fail_everywhere(&mut self, chance: u64) -> Next {
+        let silent = || ("no server of the registrar's name has answered".to_owned(), None);
+        let (why, asked_ms) = self.busy.take().unwrap_or_else(silent);
+        self.fail(why, asked_ms, chance)
     }
 
     /// Notes that no answer has arrived, or none that settles it.
@@ -126,7 +152,8 @@ impl Registration {
         if self.is_leaving {
             return Next::Gone { is_answered: false };
         }
-        (self.answered, self.is_raised) = (0, false);
+        self.begin_anew();
+        self.busy = None;
         let plain = FIRST_WAIT_MS << self.failures.min(8);
         self.failures += 1;
         let wait = match asked_ms {
@@ -168,6 +195,13 @@ impl Registration {
 
 fn asked(uri: &[u8]) -> Asked<'_> {
     Asked { method: b"REGISTER", uri, body: b"" }
+}
+
+/// Returns the status and the reason phrase, to be shown.
+fn shown(message: &Message) -> String {
+    let reason = String::from_utf8_lossy(message.reason_phrase());
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(60).collect();
+    format!("{} {reason}", message.status())
 }
 
 /// Returns Retry-After, in milliseconds.

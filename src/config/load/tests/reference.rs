@@ -142,6 +142,10 @@ address = "127.0.0.1:5060"      # default: "127.0.0.1:5060"
 [[listen]]
 transport = "tcp"
 address = "127.0.0.1:5060"
+# For tcp and tls: from where load balancers connect that begin each connection with a PROXY header (version 1 or 2), which names the client. It
+# is then the peer for every limit, route and log line. A connection from there without a header is closed. Whoever is in these networks can
+# name any address: name the balancers alone. From everywhere else no header is taken. docs/clusters.md has HAProxy's side. Default: none.
+#proxy_protocol = ["192.0.2.8/29"]
 # TLS needs a certificate and its key in [tls].
 #[[listen]]
 #transport = "tls"

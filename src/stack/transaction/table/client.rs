@@ -23,6 +23,27 @@ struct Done {
     timed: bool,
 }
 
+impl Done {
+    /// What is reported of a transaction that goes on.
+    #[inline]
+    fn notice(&self, id: Id) -> Option<Notice> {
+        match (self.timer_c, self.silent) {
+            (true, _) => Some(Notice::TimerC(id)),
+            (false, true) => Some(Notice::Silent(id)),
+            (false, false) => None,
+        }
+    }
+
+    /// What is reported of one that has ended.
+    #[inline]
+    fn end(&self, client: Client) -> Notice {
+        match self.failed {
+            true => Notice::ClientFailure(client),
+            false => Notice::ClientTimeout(client),
+        }
+    }
+}
+
 impl ClientState {
     /// Returns the actions of this event, and whether the transaction ends with them.
     #[inline]
@@ -174,8 +195,7 @@ impl Transactions {
         if let Some(client) = self.clients.get_mut(id) {
             client.c_at = now.after_ms(c_ms);
             if client.clock.end == Timer::C && client.cancel.is_none() {
-                client.clock.end_at = client.c_at;
-                client.clock.arm(&mut self.wheel);
+                client.clock.move_end(client.c_at, &mut self.wheel);
             }
         }
     }
@@ -219,6 +239,7 @@ impl Transactions {
         let Some(client) = self.clients.get_mut(id) else {
             return (false, None);
         };
+        let is_lingering = !client.state.is_pending();
         let (actions, over) = client.state.step(event);
         let mut done = Done::default();
         for action in actions {
@@ -258,11 +279,12 @@ impl Transactions {
         }
         let heard = client.listed && !client.state.is_unanswered();
         if over {
-            let notice = self.remove_client(id).map(|client| match done.failed {
-                true => Notice::ClientFailure(client),
-                false => Notice::ClientTimeout(client),
-            });
-            return (done.deliver, notice);
+            // The quiet end of a finished transaction is not reported.
+            if is_lingering {
+                self.remove_client(id);
+                return (done.deliver, None);
+            }
+            return (done.deliver, self.remove_client(id).map(|client| done.end(client)));
         }
         if done.timed {
             client.clock.arm(&mut self.wheel);
@@ -270,15 +292,11 @@ impl Transactions {
         if heard {
             self.unlist(id);
         }
-        let notice = match (done.timer_c, done.silent) {
-            (true, _) => Some(Notice::TimerC(id)),
-            (false, true) => Some(Notice::Silent(id)),
-            (false, false) => None,
-        };
-        (done.deliver, notice)
+        (done.deliver, done.notice(id))
     }
 
-    pub(super) fn remove_client(&mut self, id: Id) -> Option<Client> {
+    #[inline(always)]
+    fn remove_client(&mut self, id: Id) -> Option<Client> {
         self.unlist(id);
         let mut client = self.clients.remove(id)?;
         self.pool.release(&mut client.sent);

@@ -6,7 +6,7 @@ use super::super::timer::Timer;
 use super::super::{Action, ServerEvent, invite_server, non_invite_server};
 use super::{Holders, Server, ServerState, Transactions, UNBOUNDED, introduce};
 use crate::base::{Blob, Flow, Id, Instant, Outbox, Span};
-use crate::sip::sniff;
+use crate::sip::{Index, Message, sniff};
 use std::hint::black_box;
 
 impl ServerState {
@@ -142,6 +142,9 @@ impl Transactions {
                         self.answers_kept_back += 1;
                     } else if !bytes.is_empty() {
                         let span = outbox.send(server.flow, |out| out.extend_from_slice(bytes));
+                        if let (ServerEvent::Fired(timer), true) = (event, outbox.is_traced) {
+                            note_repeat(timer, bytes, &server.flow, &mut self.index, outbox);
+                        }
                         self.server_retransmissions += 1;
                         resent = Some((server.flow, span));
                     }
@@ -218,5 +221,14 @@ impl Transactions {
     /// The request with this key is being read, and will be looked up: prefetches its place.
     pub fn foresee_server(&self, key: u128) {
         black_box(self.directory.head(key));
+    }
+}
+
+/// Traces that a timer has sent an answer again.
+fn note_repeat(timer: Timer, bytes: &[u8], to: &Flow, index: &mut Index, outbox: &mut Outbox) {
+    if let Ok(message) = Message::parse(bytes, index) {
+        let (status, method) = (message.status(), String::from_utf8_lossy(message.method_name()));
+        let what = format_args!("timer {timer:?}: {status} to {method} sent again to {}", to.peer);
+        outbox.note_timer(message.call_id().unwrap_or_default(), what);
     }
 }

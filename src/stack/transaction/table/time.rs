@@ -50,17 +50,12 @@ impl Transactions {
         let client = self.clients.get_mut(id)?;
         let due = client.clock.due(now);
         client.clock.arm(&mut self.wheel);
-        let lingering = !client.state.is_pending();
         // A second timer C, 64·T1 after the CANCEL, ends the branch.
         let event = match due? {
             Timer::C if client.cancel.is_some() => ClientEvent::Abandon,
             timer => ClientEvent::Fired(timer),
         };
-        match self.step_client(now, id, event, None, outbox).1 {
-            // The quiet end of a finished transaction is not reported.
-            Some(Notice::ClientTimeout(_)) if lingering => None,
-            notice => notice,
-        }
+        self.step_client(now, id, event, None, outbox).1
     }
 
     fn server_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {

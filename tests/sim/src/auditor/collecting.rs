@@ -227,10 +227,15 @@ impl Hop {
             let what = format!("nobody is bound, and no 404 or 480 for {}", t.request.title());
             return Some((Rule::TargetSet, what, tx));
         }
-        let best = expected.iter().map(|b| b.q).max();
         let conf = &self.settings;
+        let is_sequential = conf.proxy.fork == Fork::Sequential;
+        let is_last = |contact: &Bound| {
+            let ip = strowger::sip::Uri::parse(&contact.uri).ok().and_then(|uri| uri.host.ip());
+            is_sequential && ip.is_none_or(|ip| self.may_have_failed(ip, t.arrived))
+        };
+        let best = expected.iter().map(|b| b.q).max();
         for contact in &expected {
-            if conf.proxy.fork == Fork::Sequential && Some(contact.q) != best {
+            if is_sequential && (Some(contact.q) != best || is_last(contact)) {
                 continue;
             }
             let tried = t.branches.iter().any(|b| same_uri(self.branches[*b].request.uri(), &contact.uri));

@@ -349,6 +349,20 @@ impl Hop {
         branch.outcome.is_none() && (is_unheard || self.came_late(branch))
     }
 
+    /// True if a request to this host got no answer in time, or a 503, or did not arrive: of contacts that are tried one after the other, it may have
+    /// been put last.
+    pub(super) fn may_have_failed(&self, host: IpAddr, now: Instant) -> bool {
+        let has_failed = |number: usize| {
+            let branch = &self.branches[number];
+            let is_busy = branch.outcome.is_some_and(|(status, _)| status == 503);
+            // A phone behind a NAT is named by one address and reached by another.
+            let is_named = || Address::of(branch.request.uri()).and_then(|uri| uri.ip()) == Some(host);
+            (branch.to.ip() == host || is_named())
+                && (branch.lost || is_busy || self.came_late(branch) || self.is_silent(number, now))
+        };
+        (0..self.branches.len()).any(has_failed)
+    }
+
     /// True if the first that was heard of the branch came when patience was over: another target may have been tried in its place, or the answer
     /// of another may have left.
     pub(super) fn came_late(&self, branch: &Branch) -> bool {

@@ -8,11 +8,12 @@ use crate::air::Air;
 use crate::bearer::without_dot;
 use crate::hashing::digest;
 use crate::intent::Intent;
+use crate::link::is_stream;
 use crate::plan::{CIRCLE, GATEWAY_PREFIX};
 use crate::reading::{Field, Reading};
 use crate::rule::Rule;
 use crate::text::address_spec;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use strowger::base::Instant;
 use strowger::stack::route::{Action, NextHop};
@@ -123,7 +124,7 @@ impl Hop {
             return Ok(());
         }
         // So it may by a new connection.
-        let by_stream = crate::link::is_stream(&tx.request);
+        let by_stream = is_stream(&tx.request);
         if by_stream && self.settings.cores > 1 && tx.request.tag(Field::To).is_some() {
             return Ok(());
         }
@@ -175,8 +176,8 @@ impl Hop {
             let branch = &self.branches[*b];
             branch.to == to && branch.request.uri() == message.uri()
         });
-        // One that no connection took may go by another transport (§18.1.1).
-        let lost = |b: &usize| self.branches[*b].lost;
+        // One that no connection took, or that has no answer over one, may go by another transport (§18.1.1).
+        let lost = |b: &usize| self.branches[*b].lost || (is_stream(&self.branches[*b].request) && self.is_silent(*b, now));
         let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
         if !over && tx.branches.iter().any(lost) {
             return Ok(newest);
@@ -209,7 +210,7 @@ impl Hop {
         let came = Rc::clone(&tx.request);
         let q = self.bound_since(came.uri(), tx.arrived).iter().rev().find(|b| same_uri(&b.uri, message.uri())).map(|b| b.q);
         if !self.is_stateless() {
-            self.order_of_targets(number, q, now)?;
+            self.order_of_targets(number, to.ip(), q, now)?;
         }
         // What the next hop gets may be any of the copies.
         let intent = match (tx.mangled, tx.variants.is_empty()) {
@@ -358,8 +359,8 @@ impl Hop {
         Ok(())
     }
 
-    /// Sequential mode: highest q first; parallel mode: no order.
-    fn order_of_targets(&self, number: usize, q: Option<u16>, now: Instant) -> Verdict {
+    /// Sequential mode: highest q first, but for hosts that have failed; parallel mode: no order.
+    fn order_of_targets(&self, number: usize, to: IpAddr, q: Option<u16>, now: Instant) -> Verdict {
         let tx = &self.transactions[number];
         let (Some(q), Fork::Sequential) = (q, self.settings.proxy.fork) else {
             return Ok(());
@@ -374,7 +375,7 @@ impl Hop {
             if waiting {
                 return Err((Rule::TargetSet, format!("q={q} began while {:?} is pending", branch.q)));
             }
-            if branch.q.is_some_and(|other| other < q) && branch.sent < now {
+            if branch.q.is_some_and(|other| other < q) && branch.sent < now && !self.may_have_failed(to, now) {
                 return Err((Rule::TargetSet, format!("q={q} began after {:?}", branch.q)));
             }
         }
