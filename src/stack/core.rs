@@ -17,6 +17,7 @@ use crate::stack::names::Names;
 use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
 use crate::stack::peer_flows::PeerFlows;
+use crate::stack::relay::RelayTokens;
 use crate::stack::request::Request;
 use crate::stack::route_counters::RouteCounters;
 use crate::stack::token::Side;
@@ -39,6 +40,7 @@ pub(in crate::stack) struct Core {
     pub identity: Identity,
     pub passages: Passages,
     pub cookies: Cookies,
+    pub relay_tokens: RelayTokens,
     pub counters: Counters,
     /// Scratch buffer reused for each message: an address-of-record, output whose destination is not yet known, and header lines.
     pub aor: Vec<u8>,
@@ -92,6 +94,7 @@ impl Core {
             identity: Identity::new(secret),
             passages: Passages::new(secret),
             cookies: Cookies::new(secret),
+            relay_tokens: RelayTokens::new(secret),
             counters,
             aor: Vec::new(),
             scratch: Vec::new(),

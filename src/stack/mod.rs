@@ -34,6 +34,7 @@ mod preprocess;
 pub mod proxy;
 pub mod refusal;
 pub mod registrar;
+pub mod relay;
 mod request;
 pub mod route;
 pub mod route_counters;

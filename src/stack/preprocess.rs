@@ -106,7 +106,7 @@ impl Turn<'_> {
                     own.cookie = own.cookie.or(Some(recorded));
                 }
                 Verdict::Misused => own.is_misused = true,
-                Verdict::Foreign => {}
+                Verdict::Foreign => request.relayed = request.relayed.or_else(|| self.relayed_flow(uri.user, &request.flow)),
             }
             request.own_routes += 1;
         }

@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub next_route: Option<Value<'a>>,
     /// The listener that it leaves by, if our double Record-Route says so (RFC 5658).
     pub listener: Option<u16>,
+    /// The flow by which a server that shares our location table wants it sent on ([`crate::stack::relay`]).
+    pub relayed: Option<Flow>,
     /// What the dialog's Route says about the path to its other side.
     pub dialog: DialogRoute,
     /// It carries a Via of ours: its sender has received a request from us, and it may have passed here before with another
@@ -72,6 +74,7 @@ impl<'a> Request<'a> {
             own_routes: 0,
             next_route: None,
             listener: None,
+            relayed: None,
             dialog: DialogRoute::default(),
             spiral: false,
             passed: None,
@@ -86,10 +89,10 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one: then no route is
-    /// consulted.
+    /// Returns whether the request belongs to a dialog that we let pass and is for another place than this one, or has passed the
+    /// routes of another server: then no route is consulted.
     pub fn is_past_routes(&self) -> bool {
-        self.trusted && (self.next_route.is_some() || !self.is_own)
+        self.relayed.is_some() || self.trusted && (self.next_route.is_some() || !self.is_own)
     }
 }
 

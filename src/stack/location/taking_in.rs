@@ -7,7 +7,7 @@ use super::telling::SharedLocation;
 use super::version::{Claim, Version};
 use super::{Binding, Record, SHARDS, Shard, SharedRow};
 use crate::base::{Channel, Flow, Instant};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What has become of a version that came from the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +119,17 @@ impl SharedLocation<'_> {
     /// Returns the nodes that were heard of; this server is the first.
     pub fn nodes(&self) -> Vec<Node> {
         self.sharing.with_nodes(<[Node]>::to_vec)
+    }
+
+    /// Returns this server's name among the nodes.
+    pub fn own_name(&self) -> Box<[u8]> {
+        self.sharing.with_nodes(|nodes| nodes.first().map_or_else(Box::default, |own| own.name.clone()))
+    }
+
+    /// Returns whether one of the other nodes takes requests at this address, or was known to.
+    pub fn is_node_at(&self, ip: IpAddr) -> bool {
+        let is_there = |node: &Node| node.relay.is_some_and(|relay| relay.ip().to_canonical() == ip.to_canonical());
+        self.sharing.with_nodes(|nodes| nodes.iter().skip(1).any(is_there))
     }
 
     fn bound(&self, node: NodeNumber, gone: Option<Instant>) {

@@ -2,6 +2,7 @@
 
 use crate::base::Flow;
 use crate::sip::{Message, Name};
+use crate::stack::auth::demand::Demand;
 use crate::stack::log_event::{Shown, call_id};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -19,7 +20,11 @@ impl Proxy {
             return decision;
         }
         // An unauthenticated sender must not learn which users exist.
-        request.demand = turn.demand(request);
+        // A server that shares our table has asked already.
+        request.demand = match request.relayed {
+            Some(_) => Demand::Nothing,
+            None => turn.demand(request),
+        };
         turn.core.proved_user.clear();
         if !matches!(decision, Ok(Decision::Register)) {
             decision = turn.authenticate_calling(request).and(decision);

@@ -179,6 +179,9 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
+        if status == 430 && context.targets.targets.get(usize::from(target)).is_some_and(|target| target.is_relayed) {
+            return self.lose_relayed(turn, id, server, context_id);
+        }
         let is_failure = context.is_failure(target, status);
         // A next hop that answers about the request itself has not failed: no spare is tried, unless one is under way in its place.
         if !is_failure && !is_given_up {
@@ -221,6 +224,20 @@ impl Proxy {
         if is_failure && !is_given_up {
             self.log_branch(turn, server, flow, format_args!("answered {status} {}", status::reason(status)));
             self.try_elsewhere(turn, server, context_id, target, breadth);
+        }
+        self.go_on(turn, server);
+        self.release_branch(turn, server, id);
+    }
+
+    /// The server that holds the phone's connection says that it is gone: as if it had been ours.
+    fn lose_relayed(&mut self, turn: &mut Turn, id: Id, server: Id, context_id: Id) {
+        turn.core.counters.dead_flows += 1;
+        let (breadth, unproved) = turn.transactions.client(id).map_or((0, 0), |branch| (branch.breadth, branch.unproved));
+        if let Some(context) = self.contexts.get_mut(context_id) {
+            context.take_out(id);
+            context.reclaim(breadth);
+            context.refund(unproved);
+            context.note_failure(480, &mut turn.transactions.pool);
         }
         self.go_on(turn, server);
         self.release_branch(turn, server, id);

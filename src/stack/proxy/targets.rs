@@ -1,6 +1,6 @@
 //! Which targets a request has (RFC 3261 §16.5).
 
-use crate::base::Transport;
+use crate::base::{Flow, Transport};
 use crate::sip::{Method, Scheme};
 use crate::stack::condition::matches;
 use crate::stack::hop_uri::{is_sips, transport_of};
@@ -45,6 +45,9 @@ struct Located {
 impl Turn<'_> {
     pub fn determine_targets(&mut self, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
         targets.clear();
+        if let Some(flow) = request.relayed {
+            return self.push_relayed(request, flow, targets);
+        }
         // Inside a dialog that we let pass: the remote target, by the remaining route.
         if request.is_past_routes() {
             let per_call = request.dialog.per_call;
@@ -87,6 +90,18 @@ impl Turn<'_> {
         let decision = self.locate(request, redirect, targets);
         targets.set_per_call(settings.outgoing == Outgoing::PerCall);
         decision
+    }
+
+    /// By the flow on which the phone has come here, or not at all: the other server tries the rest (RFC 5626 §5.3).
+    fn push_relayed(&mut self, request: &Request, flow: Flow, targets: &mut TargetSet) -> Result<Decision, Refusal> {
+        if !self.core.peer_flows.is_alive(&flow) {
+            return Err(Refusal::new(430, ""));
+        }
+        self.core.sources.proved.note(self.now, request.flow.peer);
+        let target = self.push_request_uri(request, targets);
+        (target.flow, target.flow_only) = (Some(flow), true);
+        (target.listener, target.source) = (Some(flow.listener), Some(flow.peer));
+        Ok(Decision::Forward)
     }
 
     fn follow_route(&mut self, route: &Route, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
@@ -188,9 +203,17 @@ impl Turn<'_> {
                 located.insecure += 1;
                 return;
             }
-            // Only another server reaches the phone: as good as a connection that is gone.
-            if binding.relay().is_some() && !redirect {
-                dead += 1;
+            // Only another server reaches the phone, which takes requests over UDP. If it is gone, so is the phone's connection.
+            if let (Some((number, token)), false) = (binding.relay(), redirect) {
+                let node = core.location.node(number).filter(|node| node.gone.is_none());
+                match node.and_then(|node| node.relay).filter(|_| !sips) {
+                    Some(address) => {
+                        let path = [b"<sip:", token, format!("@{address};lr>").as_bytes()].concat();
+                        let target = targets.push(text.uri, &path, binding.q);
+                        (target.by_operator, target.is_relayed) = (true, true);
+                    }
+                    None => dead += 1,
+                }
                 return;
             }
             let source = binding.source();

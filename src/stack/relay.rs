@@ -1,0 +1,92 @@
+//! Requests for phones that another server holds: a phone that came to a server by a connection, or from behind a NAT, is reached by
+//! that server alone. Another that shares its location table ([`crate::stack::location`]) sends the request there, with a Route whose
+//! user part is a token: the phone's flow, named by the server that has it. It is to that server what a flow token of RFC 5626 §5.3 is
+//! to an edge proxy.
+//!
+//! The token's check covers the name of the server and the flow, under the key that the servers share. It shows that a server which
+//! has the key has read the flow in the shared table: it is in no message but those between the two servers. It says nothing of the
+//! caller, whom the other server has authenticated. Nothing is sent on by it but over that very flow, so it makes no loop.
+
+use crate::base::hash::{read_hex, write_hex_digits};
+use crate::base::{Channel, Flow, Key};
+use crate::stack::location::Reached;
+use crate::stack::token::{self, Side};
+use crate::stack::turn::Turn;
+
+/// The digits of the check.
+const CHECK: usize = 16;
+
+/// Writes and reads these tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayTokens(Key);
+
+impl RelayTokens {
+    pub fn new(secret: Key) -> RelayTokens {
+        RelayTokens(secret.derive("relay token"))
+    }
+
+    /// Appends the token by which the server of this name reaches a phone; nothing if any server reaches it at its contact.
+    pub fn write(&self, server: &[u8], reached: Reached, flow: &Flow, out: &mut Vec<u8>) {
+        let is_connection = matches!(flow.channel, Channel::Connection { .. });
+        if reached == Reached::ByContact && !is_connection {
+            return;
+        }
+        let start = out.len();
+        token::write(Side::Callee, flow, out);
+        if out.len() > start {
+            let check = self.check(server, &out[start..]);
+            write_hex_digits(check, CHECK, out);
+        }
+    }
+
+    /// Returns the flow that a token names; `None` if it is not one that the server of this name has written.
+    pub fn read(&self, server: &[u8], text: &[u8]) -> Option<Flow> {
+        let (named, check) = text.split_at_checked(text.len().checked_sub(CHECK)?)?;
+        (read_hex(check)? == self.check(server, named)).then(|| token::read(Side::Callee, named))?
+    }
+
+    fn check(&self, server: &[u8], named: &[u8]) -> u64 {
+        self.0.hash(&[server, b"\0", named])
+    }
+}
+
+impl Turn<'_> {
+    /// Returns the flow of ours that the user part of our own Route value names, if the request comes from a server that shares our
+    /// table.
+    pub fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
+        let shared = self.core.location.shared()?;
+        let flow = self.core.relay_tokens.read(&shared.own_name(), user?)?;
+        shared.is_node_at(from.peer.ip()).then_some(flow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Transport;
+
+    #[test]
+    fn a_token_is_good_for_its_own_flow_and_server() {
+        let tokens = RelayTokens::new(Key::new(1, 2));
+        let datagram = Flow::datagram(1, "198.51.100.7:40123".parse().unwrap());
+        let connection =
+            Flow { transport: Transport::Tls, core: 3, channel: Channel::Connection { slot: 9, generation: 77 }, ..datagram };
+        for (reached, flow) in [(Reached::ByFlow, datagram), (Reached::ByFlowFirst, connection), (Reached::ByContact, connection)] {
+            let mut token = Vec::new();
+            tokens.write(b"a", reached, &flow, &mut token);
+            assert!(token.iter().all(u8::is_ascii_alphanumeric));
+            assert_eq!(tokens.read(b"a", &token), Some(flow));
+            assert_eq!(tokens.read(b"b", &token), None);
+            assert_eq!(RelayTokens::new(Key::new(1, 3)).read(b"a", &token), None);
+            for at in 0..token.len() {
+                let mut changed = token.clone();
+                changed[at] = if changed[at] == b'0' { b'1' } else { b'0' };
+                assert_eq!(tokens.read(b"a", &changed), None);
+                assert_eq!(tokens.read(b"a", &token[..at]), None);
+            }
+        }
+        let mut none = Vec::new();
+        tokens.write(b"a", Reached::ByContact, &datagram, &mut none);
+        assert!(none.is_empty(), "any server reaches it");
+    }
+}
