@@ -112,6 +112,14 @@ impl Turn<'_> {
         }
         Ok(())
     }
+
+    /// Returns the flow of ours that the user part of our own Route value names, if the request comes from a server that shares our
+    /// table.
+    fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
+        let shared = self.core.location.shared()?;
+        let flow = self.core.relay_tokens.read(&shared.own_name(), user?)?;
+        shared.is_node_at(from.peer.ip()).then_some(flow)
+    }
 }
 
 pub(super) fn bad(fault: Fault) -> Refusal {

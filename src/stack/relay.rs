@@ -11,7 +11,6 @@ use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Channel, Flow, Key};
 use crate::stack::location::Reached;
 use crate::stack::token::{self, Side};
-use crate::stack::turn::Turn;
 
 /// The digits of the check.
 const CHECK: usize = 16;
@@ -47,16 +46,6 @@ impl RelayTokens {
 
     fn check(&self, server: &[u8], named: &[u8]) -> u64 {
         self.0.hash(&[server, b"\0", named])
-    }
-}
-
-impl Turn<'_> {
-    /// Returns the flow of ours that the user part of our own Route value names, if the request comes from a server that shares our
-    /// table.
-    pub fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
-        let shared = self.core.location.shared()?;
-        let flow = self.core.relay_tokens.read(&shared.own_name(), user?)?;
-        shared.is_node_at(from.peer.ip()).then_some(flow)
     }
 }
 

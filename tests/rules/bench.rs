@@ -19,6 +19,9 @@ pub const ALICE: &str = "10.0.1.1:5060";
 pub const BOB: &str = "10.0.1.2:5060";
 pub const CAROL: &str = "10.0.1.3:5060";
 pub const DAVE: &str = "10.0.1.4:5060";
+/// The key that all servers of the tests have.
+pub const SECRET: Key = Key::new(0x5eed, 0xcafe);
+
 pub const PROXY: &str = "10.0.0.1:5060";
 
 /// One message that left.
@@ -81,13 +84,17 @@ impl Bench {
 
     /// The same with a journal that the test keeps.
     pub fn with_journal(durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
+        Bench::with_location(|location| location.with_journal(durability), change)
+    }
+
+    /// The same with a location table that `adapt` makes of an empty one.
+    pub fn with_location(adapt: impl FnOnce(Location) -> Location, change: impl FnOnce(&mut Settings)) -> Bench {
         let mut settings =
             Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.per_core.transactions = 1000;
         change(&mut settings);
-        let secret = Key::new(0x5eed, 0xcafe);
-        let location = Location::new(secret, 1000).with_journal(durability);
-        let location = Arc::new(location);
+        let secret = SECRET;
+        let location = Arc::new(adapt(Location::new(secret, 1000)));
         let settings = Arc::new(settings);
         let live = Arc::new(LiveConnections::new(settings.cores.into(), 64));
         let health = Arc::new(Health::new(secret));

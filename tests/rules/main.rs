@@ -33,6 +33,7 @@ mod records;
 mod redirect;
 mod reflection;
 mod registrar;
+mod relay;
 mod shares;
 mod sips;
 mod size;

@@ -237,7 +237,11 @@ impl Proxy {
             context.take_out(id);
             context.reclaim(breadth);
             context.refund(unproved);
-            context.note_failure(480, &mut turn.transactions.pool);
+            // It says nothing beside what others say.
+            let is_last = context.is_idle() && context.next_target >= context.targets.targets.len();
+            if is_last && context.best_status == 0 {
+                context.note_failure(480, &mut turn.transactions.pool);
+            }
         }
         self.go_on(turn, server);
         self.release_branch(turn, server, id);
