@@ -28,6 +28,7 @@ pub use shared_row::{SharedRow, TokenOf, Untold};
 use sharing::Sharing;
 pub use sharing::{Node, SharingTerms};
 pub use taking_in::TakenIn;
+pub use telling::SharedLocation;
 pub use version::{Claim, Version};
 
 use crate::base::{BuildPrehashed, Flow, Instant, Key, ShareHolder, Shares};

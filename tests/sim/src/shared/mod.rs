@@ -358,7 +358,7 @@ impl Run {
             return;
         }
         let before = self.phones[number].bound_as();
-        let knows = self.knows(node, number) && (!self.is_skewed || self.phones[number].node == node);
+        let knows = self.knows(node, number);
         let phone = &mut self.phones[number];
         let old = phone.field();
         let is_bound = matches!(phone.expects, Expectation::Bound { .. });
@@ -451,7 +451,13 @@ impl Run {
         };
         let all_told = self.nodes.iter().all(|node| !node.is_up || node.is_quiet());
         let here = self.nodes[node].seen(self.at, aor);
-        all_told && here.iter().any(|seen| is_last(seen) && seen.cseq >= stored.cseq)
+        // Of refreshes that were not told, only their home knows when they were: by its own clock.
+        let is_ahead = |other: &Node| {
+            let seen = other.seen(self.at, aor);
+            seen.iter().any(|seen| is_last(seen) && seen.cseq > stored.cseq)
+        };
+        let is_refreshed = self.nodes.iter().enumerate().any(|(other, one)| other != node && one.is_up && is_ahead(one));
+        all_told && !(self.is_skewed && is_refreshed) && here.iter().any(|seen| is_last(seen) && seen.cseq >= stored.cseq)
     }
 
     // ---- the end ---------------------------------------------------------------------------------------------------------
