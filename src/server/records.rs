@@ -138,7 +138,8 @@ impl Records {
         loop {
             self.wait(&mut lines);
             if self.reopen.swap(false, Ordering::Acquire) {
-                sink = None;
+                // If that fails, the next line says why.
+                sink = Sink::open(&self.to).ok();
             }
             let mut rest = &lines[..];
             while !rest.is_empty() {
@@ -366,6 +367,25 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         let (_, lost) = records.counts();
         assert!(lost >= 20 << 18, "{lost}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_found_no_room_is_taken_back_and_what_was_left_of_one_stays_alone() {
+        let path = place("cut");
+        let mut file = open_file(&path).unwrap();
+        let mut taken = 0;
+        write_lines(&mut file, b"whole\n", &mut taken).unwrap();
+        assert_eq!(taken, 6);
+        // As a full disk leaves it: the beginning of a line is there.
+        file.write_all(b"two\nthr").unwrap();
+        cut_off(&mut file, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\ntwo\n");
+        // Somebody else has written: that is not ours to take.
+        file.write_all(b"thr").unwrap();
+        open_file(&path).unwrap().write_all(b"else\n").unwrap();
+        cut_off(&mut file, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\ntwo\nthr\nelse\n");
         std::fs::remove_file(path).unwrap();
     }
 

@@ -20,6 +20,8 @@ pub struct Duty {
     pub since: Instant,
     /// It waits for a DNS answer.
     pub is_parked: bool,
+    /// The server asked has been silent, and where else the name leads waits for a DNS answer.
+    pub seeks_another: bool,
     /// The request in progress, and its flow.
     pub under_way: Option<UnderWay>,
     /// The places of the next hop's name that were tried.
@@ -61,6 +63,7 @@ impl Duty {
             due,
             since: due,
             is_parked: false,
+            seeks_another: false,
             under_way: None,
             tried: Vec::new(),
             again: None,

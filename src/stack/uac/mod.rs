@@ -99,8 +99,10 @@ impl Uac {
     /// Retries what waits for a DNS answer, because one has arrived.
     pub fn look_again(&mut self, turn: &mut Turn, proxy: &mut Proxy) {
         for place in 0..self.duties.len() {
-            if self.duties[place].is_parked {
-                self.send(turn, proxy, place);
+            match &self.duties[place] {
+                duty if duty.is_parked => self.send(turn, proxy, place),
+                Duty { seeks_another: true, under_way: Some(silent), .. } => self.replace(turn, proxy, place, *silent),
+                _ => {}
             }
         }
     }
@@ -232,7 +234,7 @@ impl Uac {
             Some(_) => turn.now.after_ms(turn.core.settings.next_hop.patience),
             None => turn.now,
         };
-        (duty.is_parked, duty.again) = (false, None);
+        (duty.is_parked, duty.again, duty.seeks_another) = (false, None, false);
         duty.tried.clear();
         self.duties.push(duty);
     }
@@ -275,11 +277,17 @@ impl Uac {
     }
 
     /// The server that was asked for a registration has been silent for the patience of a next hop: another one of the name is
-    /// asked, if there is one. If there is none, or it is not known, this one keeps its time.
+    /// asked, if there is one. Until one is known, this one keeps its time.
     fn try_another(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, silent: UnderWay) {
         turn.note_failure(neighbour(silent.flow), Cause::NoResponse, None);
         self.duties[place].since = turn.now;
-        match self.find(turn, proxy, place) {
+        self.replace(turn, proxy, place, silent);
+    }
+
+    fn replace(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, silent: UnderWay) {
+        let found = self.find(turn, proxy, place);
+        self.duties[place].seeks_another = matches!(found, Err(Obstacle::Unknown(_)));
+        match found {
             Ok(hop) => {
                 abandon(turn, Some(silent));
                 if let What::Registration(registration) = &mut self.duties[place].what {
@@ -330,7 +338,7 @@ impl Uac {
     fn leave(&mut self, turn: &mut Turn, proxy: &Proxy, place: usize, hop: &Hop) {
         proxy.introduce(turn, hop);
         let duty = &mut self.duties[place];
-        (duty.cseq, duty.again) = (duty.cseq + 1, None);
+        (duty.cseq, duty.again, duty.seeks_another) = (duty.cseq + 1, None, false);
         let mut uri = Vec::new();
         write_domain(&duty.hop().uri.uri(), &mut uri);
         if let What::Registration(registration) = &mut duty.what {
