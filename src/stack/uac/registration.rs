@@ -18,7 +18,7 @@ const LONGEST_RETRY_AFTER_MS: u64 = 3_600_000;
 /// The shortest time before a refresh, in milliseconds, however little is granted.
 const SOONEST_MS: u64 = 10_000;
 
-/// The longest registration that a registrar may demand: as long as the conf may ask for.
+/// The longest registration that is believed, and that a registrar may demand: as long as the conf may ask for.
 const LONGEST: Seconds = 7 * 86_400;
 
 /// How a registration continues.
@@ -120,9 +120,10 @@ impl Registration {
                     self.begin_anew();
                     (self.failures, self.busy) = (0, None);
                     self.note_grant(now, seconds, reply.server);
-                    // Between half and three quarters, so that not all trunks of all servers refresh at once.
-                    let granted_ms = u64::from(seconds) * 1000;
-                    return Next::Granted((granted_ms * (50 + chance % 26) / 100).max(SOONEST_MS));
+                    // Between half and three quarters, so that not all trunks of all servers refresh at once; and as often as the
+                    // conf wants it, however long it stands.
+                    let lasting_ms = u64::from(seconds.min(self.asked())) * 1000;
+                    return Next::Granted((lasting_ms * (50 + chance % 26) / 100).max(SOONEST_MS));
                 }
                 Err(why) => return self.fail(format!("{} {why}", shown(message)), retry_after(message), chance),
             },
@@ -217,8 +218,7 @@ impl Registration {
         Next::Again
     }
 
-    /// Returns the duration granted to our Contact, in seconds: from its parameter, from Expires, or as requested, and no more than
-    /// that. A registrar lists all Contacts of the address (RFC 3261 §10.3), and those of others do not count; one that lists none
+    /// Returns the duration granted to our Contact, in seconds: from its parameter, from Expires, or as requested. A registrar lists all Contacts of the address (RFC 3261 §10.3), and those of others do not count; one that lists none
     /// is taken at its word. A gateway between may have changed our host, but not our user.
     fn granted(&self, message: &Message, own: &[u8]) -> Result<Seconds, &'static str> {
         let has_our_user = |uri: &Uri| uri.user.is_some_and(|user| unescaped(user).eq(self.trunk.user.iter().copied()));
@@ -242,7 +242,7 @@ impl Registration {
             (ours, _) => ours.flatten(),
         };
         let general = || message.number(Name::Expires).ok().flatten();
-        match said.or_else(general).unwrap_or(self.asked()).min(self.asked()) {
+        match said.or_else(general).unwrap_or(self.asked()).min(LONGEST) {
             0 => Err("for no time at all"),
             seconds => Ok(seconds),
         }
