@@ -8,6 +8,8 @@ mod server;
 use clap::{Parser, Subcommand};
 use cli::{Outcome, Places, Trace, Ul, User};
 use server::logger;
+use signal_hook::consts::SIGXFSZ;
+use std::io;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -128,6 +130,9 @@ fn interval(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let places = &arguments.places;
+    if let Err(error) = survive_full_files() {
+        logger::complain(&format!("signals: {error}"));
+    }
     // Commands have passwords and keys in hand for a moment. What "run" does the conf says.
     if !matches!(arguments.command, Command::Run) {
         let _ = dumps::forbid();
@@ -153,6 +158,12 @@ fn main() -> ExitCode {
     });
     logger::flush();
     code
+}
+
+/// A file that has reached the size which the system allows (RLIMIT_FSIZE) is a failed write, as a full disk is, and not the end of
+/// the process. A signal that has a handler does not end it.
+fn survive_full_files() -> io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Default::default()).map(drop)
 }
 
 fn run(places: &Places) -> Outcome {

@@ -19,6 +19,7 @@ pub fn check(places: &Places) -> Outcome {
     conf.identity().map_err(explain)?;
     conf.contexts(None).map_err(explain)?;
     let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
+    conf.check_records().map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())?;

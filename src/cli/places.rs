@@ -48,7 +48,8 @@ impl Places {
     pub fn control_socket(&self) -> Result<PathBuf, String> {
         match &self.control {
             Some(path) => Ok(path.clone()),
-            None => Ok(self.load()?.control.socket),
+            // A conf with faults elsewhere still says where its server listens: the server is to hear that it is refused.
+            None => load::control_socket(self.conf.as_deref()).map_err(|faults| faults.to_string()),
         }
     }
 }

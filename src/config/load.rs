@@ -23,6 +23,7 @@ use toml::de::DeTable;
 
 use super::machine::Machine;
 use super::model::Conf;
+use crate::settings::Control;
 use crate::stack::route::Routes;
 use document::Document;
 pub use routes::DEFAULT_REJECTION;
@@ -45,17 +46,32 @@ pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
         return parse("built-in defaults", "", machine);
     };
     let file = path.display().to_string();
-    match fs::read(&path) {
-        Ok(bytes) => match std::str::from_utf8(&bytes) {
-            Ok(text) => parse(&file, text, machine),
-            Err(error) => {
-                let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let wrong = Wrong::new(before.len(), "this is not UTF-8 text");
-                Err(Faults::locate(&file, &before, vec![wrong]))
-            }
-        },
-        Err(error) => Err(Faults::unreadable(&file, &error)),
+    let bytes = read(&path)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(&file, text, machine),
+        Err(error) => {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let wrong = Wrong::new(before.len(), "this is not UTF-8 text");
+            Err(Faults::locate(&file, &before, vec![wrong]))
+        }
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Faults> {
+    fs::read(path).map_err(|error| Faults::unreadable(&path.display().to_string(), &error))
+}
+
+/// Returns the control socket that the conf of [`find`] names, whatever else is wrong with it. If it cannot be made out, it is the
+/// default one.
+pub fn control_socket(named: Option<&Path>) -> Result<PathBuf, Faults> {
+    let bytes = find(named).map(|path| read(&path)).transpose()?.unwrap_or_default();
+    Ok(control_socket_in(&String::from_utf8_lossy(&bytes)))
+}
+
+fn control_socket_in(text: &str) -> PathBuf {
+    let machine = Machine { cores: vec![0], memory: 0, files: 0 };
+    let (root, _) = DeTable::parse_recoverable(text);
+    Document::new(root.get_ref(), &machine).plain::<Control>().socket
 }
 
 /// Reads `text` as a conf; `file` is the name at the beginning of each fault.

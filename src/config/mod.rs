@@ -10,10 +10,12 @@ pub mod key;
 pub mod load;
 mod machine;
 mod model;
+mod records;
 mod reload;
 mod units;
 
 pub use load::{Faults, load};
 pub use machine::Machine;
 pub use model::Conf;
+pub use records::refuse_fifo;
 pub use reload::Plan;

@@ -3,17 +3,20 @@
 //!
 //! No worker waits: lines that find no room are counted. The file is reopened on SIGHUP, so that it can be rotated. While nothing
 //! can be written the lines wait, as many as fit, and the log says why, once for each outage.
+//!
+//! A line is whole in one file: if the disk is full within one, its beginning is cut off again, and it waits as a whole.
 
 use super::lock::lock;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind, Seek, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use strowger::config::refuse_fifo;
 use strowger::settings::{self, RecordsTo};
 use strowger::stack::calls::Calls;
 use strowger::worker::metrics::RecordNumbers;
@@ -135,27 +138,25 @@ impl Records {
         loop {
             self.wait(&mut lines);
             if self.reopen.swap(false, Ordering::Acquire) {
-                sink = None;
+                // If that fails, the next line says why.
+                sink = Sink::open(&self.to).ok();
             }
             let mut rest = &lines[..];
             while !rest.is_empty() {
+                let mut taken = 0;
                 let written = match &mut sink {
-                    Some(sink) => sink.write(rest),
-                    None => Sink::open(&self.to).map(|opened| {
-                        sink = Some(opened);
-                        0
-                    }),
+                    Some(sink) => sink.write(rest, &mut taken),
+                    None => Sink::open(&self.to).map(|opened| sink = Some(opened)),
                 };
+                self.written.fetch_add(count(&rest[..taken]), Ordering::Relaxed);
+                rest = &rest[taken..];
                 match written {
-                    Ok(0) => {}
-                    Ok(taken) => {
+                    Ok(()) if taken == 0 => {}
+                    Ok(()) => {
                         if std::mem::take(&mut is_in_trouble) {
                             log::info!("records: {} takes them again", self.to);
                         }
-                        self.written.fetch_add(count(&rest[..taken]), Ordering::Relaxed);
-                        rest = &rest[taken..];
                     }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         if !std::mem::replace(&mut is_in_trouble, true) {
                             log::error!("records: {} does not take them: {error}; they wait, up to 4 MiB of them", self.to);
@@ -235,22 +236,78 @@ impl Sink {
         }
     }
 
-    /// Writes what the device takes at once: to a socket, whole lines, one per datagram.
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+    /// Writes whole lines: to a file all of them, to a socket the first, as a datagram. `taken`: the bytes of those that were written,
+    /// also if there is an error.
+    fn write(&mut self, lines: &[u8], taken: &mut usize) -> io::Result<()> {
         match self {
-            Sink::File(file) => file.write(lines),
+            Sink::File(file) => write_lines(file, lines, taken),
             Sink::Socket(socket) => {
                 let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
-                socket.send(lines.get(..end).unwrap_or(lines))?;
-                Ok(end)
+                loop {
+                    match socket.send(lines.get(..end).unwrap_or(lines)) {
+                        Ok(_) => break,
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                *taken = end;
+                Ok(())
             }
         }
     }
 }
 
-/// The file shows who calls whom: only its owner and group may read it.
+/// Appends lines. If not all of them find room, the file ends with the last whole one.
+fn write_lines(file: &mut File, lines: &[u8], taken: &mut usize) -> io::Result<()> {
+    let mut done = 0;
+    let outcome = loop {
+        match file.write(&lines[done..]) {
+            Ok(0) if done < lines.len() => break Err(ErrorKind::WriteZero.into()),
+            Ok(more) => done += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+        if done == lines.len() {
+            break Ok(());
+        }
+    };
+    *taken = memchr::memrchr(b'\n', &lines[..done]).map_or(0, |end| end + 1);
+    if *taken < done {
+        // If that fails, the next line begins on a line of its own.
+        let _ = cut_off(file, (done - *taken) as u64);
+    }
+    outcome
+}
+
+/// Takes back the last bytes that were written, unless somebody has written after them.
+fn cut_off(file: &mut File, bytes: u64) -> io::Result<()> {
+    let end = file.stream_position()?;
+    match end == file.metadata()?.len() {
+        true => file.set_len(end.saturating_sub(bytes)),
+        false => Ok(()),
+    }
+}
+
+/// The file shows who calls whom: only its owner and group may read it. What an earlier run has left of a line stays on its own line.
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+    refuse_fifo(path)?;
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
+    if ends_within_a_line(path) {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// A file that cannot be read is taken to end with a line.
+fn ends_within_a_line(path: &Path) -> bool {
+    let read = || {
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let last = metadata.len().checked_sub(1)?;
+        let mut byte = [0];
+        File::open(path).ok()?.read_exact_at(&mut byte, last).ok()?;
+        Some(byte[0] != b'\n')
+    };
+    read().unwrap_or(false)
 }
 
 fn count(lines: &[u8]) -> u64 {
@@ -310,6 +367,25 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         let (_, lost) = records.counts();
         assert!(lost >= 20 << 18, "{lost}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_found_no_room_is_taken_back_and_what_was_left_of_one_stays_alone() {
+        let path = place("cut");
+        let mut file = open_file(&path).unwrap();
+        let mut taken = 0;
+        write_lines(&mut file, b"whole\n", &mut taken).unwrap();
+        assert_eq!(taken, 6);
+        // As a full disk leaves it: the beginning of a line is there.
+        file.write_all(b"two\nthr").unwrap();
+        cut_off(&mut file, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\ntwo\n");
+        // Somebody else has written: that is not ours to take.
+        file.write_all(b"thr").unwrap();
+        open_file(&path).unwrap().write_all(b"else\n").unwrap();
+        cut_off(&mut file, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\ntwo\nthr\nelse\n");
         std::fs::remove_file(path).unwrap();
     }
 

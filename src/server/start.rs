@@ -12,7 +12,7 @@ use super::running::{Current, Reread, RunningServer, Start, limit_sources};
 use super::secure::{forbid_dumps, warn_of_exposed};
 use super::wait::End;
 use super::watch::Files;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU};
 use signal_hook::iterator::Signals;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -42,7 +42,8 @@ use strowger::worker::{self, Bound, Clock, Options};
 pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
     logger::start(conf.log.level, conf.log.format)?;
     log::info!("strowger {}: {name}", env!("CARGO_PKG_VERSION"));
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
+    // SIGXCPU: the kernel will kill a process that goes on. What is to be written is written before.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXCPU]).map_err(|error| error.to_string())?;
     let manager = Manager::from_environment();
     let identity = conf.identity()?;
     forbid_dumps(conf);

@@ -332,7 +332,10 @@ impl<'a> Message<'a> {
         };
         let mut text = line.value(self.bytes);
         if name == Name::RetryAfter {
-            text = &text[..text.iter().take_while(|b| b.is_ascii_digit()).count()];
+            let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+            if let Some(b' ' | b'\t' | b'\r' | b'\n' | b'(' | b';') = text.get(digits) {
+                text = &text[..digits];
+            }
         }
         cursor::number_saturating(text).map(Some).ok_or(Fault::Number)
     }
@@ -715,6 +718,12 @@ mod tests {
         let bytes = with("Retry-After: 120 (busy);duration=60\r\n");
         let mut index = Index::default();
         assert_eq!(Message::parse(&bytes, &mut index).unwrap().number(Name::RetryAfter), Ok(Some(120)));
+        for bad in ["0x10", "5s", "1.5", ";duration=60", "(soon)", ""] {
+            let bytes = with(&format!("Retry-After: {bad}\r\n"));
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            assert_eq!(message.number(Name::RetryAfter), Err(Fault::Number), "{bad}");
+        }
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! reach another core than its INVITE did.
 //!
 //! A call is identified by the keyed hash of its Call-ID and the opener's tag ([`crate::stack::identity::Dialog::call`]), so a
-//! retry after a challenge, or a copy that loops back, belongs to the call that it continues. Records are for people and programs:
-//! no rule depends on them, and without `[records]` there is no table.
+//! copy that loops back belongs to the call that it continues. Records are for people and programs: no rule depends on them, and
+//! without `[records]` there is no table.
+//!
+//! A BYE ends a call when it has its answer, and then at the time when it came. Whoever sends one considers the call ended at once
+//! (RFC 3261 §15.1.1), but one that is refused with 401 or 407 comes again, and a callee that has refused one may talk on. So a
+//! refused BYE ends nothing; if nothing is heard of the call after it, it is what the record says in the end, instead of "lost".
 
 use crate::base::{Flow, Instant, Timestamp, Transport};
 use crate::stack::health::Cause;
@@ -32,9 +36,9 @@ const DIALOGS: usize = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// A BYE from the caller.
+    /// A BYE of the caller.
     Caller,
-    /// A BYE from the callee.
+    /// A BYE of the callee.
     Callee,
     /// No next hop accepted it.
     Refused,
@@ -53,6 +57,25 @@ pub enum Outcome {
     Open,
     Status(u16),
     Failed(Cause),
+}
+
+/// What a BYE will have ended once it has its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ending {
+    pub call: u64,
+    /// The dialog, by the hash of the callee's tag.
+    pub dialog: u32,
+    pub end: End,
+}
+
+/// A BYE that has passed.
+#[derive(Clone, Copy, Debug)]
+struct Bye {
+    /// When it came, as the times of [`Call`].
+    at: u32,
+    dialog: u32,
+    end: End,
+    is_refused: bool,
 }
 
 /// What is known when a call begins.
@@ -84,6 +107,8 @@ struct Call {
     legs: u8,
     /// Its dialogs, by the hash of the callee's tag; 0 means none.
     dialogs: [u32; DIALOGS],
+    /// The first BYE that was not refused, or the last that was.
+    bye: Option<Bye>,
     source: Hop,
     /// Call-ID, From, To and user, concatenated.
     text: Box<[u8]>,
@@ -230,6 +255,7 @@ impl Calls {
                 route: beginning.route.unwrap_or(u16::MAX),
                 legs: 1,
                 dialogs: [0; DIALOGS],
+                bye: None,
                 source: Hop::from(&beginning.source),
                 lengths: texts.map(|text| text.len() as u8),
                 text: texts.concat().into(),
@@ -248,12 +274,18 @@ impl Calls {
         });
     }
 
-    /// Notes the result of the last copy sent to this next hop.
+    /// Notes the result of the last copy sent to this next hop. One that was given up for its silence may accept after all.
     pub fn outcome(&self, call: u64, to: &Flow, outcome: Outcome) {
         let hop = Hop::from(to);
         self.with(call, |call| {
+            let is_accepted = matches!(outcome, Outcome::Status(200..300));
+            let is_open = |before: &Outcome| match before {
+                Outcome::Open => true,
+                Outcome::Failed(Cause::NoResponse) => is_accepted,
+                Outcome::Status(_) | Outcome::Failed(_) => false,
+            };
             let mut attempts = call.attempts.iter_mut().rev();
-            if let Some(attempt) = attempts.find(|(other, before)| *other == hop && *before == Outcome::Open) {
+            if let Some(attempt) = attempts.find(|(other, before)| *other == hop && is_open(before)) {
                 attempt.1 = outcome;
             }
         });
@@ -284,13 +316,38 @@ impl Calls {
         });
     }
 
-    /// Notes that a message of an answered call has passed, so the call is not lost.
+    /// Notes that a request of an answered call has passed: it is not lost, and a BYE that was refused has not ended it.
     pub fn heard(&self, now: Instant, call: u64) {
-        self.with(call, |call| call.heard = now);
+        self.with(call, |call| {
+            call.heard = now;
+            call.bye = call.bye.filter(|bye| !bye.is_refused);
+        });
+    }
+
+    /// Notes that a BYE has passed. Its answer says whether it ends the call.
+    pub fn leaving(&self, now: Instant, ending: Ending) {
+        self.with(ending.call, |call| {
+            call.heard = now;
+            if call.bye.is_none_or(|bye| bye.is_refused) {
+                let Ending { dialog, end, .. } = ending;
+                call.bye = Some(Bye { at: after(now, call.begun), dialog, end, is_refused: false });
+            }
+        });
+    }
+
+    /// Notes that this BYE was refused: its call goes on, unless nothing more is heard of it.
+    pub fn stayed(&self, ending: Ending) {
+        self.with(ending.call, |call| {
+            if let Some(bye) = &mut call.bye
+                && (bye.dialog, bye.end) == (ending.dialog, ending.end)
+            {
+                bye.is_refused = true;
+            }
+        });
     }
 
     /// Notes that a copy of its INVITE got a final response other than a 2xx; the last one ends the call if none was answered. A
-    /// challenge does not end it: the caller will retry.
+    /// challenge alone leaves no record: the caller will try again, and that begins the call anew.
     pub fn refused(&self, now: Instant, call: u64, status: u16, end: End, wall_ms: u64, out: &mut Vec<u8>) {
         let is_last = |call: &mut Call| {
             call.legs = call.legs.saturating_sub(1);
@@ -306,16 +363,24 @@ impl Calls {
         gone.write(now, end, wall_ms, out);
     }
 
-    /// Ends one of its dialogs; with the last one, the call ends.
-    pub fn ended(&self, now: Instant, call: u64, dialog: u32, end: End, wall_ms: u64, out: &mut Vec<u8>) {
+    /// Ends one of its dialogs, by a BYE that came at `came` and has its answer now; with the last one, the call ends. If both sides
+    /// have sent one, the first counts.
+    pub fn ended(&self, came: Instant, ending: Ending, wall_ms: u64, out: &mut Vec<u8>) {
+        let Ending { call, dialog, end } = ending;
+        let mut first = None;
         let is_last = |call: &mut Call| {
-            call.heard = now;
-            let known = call.dialogs.iter_mut().find(|known| **known == dialog);
-            let is_known = known.map(|known| *known = 0).is_some();
-            is_known && call.dialogs.iter().all(|dialog| *dialog == 0)
+            let Some(known) = call.dialogs.iter_mut().find(|known| **known == dialog) else {
+                return false;
+            };
+            *known = 0;
+            first = call.bye.take_if(|bye| bye.dialog == dialog).filter(|bye| !bye.is_refused);
+            call.dialogs.iter().all(|dialog| *dialog == 0)
         };
         if let Some(gone) = self.take(call, is_last) {
-            gone.write(now, end, wall_ms, out);
+            match first {
+                Some(bye) => gone.write(gone.time_of(bye), bye.end, wall_ms, out),
+                None => gone.write(came, end, wall_ms, out),
+            }
         }
     }
 
@@ -358,7 +423,7 @@ impl Calls {
             for (_, call) in shard.extract_if(|_, call| lost(call)) {
                 self.forget(&call);
                 let end = if call.answered == 0 { End::Refused } else { End::Lost };
-                call.write(now, end, wall_ms, out);
+                call.write_last(now, end, wall_ms, out);
             }
         }
     }
@@ -369,7 +434,7 @@ impl Calls {
         for shard in &self.shards {
             for (_, call) in lock(shard).drain() {
                 self.forget(&call);
-                call.write(now, End::Unseen, wall_ms, &mut lines);
+                call.write_last(now, End::Unseen, wall_ms, &mut lines);
             }
             if !lines.is_empty() && !take(&lines) {
                 return;
@@ -413,6 +478,19 @@ fn after(now: Instant, begun: Instant) -> u32 {
 }
 
 impl Call {
+    /// When a BYE came.
+    fn time_of(&self, bye: Bye) -> Instant {
+        self.begun.after_ms(u64::from(bye.at.saturating_sub(1)))
+    }
+
+    /// Writes the record of a call of which nothing more will be known: if a BYE was the last of it, that has ended it.
+    fn write_last(&self, now: Instant, end: End, wall_ms: u64, out: &mut Vec<u8>) {
+        match self.bye {
+            Some(bye) => self.write(self.time_of(bye), bye.end, wall_ms, out),
+            None => self.write(now, end, wall_ms, out),
+        }
+    }
+
     /// Writes the record. `wall_ms` is the time since 1970 at [`Instant`] zero, in milliseconds.
     fn write(&self, now: Instant, end: End, wall_ms: u64, out: &mut Vec<u8>) {
         let mut rest = &self.text[..];
@@ -505,10 +583,10 @@ mod tests {
         calls.answered_now(at(9000), 7, 200, 70);
         calls.answered_now(at(9500), 7, 200, 70);
         assert_eq!((calls.len(), calls.answered()), (1, 1));
-        calls.ended(at(60_000), 7, 71, End::Callee, WALL_MS, &mut out);
+        calls.ended(at(60_000), Ending { call: 7, dialog: 71, end: End::Callee }, WALL_MS, &mut out);
         assert!(out.is_empty(), "of no dialog of this call");
-        calls.ended(at(69_000), 7, 70, End::Callee, WALL_MS, &mut out);
-        calls.ended(at(69_500), 7, 70, End::Callee, WALL_MS, &mut out);
+        calls.ended(at(69_000), Ending { call: 7, dialog: 70, end: End::Callee }, WALL_MS, &mut out);
+        calls.ended(at(69_500), Ending { call: 7, dialog: 70, end: End::Callee }, WALL_MS, &mut out);
         calls.check();
         assert_eq!((calls.len(), calls.answered()), (0, 0));
         let expected = serde_json::json!({
@@ -560,9 +638,9 @@ mod tests {
         begin(&calls, 0, 7);
         calls.answered_now(at(10), 7, 200, 70);
         calls.answered_now(at(11), 7, 200, 71);
-        calls.ended(at(20), 7, 71, End::Caller, WALL_MS, &mut out);
+        calls.ended(at(20), Ending { call: 7, dialog: 71, end: End::Caller }, WALL_MS, &mut out);
         assert!(out.is_empty());
-        calls.ended(at(90), 7, 70, End::Callee, WALL_MS, &mut out);
+        calls.ended(at(90), Ending { call: 7, dialog: 70, end: End::Callee }, WALL_MS, &mut out);
         assert_eq!(lines(&out)[0]["end"], "callee");
         assert_eq!(lines(&out)[0]["answered_ms"], 10);
     }
@@ -625,7 +703,7 @@ mod tests {
         }
         let mut out = Vec::new();
         calls.answered_now(at(1), 1, 200, 1);
-        calls.ended(at(2), 1, 1, End::Caller, WALL_MS, &mut out);
+        calls.ended(at(2), Ending { call: 1, dialog: 1, end: End::Caller }, WALL_MS, &mut out);
         let line = &lines(&out)[0];
         assert_eq!((line["tried"].as_array().unwrap().len(), &line["tried_more"]), (ATTEMPTS, &12.into()));
         // A typical call with two attempts: the box, its text, two attempts, and its entry in the table.

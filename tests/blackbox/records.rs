@@ -151,6 +151,55 @@ fn a_socket_gets_them_and_its_reader_may_come_and_go() {
     assert_eq!(server.stat(&place, "strowger_records_lost_total"), 0.0);
 }
 
+/// The limit of a file's size (RLIMIT_FSIZE) comes with a signal that ends a process. Every line is whole in one file.
+#[test]
+fn a_file_that_may_not_grow_stops_no_call_and_no_line_is_torn() {
+    let place = Place::new("records-limit");
+    let (file, moved) = (place.path("calls.json"), place.path("calls.json.1"));
+    let conf = conf(&place, &file.display().to_string()).set("log", "level", "\"warn\"");
+    let mut server = conf.start_by(&place, "ulimit -S -f 8; exec \"$@\"");
+    for port in 5070..5090 {
+        assert_call_works(&place, &server, &format!("user{port}"), port);
+    }
+    server.expect_log(&["calls.json does not take them", "File too large"]);
+    let old = fs::read_to_string(&file).unwrap();
+    assert!(old.len() <= 4096 && old.ends_with('\n'), "{old}");
+    fs::rename(&file, &moved).unwrap();
+    let first = lines(&old).len();
+    assert!((5..20).contains(&first), "{old}");
+    server.signal("HUP");
+    let rest = (20 - first).min(first);
+    wait_for(Duration::from_secs(5), || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        (text.lines().count() >= rest).then_some(())
+    });
+    let new = fs::read_to_string(&file).unwrap();
+    let mut ids: Vec<_> = lines(&old).iter().chain(&lines(&new)).map(|record| record["call_id"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), lines(&old).len() + lines(&new).len(), "none twice");
+    server.assert_alive(&place, CALLER);
+}
+
+/// "strowger reload" finds the server by a conf that the server then refuses, and the file is made anew.
+#[test]
+fn a_reload_by_command_makes_the_file_anew_even_if_the_conf_is_refused() {
+    let place = Place::new("records-refused");
+    let (file, moved) = (place.path("calls.json"), place.path("calls.json.1"));
+    let conf = conf(&place, &file.display().to_string());
+    let server = conf.start(&place);
+    for fault in ["nonsense = 1\n", "[proxy]\nfork = \"both\"\n", "[limits\nx\n"] {
+        fs::rename(&file, &moved).unwrap();
+        let path = place.write("strowger.toml", &format!("{}{fault}", conf.text()));
+        let arguments = ["reload", "-c", path.to_str().unwrap()];
+        let outcome = crate::process::run(&place, "reload", crate::server::binary(), &arguments, Duration::from_secs(5));
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains("strowger.toml:"), "{outcome:?}");
+        server.expect_log(&["reload refused"]);
+        assert!(wait_for(Duration::from_secs(5), || file.exists().then_some(())).is_some(), "{fault}");
+    }
+}
+
 #[test]
 fn a_full_disk_stops_no_call() {
     let place = Place::new("records-full");
@@ -185,11 +234,18 @@ fn at_the_end_of_the_server_nothing_is_lost() {
 #[test]
 fn a_file_that_cannot_be_written_is_said_at_the_start() {
     let place = Place::new("records-nowhere");
-    let file = conf(&place, "/nonexistent/calls.json").write(&place);
-    let arguments = ["run", "-c", file.to_str().unwrap()];
-    let outcome = crate::process::run(&place, "strowger", crate::server::binary(), &arguments, Duration::from_secs(5));
-    assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.stderr.contains("[records] file: /nonexistent/calls.json"), "{outcome:?}");
+    let fifo = place.path("fifo").display().to_string();
+    let made = crate::process::run(&place, "mkfifo", Path::new("mkfifo"), &[&fifo], Duration::from_secs(5));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    for (to, why) in [("/nonexistent/calls.json", "No such file"), (&fifo, "FIFO"), ("/proc/calls.json", "")] {
+        let file = conf(&place, to).write(&place);
+        for command in ["check", "run"] {
+            let arguments = [command, "-c", file.to_str().unwrap()];
+            let outcome = crate::process::run(&place, "strowger", crate::server::binary(), &arguments, Duration::from_secs(5));
+            assert_eq!(outcome.code, Some(1), "{outcome:?}");
+            assert!(outcome.stderr.contains(&format!("[records] file: {to}")) && outcome.stderr.contains(why), "{outcome:?}");
+        }
+    }
 }
 
 /// The line of the log that says why has the Call-ID in every format.

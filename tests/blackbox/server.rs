@@ -185,9 +185,9 @@ impl Conf {
 
     /// The same where no file of the server's may grow beyond so many KiB.
     pub fn start_limited(&self, place: &Place, file_kib: u32) -> Server {
-        // The limit is a soft one, in blocks of 512 bytes, and the signal that comes with it is ignored.
+        // The limit is a soft one, in blocks of 512 bytes.
         let blocks = file_kib * 2;
-        self.start_by(place, &format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\""))
+        self.start_by(place, &format!("ulimit -S -f {blocks}; exec \"$@\""))
     }
 
     /// The same by a line of shell, which gets the command as its arguments.

@@ -5,8 +5,8 @@ use log::kv::Key;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::cell::RefCell;
 use std::sync::Once;
-use strowger::base::NoteKind;
-use strowger::stack::route::{Action, Route};
+use strowger::base::{NoteKind, Transport};
+use strowger::stack::route::{Action, NextHop, Route};
 
 use crate::auth;
 use crate::bench::*;
@@ -291,4 +291,29 @@ fn while_nobody_follows_calls_nothing_is_noted() {
     b.send(BOB, the(&sent, BOB).answer(486));
     b.tick(100_000);
     assert!(b.notes.is_empty());
+}
+
+/// A target that stands in two routes, by another transport in each: the line names the one that has failed.
+#[test]
+fn a_next_hop_that_has_failed_is_named_by_where_the_conf_has_it() {
+    let by = |transport: Transport, to: &str| {
+        let hop = NextHop { transport, uri: format!("sip:{GATE};transport={to}").parse().unwrap(), ..hop(GATE) };
+        Route { to_user_prefix: Some(to.into()), ..route(Action::Relay(vec![hop])) }
+    };
+    let mut b = Bench::with(|settings| {
+        settings.listeners = listeners();
+        settings.routes = vec![by(Transport::Tcp, "tcp"), by(Transport::Udp, "udp")].into();
+    });
+    lines();
+    for (user, whose) in [("udp1", "over UDP (target of [[route]] 2)"), ("tcp1", "over TCP (target of [[route]] 1)")] {
+        let sent = b.send(ALICE, Request::new("INVITE", &format!("sip:{user}@example.com")));
+        let at_gate = the(&sent, GATE).clone();
+        match at_gate.flow.transport {
+            Transport::Udp => drop(b.undelivered(&at_gate.bytes)),
+            _ => drop(b.lose(at_gate.flow)),
+        }
+        let said = lines();
+        let wanted = format!("next hop {GATE} {whose} has failed");
+        assert!(said.iter().any(|line| line.text.starts_with(&wanted)), "{wanted}: {said:#?}");
+    }
 }

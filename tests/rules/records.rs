@@ -117,6 +117,14 @@ fn answered(b: &mut Bench) -> Call {
     Call::of(&invite, &at_bob, &ok, "callee")
 }
 
+/// One side hangs up, and the other accepts that.
+#[track_caller]
+fn hang_up(b: &mut Bench, from: &str, bye: Request) {
+    let sent = b.send(from, bye);
+    let arrived = sent.iter().find(|sent| sent.method() == "BYE").expect("a BYE").clone();
+    b.send(&arrived.to, arrived.answer(200));
+}
+
 #[test]
 fn a_call_leaves_one_record_with_its_times() {
     let (mut b, calls) = bench();
@@ -139,13 +147,15 @@ fn a_call_leaves_one_record_with_its_times() {
     let bye = call.by_callee("BYE");
     let sent = b.send(BOB, &bye);
     b.send(BOB, &bye);
+    assert!(records(&mut b).is_empty(), "it has no answer yet");
+    b.now = 63_500;
+    b.send(ALICE, the(&sent, ALICE).answer(200));
     let expected = serde_json::json!({
         "start": "2025-11-29T10:00:01.000Z", "call_id": call.call_id(), "from": "sip:alice@example.com", "to": "sip:bob@example.com",
         "source": ALICE, "transport": "UDP", "tried": [{"to": BOB, "transport": "UDP", "status": 200}],
         "status": 200, "ringing_ms": 200, "answered_ms": 2000, "ended_ms": 62_000, "end": "callee",
     });
     assert_eq!(record(&mut b), expected);
-    b.send(ALICE, the(&sent, ALICE).answer(200));
     b.assert_quiet();
     assert!(records(&mut b).is_empty());
 }
@@ -156,8 +166,8 @@ fn a_bye_from_either_side_ends_it() {
         let (mut b, calls) = bench();
         let call = answered(&mut b);
         match side {
-            "caller" => b.send(ALICE, call.by_caller("BYE")),
-            _ => b.send(BOB, call.by_callee("BYE")),
+            "caller" => hang_up(&mut b, ALICE, call.by_caller("BYE")),
+            _ => hang_up(&mut b, BOB, call.by_callee("BYE")),
         };
         assert_eq!(record(&mut b)["end"], side);
         assert!(calls.is_empty());
@@ -177,7 +187,7 @@ fn a_bye_without_the_cookie_of_its_call_ends_nothing() {
     // Its own, in a dialog that is none of this call's.
     b.send(ALICE, bye.clone().to("<sip:bob@example.com>;tag=other"));
     assert_eq!((records(&mut b).len(), calls.answered()), (0, 2));
-    b.send(ALICE, bye);
+    hang_up(&mut b, ALICE, bye);
     assert_eq!(record(&mut b)["call_id"], call.call_id());
 }
 
@@ -190,7 +200,8 @@ fn a_bye_that_comes_to_another_core_ends_it_too() {
     let ok = only(b.send_by(1, 0, BOB, at_bob.answer(200).add(CONTACT)));
     let call = Call::of(&invite, &at_bob, &ok, "callee");
     assert_eq!(b.cores.iter().map(|core| core.occupancy().calls).sum::<usize>(), 1);
-    b.send_by(2, 0, ALICE, call.by_caller("BYE"));
+    let bye = only(b.send_by(2, 0, ALICE, call.by_caller("BYE")));
+    b.send_by(2, 0, BOB, bye.answer(200));
     assert_eq!(record(&mut b)["end"], "caller");
     assert!(calls.is_empty());
     b.assert_quiet();
@@ -232,7 +243,7 @@ fn of_two_phones_that_ring_one_answers() {
     let call = Call::of(&invite, &at_carol, the(&sent, ALICE), "carol");
     b.send(BOB, at_bob.answer(487));
     assert!(records(&mut b).is_empty() && calls.answered() == 1);
-    b.send(ALICE, call.by_caller("BYE"));
+    hang_up(&mut b, ALICE, call.by_caller("BYE"));
     let line = record(&mut b);
     let mut tried = line["tried"].as_array().unwrap().clone();
     tried.sort_by_key(|one| one["to"].to_string());
@@ -260,10 +271,9 @@ fn when_two_phones_answer_at_once_the_call_goes_on_behind_the_bye_to_one() {
     second.invite.uri = "sip:bob@10.0.1.3:5060".into();
     let mut bye = second.by_caller("BYE");
     bye.uri = "sip:bob@10.0.1.3:5060".into();
-    let sent = b.send(ALICE, bye);
-    assert_eq!(the(&sent, CAROL).method(), "BYE");
+    hang_up(&mut b, ALICE, bye);
     assert!(records(&mut b).is_empty());
-    b.send(BOB, first.by_callee("BYE"));
+    hang_up(&mut b, BOB, first.by_callee("BYE"));
     assert_eq!(record(&mut b)["end"], "callee");
     b.assert_quiet();
 }
@@ -381,7 +391,7 @@ fn a_call_that_comes_round_through_ourselves_is_one() {
     let ok = b.send_for_one(CAROL, at_carol.answer(200).add("Contact: <sip:carol@10.0.1.3:5060>"));
     let mut bye = Call::of(&invite, &at_carol, &ok, "callee").by_caller("BYE");
     bye.uri = "sip:carol@10.0.1.3:5060".into();
-    b.send(ALICE, bye);
+    hang_up(&mut b, ALICE, bye);
     let line = record(&mut b);
     assert_eq!((&line["end"], &line["status"]), (&"caller".into(), &200.into()));
     assert_eq!(line["tried"].as_array().unwrap().len(), 3);
@@ -457,6 +467,150 @@ fn a_connection_that_breaks_is_named_as_what_it_is() {
     let tried = serde_json::json!([{"to": CAROL, "transport": "TCP", "failure": "no connection"}]);
     assert_eq!((&line["tried"], &line["status"]), (&tried, &500.into()));
     b.assert_quiet();
+}
+
+/// RFC 3261 §15.1.1: a 481, a 408 or silence says as well that it is over. At the time of the BYE, and by whom it came.
+#[test]
+fn a_bye_that_nobody_takes_ends_the_call_when_it_came() {
+    for status in [Some(481), Some(408), None] {
+        let (mut b, calls) = bench();
+        let call = answered(&mut b);
+        b.now = 5000;
+        let sent = b.send(ALICE, call.by_caller("BYE"));
+        b.now = 7000;
+        match status {
+            Some(status) => b.send(BOB, the(&sent, BOB).answer(status)),
+            None => b.tick(64_000),
+        };
+        let line = record(&mut b);
+        assert_eq!((&line["end"], &line["ended_ms"]), (&"caller".into(), &5000.into()), "{status:?}");
+        assert!(calls.is_empty());
+        b.tick(64_000);
+        b.assert_quiet();
+    }
+    // Nobody is there any more.
+    let (mut b, _) = bench();
+    let call = answered(&mut b);
+    let sent = b.send(ALICE, call.by_caller("BYE"));
+    let undelivered = the(&sent, BOB).bytes.clone();
+    b.undelivered(&undelivered);
+    assert_eq!(record(&mut b)["end"], "caller");
+    b.assert_quiet();
+}
+
+#[test]
+fn a_bye_that_is_refused_ends_nothing_while_the_call_goes_on() {
+    for status in [401, 407, 420, 500, 503] {
+        let (mut b, calls) = bench();
+        let call = answered(&mut b);
+        b.now = 5000;
+        let sent = b.send(ALICE, call.by_caller("BYE"));
+        b.send(BOB, the(&sent, BOB).answer(status));
+        assert_eq!((records(&mut b).len(), calls.answered()), (0, 1), "{status}");
+        let sent = b.send(ALICE, call.by_caller("INFO").cseq(3));
+        b.send(BOB, the(&sent, BOB).answer(200));
+        b.now = 9000;
+        hang_up(&mut b, BOB, call.by_callee("BYE"));
+        let line = record(&mut b);
+        assert_eq!((&line["end"], &line["ended_ms"]), (&"callee".into(), &9000.into()));
+        b.assert_quiet();
+    }
+    // One that comes again with credentials counts when it is taken.
+    let (mut b, _) = bench();
+    let call = answered(&mut b);
+    b.now = 5000;
+    let sent = b.send(ALICE, call.by_caller("BYE"));
+    b.send(BOB, the(&sent, BOB).answer(401));
+    b.now = 5100;
+    hang_up(&mut b, ALICE, call.by_caller("BYE").cseq(3));
+    assert_eq!(record(&mut b)["ended_ms"], 5100);
+    b.assert_quiet();
+}
+
+/// Whoever has sent it considers the call ended: it is no call of twelve hours.
+#[test]
+fn a_bye_that_is_refused_is_the_end_if_nothing_follows_it() {
+    let (mut b, calls) = bench_with(|settings| settings.records.lost_after = 60_000);
+    let call = answered(&mut b);
+    b.now = 5000;
+    let sent = b.send(BOB, call.by_callee("BYE"));
+    b.send(ALICE, the(&sent, ALICE).answer(500));
+    b.tick(59_000);
+    assert_eq!(records(&mut b).len(), 0);
+    b.tick(30_000);
+    let line = record(&mut b);
+    assert_eq!((&line["end"], &line["ended_ms"]), (&"callee".into(), &5000.into()));
+    assert!(calls.is_empty());
+    b.assert_quiet();
+}
+
+#[test]
+fn of_two_byes_that_cross_the_first_counts_once() {
+    let (mut b, calls) = bench();
+    let call = answered(&mut b);
+    b.now = 5000;
+    let at_bob = the(&b.send(ALICE, call.by_caller("BYE")), BOB).clone();
+    b.now = 5010;
+    let at_alice = the(&b.send(BOB, call.by_callee("BYE")), ALICE).clone();
+    b.now = 5020;
+    b.send(ALICE, at_alice.answer(200));
+    let line = record(&mut b);
+    assert_eq!((&line["end"], &line["ended_ms"]), (&"caller".into(), &5000.into()));
+    b.send(BOB, at_bob.answer(481));
+    hang_up(&mut b, ALICE, call.by_caller("BYE").cseq(3));
+    assert!(records(&mut b).is_empty() && calls.is_empty());
+    b.assert_quiet();
+}
+
+#[test]
+fn a_target_that_accepts_after_it_was_given_up_is_the_one_that_did() {
+    for (status, shown, code) in [(200, serde_json::json!(200), 200), (486, Value::Null, 0)] {
+        let (mut b, _) = gated(&[GATE, SPARE]);
+        let invite = Request::new("INVITE", "sip:+4930123@carrier.example");
+        let sent = b.send(ALICE, &invite);
+        let at_gate = the(&sent, GATE).clone();
+        let sent = b.tick(6_000);
+        let at_spare = to(&sent, SPARE)[0].clone();
+        b.send(SPARE, at_spare.answer(180));
+        let gate = format!("sip:{GATE}");
+        assert_eq!(counted(&b, 2, &gate), (1, vec![]), "it may still answer");
+        let sent = b.send(GATE, at_gate.answer(status).add(CONTACT));
+        if status == 200 {
+            let call = Call::of(&invite, &at_gate, the(&sent, ALICE), "callee");
+            b.send(SPARE, at_spare.answer(487));
+            hang_up(&mut b, ALICE, call.by_caller("BYE"));
+        } else {
+            b.send(SPARE, at_spare.answer(480));
+        }
+        let line = record(&mut b);
+        assert_eq!(line["tried"][0]["status"], shown, "{line}");
+        assert_eq!(line["tried"][0]["failure"].is_null(), status == 200, "{line}");
+        assert_eq!(counted(&b, 2, &gate), (1, vec![(code, 1)]));
+        b.tick(200_000);
+        assert_eq!(counted(&b, 2, &gate), (1, vec![(code, 1)]));
+        b.assert_quiet();
+    }
+    // One that says nothing to the end is counted as that, once.
+    let (mut b, _) = gated(&[GATE, SPARE]);
+    b.send(ALICE, Request::new("INVITE", "sip:+4930123@carrier.example"));
+    b.tick(200_000);
+    assert_eq!(counted(&b, 2, &format!("sip:{GATE}")), (1, vec![(0, 1)]));
+}
+
+#[test]
+fn no_record_has_a_password_that_stands_in_a_uri() {
+    for (uri, shown) in [
+        ("sip:alice:secret@example.com", "sip:alice:******@example.com"),
+        ("sips:alice:a:b@example.com;x=y", "sips:alice:***@example.com;x=y"),
+        ("sip:alice:@example.com:5061", "sip:alice:@example.com:5061"),
+        ("sip:example.com:5060", "sip:example.com:5060"),
+        ("tel:+4930123", "tel:+4930123"),
+    ] {
+        let (mut b, _) = bench();
+        let sent = b.send(ALICE, Request::invite().from(&format!("<{uri}>;tag=alice")));
+        b.send(BOB, the(&sent, BOB).answer(486));
+        assert_eq!(record(&mut b)["from"], shown);
+    }
 }
 
 /// What was counted of one next hop: copies that left, and their ends by code.

@@ -274,6 +274,67 @@ fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
     assert!(matches!(line.state(), State::Failed(_)), "{:?}", line.state());
 }
 
+/// Two servers of a name: the one asked first is silent, and the other has granted it. Returns both.
+fn granted_by_the_second() -> (Line, Zone, String, Sent) {
+    let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
+    line.b.tick(1000);
+    let mut zone = Zone::new("carrier.example A 10.0.7.1\ncarrier.example A 10.0.7.2");
+    let first = only(zone.serve(&mut line.b));
+    let patience = line.b.tick(4_100);
+    let second = patience.iter().find(|sent| sent.to != first.to).expect("the other server, after the patience").clone();
+    line.b.send(&second.to, second.answer(200));
+    assert_eq!(line.state(), State::Registered);
+    (line, zone, first.to.clone(), second)
+}
+
+#[test]
+fn the_server_that_has_granted_a_registration_is_the_one_that_is_asked_on() {
+    let (mut line, mut zone, silent, granting) = granted_by_the_second();
+    // Long after the silent one may be tried again.
+    for _ in 0..3 {
+        let refresh = next(&mut line.b);
+        assert_eq!((refresh.to.as_str(), refresh.method()), (granting.to.as_str(), "REGISTER"));
+        // A challenge is answered where it came from.
+        let again = only(line.b.send(&refresh.to, refresh.answer(401).add(&challenge(401, "nonce=\"n\""))));
+        assert_eq!(again.to, granting.to);
+        line.b.send(&again.to, again.answer(200));
+    }
+    // When it is silent itself, the other one is asked within the time that was granted.
+    let refresh = next(&mut line.b);
+    line.b.tick(4_100);
+    // What was known of the name is no longer valid by then.
+    let others = zone.serve(&mut line.b);
+    let other = others.iter().find(|sent| sent.to == silent).expect("the other server").clone();
+    assert!(line.until() > line.b.now + 100_000, "{} {}", line.until(), refresh.at);
+    line.b.send(&silent, other.answer(200));
+    assert_eq!(next(&mut line.b).to, silent);
+}
+
+#[test]
+fn a_registration_is_given_back_to_the_server_that_has_granted_it() {
+    let (mut line, _, _, granting) = granted_by_the_second();
+    line.b.cores[0].handle_drain();
+    let last = only(line.b.tick(0));
+    assert_eq!((last.to.as_str(), last.header("Expires")), (granting.to.as_str(), Some("0")));
+    let again = only(line.b.send(&last.to, last.answer(401).add(&challenge(401, "nonce=\"n\""))));
+    assert_eq!((again.to.as_str(), again.header("Expires")), (granting.to.as_str(), Some("0")));
+    line.b.send(&again.to, again.answer(200));
+    line.b.tick(0);
+    assert_eq!(line.b.cores[0].occupancy().pending, 0);
+    line.b.assert_quiet();
+}
+
+/// The only server of a name keeps all of its time.
+#[test]
+fn a_silent_server_without_another_one_is_waited_for() {
+    let mut line = Line::new(trunk(by_name("sip:carrier.example:5080")), |_| ());
+    line.b.tick(1000);
+    let first = only(Zone::new("carrier.example A 10.0.7.1").serve(&mut line.b));
+    line.b.tick(20_000);
+    line.b.send(&first.to, first.answer(200));
+    assert_eq!(line.state(), State::Registered);
+}
+
 #[test]
 fn a_registrar_over_tcp_is_reached_by_a_connection_and_told_of_it() {
     let by_tcp =
@@ -343,6 +404,119 @@ fn a_reload_keeps_what_has_not_changed_and_gives_back_what_is_gone() {
     line.answer(last.answer(200));
     assert!(line.table.all().is_empty());
     line.b.assert_quiet();
+}
+
+fn settings_with(trunks: Vec<Trunk>) -> Arc<Settings> {
+    let mut settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
+    settings.trunks = trunks.into_iter().map(Arc::new).collect();
+    Arc::new(settings)
+}
+
+#[test]
+fn what_is_granted_after_the_trunk_is_gone_is_given_back() {
+    let (mut line, first) = Line::asked();
+    line.b.cores[0].handle_config(settings_with(Vec::new()));
+    assert!(line.b.tick(10).is_empty(), "first it has to be known what is granted");
+    let last = only(line.answer(first.answer(200)));
+    assert_eq!((last.method(), last.header("Expires")), ("REGISTER", Some("0")));
+    assert_ne!(last.header("CSeq"), first.header("CSeq"));
+    line.answer(last.answer(200));
+    line.b.tick(0);
+    assert_eq!(line.b.cores[0].occupancy().pending, 0);
+    line.b.assert_quiet();
+    // What is refused, or not answered in time, was not granted.
+    for status in [Some(403), Some(401), None] {
+        let (mut line, first) = Line::asked();
+        line.b.cores[0].handle_config(settings_with(Vec::new()));
+        line.b.tick(10);
+        let sent = match status {
+            Some(status) => line.answer(first.answer(status).add(&challenge(401, "nonce=\"n\""))),
+            None => fresh(line.b.tick(4_000)).into_iter().filter(|sent| sent.branch() != first.branch()).collect(),
+        };
+        assert!(sent.is_empty(), "{}", show(&sent));
+        line.b.tick(0);
+        assert_eq!(line.b.cores[0].occupancy().pending, 0, "{status:?}");
+        line.b.assert_quiet();
+    }
+}
+
+#[test]
+fn what_still_stands_after_a_refresh_has_failed_is_given_back() {
+    // The refresh is refused, or silent, or on its way.
+    for what in ["refused", "silent", "under way"] {
+        let (mut line, first) = Line::asked();
+        line.answer(first.answer(200));
+        let refresh = next(&mut line.b);
+        match what {
+            "refused" => drop(line.answer(refresh.answer(503))),
+            "silent" => drop(line.b.tick(32_000)),
+            _ => {}
+        }
+        line.b.cores[0].handle_config(settings_with(Vec::new()));
+        let sent = line.b.tick(4_000);
+        let last = sent.iter().find(|sent| sent.header("Expires") == Some("0")).unwrap_or_else(|| panic!("{what}")).clone();
+        line.answer(last.answer(200));
+        line.b.tick(0);
+        line.b.assert_quiet();
+    }
+    // Another account for the same address has tried in vain meanwhile.
+    let (mut line, first) = Line::asked();
+    line.answer(first.answer(200));
+    line.b.cores[0].handle_config(settings_with(vec![Trunk { expires: 700, ..trunk(hop(CARRIER)) }]));
+    let refused = next(&mut line.b);
+    assert_eq!(refused.header("Expires"), Some("700"));
+    line.answer(refused.answer(503));
+    line.b.cores[0].handle_config(settings_with(Vec::new()));
+    assert_eq!(only(line.b.tick(0)).header("Expires"), Some("0"));
+}
+
+#[test]
+fn what_a_registrar_says_has_bounds() {
+    let contact = |more: &str| format!("Contact: <sip:4930@10.0.0.1:5060>{more}");
+    let granted = |lines: &[&str]| {
+        let (mut line, first) = Line::asked();
+        let now = line.b.now;
+        let answer = lines.iter().fold(first.answer(200), |answer, one| answer.add(one));
+        line.answer(answer);
+        let standing = line.table.all()[0].1.clone();
+        (standing.state, standing.until.as_ms().saturating_sub(now), standing.next.as_ms() - now)
+    };
+    // It is refreshed as if no more was granted than was asked for, but it stands, so long as that is believed.
+    for lines in [[contact(";expires=99999999999999999999"), "X: y".into()], [contact(""), "Expires: 4294967296".into()]] {
+        let (state, until, next) = granted(&lines.each_ref().map(String::as_str));
+        assert_eq!((state, until), (State::Registered, 7 * 86_400_000));
+        assert!((300_000..=450_000).contains(&next), "{next}");
+    }
+    // However little it is, it is not asked for all the time.
+    assert_eq!(granted(&[&contact(";expires=1")]), (State::Registered, 1000, 10_000));
+    // The one of ours counts, before one of the same user elsewhere.
+    let (others, ours) = ("Contact: <sip:else@192.0.2.7>;expires=5, <sip:4930@192.0.2.8>;expires=6", contact(";expires=100"));
+    assert_eq!(granted(&[others, &ours]).1, 100_000);
+    assert_eq!(granted(&[others]).1, 6_000, "a gateway may change the host");
+    assert_eq!(granted(&["Contact: <sip:%34930@10.0.0.1>;expires=90"]).1, 90_000);
+    for (line, why) in [
+        (contact(";expires=0"), "200 Whatever for no time at all"),
+        ("Expires: 0".into(), "200 Whatever for no time at all"),
+        ("Contact: <sip:else@192.0.2.7>;expires=5".into(), "200 Whatever without our Contact"),
+    ] {
+        let (state, until, next) = granted(&[&line]);
+        assert_eq!((state, until), (State::Failed(why.into()), 0));
+        assert!((27_000..=30_000).contains(&next), "{next}");
+    }
+    for (asked, waits) in
+        [("0", 30_000..=30_000), ("2", 30_000..=30_000), ("999999999999", 3_600_000..=3_600_000), ("0x10", 27_000..=30_000)]
+    {
+        let (mut line, first) = Line::asked();
+        let now = line.b.now;
+        line.answer(first.answer(503).add(&format!("Retry-After: {asked}")));
+        let wait = line.table.all()[0].1.next.as_ms() - now;
+        assert!(waits.contains(&wait), "{asked}: {wait}");
+    }
+    for least in ["99999999999", "604801", "600", "10"] {
+        let (mut line, first) = Line::asked();
+        assert!(line.answer(first.answer(423).add(&format!("Min-Expires: {least}"))).is_empty(), "{least}");
+        assert_eq!(line.state(), State::Failed("423 Whatever".into()));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::base::{Arena, Blob, Flow, Id, Instant, Pool, ShareHolder};
 use crate::stack::branch::Mark;
+use crate::stack::calls::Ending;
 use crate::stack::identity::Dialog;
 use crate::stack::proxy::locate::{ServerAddress, Tried};
 use crate::stack::proxy::target::{Target, TargetSet};
@@ -33,6 +34,8 @@ pub struct Context {
     pub opening: Option<Dialog>,
     /// The call that the request opens, if records of calls are kept.
     pub call: Option<u64>,
+    /// What it ends if it is a BYE, likewise.
+    pub ending: Option<Ending>,
     /// When the request came.
     pub begun: Instant,
     /// The remainder of the request's Max-Breadth (RFC 5393 §5.3.3).
@@ -284,7 +287,7 @@ impl Context {
         self.next_target = 0;
         self.mark = Mark::default();
         self.opening = None;
-        self.call = None;
+        (self.call, self.ending) = (None, None);
         self.breadth = 0;
         self.unproved_room = None;
         self.spiral = false;

@@ -10,8 +10,11 @@ use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::route::NextHop;
 use crate::stack::transaction::{Client, ClientKind, Hope};
+use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 impl Turn<'_> {
     /// A response has come with a branch of ours, which only a host that receives what is sent to `neighbour` can know.
@@ -110,11 +113,14 @@ impl Turn<'_> {
         let (address, transport) = (neighbour.address, neighbour.transport.name());
         let whose = match neighbour.named_by {
             NamedBy::Conf => {
-                let leads_there = |hop: &NextHop| self.leads_to_neighbour(hop, neighbour);
-                let mut routes = self.core.settings.routes.iter();
-                match routes.position(|route| route.hops().iter().any(leads_there)) {
+                // A large request goes over a connection, whatever its target says.
+                let exactly = self.route_to(|server| (server.address, server.transport) == (address, neighbour.transport));
+                match exactly.or_else(|| self.route_to(|server| server.address == address)) {
                     Some(number) => format!("target of [[route]] {}", number + 1),
-                    None => "target of a [[route]]".to_owned(),
+                    None => match self.trunk_of(address) {
+                        Some(name) => format!("registrar of trunk {name:?}"),
+                        None => "target of a [[route]]".to_owned(),
+                    },
                 }
             }
             NamedBy::Contact => "contact of a registration".to_owned(),
@@ -123,10 +129,21 @@ impl Turn<'_> {
         format!("next hop {address} over {transport} ({whose})")
     }
 
-    fn leads_to_neighbour(&self, hop: &NextHop, neighbour: &Neighbour) -> bool {
+    /// The first route with a next hop for one of whose servers `is` holds.
+    fn route_to(&self, is: impl Fn(ServerAddress) -> bool) -> Option<usize> {
+        let mut routes = self.core.settings.routes.iter();
+        routes.position(|route| route.hops().iter().any(|hop| self.leads_there(hop, &is)))
+    }
+
+    fn trunk_of(&self, address: SocketAddr) -> Option<&str> {
+        let is_its = |trunk: &&Arc<Trunk>| self.leads_there(&trunk.registrar, |server| server.address == address);
+        self.core.settings.trunks.iter().find(is_its).map(|trunk| &*trunk.name)
+    }
+
+    fn leads_there(&self, hop: &NextHop, is: impl Fn(ServerAddress) -> bool) -> bool {
         match hop.address {
-            Some(address) => address == neighbour.address,
-            None => self.any_server(hop, |server| server.address == neighbour.address),
+            Some(address) => is(ServerAddress { address, transport: hop.transport }),
+            None => self.any_server(hop, is),
         }
     }
 

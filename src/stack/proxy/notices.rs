@@ -65,6 +65,7 @@ impl Proxy {
             return;
         }
         if client.hope == Hope::GivenUp {
+            turn.count_silence(client.row);
             if status != 503 {
                 self.release(turn, client.server, client.flow, client.ends);
             }

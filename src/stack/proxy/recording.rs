@@ -5,7 +5,7 @@ use crate::base::{Flow, Id, Instant};
 use crate::sip::{Credentials, Message, Method, Name};
 use crate::stack::auth::nonce::Verdict;
 use crate::stack::auth::prove::unquoted;
-use crate::stack::calls::{Beginning, Calls, End, Outcome};
+use crate::stack::calls::{Beginning, Calls, End, Ending, Outcome};
 use crate::stack::core::Core;
 use crate::stack::health::Cause;
 use crate::stack::log_event::{Shown, call_id};
@@ -15,8 +15,9 @@ use crate::stack::proxy::target::Target;
 use crate::stack::request::Request;
 use crate::stack::route_counters::{RowId, TIMED_OUT, UNREACHABLE};
 use crate::stack::token::Side;
-use crate::stack::transaction::{Client, ClientKind};
+use crate::stack::transaction::{Client, ClientKind, Hope};
 use crate::stack::turn::Turn;
+use std::borrow::Cow;
 
 impl Turn<'_> {
     /// Works out what identifies the call that the request opens, for all its branches.
@@ -27,16 +28,15 @@ impl Turn<'_> {
         }
     }
 
-    /// Records a request that is forwarded with a transaction. Returns the call that it opens.
+    /// Records a request that is forwarded with a transaction; the context keeps the call that it opens or ends.
     #[inline]
-    pub fn record_request(&mut self, request: &Request, route: Option<u16>) -> Option<u64> {
-        let calls = self.core.calls.clone()?;
+    pub fn record_request(&mut self, context: &mut Context, request: &Request, route: Option<u16>) {
+        let Some(calls) = self.core.calls.clone() else {
+            return;
+        };
         match opens_call(request) {
-            true => self.record_beginning(&calls, request, route),
-            false => {
-                self.record_within(&calls, request);
-                None
-            }
+            true => context.call = self.record_beginning(&calls, request, route),
+            false => context.ending = self.record_within(&calls, request),
         }
     }
 
@@ -46,8 +46,8 @@ impl Turn<'_> {
         let (from, to) = (message.from().ok()?, message.to().ok()?);
         let beginning = Beginning {
             call_id: message.call_id().unwrap_or_default(),
-            from: from.uri,
-            to: to.uri,
+            from: &without_password(from.uri),
+            to: &without_password(to.uri),
             user: &self.proved_user(request),
             source: request.flow,
             route,
@@ -56,21 +56,21 @@ impl Turn<'_> {
         Some(call)
     }
 
-    /// A request within a dialog that we let pass: the dialog goes on, or ends. A request without its cookie ends nothing.
-    fn record_within(&mut self, calls: &Calls, request: &Request) {
-        let (true, Some(shown)) = (request.trusted, request.shown) else {
-            return;
-        };
+    /// A request within a dialog that we let pass: the dialog goes on, or is about to end. A request without its cookie ends nothing.
+    fn record_within(&mut self, calls: &Calls, request: &Request) -> Option<Ending> {
+        let shown = request.shown.filter(|_| request.trusted)?;
         let call = shown.dialog.call;
         if request.message.method() != Method::Bye {
-            return calls.heard(self.now, call);
+            calls.heard(self.now, call);
+            return None;
         }
         let (tag, end) = match shown.towards {
             Side::Callee => (request.message.to_tag(), End::Caller),
             Side::Caller => (request.message.from_tag(), End::Callee),
         };
-        let dialog = self.core.identity.tag_hash(tag);
-        calls.ended(self.now, call, dialog, end, self.core.wall_ms, &mut self.outbox.records);
+        let ending = Ending { call, dialog: self.core.identity.tag_hash(tag), end };
+        calls.leaving(self.now, ending);
+        Some(ending)
     }
 
     /// The name that the sender has proved on this pass: that of its password, or the first of its certificate.
@@ -137,15 +137,20 @@ impl Turn<'_> {
         }
     }
 
-    /// A silent branch is no longer waited for.
+    /// A silent branch is no longer waited for. It is counted when it ends: it may accept the call after all.
     pub fn record_giving_up(&mut self, id: Id) {
         if let Some(client) = self.transactions.client(id) {
-            let (row, call, flow) = (client.row, client.opening, client.flow);
-            self.core.counters.calls.end(row, TIMED_OUT);
+            let (call, flow) = (client.opening, client.flow);
             if let (ClientKind::Invite, Some(opening), Some(calls)) = (client.kind, call, &self.core.calls) {
                 calls.outcome(opening.call, &flow, Outcome::Failed(Cause::NoResponse));
             }
         }
+    }
+
+    /// A branch that was given up for its silence has ended without having accepted the call.
+    #[inline]
+    pub fn count_silence(&mut self, row: RowId) {
+        self.core.counters.calls.end(row, TIMED_OUT);
     }
 
     /// A branch has ended without a final response: `status` says how.
@@ -176,6 +181,12 @@ impl Turn<'_> {
             };
             calls.refused(self.now, call, status, end, self.core.wall_ms, &mut self.outbox.records);
         }
+        if let (Some(calls), Some(ending)) = (&self.core.calls, context.ending) {
+            match has_ended(context, status) {
+                true => calls.ended(context.begun, ending, self.core.wall_ms, &mut self.outbox.records),
+                false => calls.stayed(ending),
+            }
+        }
     }
 
     /// A copy of a request was sent to a target: recorded, counted, and traced. Returns where its end is to be counted.
@@ -199,6 +210,15 @@ impl Turn<'_> {
     }
 
     /// A branch has its first final response.
+    #[inline]
+    pub fn count_answer(&mut self, row: RowId, status: u16, hope: Hope) {
+        let status = match (hope, status) {
+            (Hope::GivenUp, 300..) => TIMED_OUT,
+            _ => status,
+        };
+        self.core.counters.calls.end(row, status);
+    }
+
     #[inline]
     pub fn count_end(&mut self, id: Id, status: u16) {
         if let Some(client) = self.transactions.client(id) {
@@ -233,6 +253,31 @@ impl Core {
     pub fn next_sweep_of_calls(&self) -> Option<Instant> {
         let calls = self.calls.as_ref()?;
         (!calls.is_empty()).then_some(self.sweep_calls_at)
+    }
+}
+
+/// Whether a BYE with this final response has ended its call (RFC 3261 §15.1.1): it was accepted, the callee knows no such call, or
+/// nobody has answered, whatever was made of that for the one who sent it.
+fn has_ended(context: &Context, status: u16) -> bool {
+    let is_unheard = context.best_status == 503 && context.best.is_empty();
+    is_unheard || matches!(status, 0 | 200..300 | 408 | 481)
+}
+
+/// The URI with its password as asterisks: `sip:user:PASSWORD@host`.
+fn without_password(uri: &[u8]) -> Cow<'_, [u8]> {
+    let secret = || {
+        let at = uri.iter().position(|byte| *byte == b'@')?;
+        let mut colons = (0..at).filter(|place| uri[*place] == b':');
+        colons.next()?;
+        Some(colons.next()? + 1..at)
+    };
+    match secret() {
+        Some(secret) => {
+            let mut masked = uri.to_vec();
+            masked[secret].fill(b'*');
+            Cow::Owned(masked)
+        }
+        None => Cow::Borrowed(uri),
     }
 }
 

@@ -46,8 +46,8 @@ impl Proxy {
             turn.tell_dropped(Some(message), flow, Drop::BadResponse, "its only Via is ours");
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
-        if is_first && message.status() >= 200 && hope != Hope::GivenUp {
-            turn.core.counters.calls.end(row, message.status());
+        if is_first && message.status() >= 200 {
+            turn.count_answer(row, message.status(), hope);
         }
         turn.record_response(id, message);
         if message.status() < 200 && hope == Hope::Silent {

@@ -43,7 +43,7 @@ impl Proxy {
         context.unproved_room = turn.room_for_strangers(request, breadth);
         (context.mark, context.opening) = (request.mark, request.opening);
         context.begun = turn.now;
-        context.call = turn.record_request(request, self.targets.route);
+        turn.record_request(&mut context, request, self.targets.route);
         std::mem::swap(&mut context.targets, &mut self.targets);
 
         let invite = request.message.method() == Method::Invite;

@@ -4,7 +4,7 @@ use crate::base::hash::{write_decimal, write_hex};
 use crate::base::{Flow, Id, Instant, Key};
 use crate::settings::Millis;
 use crate::sip::{Scheme, Uri, write_escaped};
-use crate::stack::proxy::locate::Tried;
+use crate::stack::proxy::locate::{ServerAddress, Tried};
 use crate::stack::route::NextHop;
 use crate::stack::uac::registration::Registration;
 
@@ -20,16 +20,24 @@ pub struct Duty {
     pub since: Instant,
     /// It waits for a DNS answer.
     pub is_parked: bool,
+    /// The server asked has been silent, and where else the name leads waits for a DNS answer.
+    pub seeks_another: bool,
     /// The request in progress, and its flow.
     pub under_way: Option<UnderWay>,
     /// The places of the next hop's name that were tried.
     pub tried: Vec<Tried>,
+    /// The place that has answered and is asked once more.
+    pub again: Option<ServerAddress>,
 }
 
 #[derive(Clone, Copy)]
 pub struct UnderWay {
     pub client: Id,
     pub flow: Flow,
+    /// Where the next hop's name has led, if it is one.
+    pub server: Option<ServerAddress>,
+    /// It gives a registration back.
+    pub is_removal: bool,
 }
 
 pub enum What {
@@ -55,8 +63,10 @@ impl Duty {
             due,
             since: due,
             is_parked: false,
+            seeks_another: false,
             under_way: None,
             tried: Vec::new(),
+            again: None,
         }
     }
 
@@ -65,6 +75,19 @@ impl Duty {
             What::Probe { hop, .. } => hop,
             What::Registration(registration) => &registration.trunk.registrar,
         }
+    }
+
+    /// The place to ask, if it is not for the name alone to say: the one that has asked for more, or that knows the registration.
+    /// A place that has failed is left, unless what it knows is to be given back.
+    pub fn preferred(&self, now: Instant, is_well: impl Fn(ServerAddress) -> bool) -> Option<ServerAddress> {
+        let What::Registration(registration) = &self.what else {
+            return None;
+        };
+        let known = || {
+            let server = registration.granted_by.filter(|_| self.tried.is_empty() && registration.until > now)?;
+            (registration.is_leaving || is_well(server)).then_some(server)
+        };
+        self.again.or_else(known)
     }
 
     pub fn method(&self) -> &'static [u8] {

@@ -8,10 +8,10 @@ use crate::base::{Channel, Flow, Id, Instant, Key, Transport};
 use crate::sip::{Index, Message};
 use crate::stack::branch::Mark;
 use crate::stack::counters::Drop;
-use crate::stack::health::{Cause, NamedBy, Neighbour};
+use crate::stack::health::{Cause, NamedBy, Neighbour, Standing};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::{Hop, RequestCopy};
-use crate::stack::proxy::locate::{Search, Tried};
+use crate::stack::proxy::locate::{Search, ServerAddress, Tried};
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::refusal::Obstacle;
 use crate::stack::request::Request;
@@ -21,7 +21,7 @@ use crate::stack::trunk::Trunk;
 use crate::stack::trunk_table::State;
 use crate::stack::turn::Turn;
 use duty::{Duty, UnderWay, What, write_domain};
-use registration::{Next, Registration};
+use registration::{Next, Registration, Reply};
 use std::sync::Arc;
 
 /// The first requests leave within this time after the start, in milliseconds.
@@ -99,8 +99,10 @@ impl Uac {
     /// Retries what waits for a DNS answer, because one has arrived.
     pub fn look_again(&mut self, turn: &mut Turn, proxy: &mut Proxy) {
         for place in 0..self.duties.len() {
-            if self.duties[place].is_parked {
-                self.send(turn, proxy, place);
+            match &self.duties[place] {
+                duty if duty.is_parked => self.send(turn, proxy, place),
+                Duty { seeks_another: true, under_way: Some(silent), .. } => self.replace(turn, proxy, place, *silent),
+                _ => {}
             }
         }
     }
@@ -140,8 +142,24 @@ impl Uac {
                 duty.since = turn.now;
                 return self.send(turn, proxy, place);
             }
-            What::Registration(registration) => registration.answered(turn.now, message, &mut turn.core.answering, &uri, chance),
+            What::Registration(registration) => {
+                turn.note_alive(neighbour(under_way.flow));
+                let settings = turn.core.settings.clone();
+                let listener = settings.listeners.get(usize::from(under_way.flow.listener));
+                let own = listener.map_or(&[][..], |listener| &listener.advertise);
+                let reply = Reply { uri: &uri, own, server: under_way.server };
+                if registration.is_leaving && !under_way.is_removal {
+                    let is_held = registration.answered_at_last(turn.now, message, reply);
+                    return self.leave_off(turn, proxy, place, is_held);
+                }
+                registration.answered(turn.now, message, reply, &mut turn.core.answering, chance)
+            }
         };
+        if next == Next::Again {
+            // To the same server: the last one tried did not fail.
+            duty.tried.pop();
+            duty.again = under_way.server;
+        }
         self.go_on(turn, proxy, place, next);
     }
 
@@ -185,21 +203,50 @@ impl Uac {
             };
             self.duties.push(duty);
         }
-        for mut duty in before {
-            let names_another = |trunk: &Registration| {
-                let same = |other: &Duty| matches!(&other.what, What::Registration(other) if other.address() == trunk.address());
-                self.duties.iter().any(same)
-            };
-            match &mut duty.what {
-                What::Registration(registration) if registration.is_leaving => self.duties.push(duty),
-                What::Registration(registration) if registration.until > turn.now && !names_another(registration) => {
-                    registration.is_leaving = true;
-                    (duty.due, duty.under_way, duty.is_parked) = (turn.now, None, false);
-                    duty.tried.clear();
-                    self.duties.push(duty);
-                }
-                _ => {}
-            }
+        for duty in before {
+            self.give_up(turn, duty);
+        }
+    }
+
+    /// Ends a duty that the conf no longer has. A registration is given back, once what is on its way has its answer, unless another
+    /// account for the same address goes on with it.
+    fn give_up(&mut self, turn: &mut Turn, mut duty: Duty) {
+        let under_way = duty.under_way;
+        let What::Registration(registration) = &mut duty.what else {
+            return abandon(turn, under_way);
+        };
+        let heir = self.duties.iter_mut().find_map(|other| match &mut other.what {
+            What::Registration(other) if !other.is_leaving && other.address() == registration.address() => Some(other),
+            _ => None,
+        });
+        if let Some(heir) = heir {
+            heir.inherit(registration);
+            return abandon(turn, under_way);
+        }
+        if registration.is_leaving {
+            return self.duties.push(duty);
+        }
+        if under_way.is_none() && registration.until <= turn.now {
+            return;
+        }
+        registration.is_leaving = true;
+        duty.due = match under_way {
+            Some(_) => turn.now.after_ms(turn.core.settings.next_hop.patience),
+            None => turn.now,
+        };
+        (duty.is_parked, duty.again, duty.seeks_another) = (false, None, false);
+        duty.tried.clear();
+        self.duties.push(duty);
+    }
+
+    /// What was on its way when a registration was to be removed has its answer, or is not waited for any more.
+    fn leave_off(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, is_held: bool) {
+        let duty = &mut self.duties[place];
+        duty.tried.clear();
+        duty.since = turn.now;
+        match is_held {
+            true => self.send(turn, proxy, place),
+            false => self.settle(turn, place, Next::Unneeded),
         }
     }
 
@@ -208,6 +255,16 @@ impl Uac {
         let duty = &mut self.duties[place];
         if let Some(under_way) = duty.under_way {
             // It has waited long enough for its answer.
+            if let What::Registration(registration) = &duty.what {
+                let (is_leaving, is_held) = (registration.is_leaving, registration.until > turn.now);
+                if !is_leaving {
+                    return self.try_another(turn, proxy, place, under_way);
+                }
+                if !under_way.is_removal {
+                    abandon(turn, duty.under_way.take());
+                    return self.leave_off(turn, proxy, place, is_held);
+                }
+            }
             turn.transactions.abandon_client(turn.now, under_way.client, turn.outbox);
             return self.fail(turn, proxy, place, Cause::NoResponse);
         }
@@ -219,30 +276,56 @@ impl Uac {
         self.fail_to_start(turn, place, "its name is not answered by DNS in time");
     }
 
-    /// Sends the request to the next place of its next hop, or makes it wait for a DNS answer.
-    fn send(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
-        let mut targets = std::mem::take(&mut self.targets);
-        let mut text = std::mem::take(&mut self.text);
-        let duty = &mut self.duties[place];
-        duty.cseq += 1;
-        duty.is_parked = false;
+    /// The server that was asked for a registration has been silent for the patience of a next hop: another one of the name is
+    /// asked, if there is one. Until one is known, this one keeps its time.
+    fn try_another(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, silent: UnderWay) {
+        turn.note_failure(neighbour(silent.flow), Cause::NoResponse, None);
+        self.duties[place].since = turn.now;
+        self.replace(turn, proxy, place, silent);
+    }
+
+    fn replace(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize, silent: UnderWay) {
+        let found = self.find(turn, proxy, place);
+        self.duties[place].seeks_another = matches!(found, Err(Obstacle::Unknown(_)));
+        match found {
+            Ok(hop) => {
+                abandon(turn, Some(silent));
+                if let What::Registration(registration) = &mut self.duties[place].what {
+                    registration.begin_anew();
+                }
+                self.leave(turn, proxy, place, &hop);
+            }
+            Err(_) => self.duties[place].due = Instant::NEVER,
+        }
+    }
+
+    /// Finds the next place of the request's next hop.
+    fn find(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) -> Result<Hop, Obstacle> {
+        let duty = &self.duties[place];
         let mut uri = Vec::new();
         write_domain(&duty.hop().uri.uri(), &mut uri);
-        if let What::Registration(registration) = &mut duty.what {
-            registration.prepare(&mut turn.core.answering, &uri);
-        }
+        let targets = &mut self.targets;
         targets.clear();
         targets.push(&uri, b"", 1000);
         targets.lead_to(duty.hop());
-        // What decides the route does not depend on the Via.
-        text.clear();
-        duty.write(b"SIP/2.0/UDP invalid;branch=z9hG4bK", b"invalid", b"", &mut text);
-        let found = find_way(turn, proxy, &text, &mut self.index, &targets, duty);
+        if let (Some(target), None) = (targets.targets.last_mut(), duty.hop().address) {
+            let is_well =
+                |server: ServerAddress| turn.core.health.standing(turn.now, &server.named_by(NamedBy::Conf)) == Standing::Good;
+            target.server_address = duty.preferred(turn.now, is_well);
+        }
+        // What decides the way does not depend on the Via.
+        self.text.clear();
+        duty.write(b"SIP/2.0/UDP invalid;branch=z9hG4bK", b"invalid", b"", &mut self.text);
+        find_way(turn, proxy, &self.text, &mut self.index, &self.targets, duty)
+    }
+
+    /// Sends the request to the next place of its next hop, or makes it wait for a DNS answer.
+    fn send(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
+        let found = self.find(turn, proxy, place);
+        let duty = &mut self.duties[place];
+        duty.is_parked = false;
         match found {
-            Ok(hop) => {
-                proxy.introduce(turn, &hop);
-                self.leave(turn, place, &hop);
-            }
+            Ok(hop) => self.leave(turn, proxy, place, &hop),
             Err(Obstacle::Unknown(_)) => {
                 duty.is_parked = true;
                 duty.due = duty.since.after_ms(turn.core.settings.dns.timeout);
@@ -250,11 +333,17 @@ impl Uac {
             Err(Obstacle::Refused(_)) if !duty.tried.is_empty() => self.end_round(turn, place),
             Err(Obstacle::Refused(refusal)) => self.fail_to_start(turn, place, refusal.reason),
         }
-        (self.targets, self.text) = (targets, text);
     }
 
-    fn leave(&mut self, turn: &mut Turn, place: usize, hop: &Hop) {
+    fn leave(&mut self, turn: &mut Turn, proxy: &Proxy, place: usize, hop: &Hop) {
+        proxy.introduce(turn, hop);
         let duty = &mut self.duties[place];
+        (duty.cseq, duty.again, duty.seeks_another) = (duty.cseq + 1, None, false);
+        let mut uri = Vec::new();
+        write_domain(&duty.hop().uri.uri(), &mut uri);
+        if let What::Registration(registration) = &mut duty.what {
+            registration.prepare(&mut turn.core.answering, &uri);
+        }
         let flow = hop.flow;
         let settings = turn.core.settings.clone();
         let listener = settings.listeners.get(usize::from(flow.listener));
@@ -280,9 +369,12 @@ impl Uac {
             }
             // A stopping server does not wait long for an absent carrier.
             What::Registration(registration) if registration.is_leaving => turn.now.after_ms(patience),
+            // A name may lead to another server.
+            What::Registration(_) if hop.server_address.is_some() => turn.now.after_ms(patience),
             What::Registration(_) => Instant::NEVER,
         };
-        duty.under_way = Some(UnderWay { client, flow });
+        let is_removal = duty.is_leaving();
+        duty.under_way = Some(UnderWay { client, flow, server: hop.server_address, is_removal });
         if let Some(server_address) = hop.server_address {
             duty.tried.push(Tried { target: 0, server_address });
         }
@@ -300,7 +392,13 @@ impl Uac {
                 turn.note_failure(neighbour(under_way.flow), cause, None);
                 self.probe_next(turn, proxy, place);
             }
+            // What was on its way when the registration was to be removed.
+            What::Registration(registration) if registration.is_leaving && !under_way.is_removal => {
+                let is_held = registration.until > turn.now;
+                self.leave_off(turn, proxy, place, is_held);
+            }
             What::Registration(registration) if registration.may_go_elsewhere(&duty.tried) => {
+                turn.note_failure(neighbour(under_way.flow), cause, None);
                 // RFC 3263 §4.3: the next server of the name, if there is one.
                 registration.begin_anew();
                 duty.since = turn.now;
@@ -364,8 +462,6 @@ impl Uac {
         }
         let duty = &mut self.duties[place];
         duty.since = turn.now;
-        // To the same server: the last one tried did not fail.
-        duty.tried.pop();
         self.send(turn, proxy, place);
     }
 
@@ -377,6 +473,7 @@ impl Uac {
             return;
         };
         duty.tried.clear();
+        duty.again = None;
         let name = &registration.trunk.name;
         let address = registration.address();
         let address = String::from_utf8_lossy(&address);
@@ -401,6 +498,7 @@ impl Uac {
                 registration.until = Instant::default();
                 (State::Unused, Instant::NEVER)
             }
+            Next::Unneeded => (State::Unused, Instant::NEVER),
             Next::Gone { is_answered: false } | Next::Again => {
                 log::warn!("trunk {name:?}: {address} stays registered until it expires: nobody has taken that back");
                 registration.until = Instant::default();
@@ -426,6 +524,13 @@ impl What {
             (What::Registration(one), What::Registration(other)) => one.trunk == other.trunk,
             _ => false,
         }
+    }
+}
+
+/// The answer to a request is not waited for any more.
+fn abandon(turn: &mut Turn, under_way: Option<UnderWay>) {
+    if let Some(under_way) = under_way {
+        turn.transactions.abandon_client(turn.now, under_way.client, turn.outbox);
     }
 }
 

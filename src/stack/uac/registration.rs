@@ -2,9 +2,9 @@
 
 use crate::base::Instant;
 use crate::settings::Seconds;
-use crate::sip::{Message, Name, NameAddr, Uri, write_escaped};
+use crate::sip::{Message, Name, NameAddr, Uri, unescaped, write_escaped};
 use crate::stack::auth::answering::{Answering, Asked, Chosen};
-use crate::stack::proxy::locate::Tried;
+use crate::stack::proxy::locate::{ServerAddress, Tried};
 use crate::stack::trunk::Trunk;
 use std::sync::Arc;
 
@@ -16,7 +16,10 @@ const LONGEST_WAIT_MS: u64 = 600_000;
 const LONGEST_RETRY_AFTER_MS: u64 = 3_600_000;
 
 /// The shortest time before a refresh, in milliseconds, however little is granted.
-const SOONEST_MS: u64 = 1000;
+const SOONEST_MS: u64 = 10_000;
+
+/// The longest registration that is believed, and that a registrar may demand: as long as the conf may ask for.
+const LONGEST: Seconds = 7 * 86_400;
 
 /// How a registration continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Next {
     Failed(u64, String),
     /// It has been removed, or its removal was not answered.
     Gone { is_answered: bool },
+    /// Nothing was granted, so nothing is removed.
+    Unneeded,
 }
 
 /// One trunk's registration.
@@ -36,6 +41,8 @@ pub struct Registration {
     pub trunk: Arc<Trunk>,
     /// When the granted time ends.
     pub until: Instant,
+    /// The server of the registrar's name that has granted it.
+    pub granted_by: Option<ServerAddress>,
     /// The header line that answers the carrier's challenge; empty if there is none.
     pub authorization: Vec<u8>,
     /// It is to be removed at the carrier and then forgotten.
@@ -57,6 +64,7 @@ impl Registration {
         Registration {
             trunk,
             until: Instant::default(),
+            granted_by: None,
             authorization: Vec::new(),
             is_leaving: false,
             least: 0,
@@ -81,8 +89,13 @@ impl Registration {
     pub fn wanted(&self) -> Seconds {
         match self.is_leaving {
             true => 0,
-            false => self.trunk.expires.max(self.least),
+            false => self.asked(),
         }
+    }
+
+    /// What is asked for as long as it is not to be removed, in seconds.
+    fn asked(&self) -> Seconds {
+        self.trunk.expires.max(self.least)
     }
 
     /// Prepares a request: a challenge that was answered before is answered again, with its next count.
@@ -94,26 +107,30 @@ impl Registration {
         if let Some((value, is_proxys)) = &self.kept
             && let Some(chosen) = Chosen::read(value, *is_proxys, &self.trunk)
         {
-            answering.write(&self.trunk, &chosen, asked(uri), &mut self.authorization);
+            answering.write(&self.trunk, &chosen, asking(uri), &mut self.authorization);
         }
     }
 
-    /// Processes a final response to a REGISTER for `uri`. `chance` is a random number.
-    pub fn answered(&mut self, now: Instant, message: &Message, answering: &mut Answering, uri: &[u8], chance: u64) -> Next {
+    /// Processes a final response to a REGISTER. `chance` is a random number.
+    pub fn answered(&mut self, now: Instant, message: &Message, reply: Reply, answering: &mut Answering, chance: u64) -> Next {
         match message.status() {
             200..300 if self.is_leaving => return Next::Gone { is_answered: true },
-            200..300 => {
-                self.begin_anew();
-                (self.failures, self.busy) = (0, None);
-                let granted_ms = u64::from(self.granted(message)) * 1000;
-                self.until = now.after_ms(granted_ms);
-                // Between half and three quarters, so that not all trunks of all servers refresh at once.
-                return Next::Granted((granted_ms * (50 + chance % 26) / 100).max(SOONEST_MS));
-            }
-            401 | 407 => return self.challenged(message, answering, uri, chance),
+            200..300 => match self.granted(message, reply.own) {
+                Ok(seconds) => {
+                    self.begin_anew();
+                    (self.failures, self.busy) = (0, None);
+                    self.note_grant(now, seconds, reply.server);
+                    // Between half and three quarters, so that not all trunks of all servers refresh at once; and as often as the
+                    // conf wants it, however long it stands.
+                    let lasting_ms = u64::from(seconds.min(self.asked())) * 1000;
+                    return Next::Granted((lasting_ms * (50 + chance % 26) / 100).max(SOONEST_MS));
+                }
+                Err(why) => return self.fail(format!("{} {why}", shown(message)), retry_after(message), chance),
+            },
+            401 | 407 => return self.challenged(message, answering, reply.uri, chance),
             423 if !self.is_raised && !self.is_leaving => {
                 if let Ok(Some(least)) = message.number(Name::MinExpires)
-                    && least > self.wanted()
+                    && (self.wanted() + 1..=LONGEST).contains(&least)
                 {
                     (self.least, self.is_raised) = (least, true);
                     return Next::Again;
@@ -122,6 +139,27 @@ impl Registration {
             _ => {}
         }
         self.fail(shown(message), retry_after(message), chance)
+    }
+
+    /// Processes the final response to a REGISTER that was on its way when the registration was to be removed. True: there is something
+    /// to remove.
+    pub fn answered_at_last(&mut self, now: Instant, message: &Message, reply: Reply) -> bool {
+        if let (200..300, Ok(seconds)) = (message.status(), self.granted(message, reply.own)) {
+            self.note_grant(now, seconds, reply.server);
+        }
+        self.until > now
+    }
+
+    fn note_grant(&mut self, now: Instant, seconds: Seconds, server: Option<ServerAddress>) {
+        self.until = now.after_ms(u64::from(seconds) * 1000);
+        self.granted_by = server;
+    }
+
+    /// Another account for the same address takes this one's place: what was granted still stands there, and is its to give back.
+    pub fn inherit(&mut self, other: &Registration) {
+        if other.until > self.until {
+            (self.until, self.granted_by) = (other.until, other.granted_by);
+        }
     }
 
     /// Returns whether another server of the registrar's name may be tried, after those in `tried`.
@@ -157,7 +195,7 @@ impl Registration {
         let plain = FIRST_WAIT_MS << self.failures.min(8);
         self.failures += 1;
         let wait = match asked_ms {
-            Some(asked) => asked.clamp(SOONEST_MS, LONGEST_RETRY_AFTER_MS),
+            Some(asked) => asked.clamp(FIRST_WAIT_MS, LONGEST_RETRY_AFTER_MS),
             None => plain.min(LONGEST_WAIT_MS) / 1000 * (900 + chance % 101),
         };
         Next::Failed(wait, why)
@@ -176,24 +214,53 @@ impl Registration {
         self.answered += 1;
         self.kept = Some((chosen.value.to_vec(), chosen.is_proxys));
         self.authorization.clear();
-        answering.write(&self.trunk, &chosen, asked(uri), &mut self.authorization);
+        answering.write(&self.trunk, &chosen, asking(uri), &mut self.authorization);
         Next::Again
     }
 
-    /// Returns the duration granted to our Contact, in seconds: from its parameter, from Expires, or as requested.
-    fn granted(&self, message: &Message) -> Seconds {
-        let is_ours = |address: &NameAddr| {
-            let uri = Uri::parse(address.uri);
-            uri.is_ok_and(|uri| uri.user.is_some_and(|user| crate::sip::unescaped(user).eq(self.trunk.user.iter().copied())))
+    /// Returns the duration granted to our Contact, in seconds: from its parameter, from Expires, or as requested. A registrar lists all Contacts of the address (RFC 3261 §10.3), and those of others do not count; one that lists none
+    /// is taken at its word. A gateway between may have changed our host, but not our user.
+    fn granted(&self, message: &Message, own: &[u8]) -> Result<Seconds, &'static str> {
+        let has_our_user = |uri: &Uri| uri.user.is_some_and(|user| unescaped(user).eq(self.trunk.user.iter().copied()));
+        let has_our_host = |uri: &Uri| {
+            let rest = own.strip_prefix(uri.host_text).and_then(|rest| rest.strip_prefix(b":"));
+            let number = rest.and_then(|rest| std::str::from_utf8(rest).ok()?.parse().ok());
+            own == uri.host_text || number == Some(uri.port.unwrap_or(5060))
         };
-        let mut contacts = message.values(Name::Contact).filter_map(|value| NameAddr::parse(value.text).ok());
-        let ours = contacts.find(is_ours).and_then(|contact| contact.expires().ok()?);
+        let (mut ours, mut is_exact, mut is_empty) = (None, false, true);
+        for contact in message.values(Name::Contact).filter_map(|value| NameAddr::parse(value.text).ok()) {
+            is_empty = false;
+            if let Ok(uri) = Uri::parse(contact.uri)
+                && has_our_user(&uri)
+                && (ours.is_none() || !is_exact && has_our_host(&uri))
+            {
+                (ours, is_exact) = (Some(contact.expires().ok().flatten()), has_our_host(&uri));
+            }
+        }
+        let said = match (ours, is_empty) {
+            (None, false) => return Err("without our Contact"),
+            (ours, _) => ours.flatten(),
+        };
         let general = || message.number(Name::Expires).ok().flatten();
-        ours.or_else(general).unwrap_or(self.wanted())
+        match said.or_else(general).unwrap_or(self.asked()).min(LONGEST) {
+            0 => Err("for no time at all"),
+            seconds => Ok(seconds),
+        }
     }
 }
 
-fn asked(uri: &[u8]) -> Asked<'_> {
+/// What is known of the request that a response answers.
+#[derive(Clone, Copy)]
+pub struct Reply<'r> {
+    /// Its Request-URI.
+    pub uri: &'r [u8],
+    /// Host and port of its Contact.
+    pub own: &'r [u8],
+    /// The server that it went to, if that was found by a name.
+    pub server: Option<ServerAddress>,
+}
+
+fn asking(uri: &[u8]) -> Asked<'_> {
     Asked { method: b"REGISTER", uri, body: b"" }
 }
 
@@ -206,8 +273,6 @@ fn shown(message: &Message) -> String {
 
 /// Returns Retry-After, in milliseconds.
 fn retry_after(message: &Message) -> Option<u64> {
-    let value = message.header(Name::RetryAfter)?.value;
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let seconds: u64 = std::str::from_utf8(&value[..digits]).ok()?.parse().ok()?;
-    Some(seconds.saturating_mul(1000))
+    let seconds = message.number(Name::RetryAfter).ok().flatten()?;
+    Some(u64::from(seconds) * 1000)
 }
