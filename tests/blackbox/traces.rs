@@ -376,7 +376,7 @@ fn the_control_socket_s_own_words() {
         assert_eq!((&event["method"], &event["params"]["kind"]), (&json!("trace"), &json!(kind)));
         assert!(event.get("id").is_none(), "{event}");
     }
-    let result = json!({ "events": 3, "lost": 0, "reason": "count" });
+    let result = json!({ "events": 3, "lost": 0, "forgotten": 0, "reason": "count" });
     assert_eq!(script.line(), json!({ "jsonrpc": "2.0", "id": 7, "result": result }));
     // Whoever follows when the server stops is told.
     let mut script = Script::ask(&server, json!({ "seconds": 3600 }));
