@@ -123,6 +123,8 @@ impl Reading {
             match line.field {
                 Field::Via => {
                     split(bytes, line.value.clone(), b',', &mut self.vias);
+                    // A comma too many separates nothing.
+                    self.vias.retain(|via| !via.is_empty());
                 }
                 Field::RecordRoute => {
                     for part in without_cookies(&bytes[line.whole.clone()]) {
