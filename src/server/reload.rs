@@ -78,7 +78,7 @@ impl RunningServer {
         self.refuse_fixed(&plan, &conf)?;
 
         // Everything from here to the users can fail, and nothing has changed yet.
-        let contexts = conf.contexts(current.contexts.as_deref())?;
+        let contexts = conf.contexts(current.contexts.as_deref(), &self.start.tickets)?;
         let settings = Arc::new(self.settings_of(&conf)?);
         let new_scrape = match plan.changes("[metrics] address") {
             true => Some(self.scrape_at(conf.metrics.address)?),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use strowger::base::{Key, Sources};
 use strowger::config::Conf;
 use strowger::control::{ControlApi, PrometheusEndpoint, prometheus};
-use strowger::net::tls::Contexts;
+use strowger::net::tls::{Contexts, TicketSecrets};
 use strowger::resolver::Resolver;
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
@@ -56,6 +56,8 @@ pub struct RunningServer {
 /// What the server started with, unchanged for as long as it runs.
 pub struct Start {
     pub secret: Key,
+    /// What the keys of session tickets are derived from.
+    pub tickets: TicketSecrets,
     /// How many files it may open.
     pub files: usize,
     /// Counts requests for all workers.

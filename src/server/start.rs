@@ -25,7 +25,7 @@ use strowger::config::{Conf, Machine};
 use strowger::control::Server;
 use strowger::control::server::Bounds;
 use strowger::net::sys::identity::Identity;
-use strowger::net::tls::Contexts;
+use strowger::net::tls::{Contexts, TicketSecrets};
 use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
@@ -74,6 +74,8 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
 /// What is established before the process switches to another user: its secrets, and the machine it runs on.
 struct Ground {
     secret: Key,
+    /// What the keys of session tickets are derived from, if other servers share it.
+    tickets: TicketSecrets,
     contexts: Option<Arc<Contexts>>,
     /// The addresses of this machine's interfaces.
     local: Vec<IpAddr>,
@@ -83,10 +85,16 @@ struct Ground {
 
 impl Ground {
     fn look(conf: &Conf) -> Result<Ground, String> {
-        let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
+        let secrets = key::read_or_make(&conf.server.key_file)?;
         let local =
             interfaces::local_addresses().map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
-        Ok(Ground { secret, local, memory: Machine::this().memory, contexts: conf.contexts(None)? })
+        let tickets = match conf.server.shared_key {
+            true => TicketSecrets(secrets.clone()),
+            false => TicketSecrets::default(),
+        };
+        let contexts = conf.contexts(None, &tickets)?;
+        let secret = key_of(secrets.first().ok_or("the key file is empty")?);
+        Ok(Ground { secret, tickets, local, memory: Machine::this().memory, contexts })
     }
 }
 
@@ -181,6 +189,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     let settings = Arc::new(conf.rules(open.bound.addresses(), ground.local, ground.memory));
     let start = Start {
         secret: ground.secret,
+        tickets: ground.tickets,
         files: open.files,
         sources: open.sources,
         health: open.health,

@@ -28,6 +28,9 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// The file that keeps the server's secret, so that calls go on across a restart: branches and Record-Route cookies are
         /// signed with it. If it is missing, it is made, readable by its owner alone.
         fixed key_file: PathBuf = "strowger.key".into(), "\"strowger.key\"", path;
+        /// Whether other servers have the same secrets, and stand before the same phones: then a TLS session with
+        /// one of them is resumed by all. The clocks of their machines must agree. What it costs in safety: docs/clusters.md.
+        fixed shared_key: bool = false, "false", boolean;
         /// How long a server that is asked to stop (SIGTERM, "strowger drain") waits for the requests that it has begun, "0s" to "24h".
         /// Meanwhile it takes no new calls. A second SIGTERM ends the waiting.
         live drain_deadline: Duration = Duration::from_secs(30), "\"30s\"", time(Duration::ZERO, 24 * HOUR);
