@@ -160,6 +160,7 @@ impl Open {
             udp: conf.udp.clone(),
             asker: Some(asker.clone()),
             proxy_protocol: conf.listen.iter().map(|listen| listen.proxy_protocol.clone()).collect(),
+            shared_key: conf.server.shared_key,
             recording: recorder.as_ref().map(Recorder::recording),
             ..Options::default()
         };

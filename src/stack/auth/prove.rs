@@ -34,7 +34,7 @@ impl Turn<'_> {
         for header in request.message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
-                    let read = self.core.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce);
+                    let read = self.core.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce, request.flow.peer.ip());
                     let holds = matches!(read, Verdict::Good(_));
                     if found.is_none() || holds {
                         found = Some((credentials, read));
