@@ -74,6 +74,8 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
 /// What is established before the process switches to another user: its secrets, and the machine it runs on.
 struct Ground {
     secret: Key,
+    /// The further ones in the key file, which sign nothing.
+    other_secrets: Vec<Key>,
     /// What the keys of session tickets are derived from, if other servers share it.
     tickets: TicketSecrets,
     contexts: Option<Arc<Contexts>>,
@@ -93,8 +95,9 @@ impl Ground {
             false => TicketSecrets::default(),
         };
         let contexts = conf.contexts(None, &tickets)?;
-        let secret = key_of(secrets.first().ok_or("the key file is empty")?);
-        Ok(Ground { secret, tickets, local, memory: Machine::this().memory, contexts })
+        let (first, others) = secrets.split_first().ok_or("the key file is empty")?;
+        let (secret, other_secrets) = (key_of(first), others.iter().map(key_of).collect());
+        Ok(Ground { secret, other_secrets, tickets, local, memory: Machine::this().memory, contexts })
     }
 }
 
@@ -161,6 +164,7 @@ impl Open {
             asker: Some(asker.clone()),
             proxy_protocol: conf.listen.iter().map(|listen| listen.proxy_protocol.clone()).collect(),
             shared_key: conf.server.shared_key,
+            other_secrets: ground.other_secrets.clone(),
             recording: recorder.as_ref().map(Recorder::recording),
             ..Options::default()
         };

@@ -13,6 +13,7 @@ use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
 use crate::stack::health::{Cause, Health};
 use crate::stack::location::Progress;
+use crate::stack::other_secret::OtherSecret;
 use crate::stack::preprocess::bad;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -83,7 +84,13 @@ impl Endpoint {
     /// be used once more.
     pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
         self.core.cookies.begin(nonces.run());
+        self.core.signer.begin(nonces.run());
         self.core.nonces = nonces;
+    }
+
+    /// Accepts what these secrets have signed, besides the one that everything is signed with.
+    pub fn accept_secrets(&mut self, others: &[Key]) {
+        self.core.others = others.iter().map(|secret| OtherSecret::new(*secret)).collect();
     }
 
     /// Shares what the other cores know about senders.
@@ -502,7 +509,8 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
         return turn.discard_message(message, flow, Drop::BadResponse, fault.reason());
     }
     let branch = message.top_branch();
-    match branch.and_then(|text| turn.core.signer.read(text)) {
+    let read = |text| turn.core.signer.read(text).or_else(|| turn.core.stateless_branch_of_others(text));
+    match branch.and_then(read) {
         Some(Branch::Stateful { core, id, .. }) if core == turn.core.number => {
             match turn.transactions.client(id).is_some_and(|client| client.kind == ClientKind::Own) {
                 true => uac.process_response(turn, proxy, id, flow, message),

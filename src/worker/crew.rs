@@ -63,6 +63,8 @@ pub struct Options {
     pub proxy_protocol: Vec<Vec<Network>>,
     /// Whether other servers have the same secret, and what they make is good here.
     pub shared_key: bool,
+    /// Secrets besides the one that everything is signed with: what they have signed is accepted.
+    pub other_secrets: Vec<Key>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -93,6 +95,7 @@ impl Default for Options {
             trunks: Arc::default(),
             proxy_protocol: Vec::new(),
             shared_key: false,
+            other_secrets: Vec::new(),
         }
     }
 }
@@ -183,7 +186,8 @@ impl Bound {
         }
         let live = self.live.clone();
         let wall_ms = clock.wall_ms();
-        let mut nonces = Nonces::new(key, run(), NONCE_WINDOWS);
+        let others = self.options.other_secrets.clone();
+        let mut nonces = Nonces::new(key, run(), NONCE_WINDOWS).accepting(&others);
         if self.options.shared_key {
             nonces = nonces.shared(wall_ms, clock.now().as_ms());
         }
@@ -195,6 +199,7 @@ impl Bound {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
             let mut endpoint = Endpoint::new(settings, location, live, core, key);
             endpoint.set_clock(wall_ms);
+            endpoint.accept_secrets(&others);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
             endpoint.share_calls(calls.clone());

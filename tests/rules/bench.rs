@@ -21,6 +21,9 @@ pub const CAROL: &str = "10.0.1.3:5060";
 pub const DAVE: &str = "10.0.1.4:5060";
 pub const PROXY: &str = "10.0.0.1:5060";
 
+/// What all benches sign with if the test says nothing else.
+pub const SECRET: Key = Key::new(0x5eed, 0xcafe);
+
 /// One message that left.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -81,11 +84,16 @@ impl Bench {
 
     /// The same with a journal that the test keeps.
     pub fn with_journal(durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
+        Bench::signed(&[SECRET], durability, change)
+    }
+
+    /// The same with these secrets, of which the first signs.
+    pub fn signed(secrets: &[Key], durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
         let mut settings =
             Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.per_core.transactions = 1000;
         change(&mut settings);
-        let secret = Key::new(0x5eed, 0xcafe);
+        let secret = secrets[0];
         let location = Location::new(secret, 1000).with_journal(durability);
         let location = Arc::new(location);
         let settings = Arc::new(settings);
@@ -94,6 +102,7 @@ impl Bench {
         let core = |core| {
             let mut endpoint = Endpoint::new(settings.clone(), location.clone(), live.clone(), core, secret);
             endpoint.share_health(health.clone());
+            endpoint.accept_secrets(&secrets[1..]);
             endpoint
         };
         Bench {

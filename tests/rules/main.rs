@@ -33,6 +33,7 @@ mod records;
 mod redirect;
 mod reflection;
 mod registrar;
+mod shared;
 mod shares;
 mod sips;
 mod size;

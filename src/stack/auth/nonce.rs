@@ -59,6 +59,8 @@ pub struct Nonce {
     place: u32,
     /// Identifies it among those of all runs.
     window: u64,
+    /// Which secret it was made with; 0: the first.
+    secret: u8,
 }
 
 impl Nonce {
@@ -88,6 +90,8 @@ pub struct Nonces {
     run: u32,
     /// `None`: no other server's nonces are good here.
     sharing: Option<Sharing>,
+    /// The keys of the secrets besides the first: nothing new is made with them.
+    others: Vec<Key>,
     shards: Box<[Mutex<Shard>]>,
 }
 
@@ -106,10 +110,11 @@ impl Nonces {
     pub fn new(secret: Key, run: u32, windows: usize) -> Nonces {
         let room = windows.div_ceil(SHARDS).max(1);
         Nonces {
-            key: secret.derive("nonce"),
+            key: nonce_key(&secret),
             requests: secret.derive("authorised request"),
             run,
             sharing: None,
+            others: Vec::new(),
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
         }
     }
@@ -118,6 +123,12 @@ impl Nonces {
     /// since then.
     pub fn shared(mut self, wall_ms: u64, now_ms: u64) -> Nonces {
         self.sharing = Some(Sharing { wall_ms, begun_ms: wall_ms + now_ms });
+        self
+    }
+
+    /// Recognises nonces that were made with these secrets.
+    pub fn accepting(mut self, others: &[Key]) -> Nonces {
+        self.others = others.iter().map(nonce_key).collect();
         self
     }
 
@@ -136,21 +147,20 @@ impl Nonces {
     pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], to: IpAddr, out: &mut Vec<u8>) {
         let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
         let number = self.time(now_ms) << SERIAL_BITS | serial;
-        let nonce = Nonce { number, place: self.place(number, to), window: number };
+        let nonce = Nonce { number, place: place_of(&self.key, number, to), window: number, secret: 0 };
         write_hex(number, out);
         write_hex_digits(u64::from(self.run), RUN_LEN, out);
         write_hex_digits(u64::from(nonce.place), PLACE_LEN, out);
-        write_hex(self.check(nonce, self.run, realm), out);
+        write_hex(check(&self.key, nonce, self.run, realm), out);
     }
 
     /// Returns whether a nonce was sent to this address: a sender that answers it from there receives what we send.
     pub fn is_from(&self, nonce: Nonce, source: IpAddr) -> bool {
-        nonce.place == self.place(nonce.number, source)
-    }
-
-    fn place(&self, number: u64, ip: IpAddr) -> u32 {
-        let (high, low) = words(ip);
-        self.key.hash_numbers(number, high, low) as u32
+        let key = match nonce.secret.checked_sub(1) {
+            None => &self.key,
+            Some(number) => self.others.get(usize::from(number)).unwrap_or(&self.key),
+        };
+        nonce.place == place_of(key, nonce.number, source)
     }
 
     /// Returns whether a nonce is ours, for this realm, not older than `lifetime_ms`, and of this run or good here all the same.
@@ -162,19 +172,23 @@ impl Nonces {
             let (place, check) = rest.split_at_checked(PLACE_LEN)?;
             let check = check.get(..CHECK_LEN).filter(|_| check.len() == CHECK_LEN)?;
             let number = read_hex(number)?;
-            let nonce = Nonce { number, place: read_hex(place)? as u32, window: number };
+            let nonce = Nonce { number, place: read_hex(place)? as u32, window: number, secret: 0 };
             Some((nonce, read_hex(run)? as u32, read_hex(check)?))
         };
-        let Some((nonce, run, check)) = parts() else {
+        let Some((mut nonce, run, shown)) = parts() else {
             return Verdict::Foreign;
         };
         // A single comparison of two words takes the same time wherever they differ.
-        if check ^ self.check(nonce, run, realm) != 0 {
-            return Verdict::Foreign;
+        if shown ^ check(&self.key, nonce, run, realm) != 0 {
+            let mut others = (1..).zip(&self.others);
+            let Some((secret, _)) = others.find(|(_, key)| shown ^ check(key, nonce, run, realm) == 0) else {
+                return Verdict::Foreign;
+            };
+            nonce.secret = secret;
         }
         let (now_ms, made_ms) = (self.time(now_ms), nonce.made_ms());
         let is_old = made_ms + lifetime_ms < now_ms || now_ms + AHEAD_MS < made_ms;
-        match run == self.run {
+        match run == self.run && nonce.secret == 0 {
             _ if is_old => Verdict::Stale,
             true => Verdict::Good(nonce),
             false => self.judge_others(nonce, run, source),
@@ -191,12 +205,6 @@ impl Nonces {
         // Two runs may give the same number.
         let window = self.key.hash_numbers(nonce.number, u64::from(run) << 32 | u64::from(nonce.place), 1);
         Verdict::Good(Nonce { window, ..nonce })
-    }
-
-    fn check(&self, nonce: Nonce, run: u32, realm: &[u8]) -> u64 {
-        let place = u64::from(run) << 32 | u64::from(nonce.place);
-        let (number, place) = (nonce.number.to_be_bytes(), place.to_be_bytes());
-        self.key.hash(&[&number, &place, realm])
     }
 
     /// Returns an authorised request's identifier for [`Nonces::note`]. It covers every byte of the message, and its source: if
@@ -221,6 +229,21 @@ impl Nonces {
         let ahead_ms = self.sharing.map_or(0, |_| AHEAD_MS);
         lock(shard).note(now_ms, (lifetime_ms, ahead_ms), nonce, this, repeats_ms)
     }
+}
+
+fn nonce_key(secret: &Key) -> Key {
+    secret.derive("nonce")
+}
+
+fn place_of(key: &Key, number: u64, ip: IpAddr) -> u32 {
+    let (high, low) = words(ip);
+    key.hash_numbers(number, high, low) as u32
+}
+
+fn check(key: &Key, nonce: Nonce, run: u32, realm: &[u8]) -> u64 {
+    let place = u64::from(run) << 32 | u64::from(nonce.place);
+    let (number, place) = (nonce.number.to_be_bytes(), place.to_be_bytes());
+    key.hash(&[&number, &place, realm])
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
@@ -489,6 +512,26 @@ mod tests {
         let other = sharing(9, NOW - 1000, 100);
         let later = other.text(NOW + 1);
         assert_eq!(after.note(NOW + 2, &later, 1), Some(Use::First));
+    }
+
+    #[test]
+    fn what_another_of_the_secrets_made_is_good_if_it_is_shared() {
+        let (old, new) = (Key::new(1, 2), Key::new(3, 4));
+        let one = Nonces::new(old, 7, 100).shared(NOW, 0).accepting(&[new]);
+        let other = Nonces::new(new, 8, 100).shared(NOW, 0).accepting(&[old]);
+        for (maker, reader) in [(&one, &other), (&other, &one)] {
+            let made = text(maker, 0, 1);
+            let read = |source| reader.read(0, LIFE, REALM, &made, source);
+            let Verdict::Good(nonce) = read(HERE) else { panic!("{:?}", read(HERE)) };
+            assert!(reader.is_from(nonce, HERE) && !reader.is_from(nonce, THERE));
+            assert_eq!(read(THERE), Verdict::Stale);
+            assert_eq!(reader.note(0, LIFE, nonce, 1, 1, REPEATS), Use::First);
+            assert_eq!(reader.note(0, LIFE, nonce, 1, 2, REPEATS), Use::Replayed);
+        }
+        // After a restart with another first secret, alone: its user learns that it must ask again.
+        let made = text(&Nonces::new(old, 7, 100), NOW, 1);
+        assert_eq!(Nonces::new(new, 7, 100).accepting(&[old]).read(NOW, LIFE, REALM, &made, HERE), Verdict::Stale);
+        assert_eq!(Nonces::new(new, 7, 100).read(NOW, LIFE, REALM, &made, HERE), Verdict::Foreign);
     }
 
     #[test]

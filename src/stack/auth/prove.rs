@@ -179,7 +179,7 @@ impl Turn<'_> {
         std::iter::once(domain).chain(domains).chain(addresses).any(|host| {
             uri.truncate(len);
             host.write_canonical(&mut uri);
-            self.core.cookies.is_called(&shown, &uri, from.uri, &mut self.core.facts)
+            self.core.cookies_of(&shown).is_called(&shown, &uri, from.uri, &mut self.core.facts)
         })
     }
 }

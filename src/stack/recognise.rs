@@ -1,0 +1,93 @@
+//! Whether a token is ours: signed with the first secret, or with another that is still accepted. The others are only tried on what
+//! the first has not signed.
+
+use crate::base::Flow;
+use crate::sip::{Message, Uri};
+use crate::stack::branch::Branch;
+use crate::stack::cookie::{self, Cookies, Recorded, Verdict};
+use crate::stack::core::Core;
+use crate::stack::identity::TagKind;
+use crate::stack::passage::Passed;
+use crate::stack::token::Side;
+
+/// What a Via of an earlier pass says of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EarlierPass {
+    /// It is the same request, to the same place.
+    Loop,
+    /// It has been here; what it had proved then, if that is known.
+    Spiral(Option<Passed>),
+}
+
+impl Core {
+    /// Returns the keys that the cookie was written with.
+    pub fn cookies_of(&self, recorded: &Recorded) -> Cookies {
+        match recorded.secret.checked_sub(1) {
+            None => self.cookies,
+            Some(number) => self.others.get(usize::from(number)).map_or(self.cookies, |other| other.cookies),
+        }
+    }
+
+    /// Returns what the cookie in one of our own URIs is worth.
+    pub fn read_cookie<'a>(&mut self, message: &Message, uri: &Uri<'a>) -> Verdict<'a> {
+        let Some(text) = uri.param(cookie::PARAM).flatten() else {
+            return Verdict::Foreign;
+        };
+        let verdict = self.cookies.check(&self.identity, message, text, &mut self.facts);
+        match verdict {
+            Verdict::Foreign | Verdict::Misused if !self.others.is_empty() => self.read_cookie_of_others(message, text, verdict),
+            verdict => verdict,
+        }
+    }
+
+    #[cold]
+    fn read_cookie_of_others<'a>(&mut self, message: &Message, text: &'a [u8], verdict: Verdict<'a>) -> Verdict<'a> {
+        let mut worth = verdict;
+        for (number, other) in (1..).zip(&self.others) {
+            match other.cookies.check(&other.identity, message, text, &mut self.facts) {
+                Verdict::Ours(mut recorded) => {
+                    recorded.secret = number;
+                    // What is written and looked up from now on is of the first secret.
+                    recorded.dialog = self.identity.dialog(message, recorded.towards.other(), &mut self.facts);
+                    return Verdict::Ours(recorded);
+                }
+                Verdict::Misused => worth = Verdict::Misused,
+                Verdict::Foreign => {}
+            }
+        }
+        worth
+    }
+
+    /// Returns the branch of a response to a request that was forwarded without state. One with state has ended with its run.
+    #[cold]
+    pub fn stateless_branch_of_others(&self, branch: &[u8]) -> Option<Branch> {
+        let branch = self.others.iter().find_map(|other| other.signer.read(branch))?;
+        matches!(branch, Branch::Stateless { .. }).then_some(branch)
+    }
+
+    /// Returns whether one of the secrets has signed this branch.
+    pub fn is_own_branch(&self, branch: &[u8]) -> bool {
+        self.signer.read(branch).is_some() || self.others.iter().any(|other| other.signer.read(branch).is_some())
+    }
+
+    /// Returns whether an answer of ours bears this To tag, and what remembers it.
+    pub fn own_tag(&self, message: &Message) -> Option<TagKind> {
+        let own = self.identity.own_tag(message);
+        own.or_else(|| self.others.iter().find_map(|other| other.identity.own_tag(message)))
+    }
+
+    /// Returns what a Via says that was not written with the first secret; `None` if it is not ours.
+    #[cold]
+    pub fn pass_of_others(&mut self, flow: Flow, message: &Message, branch: &[u8], wall_ms: u64) -> Option<EarlierPass> {
+        let (other, branch) = self.others.iter().find_map(|other| Some((*other, other.signer.read(branch)?)))?;
+        let mark = branch.mark();
+        let source = self.settings.routes.look_at_source();
+        if mark.loop_hash == other.identity.loop_hash(message, source.then(|| flow.peer.ip())) {
+            return Some(EarlierPass::Loop);
+        }
+        let sides = if message.to_tag().is_some() { &[Side::Caller, Side::Callee][..] } else { &[Side::Caller] };
+        let dialogs: Vec<u64> = sides.iter().map(|opener| other.identity.dialog(message, *opener, &mut self.facts).whole).collect();
+        let possible = other.passages.possible(message, &dialogs, wall_ms);
+        Some(EarlierPass::Spiral(possible.passed(mark.passage)))
+    }
+}
