@@ -90,7 +90,7 @@ impl Conf {
             listener.address.set_ip(place.ip(host));
         }
         let control = format!("{:?}", other.control.display().to_string());
-        other.set("control", "socket", &control)
+        other.set("control", "socket", &control).set("registrar", "database", &format!("\"{name}.db\""))
     }
 
     /// `value` is TOML: strings in quotes.
