@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use strowger::base::{Key, Transport};
 use strowger::config::{Conf, key};
-use strowger::net::tls::TicketSecrets;
 use strowger::settings::Words;
 use strowger::sip::Host;
 use strowger::store::Source;
@@ -18,7 +17,7 @@ pub fn check(places: &Places) -> Outcome {
     // Only the library can tell whether certificates and keys match.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
-    conf.contexts(None, &TicketSecrets::default()).map_err(explain)?;
+    conf.check_certificates().map_err(explain)?;
     let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;

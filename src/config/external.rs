@@ -27,6 +27,11 @@ impl Conf {
         contexts.map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
     }
 
+    /// Checks whether everything that handshakes need can be read and fits.
+    pub fn check_certificates(&self) -> Result<(), String> {
+        self.contexts(None, &TicketSecrets::default()).map(drop)
+    }
+
     /// Reads the current users, if the conf challenges anybody. `file` is shared with the journal, which may write to the same
     /// database. The error is one line.
     pub fn read_users(&self, secret: Key, file: Arc<SharedDatabaseFile>) -> Result<Option<(Source, Loaded)>, String> {

@@ -74,6 +74,8 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
 /// What is established before the process switches to another user: its secrets, and the machine it runs on.
 struct Ground {
     secret: Key,
+    /// What the key file holds.
+    secrets: Vec<Secret>,
     /// The further ones in the key file, which sign nothing.
     other_secrets: Vec<Key>,
     /// What the keys of session tickets are derived from, if other servers share it.
@@ -97,7 +99,7 @@ impl Ground {
         let contexts = conf.contexts(None, &tickets)?;
         let (first, others) = secrets.split_first().ok_or("the key file is empty")?;
         let (secret, other_secrets) = (key_of(first), others.iter().map(key_of).collect());
-        Ok(Ground { secret, other_secrets, tickets, local, memory: Machine::this().memory, contexts })
+        Ok(Ground { secret, secrets, other_secrets, tickets, local, memory: Machine::this().memory, contexts })
     }
 }
 
@@ -194,6 +196,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     let settings = Arc::new(conf.rules(open.bound.addresses(), ground.local, ground.memory));
     let start = Start {
         secret: ground.secret,
+        secrets: ground.secrets,
         tickets: ground.tickets,
         files: open.files,
         sources: open.sources,

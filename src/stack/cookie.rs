@@ -290,7 +290,8 @@ impl Cookies {
     }
 
     /// Returns what the cookie shown by this request, which has a To tag, is worth. A request without a To tag belongs to no dialog
-    /// (§12.2.1.1), and one call's cookie must not let other calls past the routes.
+    /// (§12.2.1.1), and one call's cookie must not let other calls past the routes. Inlined, because a verdict is large.
+    #[inline(always)]
     pub fn check<'a>(&self, identity: &Identity, message: &Message, text: &'a [u8], facts: &mut Vec<u8>) -> Verdict<'a> {
         let (Some(shown), Some(to_tag)) = (Shown::read(text), message.to_tag()) else {
             return Verdict::Foreign;

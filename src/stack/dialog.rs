@@ -8,6 +8,7 @@ use crate::stack::facts::contact;
 use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
 use crate::stack::passage::Proof;
+use crate::stack::recognise::cookies_of;
 use crate::stack::request::{DialogRoute, Request};
 use crate::stack::token::{self, Side};
 use crate::stack::turn::Turn;
@@ -22,8 +23,9 @@ impl Turn<'_> {
         let is_lost = ends && !recorded.is_other_sides && !self.core.cookies.is_of_this_run(recorded);
         let from = request.message.from().map_or(&[][..], |from| from.uri);
         let from_tag = request.message.from_tag().unwrap_or_default();
-        let (cookies, facts) = (self.core.cookies_of(recorded), &mut self.core.facts);
-        let (now, moved) = (self.now, &self.core.location.moved);
+        let core = &mut *self.core;
+        let (cookies, facts) = (cookies_of(&core.cookies, &core.others, recorded), &mut core.facts);
+        let (now, moved) = (self.now, &core.location.moved);
         if !cookies.is_named(recorded, from, facts) && !is_lost {
             let known = moved.knows(now, &request.message, from_tag, Kind::Name, from, facts);
             request.renamed = known == Known::No || (known == Known::Perhaps && !ends);

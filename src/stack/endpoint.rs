@@ -509,8 +509,7 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
         return turn.discard_message(message, flow, Drop::BadResponse, fault.reason());
     }
     let branch = message.top_branch();
-    let read = |text| turn.core.signer.read(text).or_else(|| turn.core.stateless_branch_of_others(text));
-    match branch.and_then(read) {
+    match branch.and_then(|text| turn.core.signer.read(text)) {
         Some(Branch::Stateful { core, id, .. }) if core == turn.core.number => {
             match turn.transactions.client(id).is_some_and(|client| client.kind == ClientKind::Own) {
                 true => uac.process_response(turn, proxy, id, flow, message),
@@ -520,17 +519,23 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
         Some(Branch::Stateful { .. }) => {
             turn.discard_message(message, flow, Drop::NoSuchCore, NO_SUCH_CORE);
         }
-        // In stateful mode only ACKs are forwarded without state: an ACK has no answer, and its receiver must not be able to send
-        // through our Via below it.
-        Some(Branch::Stateless { .. }) if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
-            turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
-        }
-        Some(Branch::Stateless { .. }) => {
-            proxy.forward_by_via(turn, &flow, message);
-            turn.release_by_response(flow, message);
+        Some(Branch::Stateless { .. }) => receive_stateless_response(turn, proxy, flow, message),
+        None if branch.is_some_and(|text| turn.core.is_stateless_of_others(text)) => {
+            receive_stateless_response(turn, proxy, flow, message);
         }
         None => turn.discard_message(message, flow, Drop::ForeignResponse, "the Via is not ours"),
     }
+}
+
+/// Handles a response to a request that was forwarded without state.
+fn receive_stateless_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Message) {
+    // In stateful mode only ACKs are forwarded without state: an ACK has no answer, and its receiver must not be able to send
+    // through our Via below it.
+    if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack {
+        return turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
+    }
+    proxy.forward_by_via(turn, &flow, message);
+    turn.release_by_response(flow, message);
 }
 
 /// Handles what timers and the transport report about a branch, or about a request of our own.

@@ -7,6 +7,7 @@ use crate::stack::branch::Branch;
 use crate::stack::cookie::{self, Cookies, Recorded, Verdict};
 use crate::stack::core::Core;
 use crate::stack::identity::TagKind;
+use crate::stack::other_secret::OtherSecret;
 use crate::stack::passage::Passed;
 use crate::stack::token::Side;
 
@@ -19,32 +20,32 @@ pub enum EarlierPass {
     Spiral(Option<Passed>),
 }
 
-impl Core {
-    /// Returns the keys that the cookie was written with.
-    pub fn cookies_of(&self, recorded: &Recorded) -> Cookies {
-        match recorded.secret.checked_sub(1) {
-            None => self.cookies,
-            Some(number) => self.others.get(usize::from(number)).map_or(self.cookies, |other| other.cookies),
-        }
+/// Returns the keys that the cookie was written with: the core's own or another secret's.
+pub fn cookies_of<'k>(own: &'k Cookies, others: &'k [OtherSecret], recorded: &Recorded) -> &'k Cookies {
+    match recorded.secret.checked_sub(1) {
+        None => own,
+        Some(number) => others.get(usize::from(number)).map_or(own, |other| &other.cookies),
     }
+}
 
+impl Core {
     /// Returns what the cookie in one of our own URIs is worth.
     pub fn read_cookie<'a>(&mut self, message: &Message, uri: &Uri<'a>) -> Verdict<'a> {
         let Some(text) = uri.param(cookie::PARAM).flatten() else {
             return Verdict::Foreign;
         };
-        let verdict = self.cookies.check(&self.identity, message, text, &mut self.facts);
-        match verdict {
-            Verdict::Foreign | Verdict::Misused if !self.others.is_empty() => self.read_cookie_of_others(message, text, verdict),
-            verdict => verdict,
+        match self.others.is_empty() {
+            true => self.cookies.check(&self.identity, message, text, &mut self.facts),
+            false => self.read_cookie_of_several(message, text),
         }
     }
 
     #[cold]
-    fn read_cookie_of_others<'a>(&mut self, message: &Message, text: &'a [u8], verdict: Verdict<'a>) -> Verdict<'a> {
-        let mut worth = verdict;
-        for (number, other) in (1..).zip(&self.others) {
-            match other.cookies.check(&other.identity, message, text, &mut self.facts) {
+    fn read_cookie_of_several<'a>(&mut self, message: &Message, text: &'a [u8]) -> Verdict<'a> {
+        let mut worth = Verdict::Foreign;
+        let others = self.others.iter().map(|other| (&other.cookies, &other.identity));
+        for (number, (cookies, identity)) in (0..).zip(std::iter::once((&self.cookies, &self.identity)).chain(others)) {
+            match cookies.check(identity, message, text, &mut self.facts) {
                 Verdict::Ours(mut recorded) => {
                     recorded.secret = number;
                     // What is written and looked up from now on is of the first secret.
@@ -58,11 +59,12 @@ impl Core {
         worth
     }
 
-    /// Returns the branch of a response to a request that was forwarded without state. One with state has ended with its run.
+    /// Returns whether another secret has signed this branch of a request that was forwarded without state. One with state has
+    /// ended with its run.
     #[cold]
-    pub fn stateless_branch_of_others(&self, branch: &[u8]) -> Option<Branch> {
-        let branch = self.others.iter().find_map(|other| other.signer.read(branch))?;
-        matches!(branch, Branch::Stateless { .. }).then_some(branch)
+    pub fn is_stateless_of_others(&self, branch: &[u8]) -> bool {
+        let branch = self.others.iter().find_map(|other| other.signer.read(branch));
+        matches!(branch, Some(Branch::Stateless { .. }))
     }
 
     /// Returns whether one of the secrets has signed this branch.

@@ -227,9 +227,11 @@ fn a_call_outlives_the_secret_that_it_began_with() {
     write(&[&old]);
     let server = conf.start(&place);
     let first = call(&place, &server);
+    write(&[&old, &new]);
+    server.signal("HUP");
+    server.expect_log(&["key file", "it has changed", "restart"]);
     stop(server);
     // The new one is accepted, then it signs, and then it is alone.
-    write(&[&old, &new]);
     let server = conf.start(&place);
     first.goes_on(&place, &server, false);
     stop(server);

@@ -5,6 +5,7 @@ use crate::stack::auth::claim::{Claim, Room, realm};
 use crate::stack::auth::digest::{self, Algorithm, Hash};
 use crate::stack::auth::failure::Failure;
 use crate::stack::auth::nonce::{Nonce, Use, Verdict};
+use crate::stack::recognise::cookies_of;
 use crate::stack::request::{Request, span_of};
 use crate::stack::turn::Turn;
 use crate::stack::whose::Whose;
@@ -179,7 +180,8 @@ impl Turn<'_> {
         std::iter::once(domain).chain(domains).chain(addresses).any(|host| {
             uri.truncate(len);
             host.write_canonical(&mut uri);
-            self.core.cookies_of(&shown).is_called(&shown, &uri, from.uri, &mut self.core.facts)
+            let core = &mut *self.core;
+            cookies_of(&core.cookies, &core.others, &shown).is_called(&shown, &uri, from.uri, &mut core.facts)
         })
     }
 }
