@@ -17,7 +17,7 @@ pub fn check(places: &Places) -> Outcome {
     // Only the library can tell whether certificates and keys match.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
-    conf.contexts(None).map_err(explain)?;
+    conf.check_certificates().map_err(explain)?;
     let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
     conf.check_records().map_err(explain)?;
     print(|out| {

@@ -4,7 +4,7 @@
 use super::model::Conf;
 use crate::base::{Key, Transport};
 use crate::net::sys::identity::Identity;
-use crate::net::tls::Contexts;
+use crate::net::tls::{Contexts, TicketSecrets};
 use crate::store::users::Loaded;
 use crate::store::{SharedDatabaseFile, Source};
 use std::sync::Arc;
@@ -19,12 +19,17 @@ impl Conf {
     }
 
     /// Reads what handshakes need: certificates, keys, sessions. `None` if nothing in the conf needs TLS.
-    pub fn contexts(&self, previous: Option<&Contexts>) -> Result<Option<Arc<Contexts>>, String> {
+    pub fn contexts(&self, previous: Option<&Contexts>, tickets: &TicketSecrets) -> Result<Option<Arc<Contexts>>, String> {
         if !self.listens_by(Transport::Tls) {
             return Ok(None);
         }
-        let contexts = Contexts::load(&self.tls_settings(), previous);
+        let contexts = Contexts::load(&self.tls_settings(tickets), previous);
         contexts.map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
+    }
+
+    /// Checks whether everything that handshakes need can be read and fits.
+    pub fn check_certificates(&self) -> Result<(), String> {
+        self.contexts(None, &TicketSecrets::default()).map(drop)
     }
 
     /// Reads the current users, if the conf challenges anybody. `file` is shared with the journal, which may write to the same

@@ -10,30 +10,58 @@ use super::model::Conf;
 /// The secret from which the server derives its keys.
 pub type Secret = [u8; 32];
 
-/// Reads the secret, or creates the file (mode 0600) with a new one if there is none.
+/// Maximum number of secrets in the file: each costs a check more of what none before it knows.
+const MOST: usize = 4;
+
+/// Reads the secrets, one a line, or creates the file (mode 0600) with a new one if there is none. There is at least one: the first
+/// signs, and what any of them has signed is accepted.
 ///
 /// The error names the file, what is wrong with it, and what to do about it.
-pub fn read_or_make(path: &Path) -> Result<Secret, String> {
+pub fn read_or_make(path: &Path) -> Result<Vec<Secret>, String> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match make(path) {
             // Another server with the same conf was faster: its secret is ours.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
-            made => made,
+            made => made.map(|secret| vec![secret]),
         },
         result => result,
     }
     .map_err(|error| format!("key file {}: {error}", path.display()))
 }
 
-fn read(path: &Path) -> io::Result<Secret> {
+/// Returns what the file holds if it can be read and is good; nothing is made.
+pub fn look(path: &Path) -> Option<Vec<Secret>> {
+    read(path).ok()
+}
+
+fn read(path: &Path) -> io::Result<Vec<Secret>> {
     let mut file = File::open(path)?;
     if let Some(exposed) = exposed(file.metadata()?.mode()) {
         let message = format!("{exposed}, or remove it to have a new one made");
         return Err(io::Error::other(message));
     }
     let mut text = String::new();
-    Read::by_ref(&mut file).take(1024).read_to_string(&mut text)?;
-    parse(text.trim()).ok_or_else(|| io::Error::other("it must hold 64 hexadecimal digits; remove it to have a new one made"))
+    Read::by_ref(&mut file).take(4096).read_to_string(&mut text)?;
+    parse_all(&text).map_err(io::Error::other)
+}
+
+fn parse_all(text: &str) -> Result<Vec<Secret>, String> {
+    let mut secrets = Vec::new();
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        let Some(secret) = parse(line) else {
+            return Err(format!("line {number}: it must hold 64 hexadecimal digits; remove the file to have a new one made"));
+        };
+        if secrets.contains(&secret) {
+            return Err(format!("line {number} is the same as one before: remove it"));
+        }
+        secrets.push(secret);
+    }
+    match secrets.len() {
+        0 => Err("it must hold 64 hexadecimal digits; remove it to have a new one made".to_owned()),
+        1..=MOST => Ok(secrets),
+        many => Err(format!("it holds {many} secrets, and at most {MOST} are used: remove those that are no longer in use")),
+    }
 }
 
 /// What is wrong with the mode of a file that holds a secret, and which mode would be right; `None`: it is private.
@@ -44,7 +72,6 @@ fn exposed(mode: u32) -> Option<String> {
 /// Returns one line for each file of a conf with secrets that others may read: private keys, passwords of trunks, and the users
 /// with the files that SQLite keeps beside them. They are used all the same, because they are not ours: some are made by other
 /// programs, which this server must not stop.
-/// used all the same, for they are not ours: some are made by other programs, which this server must not stop.
 pub fn exposed_files(conf: &Conf) -> Vec<String> {
     let mut files: Vec<(&str, PathBuf)> = Vec::new();
     for pair in conf.pairs() {
@@ -115,7 +142,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("strowger.key");
         let first = read_or_make(&path).unwrap();
-        assert_ne!(first, Secret::default());
+        assert_ne!(first, [Secret::default()]);
         assert_eq!(read_or_make(&path).unwrap(), first);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         let files = fs::read_dir(place.path()).unwrap().count();
@@ -179,6 +206,31 @@ mod tests {
             assert!(read_or_make(&path).unwrap_err().contains("64 hexadecimal"), "{text:?}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn several_secrets_are_read_in_their_order() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("strowger.key");
+        let read = |text: &str| {
+            write_private(&path, text.as_bytes()).unwrap();
+            read_or_make(&path)
+        };
+        let digits = |digit: &str| digit.repeat(64);
+        let (one, two) = (digits("1"), digits("2"));
+        assert_eq!(read(&one).unwrap(), [[0x11; 32]]);
+        assert_eq!(read(&format!("{two}\n\n  {one}\r\n")).unwrap(), [[0x22; 32], [0x11; 32]]);
+        let four = [&one, &two, &digits("3"), &digits("4")].map(|line| line.clone() + "\n").concat();
+        assert_eq!(read(&four).unwrap().len(), 4);
+        let refused = |text: &str, why: &str| {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        };
+        refused(&format!("{four}{}", digits("5")), "5 secrets, and at most 4");
+        refused(&format!("{one}\n{two}\n{one}\n"), "line 3 is the same");
+        refused(&format!("{one}\n{two}0\n"), "line 2: it must hold 64 hexadecimal");
+        refused("\n \n", "64 hexadecimal");
     }
 
     #[test]

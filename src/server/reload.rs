@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use strowger::base::Key;
-use strowger::config::{Conf, Machine, Plan};
+use strowger::config::{Conf, Machine, Plan, key};
 use strowger::net::interfaces;
 use strowger::stack::auth::users::Users;
 use strowger::store::users::Loaded;
@@ -78,7 +78,7 @@ impl RunningServer {
         self.refuse_fixed(&plan, &conf)?;
 
         // Everything from here to the users can fail, and nothing has changed yet.
-        let contexts = conf.contexts(current.contexts.as_deref())?;
+        let contexts = conf.contexts(current.contexts.as_deref(), &self.start.tickets)?;
         let settings = Arc::new(self.settings_of(&conf)?);
         let new_scrape = match plan.changes("[metrics] address") {
             true => Some(self.scrape_at(conf.metrics.address)?),
@@ -121,7 +121,17 @@ impl RunningServer {
         self.set_current(Current { conf, settings, contexts });
         log::info!("reloaded, {changed}{certificates}");
         secure::warn_of_exposed(&self.current().conf);
+        self.warn_of_new_secrets();
         Ok(())
+    }
+
+    /// Keys are derived from the secrets everywhere, once: only a start reads them.
+    fn warn_of_new_secrets(&self) {
+        let current = self.current();
+        let path = &current.conf.server.key_file;
+        if key::look(path).is_some_and(|secrets| secrets != self.start.secrets) {
+            log::warn!("key file {}: it has changed, and what it held at the start stays in use: restart", path.display());
+        }
     }
 
     /// Refuses a conf that changes what only a restart can change, together with all its other changes.

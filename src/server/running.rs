@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use strowger::base::{Key, Sources};
 use strowger::config::Conf;
+use strowger::config::key::Secret;
 use strowger::control::{ControlApi, PrometheusEndpoint, prometheus};
-use strowger::net::tls::Contexts;
+use strowger::net::tls::{Contexts, TicketSecrets};
 use strowger::resolver::Resolver;
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
@@ -56,6 +57,10 @@ pub struct RunningServer {
 /// What the server started with, unchanged for as long as it runs.
 pub struct Start {
     pub secret: Key,
+    /// What the key file held, where `secret` is made from.
+    pub secrets: Vec<Secret>,
+    /// What the keys of session tickets are derived from.
+    pub tickets: TicketSecrets,
     /// How many files it may open.
     pub files: usize,
     /// Counts requests for all workers.

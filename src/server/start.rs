@@ -25,7 +25,7 @@ use strowger::config::{Conf, Machine};
 use strowger::control::Server;
 use strowger::control::server::Bounds;
 use strowger::net::sys::identity::Identity;
-use strowger::net::tls::Contexts;
+use strowger::net::tls::{Contexts, TicketSecrets};
 use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
@@ -75,6 +75,12 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
 /// What is established before the process switches to another user: its secrets, and the machine it runs on.
 struct Ground {
     secret: Key,
+    /// What the key file holds.
+    secrets: Vec<Secret>,
+    /// The further ones in the key file, which sign nothing.
+    other_secrets: Vec<Key>,
+    /// What the keys of session tickets are derived from, if other servers share it.
+    tickets: TicketSecrets,
     contexts: Option<Arc<Contexts>>,
     /// The addresses of this machine's interfaces.
     local: Vec<IpAddr>,
@@ -84,10 +90,17 @@ struct Ground {
 
 impl Ground {
     fn look(conf: &Conf) -> Result<Ground, String> {
-        let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
+        let secrets = key::read_or_make(&conf.server.key_file)?;
         let local =
             interfaces::local_addresses().map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
-        Ok(Ground { secret, local, memory: Machine::this().memory, contexts: conf.contexts(None)? })
+        let tickets = match conf.server.shared_key {
+            true => TicketSecrets(secrets.clone()),
+            false => TicketSecrets::default(),
+        };
+        let contexts = conf.contexts(None, &tickets)?;
+        let (first, others) = secrets.split_first().ok_or("the key file is empty")?;
+        let (secret, other_secrets) = (key_of(first), others.iter().map(key_of).collect());
+        Ok(Ground { secret, secrets, other_secrets, tickets, local, memory: Machine::this().memory, contexts })
     }
 }
 
@@ -153,6 +166,8 @@ impl Open {
             udp: conf.udp.clone(),
             asker: Some(asker.clone()),
             proxy_protocol: conf.listen.iter().map(|listen| listen.proxy_protocol.clone()).collect(),
+            shared_key: conf.server.shared_key,
+            other_secrets: ground.other_secrets.clone(),
             recording: recorder.as_ref().map(Recorder::recording),
             ..Options::default()
         };
@@ -182,6 +197,8 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     let settings = Arc::new(conf.rules(open.bound.addresses(), ground.local, ground.memory));
     let start = Start {
         secret: ground.secret,
+        secrets: ground.secrets,
+        tickets: ground.tickets,
         files: open.files,
         sources: open.sources,
         health: open.health,

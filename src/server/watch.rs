@@ -101,7 +101,7 @@ impl RunningServer {
         };
         let current = self.current();
         let before = current.contexts.as_deref();
-        let contexts = match current.conf.contexts(before) {
+        let contexts = match current.conf.contexts(before, &self.start.tickets) {
             Ok(contexts) => contexts,
             Err(fault) => {
                 files.are_read();

@@ -26,8 +26,13 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// and what they advertise, always are among them.
         live domains: Vec<String> = Vec::new(), "[]", list("a list of hosts such as [\"example.com\"]", host);
         /// The file that keeps the server's secret, so that calls go on across a restart: branches and Record-Route cookies are
-        /// signed with it. If it is missing, it is made, readable by its owner alone.
+        /// signed with it. If it is missing, it is made, readable by its owner alone. It may hold up to four, one a line: the first signs,
+        /// and what any of them has signed is accepted. A file that has changed is read at the next start.
         fixed key_file: PathBuf = "strowger.key".into(), "\"strowger.key\"", path;
+        /// Whether other servers have the same secrets, and stand before the same phones: then a challenge of one of
+        /// them may be answered at another, and a TLS session with one is resumed by all. The clocks of their machines must agree. What
+        /// is given up for it: docs/clusters.md.
+        fixed shared_key: bool = false, "false", boolean;
         /// How long a server that is asked to stop (SIGTERM, "strowger drain") waits for the requests that it has begun, "0s" to "24h".
         /// Meanwhile it takes no new calls. A second SIGTERM ends the waiting.
         live drain_deadline: Duration = Duration::from_secs(30), "\"30s\"", time(Duration::ZERO, 24 * HOUR);

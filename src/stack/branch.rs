@@ -5,6 +5,9 @@
 //! that a request that shows the branch has been here: everyone that one of our requests has reached, and everyone whose request
 //! one of ours has answered, holds such a branch. Only the [`Mark`] in it, compared with the one that the current request would
 //! get, proves that.
+//!
+//! Slot and generation are written masked by a number of this run: read by another server with the same secret, or after a
+//! restart, they name no transaction there, except by a chance of one in 2^64 for each that is open.
 
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use crate::base::{Id, Key};
@@ -55,19 +58,27 @@ impl Branch {
 #[derive(Clone, Copy, Debug)]
 pub struct Signer {
     key: Key,
+    /// Hides the places of transactions from every other run.
+    mask: u64,
 }
 
 impl Signer {
     pub fn new(secret: Key) -> Signer {
-        Signer { key: secret.derive("via branch") }
+        Signer { key: secret.derive("via branch"), mask: 0 }
+    }
+
+    /// Sets the run, which differs from that of every other server and every earlier run except by chance.
+    pub fn begin(&mut self, run: u32) {
+        self.mask = self.key.derive("place of a transaction").hash_numbers(run.into(), 0, 0);
     }
 
     pub fn write_stateful(&self, core: u8, id: Id, mark: Mark, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC_COOKIE);
         out.push(STATEFUL);
         write_hex_digits(u64::from(core), 2, out);
-        write_hex(place(id), out);
-        self.finish(u64::from(core), place(id), mark, out);
+        let place = place(id) ^ self.mask;
+        write_hex(place, out);
+        self.finish(u64::from(core), place, mark, out);
     }
 
     /// Writes a stateless branch. `seed` must be the same for a retransmission (§16.11): a hash of the received branch.
@@ -102,7 +113,11 @@ impl Signer {
         }
         Some(match core {
             NO_CORE => Branch::Stateless { mark },
-            core => Branch::Stateful { core: core as u8, id: Id { slot: (place >> 32) as u32, generation: place as u32 }, mark },
+            core => {
+                let place = place ^ self.mask;
+                let id = Id { slot: (place >> 32) as u32, generation: place as u32 };
+                Branch::Stateful { core: core as u8, id, mark }
+            }
         })
     }
 
@@ -166,6 +181,28 @@ mod tests {
         let at = 26 + LOOP + PASSAGE;
         let spliced = [&one[..26], &other[26..at], &one[at..]].concat();
         assert_eq!(signer.read(&spliced), None);
+    }
+
+    #[test]
+    fn another_run_knows_a_branch_but_finds_no_transaction_by_it() {
+        let run = |run: u32| {
+            let mut signer = Signer::new(Key::new(1, 2));
+            signer.begin(run);
+            signer
+        };
+        let (one, other) = (run(7), run(8));
+        let mut found = 0;
+        for slot in 0..1000 {
+            let id = Id { slot, generation: 1 };
+            let mut branch = Vec::new();
+            one.write_stateful(1, id, MARK, &mut branch);
+            assert_eq!(one.read(&branch), Some(Branch::Stateful { core: 1, id, mark: MARK }));
+            assert_eq!(run(7).read(&branch), one.read(&branch));
+            let Some(Branch::Stateful { id, mark, .. }) = other.read(&branch) else { panic!("{slot}") };
+            assert_eq!(mark, MARK);
+            found += u32::from(id.slot < 1000 || id.generation == 1);
+        }
+        assert_eq!(found, 0);
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub struct Recorded<'a> {
     pub towards: Side,
     /// See [`crate::stack::token`].
     pub token: &'a [u8],
+    /// Which secret it was written with; 0: the first.
+    pub secret: u8,
 }
 
 /// What a cookie shown by a request is worth.
@@ -164,6 +166,8 @@ pub struct Cookies {
     names: Key,
     /// Identifies this run of the server.
     run: u16,
+    /// Hides the places of connections from every other run.
+    mask: u64,
 }
 
 /// The party that a new cookie is for.
@@ -184,12 +188,19 @@ impl Cookies {
             routes: secret.derive("record-route beyond"),
             names: secret.derive("record-route name"),
             run: 0,
+            mask: 0,
         }
     }
 
-    /// Sets the run, which differs from that of every earlier run except by chance.
+    /// Sets the run, which differs from that of every other server and every earlier run except by chance.
     pub fn begin(&mut self, run: u32) {
         self.run = (run & 0xfff) as u16;
+        self.mask = self.dialogs.derive("place of a connection").hash_numbers(run.into(), 0, 0);
+    }
+
+    /// Returns what the run masks the places of connections with ([`crate::stack::token`]).
+    pub fn mask(&self) -> u64 {
+        self.mask
     }
 
     /// Appends the callee's cookie, for a request that opens a dialog or continues one: it leads to the request's sender.
@@ -279,7 +290,8 @@ impl Cookies {
     }
 
     /// Returns what the cookie shown by this request, which has a To tag, is worth. A request without a To tag belongs to no dialog
-    /// (§12.2.1.1), and one call's cookie must not let other calls past the routes.
+    /// (§12.2.1.1), and one call's cookie must not let other calls past the routes. Inlined, because a verdict is large.
+    #[inline(always)]
     pub fn check<'a>(&self, identity: &Identity, message: &Message, text: &'a [u8], facts: &mut Vec<u8>) -> Verdict<'a> {
         let (Some(shown), Some(to_tag)) = (Shown::read(text), message.to_tag()) else {
             return Verdict::Foreign;
@@ -296,7 +308,8 @@ impl Cookies {
             shown.call == dialog.call & digits(CALL)
                 && shown.dialog == self.dialog(shown.flags, shown.run, dialog, tag, shown.token)
         };
-        let mut recorded = Recorded { shown, is_other_sides: false, dialog, towards: opener.other(), token: shown.token };
+        let mut recorded =
+            Recorded { shown, is_other_sides: false, dialog, towards: opener.other(), token: shown.token, secret: 0 };
         if fits(&dialog, answerer) {
             return Verdict::Ours(recorded);
         }
@@ -320,7 +333,7 @@ impl Cookies {
 
     /// Returns whether this run of the server wrote the cookie: only then do we know every move of its dialog since.
     pub fn is_of_this_run(&self, recorded: &Recorded) -> bool {
-        recorded.shown.run == self.run
+        recorded.shown.run == self.run && recorded.secret == 0
     }
 
     /// Returns whether `uri` is where the other side wants to be reached, as far as the cookie states it.

@@ -14,6 +14,7 @@ use crate::stack::gates::Gates;
 use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::names::Names;
+use crate::stack::other_secret::OtherSecret;
 use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
 use crate::stack::peer_flows::PeerFlows;
@@ -60,6 +61,8 @@ pub(in crate::stack) struct Core {
     pub sources: Arc<Sources>,
     /// What all cores know about failed next hops.
     pub health: Arc<Health>,
+    /// What the secrets besides the first have signed.
+    pub others: Box<[OtherSecret]>,
     /// Makes nonces that the core issues in the same millisecond differ.
     pub nonce_count: u32,
     /// The time since 1970 at [`crate::base::Instant`] zero, in milliseconds.
@@ -106,6 +109,7 @@ impl Core {
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
             sources: Arc::new(Sources::new(secret, 0)),
             health: Arc::new(Health::new(secret)),
+            others: Box::default(),
             nonce_count: 0,
             wall_ms: 0,
             log: LogBudget::new("refused messages and failed branches"),

@@ -1,29 +1,17 @@
 //! What is known of the dialog that a request belongs to: from the cookie and flow token of our Record-Route in its Route, and from
 //! what was noted.
 
-use crate::sip::{Message, Method, NameAddr, Uri};
-use crate::stack::cookie::{self, Recorded, Verdict};
-use crate::stack::core::Core;
+use crate::base::{Channel, Flow};
+use crate::sip::{Message, Method, NameAddr};
+use crate::stack::cookie::Recorded;
 use crate::stack::facts::contact;
 use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
 use crate::stack::passage::Proof;
+use crate::stack::recognise::cookies_of;
 use crate::stack::request::{DialogRoute, Request};
 use crate::stack::token::{self, Side};
 use crate::stack::turn::Turn;
-
-impl Core {
-    /// Returns what the cookie in one of our own URIs is worth.
-    pub fn read_cookie<'a>(&mut self, message: &Message, uri: &Uri<'a>) -> Verdict<'a> {
-        match uri.param(cookie::PARAM).flatten() {
-            Some(text) => {
-                let (identity, facts) = (&self.identity, &mut self.facts);
-                self.cookies.check(identity, message, text, facts)
-            }
-            None => Verdict::Foreign,
-        }
-    }
-}
 
 impl Turn<'_> {
     /// Judges a request that belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender
@@ -35,8 +23,9 @@ impl Turn<'_> {
         let is_lost = ends && !recorded.is_other_sides && !self.core.cookies.is_of_this_run(recorded);
         let from = request.message.from().map_or(&[][..], |from| from.uri);
         let from_tag = request.message.from_tag().unwrap_or_default();
-        let (cookies, facts) = (self.core.cookies, &mut self.core.facts);
-        let (now, moved) = (self.now, &self.core.location.moved);
+        let core = &mut *self.core;
+        let (cookies, facts) = (cookies_of(&core.cookies, &core.others, recorded), &mut core.facts);
+        let (now, moved) = (self.now, &core.location.moved);
         if !cookies.is_named(recorded, from, facts) && !is_lost {
             let known = moved.knows(now, &request.message, from_tag, Kind::Name, from, facts);
             request.renamed = known == Known::No || (known == Known::Perhaps && !ends);
@@ -103,11 +92,37 @@ impl Turn<'_> {
             dialog.trunk = token::read_trunk(recorded.token);
         }
         if dialog.flow.is_none() {
-            dialog.flow = token::read(recorded.towards, recorded.token);
+            dialog.flow = self.recorded_flow(recorded, recorded.towards);
         }
         if dialog.sender.is_none() {
-            dialog.sender = token::read(recorded.towards.other(), recorded.token);
+            dialog.sender = self.recorded_flow(recorded, recorded.towards.other());
         }
+    }
+
+    /// Returns the flow to one side that our Record-Route names.
+    fn recorded_flow(&self, recorded: &Recorded, side: Side) -> Option<Flow> {
+        let flow = token::read(side, recorded.token, self.core.cookies.mask())?;
+        match self.core.cookies.is_of_this_run(recorded) {
+            true => Some(flow),
+            false => self.flow_of_another_run(flow),
+        }
+    }
+
+    /// Another server may have other listeners and other addresses, and this one may have had others before.
+    #[cold]
+    fn flow_of_another_run(&self, flow: Flow) -> Option<Flow> {
+        let settings = &self.core.settings;
+        let mut flow = flow;
+        let listener = settings.listeners.get(usize::from(flow.listener));
+        if listener.is_none_or(|listener| listener.transport != flow.transport) {
+            flow.listener = settings.listener_towards(flow.transport, flow.peer, flow.listener)?;
+        }
+        if let Channel::Datagram { local: Some(ip) } = flow.channel
+            && !settings.local_addresses.contains(&ip)
+        {
+            flow.channel = Channel::Datagram { local: None };
+        }
+        Some(flow)
     }
 
     /// Returns whether an ACK is for a call recently answered here by a next hop for our users only.

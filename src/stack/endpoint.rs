@@ -13,6 +13,7 @@ use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
 use crate::stack::health::{Cause, Health};
 use crate::stack::location::Progress;
+use crate::stack::other_secret::OtherSecret;
 use crate::stack::preprocess::bad;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -83,7 +84,13 @@ impl Endpoint {
     /// be used once more.
     pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
         self.core.cookies.begin(nonces.run());
+        self.core.signer.begin(nonces.run());
         self.core.nonces = nonces;
+    }
+
+    /// Accepts what these secrets have signed, besides the one that everything is signed with.
+    pub fn accept_secrets(&mut self, others: &[Key]) {
+        self.core.others = others.iter().map(|secret| OtherSecret::new(*secret)).collect();
     }
 
     /// Shares what the other cores know about senders.
@@ -512,17 +519,23 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
         Some(Branch::Stateful { .. }) => {
             turn.discard_message(message, flow, Drop::NoSuchCore, NO_SUCH_CORE);
         }
-        // In stateful mode only ACKs are forwarded without state: an ACK has no answer, and its receiver must not be able to send
-        // through our Via below it.
-        Some(Branch::Stateless { .. }) if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
-            turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
-        }
-        Some(Branch::Stateless { .. }) => {
-            proxy.forward_by_via(turn, &flow, message);
-            turn.release_by_response(flow, message);
+        Some(Branch::Stateless { .. }) => receive_stateless_response(turn, proxy, flow, message),
+        None if branch.is_some_and(|text| turn.core.is_stateless_of_others(text)) => {
+            receive_stateless_response(turn, proxy, flow, message);
         }
         None => turn.discard_message(message, flow, Drop::ForeignResponse, "the Via is not ours"),
     }
+}
+
+/// Handles a response to a request that was forwarded without state.
+fn receive_stateless_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Message) {
+    // In stateful mode only ACKs are forwarded without state: an ACK has no answer, and its receiver must not be able to send
+    // through our Via below it.
+    if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack {
+        return turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
+    }
+    proxy.forward_by_via(turn, &flow, message);
+    turn.release_by_response(flow, message);
 }
 
 /// Handles what timers and the transport report about a branch, or about a request of our own.

@@ -117,7 +117,7 @@ impl Turn<'_> {
     /// table.
     fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
         let shared = self.core.location.shared()?;
-        let flow = self.core.relay_tokens.read(&shared.own_name(), user?)?;
+        let flow = self.core.relay_tokens.read(&shared.own(), user?)?;
         shared.is_node_at(from.peer.ip()).then_some(flow)
     }
 }

@@ -3,13 +3,13 @@
 //! user part is a token: the phone's flow, named by the server that has it. It is to that server what a flow token of RFC 5626 §5.3 is
 //! to an edge proxy.
 //!
-//! The token's check covers the name of the server and the flow, under the key that the servers share. It shows that a server which
-//! has the key has read the flow in the shared table: it is in no message but those between the two servers. It says nothing of the
-//! caller, whom the other server has authenticated. Nothing is sent on by it but over that very flow, so it makes no loop.
+//! The token's check covers the server's name, its run and the flow, under the key that the servers share. It shows that a server which
+//! has the key has read the flow in the shared table: it is in no message but those between the two servers. A server that was started
+//! anew has other connections, and honours none of its earlier tokens. It says nothing of the caller, whom the other server has authenticated. Nothing is sent on by it but over that very flow, so it makes no loop.
 
 use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Channel, Flow, Key};
-use crate::stack::location::Reached;
+use crate::stack::location::{Reached, Server};
 use crate::stack::token::{self, Side};
 
 /// The digits of the check.
@@ -24,28 +24,28 @@ impl RelayTokens {
         RelayTokens(secret.derive("relay token"))
     }
 
-    /// Appends the token by which the server of this name reaches a phone; nothing if any server reaches it at its contact.
-    pub fn write(&self, server: &[u8], reached: Reached, flow: &Flow, out: &mut Vec<u8>) {
+    /// Appends the token by which a server reaches a phone; nothing if any server reaches it at its contact.
+    pub fn write(&self, server: &Server, reached: Reached, flow: &Flow, out: &mut Vec<u8>) {
         let is_connection = matches!(flow.channel, Channel::Connection { .. });
         if reached == Reached::ByContact && !is_connection {
             return;
         }
         let start = out.len();
-        token::write(Side::Callee, flow, out);
+        token::write(Side::Callee, flow, 0, out);
         if out.len() > start {
             let check = self.check(server, &out[start..]);
             write_hex_digits(check, CHECK, out);
         }
     }
 
-    /// Returns the flow that a token names; `None` if it is not one that the server of this name has written.
-    pub fn read(&self, server: &[u8], text: &[u8]) -> Option<Flow> {
+    /// Returns the flow that a token names; `None` if it is not one that this run of this server has written.
+    pub fn read(&self, server: &Server, text: &[u8]) -> Option<Flow> {
         let (named, check) = text.split_at_checked(text.len().checked_sub(CHECK)?)?;
-        (read_hex(check)? == self.check(server, named)).then(|| token::read(Side::Callee, named))?
+        (read_hex(check)? == self.check(server, named)).then(|| token::read(Side::Callee, named, 0))?
     }
 
-    fn check(&self, server: &[u8], named: &[u8]) -> u64 {
-        self.0.hash(&[server, b"\0", named])
+    fn check(&self, server: &Server, named: &[u8]) -> u64 {
+        self.0.hash(&[&server.name, b"\0", &server.run.to_be_bytes(), named])
     }
 }
 
@@ -60,22 +60,25 @@ mod tests {
         let datagram = Flow::datagram(1, "198.51.100.7:40123".parse().unwrap());
         let connection =
             Flow { transport: Transport::Tls, core: 3, channel: Channel::Connection { slot: 9, generation: 77 }, ..datagram };
+        let server = |name: &str, run| Server { name: name.as_bytes().into(), run };
+        let here = server("a", 7);
         for (reached, flow) in [(Reached::ByFlow, datagram), (Reached::ByFlowFirst, connection), (Reached::ByContact, connection)] {
             let mut token = Vec::new();
-            tokens.write(b"a", reached, &flow, &mut token);
+            tokens.write(&here, reached, &flow, &mut token);
             assert!(token.iter().all(u8::is_ascii_alphanumeric));
-            assert_eq!(tokens.read(b"a", &token), Some(flow));
-            assert_eq!(tokens.read(b"b", &token), None);
-            assert_eq!(RelayTokens::new(Key::new(1, 3)).read(b"a", &token), None);
+            assert_eq!(tokens.read(&here, &token), Some(flow));
+            assert_eq!(tokens.read(&server("b", 7), &token), None);
+            assert_eq!(tokens.read(&server("a", 8), &token), None, "its connections are others now");
+            assert_eq!(RelayTokens::new(Key::new(1, 3)).read(&here, &token), None);
             for at in 0..token.len() {
                 let mut changed = token.clone();
                 changed[at] = if changed[at] == b'0' { b'1' } else { b'0' };
-                assert_eq!(tokens.read(b"a", &changed), None);
-                assert_eq!(tokens.read(b"a", &token[..at]), None);
+                assert_eq!(tokens.read(&here, &changed), None);
+                assert_eq!(tokens.read(&here, &token[..at]), None);
             }
         }
         let mut none = Vec::new();
-        tokens.write(b"a", Reached::ByContact, &datagram, &mut none);
+        tokens.write(&here, Reached::ByContact, &datagram, &mut none);
         assert!(none.is_empty(), "any server reaches it");
     }
 }

@@ -1,5 +1,9 @@
 //! The flow token of our Record-Route (RFC 5626 §5.2, §5.3): the flow to the side of a dialog that cannot be reached by an address
 //! of its own. It is read only if the cookie's check covers it ([`crate::stack::identity`]).
+//!
+//! The slot and generation of a connection are written masked by a number of this run: read by another server with the same
+//! secret, or after a restart, they name no connection there, except by a chance of one in 2^64 for each that is open. That server
+//! then sees a dialog whose connection is gone.
 
 use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Channel, Flow, Transport};
@@ -44,8 +48,9 @@ const LOCAL: u64 = 2;
 const TCP: u64 = 4;
 const TLS: u64 = 8;
 
-/// Appends the flow to one side. Appends nothing for a flow without a name of its own: it is found again by address.
-pub fn write(side: Side, flow: &Flow, out: &mut Vec<u8>) {
+/// Appends the flow to one side. Appends nothing for a flow without a name of its own: it is found again by address. `mask` is the
+/// run's ([`crate::stack::cookie::Cookies::mask`]).
+pub fn write(side: Side, flow: &Flow, mask: u64, out: &mut Vec<u8>) {
     let transport = match flow.transport {
         Transport::Udp => 0,
         Transport::Tcp => TCP,
@@ -71,8 +76,8 @@ pub fn write(side: Side, flow: &Flow, out: &mut Vec<u8>) {
     }
     if let Some((slot, generation)) = place {
         write_hex_digits(u64::from(flow.core), 2, out);
-        write_hex_digits(u64::from(slot), 8, out);
-        write_hex_digits(u64::from(generation), 8, out);
+        let place = u64::from(slot) << 32 | u64::from(generation);
+        write_hex_digits(place ^ mask, 16, out);
     }
 }
 
@@ -123,8 +128,8 @@ pub fn read_trunk(token: &[u8]) -> Option<u32> {
     Some(Digits(token.get(start..)?).number(8)? as u32)
 }
 
-/// Returns the flow to one side; `None` if the token has none.
-pub fn read(side: Side, token: &[u8]) -> Option<Flow> {
+/// Returns the flow to one side; `None` if the token has none. `mask` is the run's.
+pub fn read(side: Side, token: &[u8], mask: u64) -> Option<Flow> {
     let start = token.iter().position(|byte| *byte == side as u8)? + 1;
     let mut rest = Digits(token.get(start..)?);
     let kind = rest.number(1)?;
@@ -146,9 +151,8 @@ pub fn read(side: Side, token: &[u8]) -> Option<Flow> {
         Transport::Udp => (0, Channel::Datagram { local }),
         _ => {
             let core = rest.number(2)? as u8;
-            let slot = rest.number(8)? as u32;
-            let generation = rest.number(8)? as u32;
-            (core, Channel::Connection { slot, generation })
+            let place = rest.number(16)? ^ mask;
+            (core, Channel::Connection { slot: (place >> 32) as u32, generation: place as u32 })
         }
     };
     (port != 0).then_some(Flow { peer: SocketAddr::new(ip, port), listener, transport, core, channel })
@@ -187,6 +191,8 @@ impl Digits<'_> {
 mod tests {
     use super::*;
 
+    const MASK: u64 = 0x0123_4567_89ab_cdef;
+
     #[test]
     fn what_was_written_is_read_again_and_each_side_finds_its_own() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
@@ -207,9 +213,9 @@ mod tests {
         for caller in &flows {
             for callee in &flows {
                 let mut token = Vec::new();
-                write(Side::Caller, caller, &mut token);
-                assert_eq!(read(Side::Callee, &token), None);
-                write(Side::Callee, callee, &mut token);
+                write(Side::Caller, caller, MASK, &mut token);
+                assert_eq!(read(Side::Callee, &token, MASK), None);
+                write(Side::Callee, callee, MASK, &mut token);
                 assert!(!is_per_call(&token));
                 assert_eq!(read_name(&token), None);
                 write_name(0x0123_4567_89ab_cdef, &mut token);
@@ -218,12 +224,32 @@ mod tests {
                 write_trunk(0x00fe_dcba, &mut token);
                 assert_eq!(read_trunk(&token), Some(0x00fe_dcba));
                 write_per_call(&mut token);
-                assert_eq!(read(Side::Caller, &token), Some(*caller));
-                assert_eq!(read(Side::Callee, &token), Some(*callee));
+                assert_eq!(read(Side::Caller, &token, MASK), Some(*caller));
+                assert_eq!(read(Side::Callee, &token, MASK), Some(*callee));
                 assert!(is_per_call(&token));
                 assert!(token.iter().all(u8::is_ascii_alphanumeric));
             }
         }
+    }
+
+    #[test]
+    fn another_run_reads_another_connection_and_the_same_datagrams() {
+        let connection = Flow {
+            transport: Transport::Tcp,
+            core: 1,
+            channel: Channel::Connection { slot: 3, generation: 77 },
+            ..Flow::datagram(0, "10.0.0.1:5060".parse().unwrap())
+        };
+        let mut token = Vec::new();
+        write(Side::Caller, &connection, MASK, &mut token);
+        let Some(Flow { channel: Channel::Connection { slot, generation }, peer, .. }) = read(Side::Caller, &token, !MASK) else {
+            panic!("no connection");
+        };
+        assert_eq!((slot, generation, peer), (!3, !77, connection.peer));
+        let datagram = Flow::datagram(2, "10.0.0.1:5060".parse().unwrap());
+        token.clear();
+        write(Side::Callee, &datagram, MASK, &mut token);
+        assert_eq!(read(Side::Callee, &token, !MASK), Some(datagram));
     }
 
     #[test]
@@ -234,12 +260,12 @@ mod tests {
             channel: Channel::Connection { slot: 1, generation: 2 },
             ..Flow::datagram(0, "10.0.0.1:5060".parse().unwrap())
         };
-        write(Side::Caller, &flow, &mut token);
+        write(Side::Caller, &flow, MASK, &mut token);
         for cut in 0..token.len() {
-            assert_eq!(read(Side::Caller, &token[..cut]), None);
+            assert_eq!(read(Side::Caller, &token[..cut], MASK), None);
         }
-        assert_eq!(read(Side::Caller, b"oz"), None);
-        assert_eq!(read(Side::Caller, b"oc0000"), None);
+        assert_eq!(read(Side::Caller, b"oz", MASK), None);
+        assert_eq!(read(Side::Caller, b"oc0000", MASK), None);
     }
 
     #[test]
@@ -247,7 +273,7 @@ mod tests {
         let mut token = Vec::new();
         let peer = "10.0.0.1:5060".parse().unwrap();
         let flow = Flow::towards(Transport::Tcp, 0, 0, peer, 0, 0);
-        write(Side::Callee, &flow, &mut token);
+        write(Side::Callee, &flow, MASK, &mut token);
         assert!(token.is_empty());
     }
 }

@@ -61,6 +61,10 @@ pub struct Options {
     pub trunks: Arc<TrunkTable>,
     /// By listener: from where connections begin with a PROXY header. None for those beyond the end.
     pub proxy_protocol: Vec<Vec<Network>>,
+    /// Whether other servers have the same secret, and what they make is good here.
+    pub shared_key: bool,
+    /// Secrets besides the one that everything is signed with: what they have signed is accepted.
+    pub other_secrets: Vec<Key>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -90,6 +94,8 @@ impl Default for Options {
             taps: Arc::default(),
             trunks: Arc::default(),
             proxy_protocol: Vec::new(),
+            shared_key: false,
+            other_secrets: Vec::new(),
         }
     }
 }
@@ -179,15 +185,21 @@ impl Bound {
             return Err(io::Error::other("settings name other cores or listeners than were bound"));
         }
         let live = self.live.clone();
-        let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
+        let wall_ms = clock.wall_ms();
+        let others = self.options.other_secrets.clone();
+        let mut nonces = Nonces::new(key, run(), NONCE_WINDOWS).accepting(&others);
+        if self.options.shared_key {
+            nonces = nonces.shared(wall_ms, clock.now().as_ms());
+        }
+        let nonces = Arc::new(nonces);
         let sources = self.options.sources.clone();
         let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
         let (health, trunks) = (self.options.health.clone(), self.options.trunks.clone());
-        let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
             let mut endpoint = Endpoint::new(settings, location, live, core, key);
             endpoint.set_clock(wall_ms);
+            endpoint.accept_secrets(&others);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
             endpoint.share_calls(calls.clone());

@@ -30,12 +30,17 @@ pub struct Login<'l> {
 }
 
 impl<'l> Login<'l> {
+    /// The same at the next use of a nonce, or a later one.
+    pub fn counting(self, count: u32) -> Login<'l> {
+        Login { count, ..self }
+    }
+
     pub fn new(name: &'l str, password: &'l str) -> Login<'l> {
         Login { name, password, count: 1 }
     }
 
     /// The request with an answer to this challenge; a CSeq and a branch of its own. `uri` is what the credentials are made for.
-    fn answer(&self, request: &Request, challenge: &Challenge, uri: &str) -> Request {
+    pub fn answer(&self, request: &Request, challenge: &Challenge, uri: &str) -> Request {
         let Challenge { realm, nonce, .. } = challenge;
         let ha1 = md5(&format!("{}:{realm}:{}", self.name, self.password));
         let ha2 = md5(&format!("{}:{uri}", request.method));
@@ -63,15 +68,15 @@ fn again(request: &Request) -> Request {
 
 /// The challenge for MD5 in a 401 or 407.
 #[derive(Debug)]
-struct Challenge {
+pub struct Challenge {
     status: u16,
     realm: String,
     nonce: String,
-    stale: bool,
+    pub stale: bool,
 }
 
 impl Challenge {
-    fn of(answer: &Message) -> Challenge {
+    pub fn of(answer: &Message) -> Challenge {
         let status = answer.status().unwrap_or_default();
         let lines = challenges(answer);
         let line = lines.iter().find(|line| line.contains("algorithm=MD5"));

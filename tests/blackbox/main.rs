@@ -44,6 +44,7 @@ mod records;
 mod registrations;
 mod secrets;
 mod service;
+mod shared;
 mod sipsak;
 mod sources;
 mod streams;

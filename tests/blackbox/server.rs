@@ -18,7 +18,10 @@ pub fn binary() -> &'static Path {
 }
 
 /// A conf in the making: one listener on the place's server address, short timers, and what the test changes.
+#[derive(Clone)]
 pub struct Conf {
+    /// Of its files.
+    name: &'static str,
     listeners: Vec<Listener>,
     /// Stands for everything else.
     file: Option<String>,
@@ -28,6 +31,7 @@ pub struct Conf {
     control: PathBuf,
 }
 
+#[derive(Clone)]
 struct Listener {
     transport: &'static str,
     address: SocketAddr,
@@ -44,6 +48,7 @@ impl Listener {
 impl Conf {
     pub fn new(place: &Place) -> Conf {
         let mut conf = Conf {
+            name: "strowger",
             listeners: vec![Listener::new("udp", place.at(SERVER))],
             file: None,
             tables: BTreeMap::new(),
@@ -65,6 +70,7 @@ impl Conf {
             .replace("127.0.0.1:5070", &next_hop.to_string())
             .replace("[\"127.0.0.1\"]", &format!("[\"{}/24\"]", place.ip(0)));
         let mut conf = Conf {
+            name: "strowger",
             listeners: vec![Listener::new("udp", server), Listener::new("tcp", server)],
             tables: BTreeMap::new(),
             sections: Vec::new(),
@@ -75,6 +81,16 @@ impl Conf {
             conf.listeners.push(Listener::new("tls", secure));
         }
         conf
+    }
+
+    /// The conf of another server, which is the same at another host of the place.
+    pub fn beside(&self, place: &Place, name: &'static str, host: u8) -> Conf {
+        let mut other = Conf { name, control: place.path(&format!("{name}.sock")), ..self.clone() };
+        for listener in &mut other.listeners {
+            listener.address.set_ip(place.ip(host));
+        }
+        let control = format!("{:?}", other.control.display().to_string());
+        other.set("control", "socket", &control).set("registrar", "database", &format!("\"{name}.db\""))
     }
 
     /// `value` is TOML: strings in quotes.
@@ -171,7 +187,7 @@ impl Conf {
     }
 
     pub fn write(&self, place: &Place) -> PathBuf {
-        place.write("strowger.toml", &self.text())
+        place.write(&format!("{}.toml", self.name), &self.text())
     }
 
     pub fn start(&self, place: &Place) -> Server {
@@ -220,14 +236,14 @@ impl Server {
         let process = match script {
             None => {
                 let arguments = own.map(str::to_owned);
-                Process::start(place, "strowger", binary(), &arguments, environment)
+                Process::start(place, conf.name, binary(), &arguments, environment)
             }
             Some(script) => {
                 let program = binary().display().to_string();
                 let before = ["-c", script, "sh", &program];
                 let arguments: Vec<String> = before.into_iter().chain(own).map(str::to_owned).collect();
                 let shell = Path::new("sh");
-                Process::start(place, "strowger", shell, &arguments, environment)
+                Process::start(place, conf.name, shell, &arguments, environment)
             }
         };
         Server { address: conf.listeners[0].address, process, control: conf.control.clone() }

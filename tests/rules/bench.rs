@@ -19,10 +19,10 @@ pub const ALICE: &str = "10.0.1.1:5060";
 pub const BOB: &str = "10.0.1.2:5060";
 pub const CAROL: &str = "10.0.1.3:5060";
 pub const DAVE: &str = "10.0.1.4:5060";
-/// The key that all servers of the tests have.
-pub const SECRET: Key = Key::new(0x5eed, 0xcafe);
-
 pub const PROXY: &str = "10.0.0.1:5060";
+
+/// What all benches sign with if the test says nothing else.
+pub const SECRET: Key = Key::new(0x5eed, 0xcafe);
 
 /// One message that left.
 #[derive(Clone, Debug)]
@@ -84,16 +84,25 @@ impl Bench {
 
     /// The same with a journal that the test keeps.
     pub fn with_journal(durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
-        Bench::with_location(|location| location.with_journal(durability), change)
+        Bench::made(&[SECRET], |location| location.with_journal(durability), change)
     }
 
     /// The same with a location table that `adapt` makes of an empty one.
     pub fn with_location(adapt: impl FnOnce(Location) -> Location, change: impl FnOnce(&mut Settings)) -> Bench {
+        Bench::made(&[SECRET], adapt, change)
+    }
+
+    /// The same with these secrets, of which the first signs.
+    pub fn signed(secrets: &[Key], durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
+        Bench::made(secrets, |location| location.with_journal(durability), change)
+    }
+
+    fn made(secrets: &[Key], adapt: impl FnOnce(Location) -> Location, change: impl FnOnce(&mut Settings)) -> Bench {
         let mut settings =
             Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.per_core.transactions = 1000;
         change(&mut settings);
-        let secret = SECRET;
+        let secret = secrets[0];
         let location = Arc::new(adapt(Location::new(secret, 1000)));
         let settings = Arc::new(settings);
         let live = Arc::new(LiveConnections::new(settings.cores.into(), 64));
@@ -101,6 +110,7 @@ impl Bench {
         let core = |core| {
             let mut endpoint = Endpoint::new(settings.clone(), location.clone(), live.clone(), core, secret);
             endpoint.share_health(health.clone());
+            endpoint.accept_secrets(&secrets[1..]);
             endpoint
         };
         Bench {

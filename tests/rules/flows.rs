@@ -12,7 +12,7 @@ use crate::message::{Request, param};
 const NAT: &str = "198.51.100.7:40123";
 const OTHER_NAT: &str = "198.51.100.8:40999";
 
-fn bench() -> Bench {
+pub fn bench() -> Bench {
     with(|_| ())
 }
 
@@ -195,9 +195,9 @@ fn the_loss_of_a_phones_connection_fails_its_branch_alone() {
 // ---- dialogs ---------------------------------------------------------------------------------------------------------------
 
 /// A call between two phones that nothing but the ways they have opened leads to.
-struct Call {
-    caller: Flow,
-    callee: Flow,
+pub struct Call {
+    pub caller: Flow,
+    pub callee: Flow,
     call_id: String,
     /// As the callee and as the caller got them.
     routes: Vec<String>,
@@ -216,7 +216,7 @@ fn way(b: &mut Bench, transport: Transport, slot: u32, peer: &str) -> Flow {
     }
 }
 
-fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
+pub fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
     let callee = way(b, to, 3, NAT);
     register(b, callee, "192.168.0.5:5060;rport", "<sip:bob@192.168.0.5:5060>", 1);
     let caller = way(b, by, 4, OTHER_NAT);
@@ -232,7 +232,7 @@ fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
 }
 
 impl Call {
-    fn by_caller(&self, method: &str) -> Request {
+    pub fn by_caller(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:bob@192.168.0.5:5060")
             .via("192.168.0.7:5060;rport", &format!("z9hG4bKo{}", crate::message::unique()))
             .by(self.caller.transport)
@@ -244,7 +244,7 @@ impl Call {
         request
     }
 
-    fn by_callee(&self, method: &str) -> Request {
+    pub fn by_callee(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:alice@192.168.0.7:5060")
             .via("192.168.0.5:5060;rport", &format!("z9hG4bKt{}", crate::message::unique()))
             .by(self.callee.transport)

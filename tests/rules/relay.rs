@@ -63,7 +63,7 @@ impl Pair {
         let (mut round, mut untold) = (home.begin_telling(), Untold::default());
         let tokens = RelayTokens::new(SECRET);
         while let Some(shard) = round.next_shard() {
-            home.take_untold(shard, &mut untold, &mut |reached, flow, out| tokens.write(b"home", reached, flow, out));
+            home.take_untold(shard, &mut untold, &mut |reached, flow, out| tokens.write(&home.own(), reached, flow, out));
         }
         for (position, row) in (1..).zip(untold.iter()) {
             assert!(home.told(&row, position));

@@ -21,7 +21,7 @@ const GATE: &str = "10.0.5.1:5080";
 // ---- a Via of ours -----------------------------------------------------------------------------------------------------
 
 /// alice and bob have passwords, and bob and carol phones.
-fn guarded(change: impl FnOnce(&mut Settings)) -> Bench {
+pub fn guarded(change: impl FnOnce(&mut Settings)) -> Bench {
     let mut b = auth::bench(|settings| {
         settings.auth.challenge_proxy = true;
         change(settings);
@@ -32,14 +32,14 @@ fn guarded(change: impl FnOnce(&mut Settings)) -> Bench {
 }
 
 /// alice's call as it comes to bob.
-fn at_bob(b: &mut Bench) -> Sent {
+pub fn at_bob(b: &mut Bench) -> Sent {
     let asked = auth::call(b);
     let request = auth::invite_with(&ALICES, &asked).set("Contact", "<sip:alice@10.0.1.1:5060>").body("v=0");
     the(&b.send(ALICE, request), BOB).clone()
 }
 
 /// Sent on by bob as a proxy does it, to `uri`, after some changes.
-fn sent_on(at_bob: &Sent, uri: &str, change: impl FnOnce(String) -> String) -> String {
+pub fn sent_on(at_bob: &Sent, uri: &str, change: impl FnOnce(String) -> String) -> String {
     let text = at_bob.to_string();
     let (_, rest) = text.split_once(' ').unwrap();
     let (_, rest) = rest.split_once(' ').unwrap();
@@ -211,13 +211,13 @@ fn what_passed_within_a_dialog_is_asked_outside_of_it() {
 // ---- the cookie --------------------------------------------------------------------------------------------------------
 
 /// A call from alice to bob as its two ends see it.
-struct Call {
+pub struct Call {
     call_id: String,
     callers: Vec<String>,
     callees: Vec<String>,
 }
 
-const BOBS_CONTACT: &str = "sip:bob@10.0.1.2:5071;x=1;ob";
+pub const BOBS_CONTACT: &str = "sip:bob@10.0.1.2:5071;x=1;ob";
 
 fn recorded(text: &Sent) -> Vec<String> {
     let all = text.all("Record-Route");
@@ -235,7 +235,7 @@ fn call_with(b: &mut Bench, extra: &str) -> Call {
     Call { call_id: at_bob.header("Call-ID").unwrap().into(), callers: recorded(&ok), callees: recorded(&at_bob) }
 }
 
-fn call(b: &mut Bench) -> Call {
+pub fn call(b: &mut Bench) -> Call {
     call_with(b, "")
 }
 
@@ -245,13 +245,13 @@ fn by(routes: &[String], request: Request) -> Request {
 }
 
 impl Call {
-    fn by_caller(&self, method: &str, uri: &str) -> Request {
+    pub fn by_caller(&self, method: &str, uri: &str) -> Request {
         let request = Request::new(method, uri).to("<sip:bob@example.com>;tag=callee").call_id(&self.call_id).cseq(unique() as u32);
         let routes: Vec<String> = self.callers.iter().rev().cloned().collect();
         by(&routes, request)
     }
 
-    fn by_callee(&self, method: &str, uri: &str) -> Request {
+    pub fn by_callee(&self, method: &str, uri: &str) -> Request {
         let request = Request::new(method, uri)
             .via(BOB, &format!("z9hG4bKbob{}", unique()))
             .from("<sip:bob@example.com>;tag=callee")
@@ -273,7 +273,7 @@ fn plain(change: impl FnOnce(&mut Settings)) -> Bench {
     b
 }
 
-const ALICES_CONTACT: &str = "sip:alice@10.0.1.1:5060";
+pub const ALICES_CONTACT: &str = "sip:alice@10.0.1.1:5060";
 const ANYWHERE: [&str; 5] =
     [BOBS_CONTACT, "sip:carol@example.com", "sip:0900@example.com", "sip:victim@10.9.9.9", "sip:victim@10.9.9.9;maddr=10.0.1.2"];
 

@@ -244,6 +244,7 @@ fn a_conf_with_everything() {
         cores = [1, 0]
         domains = ["Example.COM.", "192.0.2.1", "[2001:db8::1]"]
         key_file = "/var/lib/strowger/key"
+        shared_key = true
         drain_deadline = "90s"
         user = "strowger"
         group = "ssl-cert"
@@ -406,6 +407,7 @@ fn a_conf_with_everything() {
     assert_eq!(conf.server.cores, [1, 0]);
     assert_eq!(conf.server.domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
+    assert!(conf.server.shared_key);
     assert_eq!(conf.server.drain_deadline, secs(90));
     assert_eq!(conf.server.user.as_deref(), Some("strowger"));
     assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));

@@ -25,9 +25,10 @@ use super::names;
 use super::notes::{ClientNotes, notes_index};
 use super::sessions::{ClientSessions, PeerName};
 use super::settings::{Settings, Side};
+use super::shared_tickets::SharedKeys;
 use super::tickets::RotatingKeys;
 use super::verify::{Checks, Verifier};
-use crate::net::sys::ssl;
+use crate::net::sys::ssl::{self, TicketKeys};
 use crate::settings::{self, VerifyClient, Version};
 
 /// Forward secrecy and authenticated encryption only; AES-128 first, the cheapest on processors that support it.
@@ -66,7 +67,7 @@ pub struct Contexts {
     client: ClientContext,
     /// With other certificates to show, by number.
     clients: HashMap<u64, ClientContext>,
-    keys: Arc<RotatingKeys>,
+    keys: Arc<dyn TicketKeys>,
     /// Of everything that the contexts were made from.
     fingerprint: Fingerprint,
     /// Of identities and verification alone: while it is unchanged, tickets remain valid.
@@ -106,7 +107,7 @@ impl Contexts {
         }
         let keys = match previous {
             Some(previous) if previous.trust == trust => previous.keys.clone(),
-            _ => Arc::new(RotatingKeys::new(settings.rules.lifetime(), Instant::now())),
+            _ => ticket_keys(settings, &trust),
         };
         let key_log = KeyLog::from_environment()?;
         let maker = Maker { settings, material: &material, trust: &trust, keys: &keys, key_log: key_log.as_ref() };
@@ -200,15 +201,22 @@ impl Contexts {
     }
 }
 
-// ---- the files ---------------------------------------------------------------------------------------------------------
-
 // ---- the contexts ------------------------------------------------------------------------------------------------------
+
+/// Returns new keys of tickets: of this server alone, or the same on each server that has the same secrets and the same trust.
+fn ticket_keys(settings: &Settings, trust: &Fingerprint) -> Arc<dyn TicketKeys> {
+    let lifetime = settings.rules.lifetime();
+    match settings.ticket_secrets.0.is_empty() {
+        true => Arc::new(RotatingKeys::new(lifetime, Instant::now())),
+        false => Arc::new(SharedKeys::new(&settings.ticket_secrets, lifetime, trust)),
+    }
+}
 
 struct Maker<'a> {
     settings: &'a Settings,
     material: &'a Material,
     trust: &'a Fingerprint,
-    keys: &'a Arc<RotatingKeys>,
+    keys: &'a Arc<dyn TicketKeys>,
     key_log: Option<&'a KeyLog>,
 }
 

@@ -22,6 +22,7 @@ mod notes;
 mod recent;
 mod sessions;
 mod settings;
+mod shared_tickets;
 mod tickets;
 mod verify;
 mod wire;
@@ -33,7 +34,7 @@ pub use crate::settings::{Purpose, VerifyClient, Version};
 pub use contexts::Contexts;
 pub use failure::{By, Failure};
 pub use machine::{Progress, Tls};
-pub use settings::{Certificates, Identity, Pair, Settings, Side};
+pub use settings::{Certificates, Identity, Pair, Settings, Side, TicketSecrets};
 
 /// The TLS library that is linked in and its version, as in "AWS-LC 1.73.0" or "OpenSSL 3.0.19 27 Jan 2026".
 pub fn library_version() -> &'static str {

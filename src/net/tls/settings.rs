@@ -9,6 +9,19 @@ pub struct Settings {
     pub certificates: Certificates,
     /// The other settings of `[tls]`.
     pub rules: Tls,
+    /// What the keys of session tickets are derived from, if other servers have it too.
+    pub ticket_secrets: TicketSecrets,
+}
+
+/// Secrets shared with other servers: tickets are sealed by the first and opened by all. Empty: nothing is shared, and the keys of
+/// tickets are random.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct TicketSecrets(pub Vec<[u8; 32]>);
+
+impl std::fmt::Debug for TicketSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TicketSecrets({})", self.0.len())
+    }
 }
 
 /// The certificates we show, and to whom.

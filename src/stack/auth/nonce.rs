@@ -7,6 +7,11 @@
 //! address that it was sent to, its sender receives what is sent there ([`Nonces::is_from`]); from elsewhere it is equally valid,
 //! because a phone's address may change. A nonce of an earlier run is stale, because that run's counts are lost. Time is counted
 //! from the start of the run, so no step of the machine's clock makes an old nonce young.
+//!
+//! If other servers share the secret ([`Nonces::shared`]), time is counted from 1970, by the clock as it was at the start, and
+//! their nonces are good here too, under two conditions. They must come from the address that they were sent to: here nobody knows
+//! which counts were used there, so whoever has overheard an answer could use it once more. And they must be younger than this run:
+//! an older one may be of an earlier run of this server, and used here.
 
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use crate::base::proved::words;
@@ -40,7 +45,7 @@ const SHARDS: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Good(Nonce),
-    /// Ours, but too old, or of an earlier run.
+    /// Ours, but too old, or of another run whose nonces are not good here.
     Stale,
     /// Not ours.
     Foreign,
@@ -48,10 +53,14 @@ pub enum Verdict {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Nonce {
-    /// Identifies it within this run.
+    /// When it was made, and what makes it differ from others of its run.
     number: u64,
     /// A hash of the address that it was sent to.
     place: u32,
+    /// Identifies it among those of all runs.
+    window: u64,
+    /// Which secret it was made with; 0: the first.
+    secret: u8,
 }
 
 impl Nonce {
@@ -79,7 +88,20 @@ pub struct Nonces {
     requests: Key,
     /// Distinguishes this run of the server from others with the same secret.
     run: u32,
+    /// `None`: no other server's nonces are good here.
+    sharing: Option<Sharing>,
+    /// The keys of the secrets besides the first: nothing new is made with them.
+    others: Vec<Key>,
     shards: Box<[Mutex<Shard>]>,
+}
+
+/// How time is counted if other servers share the secret.
+#[derive(Clone, Copy)]
+struct Sharing {
+    /// The time since 1970 at the start, in milliseconds.
+    wall_ms: u64,
+    /// When this run began to make nonces, since 1970.
+    begun_ms: u64,
 }
 
 impl Nonces {
@@ -88,11 +110,31 @@ impl Nonces {
     pub fn new(secret: Key, run: u32, windows: usize) -> Nonces {
         let room = windows.div_ceil(SHARDS).max(1);
         Nonces {
-            key: secret.derive("nonce"),
+            key: nonce_key(&secret),
             requests: secret.derive("authorised request"),
             run,
+            sharing: None,
+            others: Vec::new(),
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
         }
+    }
+
+    /// Accepts the nonces of other servers with the same secret. `wall_ms` is the time since 1970 at the start, and `now_ms` the time
+    /// since then.
+    pub fn shared(mut self, wall_ms: u64, now_ms: u64) -> Nonces {
+        self.sharing = Some(Sharing { wall_ms, begun_ms: wall_ms + now_ms });
+        self
+    }
+
+    /// Recognises nonces that were made with these secrets.
+    pub fn accepting(mut self, others: &[Key]) -> Nonces {
+        self.others = others.iter().map(nonce_key).collect();
+        self
+    }
+
+    /// Returns the time as nonces count it.
+    fn time(&self, now_ms: u64) -> u64 {
+        now_ms + self.sharing.map_or(0, |sharing| sharing.wall_ms)
     }
 
     /// Returns the identifier of this run.
@@ -104,53 +146,65 @@ impl Nonces {
     /// that it is sent to.
     pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], to: IpAddr, out: &mut Vec<u8>) {
         let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
-        let number = now_ms << SERIAL_BITS | serial;
-        let nonce = Nonce { number, place: self.place(number, to) };
+        let number = self.time(now_ms) << SERIAL_BITS | serial;
+        let nonce = Nonce { number, place: place_of(&self.key, number, to), window: number, secret: 0 };
         write_hex(number, out);
         write_hex_digits(u64::from(self.run), RUN_LEN, out);
         write_hex_digits(u64::from(nonce.place), PLACE_LEN, out);
-        write_hex(self.check(nonce, self.run, realm), out);
+        write_hex(check(&self.key, nonce, self.run, realm), out);
     }
 
     /// Returns whether a nonce was sent to this address: a sender that answers it from there receives what we send.
     pub fn is_from(&self, nonce: Nonce, source: IpAddr) -> bool {
-        nonce.place == self.place(nonce.number, source)
+        let key = match nonce.secret.checked_sub(1) {
+            None => &self.key,
+            Some(number) => self.others.get(usize::from(number)).unwrap_or(&self.key),
+        };
+        nonce.place == place_of(key, nonce.number, source)
     }
 
-    fn place(&self, number: u64, ip: IpAddr) -> u32 {
-        let (high, low) = words(ip);
-        self.key.hash_numbers(number, high, low) as u32
-    }
-
-    /// Returns whether a nonce is ours, for this realm, of this run, and not older than `lifetime_ms`.
-    pub fn read(&self, now_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8]) -> Verdict {
+    /// Returns whether a nonce is ours, for this realm, not older than `lifetime_ms`, and of this run or good here all the same.
+    /// `source` is where it comes from.
+    pub fn read(&self, now_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8], source: IpAddr) -> Verdict {
         let parts = || {
             let (number, rest) = text.split_at_checked(NUMBER_LEN)?;
             let (run, rest) = rest.split_at_checked(RUN_LEN)?;
             let (place, check) = rest.split_at_checked(PLACE_LEN)?;
             let check = check.get(..CHECK_LEN).filter(|_| check.len() == CHECK_LEN)?;
-            let nonce = Nonce { number: read_hex(number)?, place: read_hex(place)? as u32 };
+            let number = read_hex(number)?;
+            let nonce = Nonce { number, place: read_hex(place)? as u32, window: number, secret: 0 };
             Some((nonce, read_hex(run)? as u32, read_hex(check)?))
         };
-        let Some((nonce, run, check)) = parts() else {
+        let Some((mut nonce, run, shown)) = parts() else {
             return Verdict::Foreign;
         };
         // A single comparison of two words takes the same time wherever they differ.
-        if check ^ self.check(nonce, run, realm) != 0 {
-            return Verdict::Foreign;
+        if shown ^ check(&self.key, nonce, run, realm) != 0 {
+            let mut others = (1..).zip(&self.others);
+            let Some((secret, _)) = others.find(|(_, key)| shown ^ check(key, nonce, run, realm) == 0) else {
+                return Verdict::Foreign;
+            };
+            nonce.secret = secret;
         }
-        let made_ms = nonce.made_ms();
+        let (now_ms, made_ms) = (self.time(now_ms), nonce.made_ms());
         let is_old = made_ms + lifetime_ms < now_ms || now_ms + AHEAD_MS < made_ms;
-        match run != self.run || is_old {
-            true => Verdict::Stale,
-            false => Verdict::Good(nonce),
+        match run == self.run && nonce.secret == 0 {
+            _ if is_old => Verdict::Stale,
+            true => Verdict::Good(nonce),
+            false => self.judge_others(nonce, run, source),
         }
     }
 
-    fn check(&self, nonce: Nonce, run: u32, realm: &[u8]) -> u64 {
-        let place = u64::from(run) << 32 | u64::from(nonce.place);
-        let (number, place) = (nonce.number.to_be_bytes(), place.to_be_bytes());
-        self.key.hash(&[&number, &place, realm])
+    /// Judges a nonce of another run that is young enough.
+    #[cold]
+    fn judge_others(&self, nonce: Nonce, run: u32, source: IpAddr) -> Verdict {
+        let is_younger = self.sharing.is_some_and(|sharing| nonce.made_ms() >= sharing.begun_ms);
+        if !is_younger || !self.is_from(nonce, source) {
+            return Verdict::Stale;
+        }
+        // Two runs may give the same number.
+        let window = self.key.hash_numbers(nonce.number, u64::from(run) << 32 | u64::from(nonce.place), 1);
+        Verdict::Good(Nonce { window, ..nonce })
     }
 
     /// Returns an authorised request's identifier for [`Nonces::note`]. It covers every byte of the message, and its source: if
@@ -168,11 +222,28 @@ impl Nonces {
     /// for one request. `request` comes from [`Nonces::request`]: the same one again within `repeats_ms` is a retransmission, later
     /// it is not.
     pub fn note(&self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, count: u32, request: u32, repeats_ms: u64) -> Use {
-        let place = self.key.hash_numbers(nonce.number, 0, 0);
+        let place = self.key.hash_numbers(nonce.window, 0, 0);
         let shard = &self.shards[place as usize % SHARDS];
+        let now_ms = self.time(now_ms);
         let this = Request { count, name: request, came_ms: now_ms as u32 };
-        lock(shard).note(now_ms, lifetime_ms, nonce, this, repeats_ms)
+        let ahead_ms = self.sharing.map_or(0, |_| AHEAD_MS);
+        lock(shard).note(now_ms, (lifetime_ms, ahead_ms), nonce, this, repeats_ms)
     }
+}
+
+fn nonce_key(secret: &Key) -> Key {
+    secret.derive("nonce")
+}
+
+fn place_of(key: &Key, number: u64, ip: IpAddr) -> u32 {
+    let (high, low) = words(ip);
+    key.hash_numbers(number, high, low) as u32
+}
+
+fn check(key: &Key, nonce: Nonce, run: u32, realm: &[u8]) -> u64 {
+    let place = u64::from(run) << 32 | u64::from(nonce.place);
+    let (number, place) = (nonce.number.to_be_bytes(), place.to_be_bytes());
+    key.hash(&[&number, &place, realm])
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
@@ -192,7 +263,7 @@ struct Shard {
     forgotten_ms: Option<u64>,
 }
 
-/// A nonce's number can be its own hash: its check has been verified before.
+/// What identifies a nonce can be its own hash: its check has been verified before.
 type Windows = HashMap<u64, Window, BuildPrehashed>;
 
 impl Shard {
@@ -200,29 +271,32 @@ impl Shard {
         Shard { room, young: Windows::default(), old: Windows::default(), young_since_ms: 0, old_since_ms: 0, forgotten_ms: None }
     }
 
-    fn note(&mut self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, this: Request, repeats_ms: u64) -> Use {
-        if self.young.len() >= self.room || now_ms > self.young_since_ms + lifetime_ms {
-            self.age(now_ms, lifetime_ms);
+    /// `life_ms`: how long nonces are valid, and how far ahead of now they may have been made.
+    fn note(&mut self, now_ms: u64, life_ms: (u64, u64), nonce: Nonce, this: Request, repeats_ms: u64) -> Use {
+        if self.young.len() >= self.room || now_ms > self.young_since_ms + life_ms.0 {
+            self.age(now_ms, life_ms);
         }
-        if let Some(window) = self.young.get_mut(&nonce.number) {
+        if let Some(window) = self.young.get_mut(&nonce.window) {
             return window.note(this, repeats_ms);
         }
-        if let Some(mut window) = self.old.remove(&nonce.number) {
+        if let Some(mut window) = self.old.remove(&nonce.window) {
             let verdict = window.note(this, repeats_ms);
-            self.young.insert(nonce.number, window);
+            self.young.insert(nonce.window, window);
             return verdict;
         }
         if self.forgotten_ms.is_some_and(|until| nonce.made_ms() <= until) {
             return Use::Forgotten;
         }
-        self.young.insert(nonce.number, Window::new(this));
+        self.young.insert(nonce.window, Window::new(this));
         Use::First
     }
 
-    /// Drops the old generation and makes the young one old. All nonces in the old one were made before the young one began.
-    fn age(&mut self, now_ms: u64, lifetime_ms: u64) {
-        if !self.old.is_empty() && self.young_since_ms + lifetime_ms >= now_ms {
-            self.forgotten_ms = Some(self.young_since_ms);
+    /// Drops the old generation and makes the young one old. All nonces in the old one were made before the young one began, or as
+    /// far ahead of that as clocks may differ.
+    fn age(&mut self, now_ms: u64, (lifetime_ms, ahead_ms): (u64, u64)) {
+        let last_ms = self.young_since_ms + ahead_ms;
+        if !self.old.is_empty() && last_ms + lifetime_ms >= now_ms {
+            self.forgotten_ms = Some(last_ms);
         }
         std::mem::swap(&mut self.young, &mut self.old);
         self.young.clear();
@@ -296,6 +370,8 @@ mod tests {
     const REPEATS: u64 = 32_000;
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
+    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
     fn nonces(windows: usize) -> Nonces {
         Nonces::new(Key::new(1, 2), RUN, windows)
     }
@@ -307,7 +383,7 @@ mod tests {
     }
 
     fn good(nonces: &Nonces, made_ms: u64, count: u32) -> Nonce {
-        match nonces.read(made_ms, LIFE, REALM, &text(nonces, made_ms, count)) {
+        match nonces.read(made_ms, LIFE, REALM, &text(nonces, made_ms, count), HERE) {
             Verdict::Good(nonce) => nonce,
             other => panic!("{other:?}"),
         }
@@ -320,7 +396,7 @@ mod tests {
         assert_eq!(nonce.len(), NUMBER_LEN + RUN_LEN + PLACE_LEN + CHECK_LEN);
         // Another core, which does not share the windows.
         let there = nonces(1);
-        let read = |at, realm| there.read(at, LIFE, realm, &nonce);
+        let read = |at, realm| there.read(at, LIFE, realm, &nonce, THERE);
         assert!(matches!(read(NOW, REALM), Verdict::Good(_)));
         assert!(matches!(read(NOW + LIFE, REALM), Verdict::Good(_)));
         assert!(matches!(read(NOW - AHEAD_MS, REALM), Verdict::Good(_)));
@@ -328,14 +404,14 @@ mod tests {
         assert_eq!(read(NOW - AHEAD_MS - 1, REALM), Verdict::Stale);
         assert_eq!(read(NOW, b"example.net"), Verdict::Foreign);
         let other = Nonces::new(Key::new(1, 3), RUN, 1);
-        assert_eq!(other.read(NOW, LIFE, REALM, &nonce), Verdict::Foreign);
+        assert_eq!(other.read(NOW, LIFE, REALM, &nonce, HERE), Verdict::Foreign);
         for place in 0..nonce.len() {
             let mut forged = nonce.clone();
             forged[place] = if forged[place] == b'0' { b'1' } else { b'0' };
-            assert_eq!(here.read(NOW, LIFE, REALM, &forged), Verdict::Foreign);
+            assert_eq!(here.read(NOW, LIFE, REALM, &forged, HERE), Verdict::Foreign);
         }
         for bad in [&b""[..], b"0", &nonce[..47], &[&nonce[..], b"0"].concat()] {
-            assert_eq!(here.read(NOW, LIFE, REALM, bad), Verdict::Foreign);
+            assert_eq!(here.read(NOW, LIFE, REALM, bad, HERE), Verdict::Foreign);
         }
     }
 
@@ -354,9 +430,125 @@ mod tests {
         let text = text(&nonces(1), NOW, 5);
         let later = Nonces::new(Key::new(1, 2), RUN + 1, 1);
         for now in [0, 1_000, NOW - LIFE, NOW - 1, NOW, NOW + 1, NOW + LIFE] {
-            assert_eq!(later.read(now, LIFE, REALM, &text), Verdict::Stale, "{now}");
+            assert_eq!(later.read(now, LIFE, REALM, &text, HERE), Verdict::Stale, "{now}");
         }
-        assert_eq!(later.read(NOW, LIFE, b"else", &text), Verdict::Foreign);
+        assert_eq!(later.read(NOW, LIFE, b"else", &text, HERE), Verdict::Foreign);
+    }
+
+    /// A server that has begun at `begun_ms`, and shares its secret; its own time is 0 an hour before.
+    fn sharing(run: u32, begun_ms: u64, windows: usize) -> Sharer {
+        const HOUR: u64 = 3_600_000;
+        let start_ms = begun_ms - HOUR;
+        Sharer { nonces: Nonces::new(Key::new(1, 2), run, windows).shared(start_ms, HOUR), start_ms }
+    }
+
+    struct Sharer {
+        nonces: Nonces,
+        start_ms: u64,
+    }
+
+    impl Sharer {
+        fn text(&self, at: u64) -> Vec<u8> {
+            text(&self.nonces, at - self.start_ms, 1)
+        }
+
+        fn read(&self, at: u64, text: &[u8], source: IpAddr) -> Verdict {
+            self.nonces.read(at - self.start_ms, LIFE, REALM, text, source)
+        }
+
+        fn note(&self, at: u64, text: &[u8], count: u32) -> Option<Use> {
+            let Verdict::Good(nonce) = self.read(at, text, HERE) else { return None };
+            Some(self.nonces.note(at - self.start_ms, LIFE, nonce, count, count, REPEATS))
+        }
+    }
+
+    #[test]
+    fn what_another_server_made_is_good_from_where_it_was_sent_to() {
+        let (one, other) = (sharing(7, NOW - 99_999, 100), sharing(8, NOW - 1_000_000, 100));
+        let made = one.text(NOW);
+        let is_good = |verdict| matches!(verdict, Verdict::Good(_));
+        for at in [NOW - AHEAD_MS, NOW, NOW + LIFE] {
+            assert!(is_good(one.read(at, &made, HERE)) && is_good(one.read(at, &made, THERE)), "{at}");
+            assert!(is_good(other.read(at, &made, HERE)), "{at}");
+            assert_eq!(other.read(at, &made, THERE), Verdict::Stale, "{at}");
+        }
+        for at in [NOW - AHEAD_MS - 1, NOW + LIFE + 1] {
+            assert_eq!(other.read(at, &made, HERE), Verdict::Stale, "{at}");
+        }
+        // One that shares nothing, and one that has another secret.
+        let alone = Nonces::new(Key::new(1, 2), 9, 100);
+        assert_eq!(alone.read(NOW, LIFE, REALM, &made, HERE), Verdict::Stale);
+        let stranger = Nonces::new(Key::new(1, 3), 9, 100).shared(NOW, 0);
+        assert_eq!(stranger.read(0, LIFE, REALM, &made, HERE), Verdict::Foreign);
+    }
+
+    #[test]
+    fn each_server_takes_each_count_of_the_other_once() {
+        let (one, other) = (sharing(7, NOW - 1, 100), sharing(8, NOW - 1, 100));
+        // The same number at both.
+        let (made, own) = (one.text(NOW), other.text(NOW));
+        assert_eq!(made[..NUMBER_LEN], own[..NUMBER_LEN]);
+        for count in [1, 2, 3] {
+            assert_eq!(one.note(NOW, &made, count), Some(Use::First));
+            assert_eq!(other.note(NOW, &made, count), Some(Use::First));
+            assert_eq!(other.note(NOW, &own, count), Some(Use::First), "its own nonce is another one");
+        }
+        let late = NOW + REPEATS + 1;
+        for server in [&one, &other] {
+            for count in [1, 2, 3] {
+                assert_eq!(server.note(late, &made, count), Some(Use::Replayed));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_used_before_a_restart_is_not_used_again() {
+        let before = sharing(7, NOW - 1000, 100);
+        let made = before.text(NOW);
+        assert_eq!(before.note(NOW, &made, 1), Some(Use::First));
+        let after = sharing(8, NOW + 1, 100);
+        assert_eq!(after.read(NOW + 2, &made, HERE), Verdict::Stale);
+        // A server that has gone on makes nonces for both.
+        let other = sharing(9, NOW - 1000, 100);
+        let later = other.text(NOW + 1);
+        assert_eq!(after.note(NOW + 2, &later, 1), Some(Use::First));
+    }
+
+    #[test]
+    fn what_another_of_the_secrets_made_is_good_if_it_is_shared() {
+        let (old, new) = (Key::new(1, 2), Key::new(3, 4));
+        let one = Nonces::new(old, 7, 100).shared(NOW, 0).accepting(&[new]);
+        let other = Nonces::new(new, 8, 100).shared(NOW, 0).accepting(&[old]);
+        for (maker, reader) in [(&one, &other), (&other, &one)] {
+            let made = text(maker, 0, 1);
+            let read = |source| reader.read(0, LIFE, REALM, &made, source);
+            let Verdict::Good(nonce) = read(HERE) else { panic!("{:?}", read(HERE)) };
+            assert!(reader.is_from(nonce, HERE) && !reader.is_from(nonce, THERE));
+            assert_eq!(read(THERE), Verdict::Stale);
+            assert_eq!(reader.note(0, LIFE, nonce, 1, 1, REPEATS), Use::First);
+            assert_eq!(reader.note(0, LIFE, nonce, 1, 2, REPEATS), Use::Replayed);
+        }
+        // After a restart with another first secret, alone: its user learns that it must ask again.
+        let made = text(&Nonces::new(old, 7, 100), NOW, 1);
+        assert_eq!(Nonces::new(new, 7, 100).accepting(&[old]).read(NOW, LIFE, REALM, &made, HERE), Verdict::Stale);
+        assert_eq!(Nonces::new(new, 7, 100).read(NOW, LIFE, REALM, &made, HERE), Verdict::Foreign);
+    }
+
+    #[test]
+    fn what_a_faster_clock_made_is_not_forgotten_too_early() {
+        let (fast, slow) = (sharing(7, NOW, 100), sharing(8, NOW, 1));
+        let made = fast.text(NOW + AHEAD_MS);
+        assert_eq!(slow.note(NOW, &made, 1), Some(Use::First));
+        // Others push its window out.
+        let mut forgotten = false;
+        for n in 1..1000 {
+            let at = NOW + n;
+            slow.note(at, &slow.text(at), 1);
+            forgotten |= slow.nonces.shards.iter().map(lock).any(|shard| shard.forgotten_ms >= Some(NOW + AHEAD_MS));
+        }
+        assert!(forgotten);
+        let again = slow.note(NOW + REPEATS + 1000, &made, 1);
+        assert!(matches!(again, Some(Use::Forgotten | Use::Replayed)), "{again:?}");
     }
 
     #[test]
@@ -379,7 +571,7 @@ mod tests {
             let mut out = Vec::new();
             nonces.write(NOW + n / 10_000, 0, n as u32, REALM, HERE, &mut out);
             if n % 1_000 == 0 {
-                let verdict = nonces.read(NOW + n / 10_000, LIFE, REALM, &out);
+                let verdict = nonces.read(NOW + n / 10_000, LIFE, REALM, &out, HERE);
                 assert!(matches!(verdict, Verdict::Good(_)), "{n}");
             }
             assert_ne!(out, last);

@@ -5,6 +5,7 @@ use crate::stack::auth::claim::{Claim, Room, realm};
 use crate::stack::auth::digest::{self, Algorithm, Hash};
 use crate::stack::auth::failure::Failure;
 use crate::stack::auth::nonce::{Nonce, Use, Verdict};
+use crate::stack::recognise::cookies_of;
 use crate::stack::request::{Request, span_of};
 use crate::stack::turn::Turn;
 use crate::stack::whose::Whose;
@@ -34,7 +35,7 @@ impl Turn<'_> {
         for header in request.message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
-                    let read = self.core.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce);
+                    let read = self.core.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce, request.flow.peer.ip());
                     let holds = matches!(read, Verdict::Good(_));
                     if found.is_none() || holds {
                         found = Some((credentials, read));
@@ -179,7 +180,8 @@ impl Turn<'_> {
         std::iter::once(domain).chain(domains).chain(addresses).any(|host| {
             uri.truncate(len);
             host.write_canonical(&mut uri);
-            self.core.cookies.is_called(&shown, &uri, from.uri, &mut self.core.facts)
+            let core = &mut *self.core;
+            cookies_of(&core.cookies, &core.others, &shown).is_called(&shown, &uri, from.uri, &mut core.facts)
         })
     }
 }

@@ -62,7 +62,7 @@ impl Core {
         let lines = [Name::Authorization, Name::ProxyAuthorization];
         let lines = lines.into_iter().flat_map(|name| message.all(name));
         lines.filter_map(|line| Credentials::parse(line.value).ok().flatten()).filter(fits).any(|line| {
-            let read = self.nonces.read(now.as_ms(), lifetime_ms, line.realm, line.nonce);
+            let read = self.nonces.read(now.as_ms(), lifetime_ms, line.realm, line.nonce, flow.peer.ip());
             matches!(read, Verdict::Good(nonce) if self.nonces.is_from(nonce, flow.peer.ip()))
         })
     }

@@ -26,7 +26,7 @@ pub use rules::RowRules;
 pub use shared_note::NodeNumber;
 pub use shared_row::{SharedRow, TokenOf, Untold};
 use sharing::Sharing;
-pub use sharing::{Node, SharingTerms};
+pub use sharing::{Node, Server, SharingTerms};
 pub use taking_in::TakenIn;
 pub use telling::SharedLocation;
 pub use version::{Claim, Version};

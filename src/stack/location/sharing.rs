@@ -41,6 +41,16 @@ pub(super) struct Sharing {
     nodes: RwLock<Vec<Node>>,
     /// The number of the last full reading.
     reading: AtomicU32,
+    /// When this server was started, milliseconds since 1970.
+    pub run: u64,
+}
+
+/// A server among those that share a table.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub name: Box<[u8]>,
+    /// Distinguishes its runs: when it was started, milliseconds since 1970.
+    pub run: u64,
 }
 
 /// A node that was heard of.
@@ -65,6 +75,7 @@ impl Sharing {
             wall_ms: AtomicU64::new(terms.wall_ms),
             nodes: RwLock::new(vec![own]),
             reading: AtomicU32::new(0),
+            run: terms.wall_ms,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::record::Counted;
 use super::shared_note::{NodeNumber, SharedNote};
-use super::sharing::{Node, Sharing, tell_again};
+use super::sharing::{Node, Server, Sharing, tell_again};
 use super::telling::SharedLocation;
 use super::version::{Claim, Version};
 use super::{Binding, Record, SHARDS, Shard, SharedRow};
@@ -121,9 +121,10 @@ impl SharedLocation<'_> {
         self.sharing.with_nodes(<[Node]>::to_vec)
     }
 
-    /// Returns this server's name among the nodes.
-    pub fn own_name(&self) -> Box<[u8]> {
-        self.sharing.with_nodes(|nodes| nodes.first().map_or_else(Box::default, |own| own.name.clone()))
+    /// Returns this server as the others know it.
+    pub fn own(&self) -> Server {
+        let name = self.sharing.with_nodes(|nodes| nodes.first().map_or_else(Box::default, |own| own.name.clone()));
+        Server { name, run: self.sharing.run }
     }
 
     /// Returns whether one of the other nodes takes requests at this address, or was known to.

@@ -17,7 +17,7 @@ impl Proxy {
     /// Handles an ACK. One to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), and is never answered.
     pub fn process_ack(&mut self, turn: &mut Turn, flow: Flow, message: &Message, via: &Via, key: u128, tried: u8) {
         // To an answer of our own, which left no state.
-        let own = turn.core.identity.own_tag(message);
+        let own = turn.core.own_tag(message);
         if own == Some(TagKind::Stateless) {
             return turn.core.counters.drop(Drop::Absorbed);
         }

@@ -40,7 +40,7 @@ impl Turn<'_> {
         let is_ours = |value: &Value| {
             let via = Via::parse(*value).ok();
             let branch = via.and_then(|via| via.branch());
-            branch.is_some_and(|branch| self.core.signer.read(branch).is_some())
+            branch.is_some_and(|branch| self.core.is_own_branch(branch))
         };
         is_here && message.values(Name::Via).filter(is_ours).count() > MOST_PASSES
     }

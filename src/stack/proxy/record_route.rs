@@ -75,14 +75,14 @@ impl Proxy {
     /// Writes the flow token of this request's Record-Route into the proxy's `token`: how to reach a caller that may have come from
     /// behind a NAT or by a connection, and the flow by which the called phone is reached. Returns where the second part begins.
     fn write_token(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop) -> usize {
-        let token = &mut self.token;
+        let (token, mask) = (&mut self.token, turn.core.cookies.mask());
         token.clear();
         if is_first_hop(request) && needs_flow(request) {
-            token::write(Side::Caller, &request.flow, token);
+            token::write(Side::Caller, &request.flow, mask, token);
         }
         let split = token.len();
         if hop.fixed {
-            token::write(Side::Callee, &hop.flow, token);
+            token::write(Side::Callee, &hop.flow, mask, token);
         }
         if is_per_call(&hop.flow) {
             token::write_per_call(token);

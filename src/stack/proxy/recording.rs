@@ -82,7 +82,7 @@ impl Turn<'_> {
         let mut lines = request.message.all(Name::ProxyAuthorization);
         let name = lines.find_map(|line| {
             let credentials = Credentials::parse(line.value).ok()??;
-            let read = self.core.nonces.read(now_ms, lifetime_ms, credentials.realm, credentials.nonce);
+            let read = self.core.nonces.read(now_ms, lifetime_ms, credentials.realm, credentials.nonce, request.flow.peer.ip());
             matches!(read, Verdict::Good(_)).then(|| unquoted(credentials.username, &mut [0; 256]).to_vec())
         });
         let certificate = || {

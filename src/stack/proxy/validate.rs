@@ -6,6 +6,7 @@ use crate::stack::branch;
 use crate::stack::counters::Limit;
 use crate::stack::passage::{Passed, Possible, Proof};
 use crate::stack::proxy::targets::Decision;
+use crate::stack::recognise::EarlierPass;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, unsupported};
 use crate::stack::settings::InDialog;
@@ -49,6 +50,7 @@ impl Turn<'_> {
         let mut loop_hash = None;
         let mut possible = None;
         let mut passed: Option<Passed> = None;
+        let mut is_spiral = false;
         for (number, value) in message.values(Name::Via).enumerate() {
             if value.text.len() < branch::SHORTEST {
                 continue;
@@ -58,6 +60,11 @@ impl Turn<'_> {
                 _ => Via::parse(value).ok().and_then(|via| via.branch()),
             };
             let Some(branch) = text.and_then(|text| self.core.signer.read(text)) else {
+                if !self.core.others.is_empty()
+                    && let Some(text) = text
+                {
+                    is_spiral |= self.check_loop_of_others(flow, message, text, &mut passed)?;
+                }
                 continue;
             };
             let mark = branch.mark();
@@ -67,11 +74,29 @@ impl Turn<'_> {
             }
             let possible = possible.get_or_insert_with(|| self.possible_passages(message));
             if let Some(now) = possible.passed(mark.passage) {
-                let before = passed.unwrap_or_default();
-                passed = Some(Passed { proof: before.proof.max(now.proof), named: before.named | now.named });
+                passed = Some(both(passed, now));
             }
         }
-        Ok((loop_hash.is_some(), passed))
+        Ok((is_spiral | loop_hash.is_some(), passed))
+    }
+
+    /// The same for one Via that the first secret has not signed. Returns whether it is ours.
+    fn check_loop_of_others(
+        &mut self,
+        flow: Flow,
+        message: &Message,
+        branch: &[u8],
+        passed: &mut Option<Passed>,
+    ) -> Result<bool, Refusal> {
+        let wall_ms = self.wall_ms();
+        match self.core.pass_of_others(flow, message, branch, wall_ms) {
+            None => Ok(false),
+            Some(EarlierPass::Loop) => Err(Refusal::new(482, "")),
+            Some(EarlierPass::Spiral(then)) => {
+                *passed = then.map(|then| both(*passed, then)).or(*passed);
+                Ok(true)
+            }
+        }
     }
 
     /// What our Via would say of this request if it has passed here. In a dialog either side may have opened the dialog.
@@ -103,6 +128,12 @@ impl Turn<'_> {
         }
         Ok(())
     }
+}
+
+/// What was proved on either of two passes.
+fn both(before: Option<Passed>, now: Passed) -> Passed {
+    let before = before.unwrap_or_default();
+    Passed { proof: before.proof.max(now.proof), named: before.named | now.named }
 }
 
 /// A SIPS request must have come over TLS on every hop (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, including an

@@ -90,6 +90,6 @@ fn nonces_are_our_own(text: &[u8]) {
         nonces.write(1000, 0, 7, b"realm", Ipv4Addr::LOCALHOST.into(), &mut own);
         (nonces, own)
     });
-    let verdict = nonces.read(1000, 60_000, b"realm", text);
+    let verdict = nonces.read(1000, 60_000, b"realm", text, Ipv4Addr::LOCALHOST.into());
     assert_eq!(matches!(verdict, Verdict::Good(_)), text == own);
 }

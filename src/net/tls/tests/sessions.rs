@@ -1,7 +1,7 @@
 //! Sessions resumed: with tickets, without them, across reloads; and never across other identities or checks.
 
 use super::*;
-use crate::net::tls::Identity;
+use crate::net::tls::{Identity, TicketSecrets};
 
 fn resumed(server: &Contexts, client: &Contexts, name: &str) -> bool {
     let mut line = Line::new(server, client, name, Cut::Whole);
@@ -181,6 +181,39 @@ fn sessions_outlive_a_reload_that_changes_no_identity_and_no_check() {
         assert!(resumed(&third, &client, NAME), "{version:?}");
         // As a restart would.
         assert!(!resumed(&Contexts::load(&other, None).unwrap(), &client, NAME));
+    }
+}
+
+#[test]
+fn servers_with_one_secret_resume_each_others_sessions() {
+    let bench = Bench::new();
+    for version in VERSIONS {
+        let mut settings = bench.settings(&[Kind::Ecdsa]);
+        only(version)(&mut settings);
+        let server = |settings: &Settings, secrets: &[u8]| {
+            let mut settings = settings.clone();
+            settings.ticket_secrets = TicketSecrets(secrets.iter().map(|byte| [*byte; 32]).collect());
+            Contexts::load(&settings, None).unwrap()
+        };
+        let (one, other) = (server(&settings, &[1]), server(&settings, &[1]));
+        let client = bench.client(|_| {});
+        assert!(!resumed(&one, &client, NAME));
+        for server in [&other, &one, &other] {
+            assert!(resumed(server, &client, NAME), "{version:?}");
+        }
+        // The secret is replaced, one server after the other.
+        let (both, swapped, after) = (server(&settings, &[1, 2]), server(&settings, &[2, 1]), server(&settings, &[2]));
+        for server in [&both, &swapped, &both, &swapped, &after] {
+            assert!(resumed(server, &client, NAME), "{version:?}");
+        }
+        assert!(!resumed(&one, &client, NAME), "it does not have the new one");
+        // Other certificates, and other checks.
+        let renewed = bench.settings(&[Kind::Ecdsa]);
+        assert!(!resumed(&server(&renewed, &[1]), &client, NAME), "{version:?}");
+        assert!(!resumed(&one, &client, NAME));
+        let mut strict = settings.clone();
+        strict.rules.verify_client = VerifyClient::Optional;
+        assert!(!resumed(&server(&strict, &[1]), &client, NAME), "{version:?}");
     }
 }
 
