@@ -31,6 +31,7 @@ pub mod control;
 pub mod net;
 pub mod resolver;
 pub mod settings;
+pub mod share;
 pub mod sip;
 pub mod stack;
 pub mod store;
