@@ -5,7 +5,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use strowger_sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
+use strowger_sim::{Failure, Report, Sabotage, SharedReport, SharedSabotage, Statistics, run, run_shared, run_traced};
 
 /// Seeds beyond the default ones that have found a fault once, in the server or in the auditor. They run beside those.
 const ONCE_FAILED: &[u64] =
@@ -213,4 +213,69 @@ fn every_broken_rule_is_caught() {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n\n"));
+}
+
+/// Steps of a run of servers that share their table.
+const SHARED_STEPS: u64 = 300;
+
+/// Several servers with one location table, through all the troubles of a store and of its network.
+#[test]
+fn servers_that_share_their_table_agree_and_keep_what_they_promise() {
+    if let Some(seed) = setting("STROWGER_SEED") {
+        match run_shared(seed, SHARED_STEPS, None) {
+            Ok(report) => println!("seed {seed}: {report:#?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let first = setting("STROWGER_FIRST").unwrap_or(0);
+    let count = setting("STROWGER_SEEDS").unwrap_or(256);
+    let mut sum = SharedReport::default();
+    let mut failures = Vec::new();
+    for seed in first..first + count {
+        match run_shared(seed, SHARED_STEPS, None) {
+            Ok(report) => sum.add(&report),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    println!("{count} seeds: {sum:#?}");
+    for failure in &failures {
+        println!("FAILED seed {}: {}", failure.seed, failure.detail);
+    }
+    if let Some(first) = failures.first() {
+        panic!("{} of {count} seeds failed; the first:\n{first}", failures.len());
+    }
+    // So that nothing can be tested silently.
+    let least = [
+        ("REGISTERs", sum.registers, 150),
+        ("changes accepted", sum.accepted, 60),
+        ("changes rejected", sum.rejected, 1),
+        ("connections to the store", sum.connections, 8),
+        ("bindings promised", sum.bound, 2),
+        ("bindings removed", sum.removed, 2),
+        ("bindings compared", sum.compared, 8),
+    ];
+    for (name, happened, each) in least {
+        assert!(happened >= each * count, "{name}: {happened}, expected at least {}", each * count);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_of_servers_that_share() {
+    for seed in [3, 4] {
+        let report = || run_shared(seed, 200, None).map_err(|failure| failure.to_string());
+        assert_eq!(report(), report(), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_broken_rule_of_sharing_is_caught() {
+    let mut missed = Vec::new();
+    for sabotage in SharedSabotage::ALL {
+        match (0..200).find_map(|seed| run_shared(seed, SHARED_STEPS, Some(*sabotage)).err()) {
+            Some(failure) => println!("{sabotage:?}: seed {}: {}", failure.seed, failure.detail),
+            None => missed.push(format!("{sabotage:?} was not noticed")),
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }

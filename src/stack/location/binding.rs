@@ -147,6 +147,12 @@ impl Binding {
         self.shared.as_ref().is_some_and(|note| note.node != NodeNumber::OWN)
     }
 
+    /// Returns whether it was removed from a table that is shared. It is remembered for so long that its phone may have another
+    /// binding for the same place by now, with another spelling.
+    pub fn is_replaced(&self) -> bool {
+        self.removed && self.shared.is_some()
+    }
+
     /// Returns the node that alone can reach the phone, by a flow of its own, and the token of that flow.
     pub fn relay(&self) -> Option<(NodeNumber, &[u8])> {
         let note = self.shared.as_ref()?;
@@ -187,26 +193,40 @@ pub const WEIGHED: usize = 320;
 /// Listener, core, an IPv6 peer with its scope, an IPv6 address of ours, kind.
 const SOURCE_LONGEST: usize = 2 + 1 + (16 + 2 + 4) + 16 + 1;
 
-const IS_V6: u8 = 0x80;
-const LOCAL_V4: u8 = 0x10;
-const LOCAL_V6: u8 = 0x20;
-const CONNECTION: u8 = 0x40;
-/// The kind of no flow.
-const NOWHERE: u8 = 0x0f;
+const TRANSPORT: u8 = 0x03;
+const IS_V6: u8 = 0x04;
+const LOCAL_V4: u8 = 0x08;
+const LOCAL_V6: u8 = 0x10;
+const CONNECTION: u8 = 0x20;
+/// The kind of no flow: of none of the transports.
+const NOWHERE: u8 = 0x03;
+
+/// The length of a source by its kind.
+const SOURCE_LENGTHS: [u8; 64] = {
+    let mut lengths = [1; 64];
+    let mut kind = 0;
+    while kind < lengths.len() {
+        let bits = kind as u8;
+        let peer = if bits & IS_V6 == 0 { 4 + 2 } else { 16 + 2 + 4 };
+        let rest = match bits & (LOCAL_V4 | LOCAL_V6 | CONNECTION) {
+            LOCAL_V4 => 4,
+            LOCAL_V6 => 16,
+            CONNECTION => 8,
+            _ => 0,
+        };
+        if bits & TRANSPORT != NOWHERE {
+            lengths[kind] = 2 + 1 + peer + rest + 1;
+        }
+        kind += 1;
+    }
+    lengths
+};
 
 /// Returns the number of bytes that the source takes at the end of a binding's text.
+#[inline]
 fn source_length(text: &[u8]) -> usize {
-    let Some(kind) = text.last().filter(|kind| **kind != NOWHERE) else {
-        return 1;
-    };
-    let peer = if kind & IS_V6 == 0 { 4 + 2 } else { 16 + 2 + 4 };
-    let rest = match kind & (LOCAL_V4 | LOCAL_V6 | CONNECTION) {
-        LOCAL_V4 => 4,
-        LOCAL_V6 => 16,
-        CONNECTION => 8,
-        _ => 0,
-    };
-    2 + 1 + peer + rest + 1
+    let kind = text.last().map_or(NOWHERE, |kind| *kind);
+    usize::from(SOURCE_LENGTHS[usize::from(kind & 63)])
 }
 
 /// Returns the number of bytes written. A flow over which we cannot receive is none.
@@ -283,7 +303,7 @@ fn read_source(bytes: &[u8]) -> Option<Flow> {
         _ => Channel::Datagram { local: None },
     };
     let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
-    let transport = all.into_iter().find(|t| *t as u8 == kind & 0x0f)?;
+    let transport = all.into_iter().find(|t| *t as u8 == kind & TRANSPORT)?;
     Some(Flow { peer, listener, transport, core, channel })
 }
 

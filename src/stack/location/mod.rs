@@ -68,6 +68,16 @@ struct Shard {
     lists: ShardLists,
 }
 
+impl Shard {
+    /// Removes a record of which there is nothing left, and nothing to tell.
+    fn forget(&mut self, name: u64) {
+        let gone = self.records.remove(&name);
+        if gone.is_some_and(|record| record.lists.have(Lists::DISK)) {
+            self.lists.changed.retain(|listed| *listed != name);
+        }
+    }
+}
+
 /// The names of records that have changed, each once.
 #[derive(Default)]
 struct ShardLists {
@@ -290,7 +300,7 @@ impl Location {
         let Some(record) = shard.records.get_mut(&name) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
-            let has_news = self.settle(Vec::new(), &mut record, now);
+            let has_news = self.sharing.is_some() && self.settle(Vec::new(), &mut record, now);
             let weight = record.weight();
             let is_kept = weight > 0 && room > 0;
             if is_kept {
@@ -304,12 +314,31 @@ impl Location {
             }
             return (result, round);
         };
+        if self.sharing.is_some() {
+            let before = (record.counted(), record.bindings.clone());
+            let result = change(record, room);
+            return (result, self.finish_shared(now, before, (number, name), shard));
+        }
         let before = record.counted();
-        let bindings = match &self.sharing {
-            Some(_) => record.bindings.clone(),
-            None => Vec::new(),
-        };
         let result = change(record, room);
+        let after = record.counted();
+        self.account(before, after);
+        self.rounds.note(number, name, record, &mut shard.lists.changed);
+        let round = self.rounds.round_of(record.lists.have(Lists::DISK));
+        if after.weight == 0 && !self.is_awaited(record) {
+            shard.forget(name);
+        }
+        (result, round)
+    }
+
+    /// The rest of a change if the table is shared.
+    #[cold]
+    fn finish_shared(&self, now: Instant, before: (Counted, Vec<Binding>), place: (usize, u64), shard: &mut Shard) -> u64 {
+        let (number, name) = place;
+        let Some(record) = shard.records.get_mut(&name) else {
+            return 0;
+        };
+        let (before, bindings) = before;
         let has_news = self.settle(bindings, record, now);
         let after = record.counted();
         self.account(before, after);
@@ -321,14 +350,10 @@ impl Location {
                 shard.lists.news.retain(|listed| *listed != name);
             }
             if !self.is_awaited(record) {
-                let was_listed = record.lists.have(Lists::DISK);
-                shard.records.remove(&name);
-                if was_listed {
-                    shard.lists.changed.retain(|listed| *listed != name);
-                }
+                shard.forget(name);
             }
         }
-        (result, round)
+        round
     }
 
     /// Gives what a change has made of a record its versions, if the table is shared. Returns whether there is something to tell.

@@ -117,9 +117,16 @@ const CHANGES: usize = 16;
 
 impl Record {
     pub(super) fn counted(&self) -> Counted {
-        let weight = self.weight();
-        let elsewhere = self.bindings.iter().filter(|binding| binding.is_elsewhere()).map(Binding::weight).sum::<usize>();
-        Counted { bindings: self.count(), weight, charged: weight.saturating_sub(elsewhere), holder: self.holder }
+        let (mut weight, mut elsewhere) = (0, 0);
+        for binding in &self.bindings {
+            weight += binding.weight();
+            if binding.is_elsewhere() {
+                elsewhere += binding.weight();
+            }
+        }
+        let bindings = self.count();
+        let weight = weight.max(bindings);
+        Counted { bindings, weight, charged: weight.saturating_sub(elsewhere), holder: self.holder }
     }
 
     /// Returns whether this REGISTER has already changed the record.

@@ -21,6 +21,8 @@ pub(super) struct SharedNote {
     pub lease: Instant,
     /// When the binding expires as far as the others were told.
     pub told_expires: Instant,
+    /// When this node was last sent a refresh that the others need not be told, as a time of a version; 0 if it was not.
+    pub refreshed_ms: u64,
     /// The store's place for the change that brought this version; 0 if it was not told as a change.
     pub position: u64,
     /// The token by which its node reaches the phone, if only that node can.
@@ -36,6 +38,11 @@ pub(super) struct SharedNote {
 }
 
 impl SharedNote {
+    /// Returns the time of what this node knows of the binding.
+    pub fn time_ms(&self) -> u64 {
+        self.version.time_ms.max(self.refreshed_ms)
+    }
+
     /// Returns when the binding expires at the latest if its node is gone since `gone`: no REGISTER was answered there later.
     pub fn bound(&self, gone: Option<Instant>) -> Instant {
         match gone {

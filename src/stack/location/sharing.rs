@@ -128,16 +128,20 @@ impl Sharing {
     /// is there again as removed. Returns whether there is something to tell.
     pub fn settle(&self, before: Vec<Binding>, record: &mut Record, now: Instant) -> bool {
         let mut has_news = false;
+        forget_reused(&mut record.bindings);
         for binding in &mut record.bindings {
             let old = before.iter().find(|old| old.is_field(&binding.text(), binding.reg_id));
             let known = old.and_then(|old| Some((old, old.shared.as_deref()?)));
-            if let Some((old, note)) = known
-                && (old.says_the_same(binding) || is_covered(old, note, binding, now))
-            {
-                if binding.shared.is_none() {
-                    binding.shared.clone_from(&old.shared);
+            if let Some((old, note)) = known {
+                let is_covered = is_covered(old, note, binding, now);
+                if is_covered || old.says_the_same(binding) {
+                    let mut note = note.clone();
+                    if is_covered {
+                        note.refreshed_ms = self.next_time(&note, now, STEP_MS);
+                    }
+                    binding.shared = Some(Box::new(note));
+                    continue;
                 }
-                continue;
             }
             binding.shared = Some(Box::new(self.new_note(known, binding, now)));
             has_news = true;
@@ -168,7 +172,7 @@ impl Sharing {
         };
         let mut lease = binding.expires.after_ms(LEASED * lifetime_ms);
         if let Some((old, note)) = old {
-            version.time_ms = wall_ms.max(note.version.time_ms.saturating_add(STEP_MS));
+            version.time_ms = self.next_time(note, now, STEP_MS);
             if old.text().call_id == binding.text().call_id {
                 let began_again = binding.cseq < old.cseq.max(note.version.cseq);
                 version.series = note.version.series.saturating_add(u32::from(began_again));
@@ -179,6 +183,7 @@ impl Sharing {
             version,
             lease,
             told_expires: binding.expires,
+            refreshed_ms: 0,
             position: 0,
             relay: Box::default(),
             lifetime_s: lifetime_ms.div_ceil(1000) as u32,
@@ -186,6 +191,12 @@ impl Sharing {
             node: NodeNumber::OWN,
             is_untold: true,
         }
+    }
+
+    /// Returns the time of a version that replaces this one now.
+    fn next_time(&self, note: &SharedNote, now: Instant, step_ms: u64) -> u64 {
+        let wall_ms = self.wall_ms().saturating_add(now.as_ms());
+        wall_ms.max(note.time_ms().saturating_add(step_ms))
     }
 
     /// Gives bindings that the disk has brought back their versions. Each is older than any that the nodes know, unless its CSeq
@@ -226,12 +237,25 @@ impl Sharing {
                 continue;
             }
             binding.removed = true;
-            note.version.time_ms = note.version.time_ms.saturating_add(EXPIRY_STEP_MS);
+            note.version.time_ms = note.time_ms().saturating_add(EXPIRY_STEP_MS);
             note.version.cseq = binding.cseq;
             (note.told_expires, note.is_untold) = (binding.expires, true);
             has_news = true;
         }
         has_news
+    }
+}
+
+/// A removal is over when its field is bound again: under another spelling of its contact, a phone has had another binding of its own
+/// meanwhile, which is this one now.
+fn forget_reused(bindings: &mut Vec<Binding>) {
+    let mut at = 0;
+    while let Some(binding) = bindings.get(at) {
+        let is_like = |other: &Binding| !other.removed && other.is_field(&binding.text(), binding.reg_id);
+        match binding.removed && bindings.iter().any(is_like) {
+            true => _ = bindings.remove(at),
+            false => at += 1,
+        }
     }
 }
 
@@ -264,8 +288,8 @@ pub(super) fn tell_again(binding: &mut Binding) {
     };
     note.is_untold = true;
     if note.node == NodeNumber::OWN {
-        note.version.cseq = cseq;
-        note.told_expires = expires;
+        (note.version.cseq, note.version.time_ms) = (cseq, note.time_ms());
+        (note.told_expires, note.refreshed_ms) = (expires, 0);
         let lifetime_ms = u64::from(note.lifetime_s) * 1000;
         note.lease = note.lease.max(expires.after_ms(LEASED * lifetime_ms));
     }

@@ -4,7 +4,7 @@ use super::record::Counted;
 use super::shared_note::{NodeNumber, SharedNote};
 use super::sharing::{Node, Sharing, tell_again};
 use super::telling::SharedLocation;
-use super::version::Claim;
+use super::version::{Claim, Version};
 use super::{Binding, Record, SHARDS, Shard, SharedRow};
 use crate::base::{Channel, Flow, Instant};
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ impl SharedLocation<'_> {
     /// checked it ([`super::RowRules`]).
     ///
     /// An accepted change replaces what the store was told earlier without being compared: the store has compared it. What it was
-    /// not told yet is compared here by the store's own rule, and told if it wins.
+    /// not told yet, be it a refresh, is compared here by the store's own rule, and told if it wins.
     pub fn take_in(&self, now: Instant, row: &SharedRow, is_accepted: bool) -> TakenIn {
         let Some((node, gone)) = self.sharing.number_of(row.node) else {
             return TakenIn::Full;
@@ -185,7 +185,7 @@ impl Arrival<'_> {
             match (note.is_untold, is_accepted) {
                 (true, _) if !wins => return (TakenIn::Kept, false),
                 (false, true) if is_known => return (TakenIn::Kept, false),
-                (false, false) if !wins => {
+                (false, _) if !wins && (!is_accepted || note.refreshed_ms > 0) => {
                     tell_again(binding);
                     return (TakenIn::Kept, true);
                 }
@@ -217,9 +217,14 @@ impl Arrival<'_> {
         let Some(note) = binding.shared.as_deref() else {
             return true;
         };
+        let mut version = Version { time_ms: note.time_ms(), ..note.version };
+        // Whoever made the row has not seen our refreshes. With the CSeq that was told, it is no REGISTER of the phone: time decides.
+        if self.row.version.cseq != version.cseq {
+            version.cseq = binding.cseq;
+        }
         self.sharing.with_nodes(|nodes| {
             let node = nodes.get(usize::from(note.node.0)).map_or(&b""[..], |node| &node.name);
-            self.row.claim().wins_over(&Claim { version: note.version, call_id: binding.text().call_id, node })
+            self.row.claim().wins_over(&Claim { version, call_id: binding.text().call_id, node })
         })
     }
 
@@ -240,6 +245,7 @@ impl Arrival<'_> {
             version: row.version,
             lease: sharing.instant(row.lease_ms),
             told_expires: sharing.instant(row.expires_ms),
+            refreshed_ms: 0,
             position: row.position,
             relay: if is_own { Box::default() } else { row.relay.into() },
             lifetime_s: row.lifetime_s,

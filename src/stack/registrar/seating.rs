@@ -59,9 +59,13 @@ impl Seating {
         for (number, contact) in contacts.iter().enumerate() {
             let found = match contact.reg_id {
                 0 => None,
-                _ => bindings.iter().position(|binding| {
-                    binding.reg_id == contact.reg_id && is_same_instance(binding.text().instance, contact.instance)
-                }),
+                _ => {
+                    let is_it = |binding: &Binding| {
+                        binding.reg_id == contact.reg_id && is_same_instance(binding.text().instance, contact.instance)
+                    };
+                    let current = bindings.iter().position(|binding| !binding.is_replaced() && is_it(binding));
+                    current.or_else(|| bindings.iter().position(is_it))
+                }
             };
             let found = found.or_else(|| match is_alone {
                 true => self.find_by_uri(contact, bindings, 0..bindings.len()),
@@ -134,20 +138,24 @@ impl Seating {
             (binding.place == contact.place && !has_keys).then_some((position, binding))
         });
         let as_text = candidates.clone().find(|(_, b)| b.uri() == contact.uri);
-        if let Some((position, _)) = as_text {
+        if let Some((position, binding)) = as_text
+            && !binding.is_replaced()
+        {
             return Some(position);
         }
+        let as_text = as_text.map(|(position, _)| position);
         if contact.uri.len() > COMPARED_LENGTH {
-            return None;
+            return as_text;
         }
         candidates
-            .filter(|(_, binding)| binding.uri().len() <= COMPARED_LENGTH)
+            .filter(|(_, binding)| binding.uri().len() <= COMPARED_LENGTH && !binding.is_replaced())
             .take(COMPARED)
             .find(|(_, binding)| {
                 self.compared += 1;
                 Uri::parse(binding.uri()).is_ok_and(|uri| is_same_place(&contact.parsed, &uri))
             })
             .map(|(position, _)| position)
+            .or(as_text)
     }
 
     /// Finds an earlier contact that says the same, if it is new.

@@ -131,8 +131,8 @@ fn a_version_is_told_once_and_its_refreshes_are_covered() {
         assert!(Register { cseq, ..FIRST }.at(&a, now) <= a.progress().durable);
         assert!(!a.shared().unwrap().has_untold(), "{cseq}");
     }
-    Register { cseq: 8, ..FIRST }.at(&a, 301_001);
-    assert_eq!(tell_well(&a, 1), ["sip:a@192.0.2.1 c1/0/8@a 301001 361001..721001 token"]);
+    Register { cseq: 8, ..FIRST }.at(&a, 301_005);
+    assert_eq!(tell_well(&a, 1), ["sip:a@192.0.2.1 c1/0/8@a 301005 361005..721005 token"]);
     // What others must know: a longer life, another place, another Call-ID, a removal.
     let changes = [
         Register { cseq: 9, expires_s: 61, ..FIRST },
@@ -140,7 +140,7 @@ fn a_version_is_told_once_and_its_refreshes_are_covered() {
         Register { cseq: 10, call_id: b"c2", expires_s: 0, ..FIRST },
     ];
     for change in changes {
-        change.at(&a, 301_002);
+        change.at(&a, 301_006);
         assert_eq!(tell_well(&a, 5).len(), 1, "{}", change.cseq);
     }
 }
@@ -283,6 +283,60 @@ fn of_an_accepted_change_and_ours_the_store_decides_what_it_knows() {
 }
 
 #[test]
+fn a_refresh_that_nobody_was_told_of_counts_when_a_change_is_weighed() {
+    let a = node("a");
+    let shared = a.shared().unwrap();
+    FIRST.at(&a, 0);
+    tell_well(&a, 0);
+    Register { cseq: 5, ..FIRST }.at(&a, 30_000);
+    assert!(!shared.has_untold());
+    let other = |time: u64, cseq, position| SharedRow {
+        node: b"b",
+        position,
+        removed: true,
+        ..row_of(b"c1", Version { time_ms: WALL + time, series: 0, cseq })
+    };
+    // A REGISTER that the phone sent before.
+    assert_eq!(shared.take_in(at(30_001), &other(40_000, 4, 2), true), TakenIn::Kept);
+    assert_eq!(tell_well(&a, 2), ["sip:a@192.0.2.1 c1/0/5@a 30000 90000..450000 token"], "the store must know now");
+    Register { cseq: 6, ..FIRST }.at(&a, 50_000);
+    assert!(!shared.has_untold());
+    // An operator's removal bears the number that was told: what came later counts.
+    assert_eq!(shared.take_in(at(50_001), &other(49_000, 5, 4), true), TakenIn::Kept);
+    tell_well(&a, 4);
+    Register { cseq: 7, ..FIRST }.at(&a, 60_000);
+    assert_eq!(shared.take_in(at(60_001), &other(61_000, 6, 6), true), TakenIn::Removed);
+    assert_eq!(tell(&a, |_| ()), [""; 0]);
+}
+
+#[test]
+fn two_spellings_of_one_contact_are_one_binding() {
+    let a = node("a");
+    FIRST.at(&a, 0);
+    tell_well(&a, 0);
+    let respell = |now: u64, from: &'static [u8], to: &'static [u8], cseq| {
+        a.change(at(now), b"a@x", |record, _| {
+            record.note_change(at(now), Print::default());
+            let binding = record.bindings.iter_mut().find(|b| b.uri() == from && !b.removed).unwrap();
+            binding.set_text(BindingText { uri: to, call_id: b"c1", ..BindingText::default() }, None);
+            (binding.cseq, binding.expires) = (cseq, at(now).after_ms(60_000));
+        });
+        #[cfg(debug_assertions)]
+        a.check();
+    };
+    let (first, second) = ("sip:a@192.0.2.1", "sip:a@192.0.2.1;x");
+    respell(1000, b"sip:a@192.0.2.1", b"sip:a@192.0.2.1;x", 2);
+    let told = tell_well(&a, 1);
+    assert_eq!(told, [format!("{second} c1/0/2@a 1000 61000..421000"), format!("{first} c1/0/1@a 1000 33000..420000 removed"),]);
+    respell(2000, b"sip:a@192.0.2.1;x", b"sip:a@192.0.2.1", 3);
+    assert_eq!(uris(&a, 2000), [first]);
+    assert_eq!(
+        tell_well(&a, 3),
+        [format!("{first} c1/0/3@a 2000 62000..422000"), format!("{second} c1/0/2@a 2000 34000..421000 removed"),]
+    );
+}
+
+#[test]
 fn what_a_full_reading_does_not_show_is_told_again() {
     let (a, b) = (node("a"), node("b"));
     FIRST.at(&a, 0);
@@ -299,7 +353,7 @@ fn what_a_full_reading_does_not_show_is_told_again() {
         assert_eq!(shared.end_reading(at(31_000)), 2);
     }
     let removed = "sip:b@192.0.2.2 c1/0/2@b 2 32001..420000 removed";
-    assert_eq!(tell(&a, |_| ()), ["sip:a@192.0.2.1 c1/0/3@a 0 90000..450000 token", removed]);
+    assert_eq!(tell(&a, |_| ()), ["sip:a@192.0.2.1 c1/0/3@a 30000 90000..450000 token", removed]);
     assert_eq!(tell_well(&b, 9), ["sip:a@192.0.2.1 c1/0/1@a 0 60000..420000 token", removed]);
     // What was taken and got no answer is told again too, and what is shown is not.
     let shared = a.shared().unwrap();
@@ -309,7 +363,7 @@ fn what_a_full_reading_does_not_show_is_told_again() {
     assert_eq!(shared.end_reading(at(31_001)), 2);
     assert_eq!(tell_well(&a, 20).len(), 2);
     shared.begin_reading();
-    let shown = SharedRow { version: Version { cseq: 3, ..shown.version }, ..shown };
+    let shown = SharedRow { version: Version { cseq: 3, time_ms: WALL + 30_000, ..shown.version }, ..shown };
     assert_eq!(shared.take_in(at(31_002), &shown, false), TakenIn::Same);
     assert_eq!(shared.end_reading(at(31_002)), 1);
 }
