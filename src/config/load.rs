@@ -3,6 +3,7 @@
 mod document;
 mod edits;
 mod listen;
+mod location;
 mod pem;
 mod routes;
 mod sections;
@@ -23,6 +24,7 @@ use toml::de::DeTable;
 
 use super::machine::Machine;
 use super::model::Conf;
+use crate::settings::Registrar;
 use crate::stack::route::Routes;
 use document::Document;
 pub use routes::DEFAULT_REJECTION;
@@ -140,6 +142,7 @@ impl Document<'_> {
         let listen = self.listeners();
         let (tls, certificates) = self.tls(&listen);
         let trace = self.trace(&listen);
+        let (location, location_password) = self.location();
         let mut conf = Conf {
             server: self.server(),
             listen,
@@ -147,7 +150,9 @@ impl Document<'_> {
             certificates,
             connections: self.connections(),
             proxy: self.plain(),
-            registrar: self.registrar(),
+            registrar: Registrar::default(),
+            location,
+            location_password,
             auth: self.auth(),
             next_hop: self.plain(),
             timers: self.timers(),
@@ -163,6 +168,7 @@ impl Document<'_> {
             trunks: Vec::new(),
             password_files: Vec::new(),
         };
+        conf.registrar = self.registrar(conf.location.shared.is_some());
         (conf.trunks, conf.password_files) = self.trunks();
         (conf.routes, conf.certificates.client_identities) = self.routes(&conf.trunks, conf.proxy.mode);
         self.refuse_unreachable(&conf);

@@ -12,6 +12,7 @@ pub const SCRIPT: &[u8] = include_bytes!("accept.lua");
 pub const BATCH: usize = 100;
 
 /// Changes of one part that are told together.
+#[derive(Clone)]
 pub struct Batch<'a> {
     pub part: usize,
     pub rows: Vec<SharedRow<'a>>,
