@@ -56,14 +56,12 @@ pub fn join(
         Some(name) => name.parse().ok(),
         None => Some(interfaces::advertised(listen.address, local)),
     });
+    let credentials = Credentials {
+        user: conf.location.user.clone().unwrap_or_default(),
+        password: conf.location_password.as_ref().map(|password| password.reveal().to_vec()),
+    };
     let settings = Settings {
-        access: Access {
-            store: store.clone(),
-            credentials: Credentials {
-                user: conf.location.user.clone().unwrap_or_default(),
-                password: conf.location_password.as_ref().map(|password| password.reveal().to_vec()),
-            },
-        },
+        access: Access::new(store.clone(), credentials, conf.tls.trusted_ca.as_deref())?,
         node: node_of(conf, local),
         relay,
         replicas: conf.location.replicas,

@@ -7,7 +7,7 @@ pub(crate) mod table;
 mod words;
 
 pub use collector::Collector;
-pub use shared_store::SharedStore;
+pub use shared_store::{SharedStore, StoreKind};
 use std::time::Duration;
 pub use table::*;
 pub use words::*;

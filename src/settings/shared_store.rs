@@ -1,23 +1,45 @@
-//! Where the location table is that several servers share: `redis://HOST:PORT/DB`.
+//! Where the location table is that several servers share: `redis://HOST:PORT/DB` and the like.
 
 use std::fmt;
 
 /// A Redis in which several servers have one location table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedStore {
-    /// A name, or an address without brackets.
-    pub host: String,
-    pub port: u16,
+    pub kind: StoreKind,
+    /// Names, or addresses without brackets, with their ports: that of Redis, or those of its sentinels.
+    pub hosts: Vec<(String, u16)>,
     pub db: u32,
+}
+
+/// How the server is found, and spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// One server.
+    Plain,
+    /// One server, over TLS.
+    Secure,
+    /// The primary that the sentinels name for this service.
+    Sentinels(String),
 }
 
 /// As the conf writes it.
 impl fmt::Display for SharedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SharedStore { host, port, db } = self;
-        match host.contains(':') {
-            true => write!(f, "redis://[{host}]:{port}/{db}"),
-            false => write!(f, "redis://{host}:{port}/{db}"),
+        f.write_str(match self.kind {
+            StoreKind::Plain => "redis://",
+            StoreKind::Secure => "rediss://",
+            StoreKind::Sentinels(_) => "redis-sentinel://",
+        })?;
+        for (at, (host, port)) in self.hosts.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            match host.contains(':') {
+                true => write!(f, "{comma}[{host}]:{port}")?,
+                false => write!(f, "{comma}{host}:{port}")?,
+            }
         }
+        if let StoreKind::Sentinels(service) = &self.kind {
+            write!(f, "/{service}")?;
+        }
+        write!(f, "/{}", self.db)
     }
 }

@@ -161,7 +161,9 @@ macro_rules! table { ($expand:ident) => { $expand! {
     /// One location table for several servers: what a phone registers at one of them, all know. They meet in a Redis; each has the whole table in
     /// memory, and no call waits for it. docs/clusters.md says how to set that up, and what happens when Redis is away.
     [location] SharedTable {
-        /// The Redis that the servers share, as in "redis://192.0.2.8:6379/0": host, port and database. "": nothing is shared.
+        /// The Redis that the servers share, as in "redis://192.0.2.8:6379/0": host, port and database; "rediss://…": over TLS, and its certificate must
+        /// be for that host and come from [tls] trusted_ca, else from the system's authorities. "redis-sentinel://HOST:PORT,HOST:PORT/SERVICE/0": the primary
+        /// that these sentinels name for the service. "": nothing is shared.
         fixed shared: Option<SharedStore> = None, "\"\"", optional(shared_store);
         /// This server's name among them; no two have the same. A second one is refused when it starts. "": what the first [[listen]] advertises.
         fixed node: Option<String> = None, "\"\"", optional(node_name);

@@ -25,7 +25,7 @@ impl RedisServer {
             .expect("redis-server: scripts/setup test installs it");
         let server = RedisServer { port, child, _folder: folder };
         let end = Instant::now() + Duration::from_secs(10);
-        while Wire::open("127.0.0.1", port, &Credentials::default()).is_err() {
+        while Wire::open("127.0.0.1", port, None, &Credentials::default()).is_err() {
             assert!(Instant::now() < end, "redis-server does not serve");
             thread::sleep(Duration::from_millis(10));
         }
@@ -33,7 +33,7 @@ impl RedisServer {
     }
 
     pub fn wire(&self) -> Wire {
-        Wire::open("127.0.0.1", self.port, &Credentials::default()).unwrap()
+        Wire::open("127.0.0.1", self.port, None, &Credentials::default()).unwrap()
     }
 }
 

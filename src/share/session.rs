@@ -5,13 +5,42 @@ use super::script::SCRIPT;
 use super::shards::PARTS;
 use super::trouble::Trouble;
 use super::wire::{Credentials, Wire, sound};
-use crate::settings::SharedStore;
+use crate::settings::{SharedStore, StoreKind};
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslConnector, SslMethod, SslVersion};
+use openssl::x509::store::X509StoreBuilder;
+use std::path::Path;
 
 /// Where the shared table is, and who we are there.
 #[derive(Clone)]
 pub struct Access {
     pub store: SharedStore,
     pub credentials: Credentials,
+    /// How servers prove who they are, if they are spoken to over TLS.
+    pub connector: Option<SslConnector>,
+}
+
+impl Access {
+    /// `trusted_ca` is a file with the authorities that a server's certificate must come from; `None` stands for those of the system. The
+    /// error is one line.
+    pub fn new(store: SharedStore, credentials: Credentials, trusted_ca: Option<&Path>) -> Result<Access, String> {
+        let connector = match store.kind {
+            StoreKind::Secure => Some(connector(trusted_ca).map_err(|error| format!("{store}: TLS: {error}"))?),
+            StoreKind::Plain | StoreKind::Sentinels(_) => None,
+        };
+        Ok(Access { store, credentials, connector })
+    }
+}
+
+fn connector(trusted_ca: Option<&Path>) -> Result<SslConnector, ErrorStack> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    if let Some(file) = trusted_ca {
+        // Those, and not the system's as well.
+        builder.set_cert_store(X509StoreBuilder::new()?.build());
+        builder.set_ca_file(file)?;
+    }
+    Ok(builder.build())
 }
 
 pub struct Session {
@@ -24,8 +53,12 @@ pub struct Session {
 
 impl Session {
     pub fn open(access: &Access) -> Result<Session, Trouble> {
-        let SharedStore { host, port, db } = &access.store;
-        let mut wire = Wire::open(host, *port, &access.credentials)?;
+        let SharedStore { kind, hosts, db } = &access.store;
+        let mut wire = match (kind, hosts.first()) {
+            (StoreKind::Sentinels(service), _) => primary(hosts, service, access)?,
+            (_, Some((host, port))) => Wire::open(host, *port, access.connector.as_ref(), &access.credentials)?,
+            (_, None) => return Err(Trouble::Lost("it has no address".to_owned())),
+        };
         if *db != 0 {
             wire.call(&[b"SELECT", db.to_string().as_bytes()])?;
         }
@@ -90,6 +123,38 @@ impl Session {
         }
         Ok(Some(history))
     }
+}
+
+/// Asks the sentinels, one after the other, for the primary of the service, and connects there.
+fn primary(sentinels: &[(String, u16)], service: &str, access: &Access) -> Result<Wire, Trouble> {
+    let mut outcome = Err(Trouble::Lost("it has no sentinels".to_owned()));
+    for (host, port) in sentinels {
+        outcome = named_by(host, *port, service).and_then(|(ip, port)| {
+            let mut wire = Wire::open(&ip, port, None, &access.credentials)?;
+            let role = wire.call(&[b"ROLE"])?;
+            match role.list().and_then(|list| list.first()?.text()) {
+                Some(b"master") => Ok(wire),
+                _ => Err(Trouble::Lost(format!("the sentinel {host} names {ip}:{port}, which is not the primary"))),
+            }
+        });
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Returns the primary that one sentinel names.
+fn named_by(host: &str, port: u16, service: &str) -> Result<(String, u16), Trouble> {
+    let mut wire = Wire::open(host, port, None, &Credentials::default())?;
+    let reply = wire.call(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service.as_bytes()])?;
+    let words = reply.list().unwrap_or_default();
+    let [Reply::Text(ip), port @ Reply::Text(_)] = words else {
+        return Err(Trouble::Lost(format!("the sentinel {host} knows no service {service}")));
+    };
+    let port = port.number().and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or_else(|| unexpected("SENTINEL", &reply))?;
+    Ok((String::from_utf8_lossy(ip).into_owned(), port))
 }
 
 /// Redis has replied something that it should not.

@@ -2,6 +2,9 @@
 
 use super::resp::{Reply, read_reply, write_command};
 use super::trouble::Trouble;
+use openssl::error::ErrorStack;
+use openssl::ssl::{HandshakeError, SslConnector, SslStream};
+use openssl::x509::X509VerifyResult;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -23,8 +26,37 @@ pub struct Credentials {
     pub password: Option<Vec<u8>>,
 }
 
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<SslStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The socket below.
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Secure(stream) => stream.get_ref(),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.write_all(bytes),
+            Stream::Secure(stream) => stream.write_all(bytes),
+        }
+    }
+
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(room),
+            Stream::Secure(stream) => stream.read(room),
+        }
+    }
+}
+
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     /// What came; what stands before `start` was read.
     input: Vec<u8>,
     start: usize,
@@ -34,9 +66,13 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects, and proves who we are.
-    pub fn open(host: &str, port: u16, credentials: &Credentials) -> Result<Wire, Trouble> {
+    /// Connects, by TLS if there is a connector, and proves who we are.
+    pub fn open(host: &str, port: u16, connector: Option<&SslConnector>, credentials: &Credentials) -> Result<Wire, Trouble> {
         let stream = connect(host, port)?;
+        let stream = match connector {
+            None => Stream::Plain(stream),
+            Some(connector) => Stream::Secure(Box::new(secure(host, stream, connector)?)),
+        };
         let mut wire = Wire { stream, input: Vec::new(), start: 0, output: Vec::new(), awaited: 0 };
         if let Some(password) = &credentials.password {
             let user = credentials.user.as_bytes();
@@ -56,7 +92,7 @@ impl Wire {
 
     /// Sends what is queued.
     pub fn flush(&mut self) -> Result<(), Trouble> {
-        self.stream.set_write_timeout(Some(PATIENCE)).map_err(lost)?;
+        self.stream.tcp().set_write_timeout(Some(PATIENCE)).map_err(lost)?;
         self.stream.write_all(&self.output).map_err(lost)?;
         self.output.clear();
         Ok(())
@@ -88,7 +124,7 @@ impl Wire {
         if left.is_zero() {
             return Err(Trouble::Lost("it does not answer in time".to_owned()));
         }
-        self.stream.set_read_timeout(Some(left)).map_err(lost)?;
+        self.stream.tcp().set_read_timeout(Some(left)).map_err(lost)?;
         let before = self.input.len();
         self.input.resize(before + READ, 0);
         let came = self.stream.read(&mut self.input[before..]);
@@ -130,6 +166,30 @@ fn connect(host: &str, port: u16) -> Result<TcpStream, Trouble> {
         }
     }
     outcome
+}
+
+/// Shakes hands with a server that proves to be this host.
+fn secure(host: &str, stream: TcpStream, connector: &SslConnector) -> Result<SslStream<TcpStream>, Trouble> {
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&stream, Some(PATIENCE)).map_err(lost)?;
+    }
+    connector.connect(host, stream).map_err(|error| match error {
+        HandshakeError::WouldBlock(_) => Trouble::Lost("it does not answer the TLS handshake in time".to_owned()),
+        HandshakeError::SetupFailure(errors) => Trouble::Lost(format!("TLS: {}", reason(&errors))),
+        HandshakeError::Failure(failed) => match failed.ssl().verify_result() {
+            X509VerifyResult::OK => {
+                let why = failed.error().ssl_error().map_or_else(|| failed.error().to_string(), reason);
+                Trouble::Lost(format!("the TLS handshake fails: {why}"))
+            }
+            why => Trouble::Lost(format!("its certificate is not accepted: {}", why.error_string())),
+        },
+    })
+}
+
+/// Returns the library's words for the first error, without the places in its own source.
+fn reason(errors: &ErrorStack) -> String {
+    let first = errors.errors().first().and_then(|error| error.reason());
+    first.unwrap_or("the library does not say why").to_owned()
 }
 
 fn lost(error: io::Error) -> Trouble {

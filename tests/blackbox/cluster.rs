@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Request};
+use crate::pki::{Authority, Certificate, Kind};
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, wait_for};
 use crate::redis::Redis;
 use crate::server::{Conf, Server};
@@ -234,9 +235,12 @@ fn a_redis_that_is_emptied_is_told_everything() {
     until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
     two.redis.ask(&two.at_redis, &["FLUSHALL"]);
     until("told again", || !two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+    // And it forgets the script.
+    two.redis.ask(&two.at_redis, &["SCRIPT", "FLUSH"]);
     let other = Agent::new(two.at_a.at(SECOND_CALLEE), two.b.address);
     register(&other, "bob", 600);
     until("bob at a", || Two::knows(&two.a, &two.at_a, "bob"));
+    assert_eq!(two.b.stat(&two.at_b, "strowger_shared_failures_total"), 0.0);
 }
 
 #[test]
@@ -350,4 +354,65 @@ fn replicas_must_have_what_is_acknowledged() {
     let replica = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &["--replicaof", &ip, &port]);
     until("accepted", || ask() == Some(200));
     assert!(!replica.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+}
+
+#[test]
+fn redis_is_spoken_to_over_tls_and_must_prove_who_it_is() {
+    let [at_a, at_redis] = ["node-a", "redis"].map(Place::new);
+    let authority = Authority::new(&at_redis, "an authority");
+    let stranger = Authority::new(&at_a, "another authority");
+    let own = at_a.ip(REDIS).to_string();
+    let certificate = authority.issue(&at_redis, "redis", Kind::Ecdsa, &[&own]);
+    let path = |path: &std::path::Path| path.display().to_string();
+    let start = |certificate: &Certificate, plain: u16, tls: &str| {
+        let [file, key, ca] = [&certificate.file, &certificate.key, &authority.file].map(|file| path(file));
+        let own = ["--tls-port", tls, "--tls-cert-file", &file, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        Redis::start_with(&at_redis, at_a.at_port(REDIS, plain), &[&own[..], &["--tls-auth-clients", "no"]].concat())
+    };
+    let redis = start(&certificate, 6379, "6390");
+    let _of_another_name = start(&authority.issue(&at_redis, "other", Kind::Ecdsa, &["redis.example.test"]), 6380, "6391");
+    let secure = |port: u16, trusted: &Authority| {
+        conf(&at_a, &redis, "a").set("location", "shared", &format!("\"rediss://{own}:{port}/0\"")).set(
+            "tls",
+            "trusted_ca",
+            &format!("{:?}", path(&trusted.file)),
+        )
+    };
+    // Not from whom we trust, and not for that host.
+    for (port, trusted, why) in [(6390, &stranger, "self"), (6391, &authority, "IP address mismatch")] {
+        let wrong = secure(port, trusted).start(&at_a);
+        wrong.expect_log(&["the location table is not shared: its certificate is not accepted", why]);
+    }
+    let a = secure(6390, &authority).start(&at_a);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("told", || !redis.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+    assert_eq!(a.stat(&at_a, "strowger_shared_up"), 1.0);
+}
+
+/// The sentinels make a replica the primary, and the servers follow.
+#[test]
+fn when_the_primary_is_killed_its_successor_is_used() {
+    let [at_a, at_b, at_redis, at_sentinel] = ["node-a", "node-b", "redis", "sentinel"].map(Place::new);
+    let primary = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let (ip, port) = (primary.address.ip().to_string(), primary.address.port().to_string());
+    let announced = ["--replicaof", &ip, &port, "--replica-announce-ip", &ip];
+    let replica = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &announced);
+    until("replicated", || primary.ask(&at_redis, &["INFO", "replication"]).contains("state=online"));
+    let _sentinel = Redis::sentinel(&at_sentinel, at_a.at_port(REDIS, 26379), primary.address);
+    let shared = format!("\"redis-sentinel://{ip}:1,{ip}:26379/main/0\"");
+    let conf_of = |place, node| conf(place, &primary, node).set("location", "shared", &shared);
+    let a = conf_of(&at_a, "a").start(&at_a);
+    let b = conf_of(&at_b, "b").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&b, &at_b, "alice"));
+    primary.kill();
+    let other = Agent::new(at_a.at(SECOND_CALLEE), b.address);
+    register(&other, "bob", 600);
+    until("bob at a", || Two::knows(&a, &at_a, "bob"));
+    until("told", || replica.ask(&at_redis, &["KEYS", "strowger:*:aor:*"]).lines().count() == 2);
+    a.expect_log(&["redis-sentinel://", "the location table is shared again after"]);
+    assert!(replica.ask(&at_redis, &["ROLE"]).starts_with("master"));
+    assert!(Two::knows(&b, &at_b, "alice"));
 }

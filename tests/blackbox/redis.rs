@@ -41,6 +41,27 @@ impl Redis {
         redis
     }
 
+    /// A sentinel that watches a primary alone, as the service "main".
+    pub fn sentinel(place: &Place, address: SocketAddr, primary: SocketAddr) -> Process {
+        let (ip, port) = (address.ip(), address.port());
+        let lines = format!(
+            "bind {ip}\nport {port}\nsentinel monitor main {} {} 1\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n",
+            primary.ip(),
+            primary.port()
+        );
+        let file = place.write("sentinel.conf", &lines).display().to_string();
+        let process = Process::start(place, "sentinel", Path::new("redis-sentinel"), &[file], &[]);
+        // It must know the replicas before the primary is gone.
+        let knows = wait_for(PATIENCE, || {
+            let words = ["-h", &ip.to_string(), "-p", &port.to_string(), "sentinel", "replicas", "main"];
+            let outcome = process::run(place, "sentinel-cli", Path::new("redis-cli"), &words, PATIENCE);
+            (outcome.code == Some(0) && outcome.stdout.contains("master-link-status\nok")).then_some(())
+        });
+        assert!(knows.is_some(), "the sentinel finds no replica: {}", process.stdout());
+        process
+    }
+
     pub fn url(&self) -> String {
         format!("\"redis://{}/0\"", self.address)
     }

@@ -5,11 +5,15 @@ use super::trace::is_host;
 use super::trunks::read_password;
 use super::values::string;
 use super::wrong::{Parsed, Value, must_be, wrong};
-use crate::settings::{SharedStore, SharedTable};
+use crate::settings::{SharedStore, SharedTable, StoreKind};
 use crate::stack::trunk::Password;
 
-/// The port of Redis.
+/// The ports of Redis and of its sentinels.
 const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+/// Nobody runs more.
+const SENTINELS_MOST: usize = 16;
 
 /// The greatest number of a database that a server can have.
 const DB_MOST: u32 = 1_000_000;
@@ -46,10 +50,10 @@ impl Document<'_> {
     }
 }
 
-/// `redis://HOST[:PORT][/DB]`; an IPv6 address stands in brackets.
+/// `redis://HOST[:PORT][/DB]`, `rediss://…`, `redis-sentinel://HOST[:PORT],…/SERVICE[/DB]`; an IPv6 address stands in brackets.
 pub(super) fn shared_store(value: &Value<'_>) -> Parsed<SharedStore> {
     let text = string(value, STORE)?;
-    let rest = text.strip_prefix("redis://").ok_or_else(|| must_be(value, STORE))?;
+    let (scheme, rest) = text.split_once("://").ok_or_else(|| must_be(value, STORE))?;
     if rest.contains('@') {
         // It is not shown: it may hold a password.
         return Err(wrong(
@@ -58,19 +62,33 @@ pub(super) fn shared_store(value: &Value<'_>) -> Parsed<SharedStore> {
              password_file, and the user in user",
         ));
     }
-    let parse = || {
-        let (place, db) = rest.split_once('/').unwrap_or((rest, ""));
-        let db = match db {
-            "" => 0,
-            digits => digits.parse().ok().filter(|db| *db <= DB_MOST && digits.bytes().all(|byte| byte.is_ascii_digit()))?,
-        };
-        let (host, port) = host_and_port(place)?;
-        Some(SharedStore { host, port, db })
-    };
-    parse().ok_or_else(|| must_be(value, STORE))
+    parse_store(scheme, rest).ok_or_else(|| must_be(value, STORE))
 }
 
-fn host_and_port(place: &str) -> Option<(String, u16)> {
+fn parse_store(scheme: &str, rest: &str) -> Option<SharedStore> {
+    let (places, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (kind, port, most, db) = match scheme {
+        "redis" => (StoreKind::Plain, PORT, 1, path),
+        "rediss" => (StoreKind::Secure, PORT, 1, path),
+        "redis-sentinel" => {
+            let (service, db) = path.split_once('/').unwrap_or((path, ""));
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if service.is_empty() || !service.chars().all(fits) {
+                return None;
+            }
+            (StoreKind::Sentinels(service.to_owned()), SENTINEL_PORT, SENTINELS_MOST, db)
+        }
+        _ => return None,
+    };
+    let db = match db {
+        "" => 0,
+        digits => digits.parse().ok().filter(|db| *db <= DB_MOST && digits.bytes().all(|byte| byte.is_ascii_digit()))?,
+    };
+    let hosts: Vec<_> = places.split(',').map(|place| host_and_port(place, port)).collect::<Option<_>>()?;
+    (hosts.len() <= most).then_some(SharedStore { kind, hosts, db })
+}
+
+fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
     let (name, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
@@ -83,7 +101,7 @@ fn host_and_port(place: &str) -> Option<(String, u16)> {
         },
     };
     let port = match port? {
-        "" if !place.ends_with(':') => PORT,
+        "" if !place.ends_with(':') => default,
         digits => digits.parse().ok().filter(|port| *port != 0)?,
     };
     let fits = place.starts_with('[') || is_host(name);
@@ -129,6 +147,9 @@ mod tests {
             ("redis://redis.example.com/3", "redis://redis.example.com:6379/3"),
             ("redis://[2001:db8::8]:7000/", "redis://[2001:db8::8]:7000/0"),
             ("redis://[2001:db8::8]", "redis://[2001:db8::8]:6379/0"),
+            ("rediss://h/1", "rediss://h:6379/1"),
+            ("redis-sentinel://h,[::1]:7000,i/main", "redis-sentinel://h:26379,[::1]:7000,i:26379/main/0"),
+            ("redis-sentinel://h/main/4", "redis-sentinel://h:26379/main/4"),
         ] {
             let store = location(&format!("shared = {text:?}\n")).unwrap().location.shared;
             assert_eq!(store.unwrap().to_string(), written);
@@ -148,6 +169,11 @@ mod tests {
             "redis://[::1",
             "redis://[::1]x",
             "redis://a b",
+            "redis://h,i",
+            "redis-sentinel://h",
+            "redis-sentinel://h/a b",
+            "redis-sentinel://h,/main",
+            "redis-cluster://h",
         ] {
             let why = location(&format!("shared = {text:?}\n")).unwrap_err();
             assert!(why.starts_with("t:2:10: shared must be a Redis such as"), "{text}: {why}");
