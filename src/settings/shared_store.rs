@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedStore {
     pub kind: StoreKind,
-    /// Names, or addresses without brackets, with their ports: that of Redis, or those of its sentinels.
+    /// Names, or addresses without brackets, with their ports: that of Redis, those of its sentinels, or those of some servers of the cluster.
     pub hosts: Vec<(String, u16)>,
     pub db: u32,
 }
@@ -20,6 +20,8 @@ pub enum StoreKind {
     Secure,
     /// The primary that the sentinels name for this service.
     Sentinels(String),
+    /// A cluster, of which some servers are named.
+    Cluster,
 }
 
 /// As the conf writes it.
@@ -29,6 +31,7 @@ impl fmt::Display for SharedStore {
             StoreKind::Plain => "redis://",
             StoreKind::Secure => "rediss://",
             StoreKind::Sentinels(_) => "redis-sentinel://",
+            StoreKind::Cluster => "redis-cluster://",
         })?;
         for (at, (host, port)) in self.hosts.iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };
@@ -40,6 +43,9 @@ impl fmt::Display for SharedStore {
         if let StoreKind::Sentinels(service) = &self.kind {
             write!(f, "/{service}")?;
         }
-        write!(f, "/{}", self.db)
+        match self.kind {
+            StoreKind::Cluster => Ok(()),
+            _ => write!(f, "/{}", self.db),
+        }
     }
 }

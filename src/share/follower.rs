@@ -8,9 +8,9 @@ use super::form::ReadRow;
 use super::nodes::{Beat, Nodes};
 use super::resp::Reply;
 use super::room::{Duty, Room};
-use super::session::{Session, unexpected};
+use super::session::Session;
 use super::shards::{ADDRESSES, PARTS, address_of, changes_key, part_of, position_key};
-use super::trouble::Trouble;
+use super::trouble::{Trouble, refusal, unexpected};
 use super::wire::{PATIENCE, sound};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,6 +106,8 @@ impl Follower {
         }
         self.beat()?;
         self.follow()?;
+        self.backoff.succeed();
+        self.room.recover(Duty::Following);
         if self.must_read {
             log::warn!("{}: changes were missed: all bindings are read anew", self.room.settings.access.store);
         }
@@ -147,8 +149,6 @@ impl Follower {
             self.must_read = false;
         }
         self.room.join();
-        self.backoff.succeed();
-        self.room.recover(Duty::Following);
         Ok(())
     }
 
@@ -208,6 +208,9 @@ impl Follower {
             for _ in &keys {
                 replies.push(wires[wire].read()?);
             }
+            if let Some(refusal) = replies.iter().find_map(refusal) {
+                return Err(refusal);
+            }
             for (key, reply) in keys.iter().zip(&replies) {
                 found += self.take_hash(&room, key, reply);
             }
@@ -238,26 +241,55 @@ impl Follower {
 
     /// Waits for changes for a moment, and takes them in.
     fn follow(&mut self) -> Result<(), Trouble> {
-        let keys: Vec<Vec<u8>> = (0..PARTS).map(changes_key).collect();
+        if self.session()?.wires().len() == 1 {
+            let all: Vec<usize> = (0..PARTS).collect();
+            self.ask_for_changes(&all, true)?;
+            return self.take_changes(&all);
+        }
+        // A cluster takes no question about several parts, and none of its servers may be waited for.
+        for part in 0..PARTS {
+            self.ask_for_changes(&[part], false)?;
+        }
+        self.session()?.flush()?;
+        for part in 0..PARTS {
+            self.take_changes(&[part])?;
+        }
+        thread::sleep(NAP);
+        Ok(())
+    }
+
+    /// Asks the server that has these parts for what comes after our places.
+    fn ask_for_changes(&mut self, parts: &[usize], may_wait: bool) -> Result<(), Trouble> {
+        let keys: Vec<Vec<u8>> = parts.iter().map(|part| changes_key(*part)).collect();
+        let ids: Vec<Vec<u8>> = parts.iter().map(|part| self.places[*part].id.clone()).collect();
         let wait = WAIT.as_millis().to_string().into_bytes();
-        let mut words: Vec<&[u8]> = vec![b"XREAD", b"COUNT", CHANGES, b"BLOCK", &wait, b"STREAMS"];
-        words.extend(keys.iter().map(Vec::as_slice));
-        let ids: Vec<Vec<u8>> = self.places.iter().map(|place| place.id.clone()).collect();
-        words.extend(ids.iter().map(Vec::as_slice));
-        let wire = self.session()?.node_wire();
+        let mut words: Vec<&[u8]> = vec![b"XREAD", b"COUNT", CHANGES];
+        if may_wait {
+            words.extend([&b"BLOCK"[..], &wait]);
+        }
+        words.push(b"STREAMS");
+        words.extend(keys.iter().chain(&ids).map(Vec::as_slice));
+        let wire = self.session()?.wire(parts[0]);
         wire.put(&words);
-        wire.flush()?;
-        let reply = sound(wire.read_for(PATIENCE + WAIT)?)?;
+        match may_wait {
+            true => wire.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes in the answer to that.
+    fn take_changes(&mut self, parts: &[usize]) -> Result<(), Trouble> {
+        let reply = sound(self.session()?.wire(parts[0]).read_for(PATIENCE + WAIT)?)?;
         for stream in reply.list().unwrap_or_default() {
             let Some([key, entries]) = stream.list() else {
                 return Err(unexpected("XREAD", stream));
             };
-            let part = keys.iter().position(|own| Some(own.as_slice()) == key.text());
+            let part = parts.iter().find(|part| Some(changes_key(**part).as_slice()) == key.text());
             let (Some(part), Some(entries)) = (part, entries.list()) else {
                 return Err(unexpected("XREAD", stream));
             };
             for entry in entries {
-                self.take_change(part, entry)?;
+                self.take_change(*part, entry)?;
             }
         }
         Ok(())

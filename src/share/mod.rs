@@ -8,7 +8,9 @@
 //! While Redis is away, both try again. What has changed stays on the lists of the location service, which are no longer than the
 //! table; and if it cannot be known that nothing was missed, everything is read anew.
 
+mod access;
 mod backoff;
+mod cluster;
 mod follower;
 mod form;
 mod nodes;
@@ -24,10 +26,10 @@ mod trouble;
 mod wire;
 
 use crate::stack::location::Location;
+pub use access::Access;
 use follower::Follower;
 use room::Room;
 pub use room::{Clocks, Hooks, Settings};
-pub use session::Access;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

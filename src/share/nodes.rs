@@ -5,7 +5,7 @@ use super::resp::Reply;
 use super::room::Room;
 use super::session::Session;
 use super::shards::node_key;
-use super::trouble::Trouble;
+use super::trouble::{Trouble, refusal};
 use super::wire::sound;
 use crate::base::Instant;
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl Nodes {
     pub fn claim(&mut self, room: &Room, session: &mut Session) -> Result<(), Trouble> {
         let name = &room.settings.node;
         let key = node_key(name.as_bytes());
-        let mut look = || session.node_wire().call(&[b"GET", &key]);
+        let mut look = || session.wire_of_key(&key).call(&[b"GET", &key]);
         let first = look()?;
         if first != Reply::Nil && !self.is_own(&first) {
             let end = time::Instant::now() + WATCH;
@@ -99,17 +99,21 @@ impl Nodes {
         let key = node_key(room.settings.node.as_bytes());
         self.beats += 1;
         let sign = self.sign(room.settings.relay);
-        let wire = session.node_wire();
+        let wire = session.wire_of_key(&key);
         wire.put(&[b"GET", &key]);
         wire.put(&[b"SET", &key, sign.as_bytes(), b"PX", LASTS_MS.to_string().as_bytes()]);
         for other in &others {
-            wire.put(&[b"GET", &node_key(other)]);
+            let key = node_key(other);
+            session.wire_of_key(&key).put(&[b"GET", &key]);
         }
-        wire.flush()?;
-        let before = sound(wire.read()?)?;
-        sound(wire.read()?)?;
+        session.flush()?;
+        let before = sound(session.wire_of_key(&key).read()?)?;
+        sound(session.wire_of_key(&key).read()?)?;
         for other in others {
-            let reply = wire.read()?;
+            let reply = session.wire_of_key(&node_key(&other)).read()?;
+            if let Some(refusal) = refusal(&reply) {
+                return Err(refusal);
+            }
             self.note(room, other, &reply);
         }
         let is_recent = self.last.is_some_and(|last| last.elapsed() < Duration::from_millis(LASTS_MS - 1000));
@@ -149,9 +153,9 @@ impl Nodes {
     /// Takes our sign back: the others need not wait until it expires.
     pub fn leave(&self, room: &Room, session: &mut Session) -> Result<(), Trouble> {
         let key = node_key(room.settings.node.as_bytes());
-        let sign = session.node_wire().call(&[b"GET", &key])?;
+        let sign = session.wire_of_key(&key).call(&[b"GET", &key])?;
         if self.is_own(&sign) {
-            session.node_wire().call(&[b"DEL", &key])?;
+            session.wire_of_key(&key).call(&[b"DEL", &key])?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What the threads that speak to Redis have in common: the table, its clock and rules, what is counted, and how well they are.
 
+use super::access::Access;
 use super::form::ReadRow;
-use super::session::Access;
 use super::trouble::Trouble;
 use crate::base::{Channel, Flow, Instant, LogBudget, Transport};
 use crate::stack::location::telling::SharedLocation;

@@ -1,52 +1,19 @@
 //! The connections through which one thread speaks to Redis, each part of the table by the server that has it.
 
+use super::access::Access;
+use super::cluster;
 use super::resp::Reply;
 use super::script::SCRIPT;
-use super::shards::PARTS;
-use super::trouble::Trouble;
+use super::shards::{PARTS, slot_of};
+use super::trouble::{Trouble, unexpected};
 use super::wire::{Credentials, Wire, sound};
 use crate::settings::{SharedStore, StoreKind};
-use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslMethod, SslVersion};
-use openssl::x509::store::X509StoreBuilder;
-use std::path::Path;
-
-/// Where the shared table is, and who we are there.
-#[derive(Clone)]
-pub struct Access {
-    pub store: SharedStore,
-    pub credentials: Credentials,
-    /// How servers prove who they are, if they are spoken to over TLS.
-    pub connector: Option<SslConnector>,
-}
-
-impl Access {
-    /// `trusted_ca` is a file with the authorities that a server's certificate must come from; `None` stands for those of the system. The
-    /// error is one line.
-    pub fn new(store: SharedStore, credentials: Credentials, trusted_ca: Option<&Path>) -> Result<Access, String> {
-        let connector = match store.kind {
-            StoreKind::Secure => Some(connector(trusted_ca).map_err(|error| format!("{store}: TLS: {error}"))?),
-            StoreKind::Plain | StoreKind::Sentinels(_) => None,
-        };
-        Ok(Access { store, credentials, connector })
-    }
-}
-
-fn connector(trusted_ca: Option<&Path>) -> Result<SslConnector, ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    if let Some(file) = trusted_ca {
-        // Those, and not the system's as well.
-        builder.set_cert_store(X509StoreBuilder::new()?.build());
-        builder.set_ca_file(file)?;
-    }
-    Ok(builder.build())
-}
+use std::ops::RangeInclusive;
 
 pub struct Session {
     wires: Vec<Wire>,
-    /// By part, which of them leads to it.
-    of_part: [usize; PARTS],
+    /// Which of them leads to which slots of a cluster; without a cluster, the first to all.
+    slots: Vec<(RangeInclusive<u16>, usize)>,
     /// The script's name, as Redis gave it.
     pub script: Vec<u8>,
 }
@@ -54,6 +21,12 @@ pub struct Session {
 impl Session {
     pub fn open(access: &Access) -> Result<Session, Trouble> {
         let SharedStore { kind, hosts, db } = &access.store;
+        if *kind == StoreKind::Cluster {
+            let (slots, wires) = cluster::connect(hosts, access)?;
+            let mut session = Session { wires, slots, script: Vec::new() };
+            session.load_script()?;
+            return Ok(session);
+        }
         let mut wire = match (kind, hosts.first()) {
             (StoreKind::Sentinels(service), _) => primary(hosts, service, access)?,
             (_, Some((host, port))) => Wire::open(host, *port, access.connector.as_ref(), &access.credentials)?,
@@ -62,7 +35,7 @@ impl Session {
         if *db != 0 {
             wire.call(&[b"SELECT", db.to_string().as_bytes()])?;
         }
-        let mut session = Session { wires: vec![wire], of_part: [0; PARTS], script: Vec::new() };
+        let mut session = Session { wires: vec![wire], slots: vec![(0..=u16::MAX, 0)], script: Vec::new() };
         session.load_script()?;
         Ok(session)
     }
@@ -78,12 +51,19 @@ impl Session {
 
     /// Returns the connection to the server that has this part.
     pub fn wire(&mut self, part: usize) -> &mut Wire {
-        &mut self.wires[self.of_part[part]]
+        let number = self.number_of(slot_of(part.to_string().as_bytes()));
+        &mut self.wires[number]
     }
 
-    /// Returns the connection to the server that has the keys of nodes.
-    pub fn node_wire(&mut self) -> &mut Wire {
-        &mut self.wires[0]
+    /// Returns the connection to the server that has a key without a hash tag.
+    pub fn wire_of_key(&mut self, key: &[u8]) -> &mut Wire {
+        let number = self.number_of(slot_of(key));
+        &mut self.wires[number]
+    }
+
+    fn number_of(&self, slot: u16) -> usize {
+        let found = self.slots.iter().find(|(slots, _)| slots.contains(&slot));
+        found.map_or(0, |(_, number)| *number)
     }
 
     pub fn wires(&mut self) -> &mut [Wire] {
@@ -155,13 +135,4 @@ fn named_by(host: &str, port: u16, service: &str) -> Result<(String, u16), Troub
     let port = port.number().and_then(|port| u16::try_from(port).ok());
     let port = port.ok_or_else(|| unexpected("SENTINEL", &reply))?;
     Ok((String::from_utf8_lossy(ip).into_owned(), port))
-}
-
-/// Redis has replied something that it should not.
-pub fn unexpected(to: &str, reply: &Reply) -> Trouble {
-    let mut said = format!("{reply:?}");
-    if let Some((end, _)) = said.char_indices().nth(100) {
-        said.truncate(end);
-    }
-    Trouble::Lost(format!("to {to} it replies {said}"))
 }

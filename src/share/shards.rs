@@ -15,6 +15,12 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, add)
 }
 
+/// Returns the slot of a cluster for what is hashed of a key: its CRC-16 (XMODEM), modulo 16384.
+pub fn slot_of(hashed: &[u8]) -> u16 {
+    let step = |crc: u16, _| (crc << 1) ^ (0x1021 & (crc >> 15).wrapping_neg());
+    hashed.iter().fold(0, |crc, byte| (0..8).fold(crc ^ (u16::from(*byte) << 8), step)) % 16384
+}
+
 /// The stream of accepted changes.
 pub fn changes_key(part: usize) -> Vec<u8> {
     format!("strowger:{{{part}}}:changes").into_bytes()
@@ -57,6 +63,7 @@ mod tests {
     fn parts_are_what_anybody_can_compute() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert_eq!(crc32(b""), 0);
+        assert_eq!(slot_of(b"123456789"), 0x31c3);
         let part = part_of(b"alice@example.com");
         let key = address_key(part, b"alice@example.com");
         assert_eq!(address_of(&key), Some(&b"alice@example.com"[..]));

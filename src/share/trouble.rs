@@ -1,5 +1,6 @@
 //! Why Redis cannot be spoken to.
 
+use super::resp::Reply;
 use std::fmt;
 
 /// What is wrong with Redis or the way to it. It may pass: whoever meets it tries again.
@@ -20,4 +21,19 @@ impl fmt::Display for Trouble {
             Trouble::Refused(why) => write!(f, "it answers {why:?}"),
         }
     }
+}
+
+/// Redis has replied something that it should not.
+pub fn unexpected(to: &str, reply: &Reply) -> Trouble {
+    let mut said = format!("{reply:?}");
+    if let Some((end, _)) = said.char_indices().nth(100) {
+        said.truncate(end);
+    }
+    Trouble::Lost(format!("to {to} it replies {said}"))
+}
+
+/// Returns why Redis refuses, unless it is that another program has a key of another type there: that concerns this key alone.
+pub fn refusal(reply: &Reply) -> Option<Trouble> {
+    let why = reply.error().filter(|why| !why.starts_with("WRONGTYPE"))?;
+    Some(Trouble::Refused(why.to_owned()))
 }

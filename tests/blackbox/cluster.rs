@@ -416,3 +416,41 @@ fn when_the_primary_is_killed_its_successor_is_used() {
     assert!(replica.ask(&at_redis, &["ROLE"]).starts_with("master"));
     assert!(Two::knows(&b, &at_b, "alice"));
 }
+
+/// Three servers of Redis with a third of the slots each.
+#[test]
+fn a_cluster_of_redis_keeps_the_parts_where_they_belong() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let servers: Vec<Redis> = (7000..7003)
+        .map(|port| {
+            let nodes = format!("nodes-{port}.conf");
+            let ip = at_a.ip(REDIS).to_string();
+            let extra = ["--cluster-enabled", "yes", "--cluster-config-file", &nodes, "--cluster-announce-ip", &ip];
+            Redis::start_with(&at_redis, at_a.at_port(REDIS, port), &extra)
+        })
+        .collect();
+    let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
+    let mut words = vec!["--cluster", "create"];
+    words.extend(addresses.iter().map(String::as_str));
+    words.extend(["--cluster-yes", "--cluster-replicas", "0"]);
+    let made = crate::process::run(&at_redis, "create", std::path::Path::new("redis-cli"), &words, PATIENCE);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    until("agreed", || servers.iter().all(|server| server.ask(&at_redis, &["CLUSTER", "INFO"]).contains("cluster_state:ok")));
+    let shared = format!("\"redis-cluster://{}\"", addresses[0]);
+    let conf_of = |place, node| conf(place, &servers[0], node).set("location", "shared", &shared);
+    let a = conf_of(&at_a, "a").start(&at_a);
+    let b = conf_of(&at_b, "b").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    for number in 0..64 {
+        let bound = a.command(&at_a, &["ul", "add", &format!("u{number}@{DOMAIN}"), "sip:u@192.0.2.7"]);
+        assert_eq!(bound.code, Some(0), "{bound:?}");
+    }
+    until("all at b", || b.stat(&at_b, "strowger_bindings") == 64.0);
+    for server in &servers {
+        assert!(!server.ask(&at_redis, &["KEYS", "strowger:*:aor:*"]).is_empty(), "each has a share");
+    }
+    let at_c = Place::new("node-c");
+    let c = conf_of(&at_c, "c").start(&at_c);
+    assert_eq!(c.stat(&at_c, "strowger_bindings"), 64.0);
+    assert_eq!(c.stat(&at_c, "strowger_shared_up"), 1.0);
+    assert_eq!(a.stat(&at_a, "strowger_shared_failures_total"), 0.0);
+}

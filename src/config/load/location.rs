@@ -12,8 +12,8 @@ use crate::stack::trunk::Password;
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// Nobody runs more.
-const SENTINELS_MOST: usize = 16;
+/// Sentinels, or servers of a cluster, that can be named.
+const HOSTS_MOST: usize = 16;
 
 /// The greatest number of a database that a server can have.
 const DB_MOST: u32 = 1_000_000;
@@ -50,7 +50,7 @@ impl Document<'_> {
     }
 }
 
-/// `redis://HOST[:PORT][/DB]`, `rediss://…`, `redis-sentinel://HOST[:PORT],…/SERVICE[/DB]`; an IPv6 address stands in brackets.
+/// `redis://HOST[:PORT][/DB]`, `rediss://…`, `redis-sentinel://HOST[:PORT],…/SERVICE[/DB]`, `redis-cluster://HOST[:PORT],…`; an IPv6 address stands in brackets.
 pub(super) fn shared_store(value: &Value<'_>) -> Parsed<SharedStore> {
     let text = string(value, STORE)?;
     let (scheme, rest) = text.split_once("://").ok_or_else(|| must_be(value, STORE))?;
@@ -76,8 +76,9 @@ fn parse_store(scheme: &str, rest: &str) -> Option<SharedStore> {
             if service.is_empty() || !service.chars().all(fits) {
                 return None;
             }
-            (StoreKind::Sentinels(service.to_owned()), SENTINEL_PORT, SENTINELS_MOST, db)
+            (StoreKind::Sentinels(service.to_owned()), SENTINEL_PORT, HOSTS_MOST, db)
         }
+        "redis-cluster" if path.is_empty() => (StoreKind::Cluster, PORT, HOSTS_MOST, path),
         _ => return None,
     };
     let db = match db {
@@ -150,6 +151,7 @@ mod tests {
             ("rediss://h/1", "rediss://h:6379/1"),
             ("redis-sentinel://h,[::1]:7000,i/main", "redis-sentinel://h:26379,[::1]:7000,i:26379/main/0"),
             ("redis-sentinel://h/main/4", "redis-sentinel://h:26379/main/4"),
+            ("redis-cluster://h,i:7000", "redis-cluster://h:6379,i:7000"),
         ] {
             let store = location(&format!("shared = {text:?}\n")).unwrap().location.shared;
             assert_eq!(store.unwrap().to_string(), written);
@@ -173,7 +175,8 @@ mod tests {
             "redis-sentinel://h",
             "redis-sentinel://h/a b",
             "redis-sentinel://h,/main",
-            "redis-cluster://h",
+            "redis-cluster://h/0",
+            "redis-cluster://",
         ] {
             let why = location(&format!("shared = {text:?}\n")).unwrap_err();
             assert!(why.starts_with("t:2:10: shared must be a Redis such as"), "{text}: {why}");
