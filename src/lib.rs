@@ -16,7 +16,7 @@
 //!
 //! Imports run one way: `base ← settings, sip ← stack ← worker ← server`; `net` takes only `base`, `settings` and the two readers of raw
 //! bytes in `sip`. `stack` and `net` never see each other. `store` takes those two and what `stack` says of users and bindings, `resolver`
-//! takes those two; no worker waits for them. `trace` takes those two and `sip`; `worker` and `control` take it. `config` stands above all that
+//! takes those two; `share` takes what `stack` says of bindings; no worker waits for them. `trace` takes those two and `sip`; `worker` and `control` take it. `config` stands above all that
 //! it sets up, and none of them knows it. `base`, `settings`, `sip` and `stack` are pure: no clock, no socket, no thread.
 //! Within `stack` an `Endpoint` routes; behind it `Proxy` and `Registrar` work with a `Turn`, which has all that one message may touch: the
 //! `Transactions` and the `Core`. Calls go down only.
@@ -31,6 +31,7 @@ pub mod control;
 pub mod net;
 pub mod resolver;
 pub mod settings;
+pub mod share;
 pub mod sip;
 pub mod stack;
 pub mod store;

@@ -87,6 +87,9 @@ pub fn exposed_files(conf: &Conf) -> Vec<String> {
     for path in &conf.password_files {
         files.push(("password of a [[trunk]]", path.clone()));
     }
+    if let Some(path) = &conf.location.password_file {
+        files.push(("password for Redis", path.clone()));
+    }
     files.sort();
     files.dedup();
     let line = |(what, path): (&str, PathBuf)| {

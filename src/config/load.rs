@@ -3,6 +3,7 @@
 mod document;
 mod edits;
 mod listen;
+mod location;
 mod pem;
 mod routes;
 mod sections;
@@ -23,7 +24,7 @@ use toml::de::DeTable;
 
 use super::machine::Machine;
 use super::model::Conf;
-use crate::settings::Control;
+use crate::settings::{Control, Registrar};
 use crate::stack::route::Routes;
 use document::Document;
 pub use routes::DEFAULT_REJECTION;
@@ -156,6 +157,7 @@ impl Document<'_> {
         let listen = self.listeners();
         let (tls, certificates) = self.tls(&listen);
         let trace = self.trace(&listen);
+        let (location, location_password) = self.location();
         let mut conf = Conf {
             server: self.server(),
             listen,
@@ -163,7 +165,9 @@ impl Document<'_> {
             certificates,
             connections: self.connections(),
             proxy: self.plain(),
-            registrar: self.registrar(),
+            registrar: Registrar::default(),
+            location,
+            location_password,
             auth: self.auth(),
             next_hop: self.plain(),
             timers: self.timers(),
@@ -179,6 +183,7 @@ impl Document<'_> {
             trunks: Vec::new(),
             password_files: Vec::new(),
         };
+        conf.registrar = self.registrar(conf.location.shared.is_some());
         (conf.trunks, conf.password_files) = self.trunks();
         (conf.routes, conf.certificates.client_identities) = self.routes(&conf.trunks, conf.proxy.mode);
         self.refuse_unreachable(&conf);

@@ -6,7 +6,7 @@ use crate::base::{Network, Transport};
 use crate::net::tls::{Certificates, Pair};
 use crate::settings::*;
 use crate::stack::route::Routes;
-use crate::stack::trunk::Trunk;
+use crate::stack::trunk::{Password, Trunk};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ pub struct Conf {
     pub connections: Connections,
     pub proxy: Proxy,
     pub registrar: Registrar,
+    pub location: SharedTable,
+    /// What `[location] password_file` says.
+    pub location_password: Option<Password>,
     pub auth: Auth,
     /// In the order of the file: the first that matches wins.
     pub routes: Routes,

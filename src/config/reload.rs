@@ -45,6 +45,12 @@ impl Plan {
             "server" if old.listen != new.listen => self.fixed.push("[[listen]]"),
             // The files are always read again.
             "tls" if old.certificates != new.certificates => self.live.push("[tls] certificate"),
+            // The file is read again, and its content is used when Redis is connected to first.
+            "location"
+                if old.location_password != new.location_password && old.location.password_file == new.location.password_file =>
+            {
+                self.fixed.push("[location] password_file");
+            }
             "auth" => {
                 if old.routes != new.routes {
                     self.live.push("[[route]]");

@@ -12,6 +12,7 @@ use strowger::base::metric::Families;
 use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, Targets, TrunkEntry, guests};
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
+use strowger::share::Numbers;
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::location::BindingView;
 use strowger::stack::trunk_table::{Standing, State};
@@ -84,6 +85,7 @@ impl ControlApi for RunningServer {
             displaced_clients: guests::displaced(),
             is_draining: self.drain.is_draining(),
             store: store(&self.disk),
+            sharing: self.sharing.numbers().map(shared),
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
@@ -161,6 +163,21 @@ impl ControlApi for RunningServer {
             })),
             gone => Ok(gone),
         }
+    }
+}
+
+fn shared(numbers: Numbers) -> metrics::Shared {
+    metrics::Shared {
+        is_up: numbers.is_up,
+        untold: numbers.untold,
+        lag_seconds: numbers.lag_seconds,
+        told: numbers.told,
+        rejected: numbers.rejected,
+        taken_in: numbers.taken_in,
+        unusable: numbers.unusable,
+        no_room: numbers.no_room,
+        failures: numbers.failures,
+        readings: numbers.readings,
     }
 }
 

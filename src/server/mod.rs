@@ -13,6 +13,7 @@ mod records;
 mod reload;
 mod running;
 mod secure;
+mod sharing;
 mod start;
 mod targets;
 mod typed;

@@ -6,6 +6,7 @@ use super::drain::Drain;
 use super::lock::lock;
 use super::notify::Manager;
 use super::records::Recorder;
+use super::sharing::Sharing;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -32,6 +33,7 @@ pub type Reread = Box<dyn Fn() -> Result<Option<Conf>, String> + Send + Sync>;
 pub struct RunningServer {
     pub itself: Weak<RunningServer>,
     pub disk: Disk,
+    pub sharing: Sharing,
     pub start: Start,
     pub current: Mutex<Arc<Current>>,
     pub location: Arc<Location>,

@@ -10,6 +10,7 @@ use super::notify::Manager;
 use super::records::Recorder;
 use super::running::{Current, Reread, RunningServer, Start, limit_sources};
 use super::secure::{forbid_dumps, warn_of_exposed};
+use super::sharing;
 use super::wait::End;
 use super::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU};
@@ -28,6 +29,7 @@ use strowger::net::sys::identity::Identity;
 use strowger::net::tls::{Contexts, TicketSecrets};
 use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Asker, Inbox, Resolver};
+use strowger::share::UnstartedShare;
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::health::Health;
@@ -36,7 +38,7 @@ use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
 use strowger::trace::Taps;
-use strowger::worker::{self, Bound, Clock, Options};
+use strowger::worker::{self, Bound, Clock, Options, WakeHandle};
 
 /// Serves until it is told to stop. `name` is the conf's, for the log; `reread` returns the conf at each reload.
 pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
@@ -123,6 +125,8 @@ struct Open {
     clock: Clock,
     location: Arc<Location>,
     disk: UnstartedDisk,
+    /// Present if the table is shared.
+    share: Option<UnstartedShare>,
     users: Option<(Source, Loaded)>,
     bound: Bound,
     asker: Asker,
@@ -143,8 +147,9 @@ impl Open {
         let listeners: Vec<_> = conf.listen.iter().map(|listen| (listen.transport, listen.address)).collect();
         let clock = Clock::start();
         let location = Location::new(ground.secret, conf.max_bindings(ground.memory));
+        let location = sharing::with_sharing(location, conf, &ground.local, clock);
         let location = Arc::new(location.with_journal(conf.durability()));
-        let disk = open_disk(conf, ground, &location, &listeners, clock);
+        let (disk, share) = open_stores(conf, ground, &location, &listeners, clock)?;
         let users = conf.read_users(ground.secret, disk.shared_file())?;
         let files = sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
         let (asker, inbox) = resolver::open(conf.dns.questions);
@@ -173,23 +178,50 @@ impl Open {
         };
         let connections = options.connections.connections;
         let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
-        bound.ring(disk.ring());
-        Ok(Open { clock, location, disk, users, bound, asker, inbox, sources, health, taps, recorder, trunks, files, connections })
+        bound.ring(ring(&disk, share.as_ref()));
+        Ok(Open {
+            clock,
+            location,
+            disk,
+            share,
+            users,
+            bound,
+            asker,
+            inbox,
+            sources,
+            health,
+            taps,
+            recorder,
+            trunks,
+            files,
+            connections,
+        })
     }
 }
 
 /// Reads what takes a while before anything can connect. It uses the conf's addresses: those that the kernel chooses are not known
 /// yet.
-fn open_disk(
+fn open_stores(
     conf: &Conf,
     ground: &Ground,
     location: &Arc<Location>,
     listeners: &[(Transport, SocketAddr)],
     clock: Clock,
-) -> UnstartedDisk {
+) -> Result<(UnstartedDisk, Option<UnstartedShare>), String> {
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
     let rules = Arc::new(conf.rules(&addresses, ground.local.clone(), ground.memory));
-    UnstartedDisk::open(conf, location, listeners.to_vec(), rules, clock)
+    let disk = UnstartedDisk::open(conf, location, listeners.to_vec(), rules.clone(), clock);
+    let share = sharing::join(conf, location, listeners.to_vec(), rules, &ground.local, clock, ground.secret)?;
+    Ok((disk, share))
+}
+
+/// Returns what the workers call when an answer waits: it may wait for the disk or for Redis.
+fn ring(disk: &UnstartedDisk, share: Option<&UnstartedShare>) -> Option<WakeHandle> {
+    let Some(bell) = sharing::ring(share) else {
+        return disk.ring();
+    };
+    // Full: it was rung already.
+    Some(Arc::new(move || _ = bell.try_send(())))
 }
 
 /// Starts the threads: workers, resolver, journal, and the one that watches the users.
@@ -219,9 +251,11 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     let resolver = Resolver::start(conf.dns.clone(), open.asker, open.inbox, answers)
         .map_err(|error| format!("the resolver's thread: {error}"))?;
     let disk = open.disk.start(crew.post_office())?;
+    let sharing = sharing::start(open.share, crew.post_office())?;
     let server = Arc::new_cyclic(|itself| RunningServer {
         itself: itself.clone(),
         disk,
+        sharing,
         start,
         current: Mutex::new(Arc::new(current(conf, settings, ground.contexts))),
         location,
@@ -270,6 +304,7 @@ fn stop(server: &RunningServer, control: Server) {
     drop(control);
     server.set_scrape(None);
     server.disk.settle();
+    server.sharing.settle();
     let clock = server.crew().clock();
     server.crew().stop();
     server.taps.end_export();
@@ -278,6 +313,7 @@ fn stop(server: &RunningServer, control: Server) {
     }
     // The journal closes the database last: what was queued meanwhile is then written.
     server.set_user_watcher(None);
+    server.sharing.close();
     server.disk.close();
 }
 

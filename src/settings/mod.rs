@@ -2,10 +2,12 @@
 //! that act on the conf are built on this one, and take a section as it is.
 
 mod collector;
+mod shared_store;
 pub(crate) mod table;
 mod words;
 
 pub use collector::Collector;
+pub use shared_store::{SharedStore, StoreKind};
 use std::time::Duration;
 pub use table::*;
 pub use words::*;

@@ -8,7 +8,7 @@
 //! two confs and the reference; only there does the last column mean anything.
 
 use super::words::*;
-use super::{Capacity, Collector, Millis, Seconds};
+use super::{Capacity, Collector, Millis, Seconds, SharedStore};
 use crate::base::Network;
 use log::LevelFilter;
 use std::net::SocketAddr;
@@ -159,8 +159,28 @@ macro_rules! table { ($expand:ident) => { $expand! {
         fixed database: Option<PathBuf> = Some("strowger.db".into()), "\"strowger.db\"", optional(path);
         /// When a registration is answered. "batched": at once; the disk follows within about a second, and a crash loses no more
         /// than that. "acknowledged": when it is on disk, some milliseconds later; while nothing can be written, registrations are
-        /// answered 503 with Retry-After, and what is bound stays bound in memory.
+        /// answered 503 with Retry-After, and what is bound stays bound in memory. If the table is shared ([location]), "acknowledged"
+        /// waits for Redis instead of the disk.
         fixed durability: Durability = Durability::Batched, "\"batched\"", word;
+    }
+    /// One location table for several servers: what a phone registers at one of them, all know. They meet in a Redis; each has the whole table in
+    /// memory, and no call waits for it. docs/clusters.md says how to set that up, and what happens when Redis is away.
+    [location] SharedTable {
+        /// The Redis that the servers share, as in "redis://192.0.2.8:6379/0": host, port and database; "rediss://…": over TLS, and its certificate must
+        /// be for that host and come from [tls] trusted_ca, else from the system's authorities. "redis-sentinel://HOST:PORT,HOST:PORT/SERVICE/0": the primary
+        /// that these sentinels name for the service. "redis-cluster://HOST:PORT,HOST:PORT": a cluster, of which these servers are asked for the others. "": nothing is shared.
+        fixed shared: Option<SharedStore> = None, "\"\"", optional(shared_store);
+        /// This server's name among them; no two have the same. A second one is refused when it starts. "": what the first [[listen]] advertises.
+        fixed node: Option<String> = None, "\"\"", optional(node_name);
+        /// The user that Redis knows this server as (its ACL). "": its default user.
+        fixed user: Option<String> = None, "\"\"", optional(redis_user);
+        /// The file with the password, on one line. "": Redis asks for none.
+        fixed password_file: Option<PathBuf> = None, "\"\"", optional(path);
+        /// Replicas of Redis that must have a change before it counts as told, 0 to 10. With durability = "acknowledged" in [registrar], a
+        /// registration is answered then.
+        fixed replicas: usize = 0, "0", number(0, 10);
+        /// Changes that Redis keeps of each of the table's 16 parts, 1000 to 10000000. A server that has missed more reads the whole table.
+        fixed stream: usize = 100_000, "100000", number(1000, 10_000_000);
     }
     /// Who must prove who they are, by Digest (RFC 7616, RFC 8760). Users are made with "strowger user add".
     [auth] Auth {

@@ -1,7 +1,6 @@
 //! A binding as stored in the table and in the log: nothing in it is specific to this run of the server.
 
 use crate::base::{Channel, Flow, Transport};
-use crate::settings::Words;
 use crate::stack::location::{BindingText, Reached, Row};
 use std::net::{IpAddr, SocketAddr};
 
@@ -65,9 +64,4 @@ impl<'a> Stored<'a> {
             ..Flow::datagram(listener as u16, peer)
         })
     }
-}
-
-impl Words for Reached {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("contact", Reached::ByContact), ("flow first", Reached::ByFlowFirst), ("flow", Reached::ByFlow)];
 }

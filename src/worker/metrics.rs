@@ -34,6 +34,8 @@ pub struct ProcessStats {
     /// The server is stopping and accepts nothing new.
     pub is_draining: bool,
     pub store: Store,
+    /// Present if the location table is shared.
+    pub sharing: Option<Shared>,
     /// Log lines that standard error did not take.
     pub log_lines_lost: u64,
     pub trace: TraceCounters,
@@ -55,6 +57,21 @@ pub struct Store {
     pub batch_seconds: f64,
     /// Database rows that were read but rejected.
     pub unusable: u64,
+}
+
+/// Counters of the location table that several servers share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shared {
+    pub is_up: bool,
+    pub untold: usize,
+    pub lag_seconds: f64,
+    pub told: u64,
+    pub rejected: u64,
+    pub taken_in: u64,
+    pub unusable: u64,
+    pub no_room: u64,
+    pub failures: u64,
+    pub readings: u64,
 }
 
 /// One metric a line: its kind, name, help text and value.
@@ -106,6 +123,9 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
         gauge "strowger_draining", "1 while no new dialogs are begun because the server is about to stop." = beside.is_draining;
     }
     store(&mut list, stats, &beside.store);
+    if let Some(sharing) = &beside.sharing {
+        shared(&mut list, sharing);
+    }
     dropped(&mut list, stats);
     listeners(&mut list, stats);
     streams(&mut list, &stats.numbers.streams);
@@ -253,6 +273,25 @@ fn store(list: &mut Families, stats: &Stats, store: &Store) {
             "Registrations that were answered 503 because the disk did not take them." = held.refused;
     }
     hit(list, "held_answers", held.full);
+}
+
+fn shared(list: &mut Families, shared: &Shared) {
+    families! { list;
+        gauge "strowger_shared_up", "1 while the location table is shared with the other servers." = shared.is_up;
+        gauge "strowger_shared_untold",
+            "Addresses-of-record with changes that the other servers were not told of yet." = shared.untold;
+        gauge "strowger_shared_lag_seconds", "For how long there has been something to tell the other servers." = shared.lag_seconds;
+        counter "strowger_shared_told_total", "Changes of bindings that the shared table has accepted." = shared.told;
+        counter "strowger_shared_rejected_total",
+            "Changes of bindings that the shared table has rejected because it had a newer one." = shared.rejected;
+        counter "strowger_shared_taken_in_total", "Changes of bindings that came from the other servers." = shared.taken_in;
+        counter "strowger_shared_unusable_total",
+            "What the shared table has that no server could have written, and that was left alone." = shared.unusable;
+        counter "strowger_shared_no_room_total",
+            "Bindings of other servers that [limits] bindings left no room for." = shared.no_room;
+        counter "strowger_shared_failures_total", "Attempts to speak to the shared table that failed." = shared.failures;
+        counter "strowger_shared_readings_total", "Times that the whole shared table was read." = shared.readings;
+    }
 }
 
 fn listeners(list: &mut Families, stats: &Stats) {

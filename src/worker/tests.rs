@@ -414,6 +414,7 @@ fn metrics_have_their_names_once_and_in_order() {
         started: Duration::from_millis(1_500),
         displaced_clients: 3,
         is_draining: true,
+        sharing: Some(metrics::Shared { is_up: true, untold: 2, ..metrics::Shared::default() }),
         log_lines_lost: 0,
         trace: crate::trace::TraceCounters::default(),
         records: Some(metrics::RecordNumbers { dialogs: 4, written: 9, lost: 2, unrecorded: 1 }),

@@ -30,6 +30,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("worker", &["base", "settings", "sip", "stack", "net", "resolver::Asker", "trace"]),
     // Whose data it keeps: users, and bindings.
     ("store", &["base", "settings", "stack::auth", "stack::location"]),
+    // The table that servers share: what it keeps, and how a flow is named.
+    ("share", &["base", "settings", "stack::location", "stack::token"]),
     // Above those that it sets up.
     ("config", &["base", "settings", "sip", "stack", "net", "store", "resolver"]),
     // What is counted, and the bound on what strangers make us log.
@@ -62,7 +64,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     // The running server: the whole library but the laboratory.
-    ("server", &["base", "settings", "sip", "stack", "net", "resolver", "trace", "worker", "store", "config", "control"]),
+    ("server", &["base", "settings", "sip", "stack", "net", "resolver", "trace", "worker", "store", "share", "config", "control"]),
 ];
 
 /// Rooms without a clock, a socket, a thread or a random source.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::document::{Document, Plain, Section};
+use super::location::*;
 use super::pem::Kind;
 use super::tls::*;
 use super::trace::*;
@@ -82,10 +83,11 @@ impl Document<'_> {
         connections
     }
 
-    pub(super) fn registrar(&mut self) -> Registrar {
+    /// `is_shared`: Redis keeps the bindings as well.
+    pub(super) fn registrar(&mut self, is_shared: bool) -> Registrar {
         let mut section = self.section("registrar");
         let registrar = Registrar::read(&mut section);
-        if registrar.database.is_none() && registrar.durability == Durability::Acknowledged {
+        if registrar.database.is_none() && !is_shared && registrar.durability == Durability::Acknowledged {
             let message = "durability is \"acknowledged\", but bindings are kept in memory only: \
                            name a file in database, or remove this";
             section.wrong(section.place("durability"), message);

@@ -238,6 +238,7 @@ fn a_conf_with_everything() {
     let certs = Certs::new(&["a", "b", "c", "d"]);
     let both = pem("CERTIFICATE") + &pem("EC PRIVATE KEY");
     certs.write("client.pem", both);
+    certs.write("redis.password", "sesame\n");
     let conf = good(&certs.settle(
         r#"
         [server]
@@ -313,6 +314,13 @@ fn a_conf_with_everything() {
         contact_networks = ["192.0.2.0/24"]
         database = "/var/lib/strowger/bindings.db"
         durability = "acknowledged"
+        [location]
+        shared = "redis://[2001:db8::8]:6380/2"
+        node = "berlin-1"
+        user = "strowger"
+        password_file = "certs/redis.password"
+        replicas = 1
+        stream = 5000
         [auth]
         realm = "Example Telephones (öffentlich)"
         challenge_register = true
@@ -454,6 +462,18 @@ fn a_conf_with_everything() {
             ..Tls::default()
         }
     );
+    assert_eq!(
+        conf.location,
+        SharedTable {
+            shared: Some(SharedStore { kind: StoreKind::Plain, hosts: vec![("2001:db8::8".to_owned(), 6380)], db: 2 }),
+            node: Some("berlin-1".to_owned()),
+            user: Some("strowger".to_owned()),
+            password_file: Some(certs.path("redis.password")),
+            replicas: 1,
+            stream: 5000,
+        }
+    );
+    assert_eq!(conf.location_password.as_ref().unwrap().reveal(), b"sesame");
     assert_eq!(
         conf.connections,
         Connections {
@@ -674,7 +694,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, next_hop, proxy, records, registrar, route, server, timers, tls, tls.identity, trace, trunk, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, location, log, metrics, next_hop, proxy, records, registrar, route, server, timers, tls, tls.identity, trace, trunk, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]

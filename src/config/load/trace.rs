@@ -70,7 +70,7 @@ pub(super) fn collector(value: &Value<'_>) -> Parsed<Collector> {
 }
 
 /// An IPv4 address or the name of a host.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let is_label = |label: &str| {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         (1..=63).contains(&label.len()) && label.chars().all(fits)

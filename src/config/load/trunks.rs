@@ -131,7 +131,7 @@ fn is_user(c: char) -> bool {
 }
 
 /// Reads the first line of the file. The error is a phrase that follows "FILE, which".
-fn read_password(path: &Path) -> Result<Password, String> {
+pub(super) fn read_password(path: &Path) -> Result<Password, String> {
     let unreadable = |error| {
         let hint = match path.is_relative() {
             true => " (a relative path is below the folder in which strowger is started)",

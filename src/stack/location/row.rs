@@ -2,6 +2,7 @@
 
 use super::binding::{BindingText, Reached};
 use crate::base::{Flow, Instant};
+use crate::settings::Words;
 
 /// A binding as written to disk and read back.
 #[derive(Clone, Copy, Debug)]
@@ -15,4 +16,10 @@ pub struct Row<'a> {
     pub q: u16,
     pub removed: bool,
     pub reached: Reached,
+}
+
+/// As the disk, and the store that several servers share, write it.
+impl Words for Reached {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("contact", Reached::ByContact), ("flow first", Reached::ByFlowFirst), ("flow", Reached::ByFlow)];
 }

@@ -1,0 +1,186 @@
+//! Signs of life: each server writes one to Redis every second, and looks for those of the others.
+
+use super::form::{self, pairs};
+use super::resp::Reply;
+use super::room::Room;
+use super::session::Session;
+use super::shards::node_key;
+use super::trouble::{Trouble, refusal};
+use super::wire::sound;
+use crate::base::Instant;
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{self, Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a sign is written, and how long it lasts, in milliseconds: four may be late or lost.
+const BEAT: Duration = Duration::from_secs(1);
+const LASTS_MS: u64 = 5000;
+
+/// How long another server's sign under our name is watched: if it lives, it has written another by then.
+const WATCH: Duration = Duration::from_millis(2500);
+
+/// How often it is said that another has our name.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// What became of a beat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beat {
+    Well,
+    /// Our last sign is not there, though it had not expired: Redis has lost what it had.
+    Emptied,
+}
+
+pub struct Nodes {
+    /// Distinguishes this run of this server from all others.
+    id: String,
+    since_ms: u64,
+    beats: u64,
+    last: Option<time::Instant>,
+    /// When each of the others was last known to live.
+    seen: HashMap<Box<[u8]>, Instant>,
+    /// Redis has answered without a break since then.
+    attached: Instant,
+    complained: Option<time::Instant>,
+}
+
+impl Nodes {
+    pub fn new() -> Nodes {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Nodes {
+            id: format!("{:016x}", RandomState::new().hash_one(since)),
+            since_ms: since.as_millis() as u64,
+            beats: 0,
+            last: None,
+            seen: HashMap::new(),
+            attached: Instant::default(),
+            complained: None,
+        }
+    }
+
+    /// Takes our name. Refuses if another server that has it lives.
+    pub fn claim(&mut self, room: &Room, session: &mut Session) -> Result<(), Trouble> {
+        let name = &room.settings.node;
+        let key = node_key(name.as_bytes());
+        let mut look = || session.wire_of_key(&key).call(&[b"GET", &key]);
+        let first = look()?;
+        if first != Reply::Nil && !self.is_own(&first) {
+            let end = time::Instant::now() + WATCH;
+            while time::Instant::now() < end {
+                thread::sleep(Duration::from_millis(100));
+                let sign = look()?;
+                if sign == Reply::Nil {
+                    break;
+                }
+                if sign != first {
+                    let why = format!("another server that lives is called {name:?}: give each a [location] node of its own");
+                    return Err(Trouble::NameTaken(why));
+                }
+            }
+        }
+        self.attached = room.now();
+        self.last = None;
+        self.beat(room, session).map(|_| ())
+    }
+
+    /// Returns whether a beat is due.
+    pub fn is_due(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= BEAT)
+    }
+
+    /// Writes our sign, and looks for those of the others.
+    pub fn beat(&mut self, room: &Room, session: &mut Session) -> Result<Beat, Trouble> {
+        let Some(shared) = room.shared() else {
+            return Ok(Beat::Well);
+        };
+        let others: Vec<Box<[u8]>> = shared.nodes().into_iter().skip(1).map(|node| node.name).collect();
+        let key = node_key(room.settings.node.as_bytes());
+        self.beats += 1;
+        let sign = self.sign(room.settings.relay);
+        let wire = session.wire_of_key(&key);
+        wire.put(&[b"GET", &key]);
+        wire.put(&[b"SET", &key, sign.as_bytes(), b"PX", LASTS_MS.to_string().as_bytes()]);
+        for other in &others {
+            let key = node_key(other);
+            session.wire_of_key(&key).put(&[b"GET", &key]);
+        }
+        session.flush()?;
+        let before = sound(session.wire_of_key(&key).read()?)?;
+        sound(session.wire_of_key(&key).read()?)?;
+        for other in others {
+            let reply = session.wire_of_key(&node_key(&other)).read()?;
+            if let Some(refusal) = refusal(&reply) {
+                return Err(refusal);
+            }
+            self.note(room, other, &reply);
+        }
+        let is_recent = self.last.is_some_and(|last| last.elapsed() < Duration::from_millis(LASTS_MS - 1000));
+        self.last = Some(time::Instant::now());
+        match before {
+            Reply::Nil if is_recent => return Ok(Beat::Emptied),
+            before if before != Reply::Nil && self.beats > 1 && !self.is_own(&before) => self.complain(room),
+            _ => {}
+        }
+        Ok(Beat::Well)
+    }
+
+    fn note(&mut self, room: &Room, name: Box<[u8]>, sign: &Reply) {
+        let (Some(shared), now) = (room.shared(), room.now()) else {
+            return;
+        };
+        if let Some(sign) = sign.text() {
+            shared.node_seen(&name, relay_of(sign));
+            self.seen.insert(name, now);
+            return;
+        }
+        // Redis may have been restarted without its data: the others have some time to come back as well.
+        let last = self.seen.get(&name).copied().unwrap_or(self.attached);
+        if now.ms_since(last.max(self.attached)) >= LASTS_MS {
+            shared.node_gone(&name, last);
+        }
+    }
+
+    fn complain(&mut self, room: &Room) {
+        if self.complained.is_none_or(|at| at.elapsed() >= REPEAT) {
+            self.complained = Some(time::Instant::now());
+            let name = &room.settings.node;
+            log::error!("another server is called {name:?} as well: stop one, and give each a [location] node of its own");
+        }
+    }
+
+    /// Takes our sign back: the others need not wait until it expires.
+    pub fn leave(&self, room: &Room, session: &mut Session) -> Result<(), Trouble> {
+        let key = node_key(room.settings.node.as_bytes());
+        let sign = session.wire_of_key(&key).call(&[b"GET", &key])?;
+        if self.is_own(&sign) {
+            session.wire_of_key(&key).call(&[b"DEL", &key])?;
+        }
+        Ok(())
+    }
+
+    fn sign(&self, relay: Option<SocketAddr>) -> String {
+        let mut sign = format!("v=1&id={}&since={}&beat={}", self.id, self.since_ms, self.beats).into_bytes();
+        if let Some(relay) = relay {
+            sign.extend_from_slice(b"&relay=");
+            form::escape(relay.to_string().as_bytes(), &mut sign);
+        }
+        String::from_utf8(sign).unwrap_or_default()
+    }
+
+    fn is_own(&self, sign: &Reply) -> bool {
+        sign.text().and_then(|sign| value_of(sign, b"id")).is_some_and(|id| id == self.id.as_bytes())
+    }
+}
+
+fn value_of(sign: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let (_, value) = pairs(sign).flatten().find(|(found, _)| *found == name)?;
+    let mut text = Vec::new();
+    form::unescape(value, &mut text)?;
+    Some(text)
+}
+
+fn relay_of(sign: &[u8]) -> Option<SocketAddr> {
+    String::from_utf8(value_of(sign, b"relay")?).ok()?.parse().ok()
+}

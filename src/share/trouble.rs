@@ -1,0 +1,39 @@
+//! Why Redis cannot be spoken to.
+
+use super::resp::Reply;
+use std::fmt;
+
+/// What is wrong with Redis or the way to it. It may pass: whoever meets it tries again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// The connection is of no use any more, or was never made.
+    Lost(String),
+    /// Redis answers, and refuses.
+    Refused(String),
+    /// Another server that lives has our name.
+    NameTaken(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Lost(why) | Trouble::NameTaken(why) => f.write_str(why),
+            Trouble::Refused(why) => write!(f, "it answers {why:?}"),
+        }
+    }
+}
+
+/// Redis has replied something that it should not.
+pub fn unexpected(to: &str, reply: &Reply) -> Trouble {
+    let mut said = format!("{reply:?}");
+    if let Some((end, _)) = said.char_indices().nth(100) {
+        said.truncate(end);
+    }
+    Trouble::Lost(format!("to {to} it replies {said}"))
+}
+
+/// Returns why Redis refuses, unless it is that another program has a key of another type there: that concerns this key alone.
+pub fn refusal(reply: &Reply) -> Option<Trouble> {
+    let why = reply.error().filter(|why| !why.starts_with("WRONGTYPE"))?;
+    Some(Trouble::Refused(why.to_owned()))
+}

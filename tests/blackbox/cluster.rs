@@ -1,0 +1,456 @@
+//! Several servers with one location table, which meet in a Redis of the test's own.
+
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, Request};
+use crate::pki::{Authority, Certificate, Kind};
+use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, wait_for};
+use crate::redis::Redis;
+use crate::server::{Conf, Server};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const DOMAIN: &str = "example.test";
+
+/// Where Redis and the second server listen: in the place of the first, for a phone hears only its own.
+const REDIS: u8 = 9;
+const SECOND_SERVER: u8 = 20;
+
+fn until(what: &str, mut test: impl FnMut() -> bool) {
+    assert!(wait_for(PATIENCE, || test().then_some(())).is_some(), "never: {what}");
+}
+
+fn conf(place: &Place, redis: &Redis, node: &str) -> Conf {
+    Conf::new(place).set("location", "shared", &redis.url()).set("location", "node", &format!("{node:?}")).set(
+        "registrar",
+        "database",
+        "\"\"",
+    )
+}
+
+/// A Redis and two servers, each with a folder of its own.
+struct Two {
+    a: Server,
+    b: Server,
+    redis: Redis,
+    at_a: Place,
+    at_b: Place,
+    at_redis: Place,
+}
+
+impl Two {
+    fn start(change: impl Fn(Conf) -> Conf) -> Two {
+        let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+        let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+        let a = change(conf(&at_a, &redis, "a")).start(&at_a);
+        let b = change(conf(&at_b, &redis, "b").only(at_a.at(SECOND_SERVER))).start(&at_b);
+        Two { a, b, redis, at_a, at_b, at_redis }
+    }
+
+    fn knows(server: &Server, place: &Place, user: &str) -> bool {
+        shows(server, place, user).is_some()
+    }
+
+    /// A phone that registers at the first server.
+    fn phone(&self) -> Agent {
+        self.phone_at(CALLEE)
+    }
+
+    fn phone_at(&self, host: u8) -> Agent {
+        Agent::new(self.at_a.at(host), self.a.address)
+    }
+}
+
+/// What a server shows of a user; `None` if nothing.
+fn shows(server: &Server, place: &Place, user: &str) -> Option<String> {
+    let outcome = server.command(place, &["ul", "show", &format!("{user}@{DOMAIN}")]);
+    (outcome.code == Some(0)).then_some(outcome.stdout)
+}
+
+fn register(phone: &Agent, user: &str, expires: u32) -> Request {
+    let contact = format!("<{}>", phone.uri());
+    let request = phone.register(DOMAIN, user, &contact, expires);
+    assert_eq!(phone.ask(&request).status(), Some(200));
+    request
+}
+
+/// The same phone again: its Call-ID stays, its CSeq rises.
+fn register_again(phone: &Agent, before: &Request, user: &str, expires: u32) -> Request {
+    let contact = format!("<{}>", phone.uri());
+    let request = Request { call_id: before.call_id.clone(), ..phone.register(DOMAIN, user, &contact, expires) };
+    assert_eq!(phone.ask(&request).status(), Some(200));
+    request
+}
+
+/// A call through this server reaches the phone.
+fn call(server: &Server, from: &Place, phone: &mut Agent, user: &str) {
+    let caller = Agent::new(from.at(CALLER), server.address);
+    let invite = caller.request("INVITE", &format!("sip:{user}@{DOMAIN}"));
+    caller.send(&invite);
+    let registered_at = std::mem::replace(&mut phone.peer, server.address);
+    let came = phone.expect("an INVITE", |message| message.method() == "INVITE");
+    phone.accept(&came);
+    let answer = caller.final_for(&invite);
+    assert_eq!(answer.status(), Some(200));
+    caller.acknowledge(&invite, &answer);
+    phone.expect("an ACK", |message| message.method() == "ACK");
+    phone.peer = registered_at;
+}
+
+#[test]
+fn what_registers_at_one_is_called_through_the_other() {
+    let two = Two::start(|conf| conf);
+    let mut phone = two.phone();
+    let first = register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    call(&two.b, &two.at_a, &mut phone, "alice");
+    // A removal is seen as well, and so is what an operator binds at the other.
+    register_again(&phone, &first, "alice", 0);
+    until("gone at b", || !Two::knows(&two.b, &two.at_b, "alice"));
+    let bound = two.b.command(&two.at_b, &["ul", "add", &format!("bob@{DOMAIN}"), "sip:bob@192.0.2.7"]);
+    assert_eq!(bound.code, Some(0), "{bound:?}");
+    until("bob at a", || Two::knows(&two.a, &two.at_a, "bob"));
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_up"), 1.0);
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_told_total"), 2.0);
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_untold"), 0.0);
+}
+
+/// What the phone's refreshes bring is told once in several lifetimes.
+#[test]
+fn refreshes_are_not_told_one_by_one() {
+    let two = Two::start(|conf| conf);
+    let phone = two.phone();
+    let mut last = register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    let before = two.redis.scripts(&two.at_redis);
+    for _ in 0..20 {
+        last = register_again(&phone, &last, "alice", 600);
+    }
+    register(&Agent::new(two.at_a.at(SECOND_CALLEE), two.a.address), "bob", 600);
+    until("bob at b", || Two::knows(&two.b, &two.at_b, "bob"));
+    assert_eq!(two.redis.scripts(&two.at_redis), before + 1, "bob, and none of the refreshes");
+}
+
+#[test]
+fn what_has_expired_at_home_is_gone_everywhere() {
+    let two = Two::start(|conf| conf.set("registrar", "min_expires", "\"1s\""));
+    let phone = two.phone();
+    register(&phone, "alice", 3);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    until("gone at a", || !Two::knows(&two.a, &two.at_a, "alice"));
+    until("gone at b", || !Two::knows(&two.b, &two.at_b, "alice"));
+}
+
+/// A third server reads what is there before it serves.
+#[test]
+fn a_server_that_joins_knows_everything_at_once() {
+    let two = Two::start(|conf| conf);
+    for number in 0..300 {
+        let bound = two.a.command(&two.at_a, &["ul", "add", &format!("u{number}@{DOMAIN}"), "sip:u@192.0.2.7"]);
+        assert_eq!(bound.code, Some(0), "{bound:?}");
+    }
+    until("all at b", || two.b.stat(&two.at_b, "strowger_bindings") == 300.0);
+    let at_c = Place::new("node-c");
+    let c = conf(&at_c, &two.redis, "c").start(&at_c);
+    assert_eq!(c.stat(&at_c, "strowger_bindings"), 300.0);
+    c.expect_log(&["300 bindings read"]);
+}
+
+/// Redis is stopped, and goes on: what was registered meanwhile is told then.
+#[test]
+fn while_redis_says_nothing_calls_and_registrations_go_on() {
+    let two = Two::start(|conf| conf);
+    let mut phone = two.phone();
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    two.redis.signal("STOP");
+    let other = Agent::new(two.at_a.at(SECOND_CALLEE), two.a.address);
+    register(&other, "bob", 600);
+    two.a.expect_log(&["the location table is not shared", "does not answer in time", "calls and registrations go on"]);
+    two.b.expect_log(&["the location table is not shared"]);
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_up"), 0.0);
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_untold"), 1.0);
+    assert!(two.a.stat(&two.at_a, "strowger_shared_lag_seconds") > 1.0);
+    call(&two.b, &two.at_a, &mut phone, "alice");
+    two.redis.signal("CONT");
+    until("bob at b", || Two::knows(&two.b, &two.at_b, "bob"));
+    two.a.expect_log(&["the location table is shared again after"]);
+    until("up", || two.a.stat(&two.at_a, "strowger_shared_up") == 1.0);
+    assert_eq!(two.a.log().matches("the location table is not shared").count(), 1, "one line when it goes");
+}
+
+#[test]
+fn acknowledged_registrations_are_refused_while_nobody_can_be_told() {
+    let two = Two::start(|conf| conf.set("registrar", "durability", "\"acknowledged\""));
+    let phone = two.phone();
+    register(&phone, "alice", 600);
+    assert!(!two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty(), "it was told before the 200");
+    two.redis.signal("STOP");
+    let other = Agent::new(two.at_a.at(SECOND_CALLEE), two.a.address);
+    let request = other.register(DOMAIN, "bob", &format!("<{}>", other.uri()), 600);
+    let refused = other.ask(&request);
+    assert_eq!(refused.status(), Some(503));
+    assert!(refused.header("retry-after").is_some());
+    two.a.expect_log(&["registrations are answered 503 until it is, calls go on"]);
+    two.redis.signal("CONT");
+    until("accepted again", || {
+        let request = other.register(DOMAIN, "bob", &format!("<{}>", other.uri()), 600);
+        other.ask(&request).status() == Some(200)
+    });
+    until("bob at b", || Two::knows(&two.b, &two.at_b, "bob"));
+}
+
+/// A new Redis at the same address has nothing: the servers tell it everything.
+#[test]
+fn a_redis_that_lost_everything_is_told_everything() {
+    let Two { a, b, redis, at_a, at_b, at_redis } = Two::start(|conf| conf);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    let first = register(&phone, "alice", 600);
+    let other = Agent::new(at_a.at(SECOND_CALLEE), b.address);
+    register(&other, "bob", 600);
+    let gone = Agent::new(at_a.at(30), a.address);
+    let registered = register(&gone, "carol", 600);
+    until("all known", || Two::knows(&b, &at_b, "alice") && Two::knows(&a, &at_a, "bob") && Two::knows(&b, &at_b, "carol"));
+    let address = redis.address;
+    redis.kill();
+    a.expect_log(&["the location table is not shared"]);
+    register_again(&gone, &registered, "carol", 0);
+    register_again(&phone, &first, "alice", 600);
+    let redis = Redis::start(&at_redis, address);
+    until("all told", || redis.ask(&at_redis, &["KEYS", "strowger:*:aor:*"]).lines().count() == 3);
+    until("shared again", || a.stat(&at_a, "strowger_shared_up") == 1.0 && b.stat(&at_b, "strowger_shared_up") == 1.0);
+    until("the removal is known", || !Two::knows(&b, &at_b, "carol"));
+    assert!(Two::knows(&b, &at_b, "alice") && Two::knows(&a, &at_a, "bob"));
+    // What comes later is followed.
+    let late = Agent::new(at_a.at(31), b.address);
+    register(&late, "dave", 600);
+    until("dave at a", || Two::knows(&a, &at_a, "dave"));
+}
+
+/// Somebody empties it while everybody is connected.
+#[test]
+fn a_redis_that_is_emptied_is_told_everything() {
+    let two = Two::start(|conf| conf);
+    let phone = two.phone();
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    two.redis.ask(&two.at_redis, &["FLUSHALL"]);
+    until("told again", || !two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+    // And it forgets the script.
+    two.redis.ask(&two.at_redis, &["SCRIPT", "FLUSH"]);
+    let other = Agent::new(two.at_a.at(SECOND_CALLEE), two.b.address);
+    register(&other, "bob", 600);
+    until("bob at a", || Two::knows(&two.a, &two.at_a, "bob"));
+    assert_eq!(two.b.stat(&two.at_b, "strowger_shared_failures_total"), 0.0);
+}
+
+#[test]
+fn a_redis_that_restarts_with_its_data_loses_nothing() {
+    let [at_a, at_redis] = ["node-a", "redis"].map(Place::new);
+    let redis = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6379), &["--appendonly", "yes"]);
+    let a = conf(&at_a, &redis, "a").start(&at_a);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("told", || !redis.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+    let (address, told) = (redis.address, a.stat(&at_a, "strowger_shared_told_total"));
+    redis.kill();
+    a.expect_log(&["the location table is not shared"]);
+    let redis = Redis::start_with(&at_redis, address, &["--appendonly", "yes"]);
+    a.expect_log_within(PATIENCE, &["1 bindings read", "0 that it does not have"]);
+    until("up", || a.stat(&at_a, "strowger_shared_up") == 1.0);
+    assert_eq!(a.stat(&at_a, "strowger_shared_told_total"), told, "nothing was told again");
+    drop(redis);
+}
+
+/// It does not know its own bindings after that, but Redis does.
+#[test]
+fn a_server_that_was_killed_comes_back_with_all_bindings() {
+    let Two { a, b, redis: _redis, at_a, at_b, at_redis: _place } = Two::start(|conf| conf);
+    let mut phone = Agent::new(at_a.at(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&b, &at_b, "alice"));
+    a.signal("KILL");
+    a.finish(PATIENCE);
+    assert!(Two::knows(&b, &at_b, "alice"), "its phones can still be called");
+    call(&b, &at_a, &mut phone, "alice");
+    let a = conf(&at_a, &_redis, "a").start(&at_a);
+    assert!(Two::knows(&a, &at_a, "alice"));
+    call(&a, &at_a, &mut phone, "alice");
+}
+
+#[test]
+fn two_servers_with_one_name_do_not_run() {
+    let [at_a, at_b] = ["node-a", "node-b"].map(Place::new);
+    let redis = Redis::start(&at_b, at_a.at_port(REDIS, 6379));
+    let a = conf(&at_a, &redis, "same").start(&at_a);
+    let file = conf(&at_b, &redis, "same").write(&at_b).display().to_string();
+    let second = crate::process::run(&at_b, "second", crate::server::binary(), &["run", "-c", &file], PATIENCE);
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert!(second.stderr.contains("another server that lives is called \"same\""), "{second:?}");
+    // One that has stopped leaves its name at once.
+    a.signal("TERM");
+    assert_eq!(a.finish(PATIENCE).code, Some(0));
+    let start = Instant::now();
+    let _b = conf(&at_b, &redis, "same").start(&at_b);
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn keys_of_others_are_left_alone() {
+    let two = Two::start(|conf| conf);
+    // CRC-32 of the address, modulo 16, is its part.
+    let bob = Agent::new(two.at_a.at(CALLEE), two.a.address);
+    register(&bob, "bob", 600);
+    until("told", || !two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:bob@*"]).is_empty());
+    let key = two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:bob@*"]);
+    two.redis.ask(&two.at_redis, &["DEL", &key]);
+    two.redis.ask(&two.at_redis, &["SET", &key, "mine"]);
+    let other = Agent::new(two.at_a.at(SECOND_CALLEE), two.a.address);
+    let contact = format!("<{}>", other.uri());
+    assert_eq!(other.ask(&other.register(DOMAIN, "bob", &contact, 600)).status(), Some(200));
+    two.a.expect_log(&["bob@example.test", "is left alone and not used", "WRONGTYPE"]);
+    assert!(two.a.stat(&two.at_a, "strowger_shared_unusable_total") >= 1.0);
+    register(&two.phone_at(40), "carol", 600);
+    until("carol at b", || Two::knows(&two.b, &two.at_b, "carol"));
+    assert_eq!(two.redis.ask(&two.at_redis, &["GET", &key]), "mine");
+}
+
+#[test]
+fn a_password_and_a_user_of_redis() {
+    let [at_a, at_redis] = ["node-a", "redis"].map(Place::new);
+    let redis = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6379), &["--requirepass", "sesame"]);
+    redis.ask(&at_redis, &["ACL", "SETUSER", "strowger", "on", ">open", "~strowger:*", "+@all", "-@admin", "-@dangerous", "+info"]);
+    let file = |text: &str| format!("{:?}", at_a.write("redis.password", text).display().to_string());
+    let wrong = conf(&at_a, &redis, "a").set("location", "password_file", &file("wrong\n")).start(&at_a);
+    let said = wrong.expect_log(&["the location table is not shared", "WRONGPASS"]);
+    assert!(!said.contains("wrong\n"), "{said}");
+    drop(wrong);
+    for (user, password) in [("", "sesame\n"), ("strowger", "open\n")] {
+        let own = conf(&at_a, &redis, "a").set("location", "password_file", &file(password));
+        let own = match user {
+            "" => own,
+            user => own.set("location", "user", &format!("{user:?}")),
+        };
+        let a = own.start(&at_a);
+        let phone = Agent::new(at_a.at(CALLEE), a.address);
+        register(&phone, "alice", 600);
+        until("told", || a.stat(&at_a, "strowger_shared_told_total") == 1.0);
+        a.signal("TERM");
+        assert_eq!(a.finish(PATIENCE).code, Some(0));
+    }
+}
+
+/// A change counts as told when so many replicas have it.
+#[test]
+fn replicas_must_have_what_is_acknowledged() {
+    let [at_a, at_redis] = ["node-a", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let acknowledged = |place| conf(place, &redis, "a").set("registrar", "durability", "\"acknowledged\"");
+    let a = acknowledged(&at_a).set("location", "replicas", "1").start(&at_a);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    let ask = || phone.ask(&phone.register(DOMAIN, "alice", &format!("<{}>", phone.uri()), 600)).status();
+    assert_eq!(ask(), Some(503));
+    a.expect_log(&["0 replicas have it, [location] replicas wants 1"]);
+    let (ip, port) = (redis.address.ip().to_string(), redis.address.port().to_string());
+    let replica = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &["--replicaof", &ip, &port]);
+    until("accepted", || ask() == Some(200));
+    assert!(!replica.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+}
+
+#[test]
+fn redis_is_spoken_to_over_tls_and_must_prove_who_it_is() {
+    let [at_a, at_redis] = ["node-a", "redis"].map(Place::new);
+    let authority = Authority::new(&at_redis, "an authority");
+    let stranger = Authority::new(&at_a, "another authority");
+    let own = at_a.ip(REDIS).to_string();
+    let certificate = authority.issue(&at_redis, "redis", Kind::Ecdsa, &[&own]);
+    let path = |path: &std::path::Path| path.display().to_string();
+    let start = |certificate: &Certificate, plain: u16, tls: &str| {
+        let [file, key, ca] = [&certificate.file, &certificate.key, &authority.file].map(|file| path(file));
+        let own = ["--tls-port", tls, "--tls-cert-file", &file, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        Redis::start_with(&at_redis, at_a.at_port(REDIS, plain), &[&own[..], &["--tls-auth-clients", "no"]].concat())
+    };
+    let redis = start(&certificate, 6379, "6390");
+    let _of_another_name = start(&authority.issue(&at_redis, "other", Kind::Ecdsa, &["redis.example.test"]), 6380, "6391");
+    let secure = |port: u16, trusted: &Authority| {
+        conf(&at_a, &redis, "a").set("location", "shared", &format!("\"rediss://{own}:{port}/0\"")).set(
+            "tls",
+            "trusted_ca",
+            &format!("{:?}", path(&trusted.file)),
+        )
+    };
+    // Not from whom we trust, and not for that host.
+    for (port, trusted, why) in [(6390, &stranger, "self"), (6391, &authority, "IP address mismatch")] {
+        let wrong = secure(port, trusted).start(&at_a);
+        wrong.expect_log(&["the location table is not shared: its certificate is not accepted", why]);
+    }
+    let a = secure(6390, &authority).start(&at_a);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("told", || !redis.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty());
+    assert_eq!(a.stat(&at_a, "strowger_shared_up"), 1.0);
+}
+
+/// The sentinels make a replica the primary, and the servers follow.
+#[test]
+fn when_the_primary_is_killed_its_successor_is_used() {
+    let [at_a, at_b, at_redis, at_sentinel] = ["node-a", "node-b", "redis", "sentinel"].map(Place::new);
+    let primary = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let (ip, port) = (primary.address.ip().to_string(), primary.address.port().to_string());
+    let announced = ["--replicaof", &ip, &port, "--replica-announce-ip", &ip];
+    let replica = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &announced);
+    until("replicated", || primary.ask(&at_redis, &["INFO", "replication"]).contains("state=online"));
+    let _sentinel = Redis::sentinel(&at_sentinel, at_a.at_port(REDIS, 26379), primary.address);
+    let shared = format!("\"redis-sentinel://{ip}:1,{ip}:26379/main/0\"");
+    let conf_of = |place, node| conf(place, &primary, node).set("location", "shared", &shared);
+    let a = conf_of(&at_a, "a").start(&at_a);
+    let b = conf_of(&at_b, "b").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    let phone = Agent::new(at_a.at(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&b, &at_b, "alice"));
+    primary.kill();
+    let other = Agent::new(at_a.at(SECOND_CALLEE), b.address);
+    register(&other, "bob", 600);
+    until("bob at a", || Two::knows(&a, &at_a, "bob"));
+    until("told", || replica.ask(&at_redis, &["KEYS", "strowger:*:aor:*"]).lines().count() == 2);
+    a.expect_log(&["redis-sentinel://", "the location table is shared again after"]);
+    assert!(replica.ask(&at_redis, &["ROLE"]).starts_with("master"));
+    assert!(Two::knows(&b, &at_b, "alice"));
+}
+
+/// Three servers of Redis with a third of the slots each.
+#[test]
+fn a_cluster_of_redis_keeps_the_parts_where_they_belong() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let servers: Vec<Redis> = (7000..7003)
+        .map(|port| {
+            let nodes = format!("nodes-{port}.conf");
+            let ip = at_a.ip(REDIS).to_string();
+            let extra = ["--cluster-enabled", "yes", "--cluster-config-file", &nodes, "--cluster-announce-ip", &ip];
+            Redis::start_with(&at_redis, at_a.at_port(REDIS, port), &extra)
+        })
+        .collect();
+    let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
+    let mut words = vec!["--cluster", "create"];
+    words.extend(addresses.iter().map(String::as_str));
+    words.extend(["--cluster-yes", "--cluster-replicas", "0"]);
+    let made = crate::process::run(&at_redis, "create", std::path::Path::new("redis-cli"), &words, PATIENCE);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    until("agreed", || servers.iter().all(|server| server.ask(&at_redis, &["CLUSTER", "INFO"]).contains("cluster_state:ok")));
+    let shared = format!("\"redis-cluster://{}\"", addresses[0]);
+    let conf_of = |place, node| conf(place, &servers[0], node).set("location", "shared", &shared);
+    let a = conf_of(&at_a, "a").start(&at_a);
+    let b = conf_of(&at_b, "b").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    for number in 0..64 {
+        let bound = a.command(&at_a, &["ul", "add", &format!("u{number}@{DOMAIN}"), "sip:u@192.0.2.7"]);
+        assert_eq!(bound.code, Some(0), "{bound:?}");
+    }
+    until("all at b", || b.stat(&at_b, "strowger_bindings") == 64.0);
+    for server in &servers {
+        assert!(!server.ask(&at_redis, &["KEYS", "strowger:*:aor:*"]).is_empty(), "each has a share");
+    }
+    let at_c = Place::new("node-c");
+    let c = conf_of(&at_c, "c").start(&at_c);
+    assert_eq!(c.stat(&at_c, "strowger_bindings"), 64.0);
+    assert_eq!(c.stat(&at_c, "strowger_shared_up"), 1.0);
+    assert_eq!(a.stat(&at_a, "strowger_shared_failures_total"), 0.0);
+}
