@@ -25,6 +25,13 @@ const WATCH: Duration = Duration::from_millis(2500);
 /// How often it is said that another has our name.
 const REPEAT: Duration = Duration::from_secs(60);
 
+/// The names of all servers, each with when it was last entered, milliseconds since 1970; and when one is forgotten.
+const ROSTER: &[u8] = b"strowger:nodes";
+const FORGOTTEN_MS: u64 = 24 * 3600 * 1000;
+
+/// Servers that are looked for; nobody runs so many.
+const NAMES: usize = 1000;
+
 /// What became of a beat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Beat {
@@ -92,10 +99,7 @@ impl Nodes {
 
     /// Writes our sign, and looks for those of the others.
     pub fn beat(&mut self, room: &Room, session: &mut Session) -> Result<Beat, Trouble> {
-        let Some(shared) = room.shared() else {
-            return Ok(Beat::Well);
-        };
-        let others: Vec<Box<[u8]>> = shared.nodes().into_iter().skip(1).map(|node| node.name).collect();
+        let others = self.others(room, session)?;
         let key = node_key(room.settings.node.as_bytes());
         self.beats += 1;
         let sign = self.sign(room.settings.relay);
@@ -124,6 +128,35 @@ impl Nodes {
             _ => {}
         }
         Ok(Beat::Well)
+    }
+
+    /// Enters our name in the roster. Returns those of the others that are there, or that are known from their bindings.
+    fn others(&self, room: &Room, session: &mut Session) -> Result<Vec<Box<[u8]>>, Trouble> {
+        let own = room.settings.node.as_bytes();
+        let now_ms = (room.clocks.wall_ms)() + room.now().as_ms();
+        let wire = session.wire_of_key(ROSTER);
+        wire.put(&[b"HSET", ROSTER, own, now_ms.to_string().as_bytes()]);
+        wire.put(&[b"HGETALL", ROSTER]);
+        session.flush()?;
+        let wire = session.wire_of_key(ROSTER);
+        sound(wire.read()?)?;
+        let roster = sound(wire.read()?)?;
+        let known = room.shared().map(|shared| shared.nodes()).unwrap_or_default();
+        let mut names: Vec<Box<[u8]>> = known.into_iter().skip(1).map(|node| node.name).collect();
+        for entry in roster.list().unwrap_or_default().chunks_exact(2) {
+            let [name, seen] = entry else {
+                continue;
+            };
+            let (Some(name), seen_ms) = (name.text(), seen.number().unwrap_or_default()) else {
+                continue;
+            };
+            if seen_ms + FORGOTTEN_MS < now_ms {
+                sound(session.wire_of_key(ROSTER).call(&[b"HDEL", ROSTER, name])?)?;
+            } else if name != own && !names.iter().any(|known| **known == *name) && names.len() < NAMES {
+                names.push(name.into());
+            }
+        }
+        Ok(names)
     }
 
     fn note(&mut self, room: &Room, name: Box<[u8]>, sign: &Reply) {

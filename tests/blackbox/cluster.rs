@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Request};
 use crate::pki::{Authority, Certificate, Kind};
-use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, wait_for};
+use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
 use crate::redis::Redis;
 use crate::server::{Conf, Server};
 
@@ -112,6 +112,56 @@ fn what_registers_at_one_is_called_through_the_other() {
     assert_eq!(two.a.stat(&two.at_a, "strowger_shared_up"), 1.0);
     assert_eq!(two.a.stat(&two.at_a, "strowger_shared_told_total"), 2.0);
     assert_eq!(two.a.stat(&two.at_a, "strowger_shared_untold"), 0.0);
+}
+
+/// Only the server that has a phone's connection reaches it: the other calls it through that one, and hears when it is gone.
+#[test]
+fn a_phone_on_a_connection_is_called_through_the_server_that_has_it() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let key = at_a.path("cluster.key").display().to_string();
+    let one_key = |conf: Conf| conf.set("server", "key_file", &format!("{key:?}"));
+    let a = one_key(conf(&at_a, &redis, "a")).stream("tcp", at_a.at(SERVER)).start(&at_a);
+    let b = one_key(conf(&at_b, &redis, "b").only(at_a.at(SECOND_SERVER))).start(&at_b);
+    let phone = Agent::tcp(at_a.ip(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&b, &at_b, "alice"));
+    // A node knows the others by their signs of life, one a second.
+    let caller = Agent::new(at_a.at(CALLER), b.address);
+    until("called through a", || {
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.send(&message);
+        if let Some(came) = phone.receive(Duration::from_millis(300)) {
+            phone.respond(&came, 200, &[]);
+        }
+        caller.final_for(&message).status() == Some(200)
+    });
+    let invite = caller.request("INVITE", &format!("sip:alice@{DOMAIN}"));
+    caller.send(&invite);
+    let came = phone.expect("an INVITE", |message| message.method() == "INVITE");
+    assert!(came.all("route").is_empty(), "{came:?}");
+    phone.accept(&came);
+    let answer = caller.final_for(&invite);
+    assert_eq!(answer.status(), Some(200));
+    caller.acknowledge(&invite, &answer);
+    phone.expect("an ACK", |message| message.method() == "ACK");
+    let bye = caller.in_dialog("BYE", &invite, &answer);
+    caller.send(&bye);
+    let came = phone.expect("a BYE", |message| message.method() == "BYE");
+    phone.respond(&came, 200, &[]);
+    assert_eq!(caller.final_for(&bye).status(), Some(200));
+    // The connection is gone, and then the server.
+    drop(phone);
+    until("not reached", || {
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.ask(&message).status() == Some(480)
+    });
+    a.signal("KILL");
+    until("passed over", || {
+        let begun = Instant::now();
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.ask(&message).status() == Some(480) && begun.elapsed() < Duration::from_millis(500)
+    });
 }
 
 /// What the phone's refreshes bring is told once in several lifetimes.

@@ -31,7 +31,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     // Whose data it keeps: users, and bindings.
     ("store", &["base", "settings", "stack::auth", "stack::location"]),
     // The table that servers share: what it keeps, and how a flow is named.
-    ("share", &["base", "settings", "stack::location", "stack::token"]),
+    ("share", &["base", "settings", "stack::location", "stack::relay"]),
     // Above those that it sets up.
     ("config", &["base", "settings", "sip", "stack", "net", "store", "resolver"]),
     // What is counted, and the bound on what strangers make us log.
