@@ -203,9 +203,21 @@ fn servers_with_one_secret_resume_each_others_sessions() {
         }
         // The secret is replaced, one server after the other.
         let (both, swapped, after) = (server(&settings, &[1, 2]), server(&settings, &[2, 1]), server(&settings, &[2]));
-        for server in [&both, &swapped, &both, &swapped, &after] {
-            assert!(resumed(server, &client, NAME), "{version:?}");
+        // OpenSSL does not show its client the new ticket that comes with a resumed session of TLS 1.2, and gives up the old one.
+        let renews = version == Version::Tls13 || cfg!(feature = "aws-lc");
+        let steps: &[(&Contexts, &[&Contexts])] = match renews {
+            true => &[(&one, &[&both, &swapped, &both, &swapped, &after])],
+            false => &[(&one, &[&both]), (&one, &[&swapped]), (&both, &[&swapped]), (&swapped, &[&after])],
+        };
+        for (first, then) in steps {
+            let client = bench.client(|_| {});
+            assert!(!resumed(first, &client, NAME));
+            for server in *then {
+                assert!(resumed(server, &client, NAME), "{version:?}");
+            }
         }
+        let client = bench.client(|_| {});
+        assert!(!resumed(&after, &client, NAME));
         assert!(!resumed(&one, &client, NAME), "it does not have the new one");
         // Other certificates, and other checks.
         let renewed = bench.settings(&[Kind::Ecdsa]);

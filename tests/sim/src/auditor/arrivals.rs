@@ -121,7 +121,10 @@ impl Auditor {
         };
         let branch = &mut hop.branches[number];
         hop.heard.insert(branch.to.ip());
-        branch.heard_at.get_or_insert(now);
+        // What was altered on its way may not have been understood.
+        if intent == Intent::Honest {
+            branch.heard_at.get_or_insert(now);
+        }
         branch.tainted |= branch.request.key != message.key || intent != Intent::Honest;
         let alive = hop.is_alive(&hop.branches[number], now);
         let came_late = hop.came_late(&hop.branches[number]);

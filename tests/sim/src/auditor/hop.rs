@@ -85,7 +85,7 @@ pub(super) struct Branch {
     pub(super) request: Rc<Reading>,
     pub(super) to: SocketAddr,
     pub(super) sent: Instant,
-    /// When the first response of all came.
+    /// When the first response came that nobody has altered.
     pub(super) heard_at: Option<Instant>,
     pub(super) provisional: Option<Instant>,
     /// When the 101–199 of honest agents came, in order; before them, when it was sent. Only what the next rules ask for is kept:

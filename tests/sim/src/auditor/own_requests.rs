@@ -53,7 +53,7 @@ impl Hop {
         let named = |copy: &Rc<Reading>| self.cancels.contains(&copy.names_of_invite());
         let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
         let asked = self.cancelled.contains(&tx.request.branch) || copies.any(named);
-        if !asked && !timer_c && !others() && !self.came_late(branch) {
+        if !asked && !timer_c && !others() && !self.came_late(branch) && !self.is_silent(number, now) {
             return wrong("a CANCEL for no reason");
         }
         let lost_fork = tx.accepted_in.is_some();
