@@ -30,7 +30,8 @@ fuzz_target!(|bytes: &[u8]| {
         match (outcome, names.look(now, now, &asked, kind)) {
             (Outcome::Found { records, .. }, Look::Records(kept)) => {
                 assert!(is_of(kind, &records));
-                assert_eq!(records.len(), kept.len());
+                // What comes twice is kept once.
+                assert!(kept.len() <= records.len() && (kept.len() > 0) == (records.len() > 0));
                 for target in targets(kept) {
                     name(target);
                 }
