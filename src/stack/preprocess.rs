@@ -116,9 +116,11 @@ impl Turn<'_> {
     /// Returns the flow of ours that the user part of our own Route value names, if the request comes from a server that shares our
     /// table.
     fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
-        let shared = self.core.location.shared()?;
-        let flow = self.core.relay_tokens.read(&shared.own(), user?)?;
-        shared.is_node_at(from.peer.ip()).then_some(flow)
+        let (shared, token) = (self.core.location.shared()?, user?);
+        match shared.is_node_at(from.peer.ip()) {
+            true => self.core.relay_tokens.read(&shared.own(), token),
+            false => None,
+        }
     }
 }
 

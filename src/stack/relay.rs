@@ -3,9 +3,11 @@
 //! user part is a token: the phone's flow, named by the server that has it. It is to that server what a flow token of RFC 5626 §5.3 is
 //! to an edge proxy.
 //!
-//! The token's check covers the server's name and the flow, under the key that the servers share. It shows that a server which
-//! has the key has read the flow in the shared table: it is in no message but those between the two servers. The
-//! place of a connection is masked by a number of the server's run, so that none is taken for one of an earlier run. It says nothing of the caller, whom the other server has authenticated. Nothing is sent on by it but over that very flow, so it makes no loop.
+//! The token's check covers the server's name and the flow, under a key of that server, which alone writes it and reads it. It shows that
+//! whoever sends it has read it in the shared table: it is in no message but those between the two servers. It says nothing of the
+//! caller, of the Request-URI, or of where it is sent from: that the sender is one of the servers is asked besides. The place of a
+//! connection is masked by a number of the server's run, so that none is taken for one of an earlier run. Nothing is sent on by it but
+//! over that very flow, so it makes no loop.
 
 use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Channel, Flow, Key};

@@ -97,6 +97,7 @@ impl Turn<'_> {
         if !self.core.peer_flows.is_alive(&flow) {
             return Err(Refusal::new(430, ""));
         }
+        // The table gives the address of its server. Whoever forges that knows a token, which the servers alone do.
         self.core.sources.proved.note(self.now, request.flow.peer);
         let target = self.push_request_uri(request, targets);
         (target.flow, target.flow_only) = (Some(flow), true);
