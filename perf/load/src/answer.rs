@@ -64,18 +64,24 @@ pub fn write(
     writer.len()
 }
 
+/// As every request leaves the caller.
+const MAX_FORWARDS: usize = 70;
+
 /// What must be so in any INVITE, ACK or BYE of a call whose tags, of both sides, are `tag`.
 pub fn check(dialect: &Dialect, raw: &[u8], scan: &Scan, tag: &[u8]) -> Result<(), &'static str> {
     debug_assert_eq!(tag.len(), TAG);
     if message::parameter(scan.from.value(raw), b"tag") != Some(tag) {
         return Err("From tag changed");
     }
-    let (vias, forwards): (_, &[u8]) = if dialect.floor { (1, b"70") } else { (2, b"69") };
-    if scan.via.len() != vias {
-        return Err("not the Via of one proxy and of the caller");
+    let hops = scan.via.len().wrapping_sub(1);
+    match dialect.floor {
+        true if hops != 0 => return Err("not the caller's Via alone"),
+        false if !(1..=dialect.hops).contains(&hops) => return Err("not the Via of each proxy and of the caller"),
+        _ => {}
     }
-    if scan.max_forwards.value(raw) != forwards {
-        return Err("Max-Forwards did not fall by one");
+    let forwards = std::str::from_utf8(scan.max_forwards.value(raw)).ok().and_then(|text| text.parse().ok());
+    if forwards != MAX_FORWARDS.checked_sub(hops) {
+        return Err("Max-Forwards did not fall by one for each proxy");
     }
     let to_tag = message::parameter(scan.to.value(raw), b"tag");
     if raw[0] == b'I' {

@@ -26,6 +26,8 @@ pub struct Dialect {
     pub floor: bool,
     /// The answerer is a next hop: the Request-URI of an INVITE reaches it as it left the caller, and nobody is registered.
     pub routed: bool,
+    /// How many proxies a request may pass on its way to the answerer.
+    pub hops: usize,
     /// The session description that INVITE and 200 carry.
     pub body: &'static Body,
     /// A header line that brings the relay's datagrams to the size of the proxy's; empty otherwise.
@@ -33,12 +35,12 @@ pub struct Dialect {
 }
 
 impl Dialect {
-    pub fn new(domain: &str, body: &'static Body, floor: bool, routed: bool, pad: usize) -> Dialect {
+    pub fn new(domain: &str, body: &'static Body, floor: bool, routed: bool, hops: usize, pad: usize) -> Dialect {
         // "X-Pad: " and CRLF are part of the size.
         let pad = match pad {
             0 => String::new(),
             bytes => format!("X-Pad: {}\r\n", "p".repeat(bytes.saturating_sub(9))),
         };
-        Dialect { domain: domain.to_string(), body, floor, routed, pad }
+        Dialect { domain: domain.to_string(), body, floor, routed, hops, pad }
     }
 }

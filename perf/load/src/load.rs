@@ -210,7 +210,8 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         Some(domain) => domain.clone(),
         None => end::uri_host(loopback(server.is_ipv6())),
     };
-    let dialect = Dialect::new(&domain, end::body(local.ip()), arguments.floor, arguments.sides.routed, arguments.pad);
+    let sides = &arguments.sides;
+    let dialect = Dialect::new(&domain, end::body(local.ip()), arguments.floor, sides.routed, sides.hops, arguments.pad);
     let only_registers = method == Some(Method::Register);
     let singles = |method, number, bench: &Bench| {
         Singles::new(

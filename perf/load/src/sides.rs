@@ -83,6 +83,9 @@ pub struct SideArguments {
     /// The answerer is a next hop of the server's conf: its calls keep their Request-URI, and nobody is registered
     #[arg(long)]
     pub routed: bool,
+    /// So many proxies stand between the callers and the answerers at most
+    #[arg(long, default_value_t = 1)]
+    pub hops: usize,
 }
 
 #[derive(Args)]
