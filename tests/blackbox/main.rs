@@ -24,6 +24,7 @@ mod collector;
 mod commands;
 mod desk;
 mod dialogs;
+mod documents;
 mod durability;
 mod exhaustion;
 mod failures;
