@@ -43,7 +43,6 @@ pub enum Beat {
 pub struct Nodes {
     /// Distinguishes this run of this server from all others.
     id: String,
-    since_ms: u64,
     beats: u64,
     last: Option<time::Instant>,
     /// When each of the others was last known to live.
@@ -58,7 +57,6 @@ impl Nodes {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Nodes {
             id: format!("{:016x}", RandomState::new().hash_one(since)),
-            since_ms: since.as_millis() as u64,
             beats: 0,
             last: None,
             seen: HashMap::new(),
@@ -89,7 +87,13 @@ impl Nodes {
         }
         self.attached = room.now();
         self.last = None;
-        self.beat(room, session).map(|_| ())
+        let is_first = self.beats == 0;
+        self.beat(room, session)?;
+        // Nothing bears the number of our run yet, and the others' are known now.
+        if is_first && room.shared().is_some_and(|shared| shared.distinguish()) {
+            self.beat(room, session)?;
+        }
+        Ok(())
     }
 
     /// Returns whether a beat is due.
@@ -102,7 +106,7 @@ impl Nodes {
         let others = self.others(room, session)?;
         let key = node_key(room.settings.node.as_bytes());
         self.beats += 1;
-        let sign = self.sign(room.settings.relay);
+        let sign = self.sign(room);
         let wire = session.wire_of_key(&key);
         wire.put(&[b"GET", &key]);
         wire.put(&[b"SET", &key, sign.as_bytes(), b"PX", LASTS_MS.to_string().as_bytes()]);
@@ -164,7 +168,7 @@ impl Nodes {
             return;
         };
         if let Some(sign) = sign.text() {
-            shared.node_seen(&name, relay_of(sign));
+            shared.node_seen(&name, relay_of(sign), since_of(sign));
             self.seen.insert(name, now);
             return;
         }
@@ -193,9 +197,10 @@ impl Nodes {
         Ok(())
     }
 
-    fn sign(&self, relay: Option<SocketAddr>) -> String {
-        let mut sign = format!("v=1&id={}&since={}&beat={}", self.id, self.since_ms, self.beats).into_bytes();
-        if let Some(relay) = relay {
+    fn sign(&self, room: &Room) -> String {
+        let since_ms = room.shared().map_or(0, |shared| shared.own().run);
+        let mut sign = format!("v=1&id={}&since={since_ms}&beat={}", self.id, self.beats).into_bytes();
+        if let Some(relay) = room.settings.relay {
             sign.extend_from_slice(b"&relay=");
             form::escape(relay.to_string().as_bytes(), &mut sign);
         }
@@ -216,4 +221,8 @@ fn value_of(sign: &[u8], name: &[u8]) -> Option<Vec<u8>> {
 
 fn relay_of(sign: &[u8]) -> Option<SocketAddr> {
     String::from_utf8(value_of(sign, b"relay")?).ok()?.parse().ok()
+}
+
+fn since_of(sign: &[u8]) -> Option<u64> {
+    String::from_utf8(value_of(sign, b"since")?).ok()?.parse().ok()
 }

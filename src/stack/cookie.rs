@@ -117,6 +117,28 @@ pub struct Recorded<'a> {
     pub secret: u8,
 }
 
+impl Recorded<'_> {
+    /// Returns whether the run of this number wrote it, or one that has the same digits.
+    pub fn is_of_run(&self, run: u32) -> bool {
+        self.shown.run == digits_of(run)
+    }
+
+    /// Returns whether one run wrote both.
+    pub fn is_of_the_run_of(&self, other: &Recorded) -> bool {
+        self.shown.run == other.shown.run
+    }
+}
+
+/// Returns whether cookies bear the same of two runs.
+pub fn look_alike(one: u32, other: u32) -> bool {
+    digits_of(one) == digits_of(other)
+}
+
+/// What a cookie bears of the number of a run.
+const fn digits_of(run: u32) -> u16 {
+    (run & 0xfff) as u16
+}
+
 /// What a cookie shown by a request is worth.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdict<'a> {
@@ -194,7 +216,7 @@ impl Cookies {
 
     /// Sets the run, which differs from that of every other server and every earlier run except by chance.
     pub fn begin(&mut self, run: u32) {
-        self.run = (run & 0xfff) as u16;
+        self.run = digits_of(run);
         self.mask = self.dialogs.derive("place of a connection").hash_numbers(run.into(), 0, 0);
     }
 
@@ -329,6 +351,17 @@ impl Cookies {
             true => Verdict::Misused,
             false => Verdict::Foreign,
         }
+    }
+
+    /// Returns whether this run of the server wrote the cookie that is in a response for the caller to get its own.
+    pub fn is_callees_of_this_run(&self, cookie: &CalleesCookie) -> bool {
+        cookie.shown.run == self.run
+    }
+
+    /// Returns whether a Record-Route value or a Route value of ours, whose cookie this may be, is one of another run: of another server
+    /// that goes by our names, or from before a restart.
+    pub fn is_text_of_another_run(&self, text: &[u8]) -> bool {
+        Shown::read(text).is_some_and(|shown| shown.run != self.run)
     }
 
     /// Returns whether this run of the server wrote the cookie: only then do we know every move of its dialog since.

@@ -2,7 +2,7 @@
 //! what was noted.
 
 use crate::base::{Channel, Flow};
-use crate::sip::{Message, Method, NameAddr};
+use crate::sip::{Message, Method, NameAddr, Value};
 use crate::stack::cookie::Recorded;
 use crate::stack::facts::contact;
 use crate::stack::identity::Dialog as Call;
@@ -15,8 +15,9 @@ use crate::stack::turn::Turn;
 
 impl Turn<'_> {
     /// Judges a request that belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender
-    /// still bears its name, is in the cookie or was noted since.
-    pub fn judge_dialog<'a>(&mut self, recorded: &Recorded<'a>, request: &mut Request<'a>) {
+    /// still bears its name, is in the cookie or was noted since. `beyond` is the first Route value that this cookie's writer has not
+    /// written.
+    pub fn judge_dialog<'a>(&mut self, recorded: &Recorded<'a>, beyond: Option<Value<'a>>, request: &mut Request<'a>) {
         request.shown = Some(*recorded);
         // What has changed in a dialog that an earlier run began may be unknown: then it can at least be ended.
         let ends = matches!(request.message.method(), Method::Bye | Method::Ack);
@@ -30,8 +31,7 @@ impl Turn<'_> {
             let known = moved.knows(now, &request.message, from_tag, Kind::Name, from, facts);
             request.renamed = known == Known::No || (known == Known::Perhaps && !ends);
         }
-        let route = request.next_route;
-        let route = route.and_then(|value| Some(NameAddr::parse(value.text).ok()?.uri));
+        let route = beyond.and_then(|value| Some(NameAddr::parse(value.text).ok()?.uri));
         request.dialog.is_named = cookies.names_both(recorded);
         let goes_by = ends || cookies.goes_by(recorded, route, facts);
         let leads_to = is_lost || cookies.leads_to(recorded, request.uri, facts) || {

@@ -6,6 +6,7 @@ use crate::stack::branch::Signer;
 use crate::stack::cookie::Cookies;
 use crate::stack::identity::Identity;
 use crate::stack::passage::Passages;
+use crate::stack::relay::RelayTokens;
 
 /// What recognises the tokens of one secret.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,7 @@ pub struct OtherSecret {
     pub identity: Identity,
     pub passages: Passages,
     pub cookies: Cookies,
+    pub relay_tokens: RelayTokens,
 }
 
 impl OtherSecret {
@@ -23,6 +25,7 @@ impl OtherSecret {
             identity: Identity::new(secret),
             passages: Passages::new(secret),
             cookies: Cookies::new(secret),
+            relay_tokens: RelayTokens::new(secret),
         }
     }
 }

@@ -4,9 +4,12 @@ use crate::base::{Flow, Transport};
 use crate::sip::{Fault, Message, Name, NameAddr, Scheme, Uri, Value};
 use crate::stack::cookie::{self, Recorded, Verdict};
 use crate::stack::hop_uri::transport_of;
+use crate::stack::passage::Proof;
 use crate::stack::refusal::Refusal;
+use crate::stack::relay::RelayTokens;
 use crate::stack::request::Request;
 use crate::stack::turn::Turn;
+use std::net::SocketAddr;
 
 /// Maximum number of consecutive own Route values that are removed; there is no legitimate use for more than two.
 pub(super) const MAX_OWN_ROUTES: usize = 4;
@@ -17,6 +20,8 @@ struct OwnUris<'a> {
     cookie: Option<Recorded<'a>>,
     /// One of them carries the cookie of another dialog or another side.
     is_misused: bool,
+    /// The first behind it that another server wrote, or an earlier run of this one.
+    beyond: Option<Value<'a>>,
 }
 
 impl Turn<'_> {
@@ -41,7 +46,12 @@ impl Turn<'_> {
         self.take_own_routes(request, last, &mut own)?;
         match own.cookie {
             Some(recorded) => {
-                self.judge_dialog(&recorded, request);
+                self.judge_dialog(&recorded, own.beyond.or(request.next_route), request);
+                Ok(())
+            }
+            // That server judges it.
+            None if request.node.is_some() => {
+                (request.trusted, request.proof) = (true, Proof::Dialog);
                 Ok(())
             }
             // A sender that can prove its name is treated like one that shows no cookie.
@@ -95,6 +105,15 @@ impl Turn<'_> {
             }
             match self.core.read_cookie(&message, &uri) {
                 Verdict::Ours(recorded) => {
+                    if uri.scheme == Scheme::Sip
+                        && let Some(node) = self.node_of(&recorded)
+                    {
+                        (request.next_route, request.node) = (Some(value), Some(node));
+                        break;
+                    }
+                    if own.cookie.is_some_and(|first| !first.is_of_the_run_of(&recorded)) {
+                        own.beyond = own.beyond.or(Some(value));
+                    }
                     if request.own_routes > 0 {
                         // RFC 5658 §3: the second of two is the side that the request leaves by.
                         let transport = transport_of(&uri).ok().flatten().unwrap_or(Transport::Udp);
@@ -106,20 +125,42 @@ impl Turn<'_> {
                     own.cookie = own.cookie.or(Some(recorded));
                 }
                 Verdict::Misused => own.is_misused = true,
-                Verdict::Foreign => request.relayed = request.relayed.or_else(|| self.relayed_flow(uri.user, &request.flow)),
+                Verdict::Foreign => {
+                    if let (None, Some(flow)) = (request.relayed, self.relayed_flow(uri.user, &request.flow)?) {
+                        request.relayed = Some(flow);
+                    }
+                }
             }
             request.own_routes += 1;
         }
         Ok(())
     }
 
+    /// Returns where the living server takes requests that wrote this cookie, if it is another one. It alone reaches what came to it by a
+    /// connection or from behind a NAT, and it alone knows what has changed in the dialog. If it is gone, we do what we can.
+    #[inline]
+    fn node_of(&self, recorded: &Recorded) -> Option<SocketAddr> {
+        match self.core.cookies.is_of_this_run(recorded) {
+            true => None,
+            false => self.core.location.shared()?.node_of_run(|run| recorded.is_of_run(run)),
+        }
+    }
+
     /// Returns the flow of ours that the user part of our own Route value names, if the request comes from a server that shares our
-    /// table.
-    fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
-        let (shared, token) = (self.core.location.shared()?, user?);
-        match shared.is_node_at(from.peer.ip()) {
-            true => self.core.relay_tokens.read(&shared.own(), token),
-            false => None,
+    /// table. A token that cannot be read is refused as a flow that is gone is: that server then passes the phone over.
+    fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Result<Option<Flow>, Refusal> {
+        let (Some(shared), Some(token)) = (self.core.location.shared(), user.filter(|user| RelayTokens::is_like(user))) else {
+            return Ok(None);
+        };
+        let own = shared.own();
+        let others = self.core.others.iter().map(|other| &other.relay_tokens);
+        let flow = std::iter::once(&self.core.relay_tokens).chain(others).find_map(|tokens| tokens.read(&own, token));
+        match (flow, shared.is_node_at(from.peer.ip())) {
+            (flow @ Some(_), true) => Ok(flow),
+            (None, true) => Err(Refusal::new(430, "")),
+            // It has started a moment ago, or is no server of ours: the token alone is not enough.
+            (Some(_), false) => Err(Refusal::new(480, "Server Not Known Here Yet")),
+            (None, false) => Ok(None),
         }
     }
 }

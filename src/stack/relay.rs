@@ -40,6 +40,12 @@ impl RelayTokens {
         }
     }
 
+    /// Returns whether a user part looks like a token, whoever has written it.
+    pub fn is_like(text: &[u8]) -> bool {
+        let digits = text.strip_prefix(&[Side::Callee as u8]).unwrap_or_default();
+        digits.len() > CHECK && digits.iter().all(u8::is_ascii_hexdigit)
+    }
+
     /// Returns the flow that a token names; `None` if it is not one that the server of this name has written. A connection that an
     /// earlier run has written is some other, which is not there.
     pub fn read(&self, server: &Server, text: &[u8]) -> Option<Flow> {

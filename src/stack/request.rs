@@ -7,6 +7,7 @@ use crate::stack::branch::Mark;
 use crate::stack::cookie::Recorded;
 use crate::stack::identity::Dialog;
 use crate::stack::passage::{Passed, Proof};
+use std::net::SocketAddr;
 
 /// A request after Route preprocessing (§16.4).
 #[derive(Clone, Copy)]
@@ -28,6 +29,8 @@ pub struct Request<'a> {
     pub own_routes: usize,
     /// The first Route value that remains.
     pub next_route: Option<Value<'a>>,
+    /// Where the server takes it that the first Route value names, if that goes by our names and shares our location table.
+    pub node: Option<SocketAddr>,
     /// The listener that it leaves by, if our double Record-Route says so (RFC 5658).
     pub listener: Option<u16>,
     /// The flow by which a server that shares our location table wants it sent on ([`crate::stack::relay`]).
@@ -73,6 +76,7 @@ impl<'a> Request<'a> {
             is_own: false,
             own_routes: 0,
             next_route: None,
+            node: None,
             listener: None,
             relayed: None,
             dialog: DialogRoute::default(),

@@ -187,7 +187,9 @@ impl Bound {
         let live = self.live.clone();
         let wall_ms = clock.wall_ms();
         let others = self.options.other_secrets.clone();
-        let mut nonces = Nonces::new(key, run(), NONCE_WINDOWS).accepting(&others);
+        // The servers that share the table know each other's cookies by the run.
+        let run = location.shared().map_or_else(run, |shared| shared.own().cookie_run());
+        let mut nonces = Nonces::new(key, run, NONCE_WINDOWS).accepting(&others);
         if self.options.shared_key {
             nonces = nonces.shared(wall_ms, clock.now().as_ms());
         }

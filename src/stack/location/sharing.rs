@@ -6,8 +6,9 @@ use super::record::{REMOVED_MS, Record};
 use super::rounds::Rounds;
 use super::shared_note::{NodeNumber, SharedNote};
 use super::version::Version;
-use crate::base::Instant;
+use crate::base::{Instant, Key};
 use crate::settings::Durability;
+use crate::stack::cookie::look_alike;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -41,8 +42,8 @@ pub(super) struct Sharing {
     nodes: RwLock<Vec<Node>>,
     /// The number of the last full reading.
     reading: AtomicU32,
-    /// When this server was started, milliseconds since 1970.
-    pub run: u64,
+    /// When this server was started, milliseconds since 1970; some later if another's cookies would look like ours.
+    run: AtomicU64,
 }
 
 /// A server among those that share a table.
@@ -53,19 +54,34 @@ pub struct Server {
     pub run: u64,
 }
 
+impl Server {
+    /// Returns the number by which cookies, and the places of connections in them, are told from those of every other server and run,
+    /// except by chance: the others know it as well.
+    pub fn cookie_run(&self) -> u32 {
+        cookie_run(&self.name, self.run)
+    }
+}
+
+pub(super) fn cookie_run(name: &[u8], run: u64) -> u32 {
+    // It hides nothing, and must come out the same everywhere.
+    Key::new(0, 0).hash(&[name, &run.to_be_bytes()]) as u32
+}
+
 /// A node that was heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub name: Box<[u8]>,
     /// Where it takes requests for phones that only it can reach, if it has said so.
     pub relay: Option<SocketAddr>,
+    /// What its cookies bear ([`Server::cookie_run`]), if it has said so.
+    pub cookie_run: Option<u32>,
     /// Since when it has not been heard of; `None` while it lives.
     pub gone: Option<Instant>,
 }
 
 impl Sharing {
     pub fn new(terms: SharingTerms) -> Sharing {
-        let own = Node { name: terms.node.into(), relay: None, gone: None };
+        let own = Node { name: terms.node.into(), relay: None, cookie_run: None, gone: None };
         let durability = match terms.is_acknowledged {
             true => Durability::Acknowledged,
             false => Durability::Batched,
@@ -75,7 +91,7 @@ impl Sharing {
             wall_ms: AtomicU64::new(terms.wall_ms),
             nodes: RwLock::new(vec![own]),
             reading: AtomicU32::new(0),
-            run: terms.wall_ms,
+            run: AtomicU64::new(terms.wall_ms),
         }
     }
 
@@ -109,7 +125,7 @@ impl Sharing {
         self.with_nodes(find).or_else(|| {
             let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
             if find(&nodes).is_none() && nodes.len() < NODES {
-                nodes.push(Node { name: name.into(), relay: None, gone: None });
+                nodes.push(Node { name: name.into(), relay: None, cookie_run: None, gone: None });
             }
             find(&nodes)
         })
@@ -121,6 +137,28 @@ impl Sharing {
         if let Some(node) = nodes.get_mut(usize::from(number.0)) {
             change(node);
         }
+    }
+
+    pub fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
+    }
+
+    /// Chooses a number for this run whose cookies look like those of no other node. Only before the first cookie is written. Returns
+    /// whether it is another than before.
+    pub fn distinguish(&self) -> bool {
+        let mut run = self.run();
+        let is_taken = |run: u64| {
+            let look = |nodes: &[Node]| {
+                let own = nodes.first().map_or(0, |own| cookie_run(&own.name, run));
+                nodes.iter().skip(1).filter_map(|node| node.cookie_run).any(|other| look_alike(own, other))
+            };
+            self.with_nodes(look)
+        };
+        // There are more numbers than nodes.
+        while is_taken(run) {
+            run += 1;
+        }
+        self.run.swap(run, Ordering::Relaxed) != run
     }
 
     // ---- full readings ----------------------------------------------------------------------------------------------------

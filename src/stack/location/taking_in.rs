@@ -2,7 +2,7 @@
 
 use super::record::Counted;
 use super::shared_note::{NodeNumber, SharedNote};
-use super::sharing::{Node, Server, Sharing, tell_again};
+use super::sharing::{Node, Server, Sharing, cookie_run, tell_again};
 use super::telling::SharedLocation;
 use super::version::{Claim, Version};
 use super::{Binding, Record, SHARDS, Shard, SharedRow};
@@ -91,12 +91,14 @@ impl SharedLocation<'_> {
         missing
     }
 
-    /// Notes that a node lives, and where it takes requests for phones that only it can reach. Visits every shard if it was gone.
-    pub fn node_seen(&self, name: &[u8], relay: Option<SocketAddr>) {
+    /// Notes that a node lives, where it takes requests for phones that only it can reach, and when it was started (milliseconds since
+    /// 1970). Visits every shard if it was gone.
+    pub fn node_seen(&self, name: &[u8], relay: Option<SocketAddr>, since_ms: Option<u64>) {
         let Some((number, gone)) = self.sharing.number_of(name) else {
             return;
         };
-        self.sharing.set_node(number, |node| (node.gone, node.relay) = (None, relay));
+        let cookie_run = since_ms.map(|since_ms| cookie_run(name, since_ms));
+        self.sharing.set_node(number, |node| (node.gone, node.relay, node.cookie_run) = (None, relay, cookie_run));
         if gone.is_some() {
             self.bound(number, None);
         }
@@ -124,7 +126,19 @@ impl SharedLocation<'_> {
     /// Returns this server as the others know it.
     pub fn own(&self) -> Server {
         let name = self.sharing.with_nodes(|nodes| nodes.first().map_or_else(Box::default, |own| own.name.clone()));
-        Server { name, run: self.sharing.run }
+        Server { name, run: self.sharing.run() }
+    }
+
+    /// Returns where the living node takes requests of whose cookies this is the run, by the digits of it that they bear.
+    pub fn node_of_run(&self, is_it: impl Fn(u32) -> bool) -> Option<SocketAddr> {
+        let is_node = |node: &&Node| node.gone.is_none() && node.cookie_run.is_some_and(&is_it);
+        self.sharing.with_nodes(|nodes| nodes.iter().skip(1).find(is_node)?.relay)
+    }
+
+    /// Sees to it that our cookies look like those of no other node. Only before the first is written. Returns whether that changes what
+    /// [`SharedLocation::own`] returns.
+    pub fn distinguish(&self) -> bool {
+        self.sharing.distinguish()
     }
 
     /// Returns whether one of the other nodes takes requests at this address, or was known to.

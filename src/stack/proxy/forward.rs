@@ -150,7 +150,10 @@ impl Turn<'_> {
             true => 0,
             false => self.passage(request, proof),
         };
-        request.mark = Mark { loop_hash: self.core.loop_hash(request.flow, &request.message), passage };
+        let loop_hash = self.core.loop_hash(request.flow, &request.message);
+        // The server that it is for, which has the same secret, sees it as it came here. That is no loop.
+        let loop_hash = if request.node.is_some() { !loop_hash } else { loop_hash };
+        request.mark = Mark { loop_hash, passage };
     }
 
     fn passage(&mut self, request: &mut Request, proof: Proof) -> u64 {

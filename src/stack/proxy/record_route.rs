@@ -131,7 +131,9 @@ impl Proxy {
             let found = cookie_in(value.text);
             let cookie = found.clone().and_then(|range| value.text.get(range));
             let read = |text| cookies.read_callees(message, &dialog, text);
-            let (Some(found), Some(callees)) = (found, cookie.and_then(read)) else {
+            // Another server with the same secret gives the caller its own.
+            let callees = cookie.and_then(read).filter(|callees| cookies.is_callees_of_this_run(callees));
+            let (Some(found), Some(callees)) = (found, callees) else {
                 beyond = NameAddr::parse(value.text).ok().map(|address| address.uri);
                 continue;
             };
@@ -187,7 +189,8 @@ impl Turn<'_> {
     fn recorded_below<'a>(&self, message: &Message<'a>) -> Option<&'a [u8]> {
         let values = message.values(Name::RecordRoute).take(MAX_OWN_ROUTES);
         let mut uris = values.filter_map(|value| Some(NameAddr::parse(value.text).ok()?.uri));
-        uris.find(|uri| !Uri::parse(uri).is_ok_and(|uri| self.core.is_own_uri(&uri)))
+        let is_another = |uri: &Uri| uri.param(cookie::PARAM).flatten().is_some_and(|text| self.core.cookies.is_text_of_another_run(text));
+        uris.find(|uri| !Uri::parse(uri).is_ok_and(|uri| self.core.is_own_uri(&uri) && !is_another(&uri)))
     }
 
     fn note_accepted(&mut self, dialog: &Call, source: SocketAddr) {

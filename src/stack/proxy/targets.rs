@@ -6,7 +6,7 @@ use crate::stack::condition::matches;
 use crate::stack::hop_uri::{is_sips, transport_of};
 use crate::stack::location::Reached;
 use crate::stack::peer_flows::is_end_of;
-use crate::stack::proxy::target::{Target, TargetSet};
+use crate::stack::proxy::target::{ConfHop, Target, TargetSet};
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::Request;
 use crate::stack::route::{Action, Route};
@@ -59,6 +59,7 @@ impl Turn<'_> {
             let target = self.push_request_uri(request, targets);
             target.per_call = per_call.unwrap_or(self.core.settings.outgoing == Outgoing::PerCall);
             target.flow = flow;
+            target.hop = request.node.map(|address| ConfHop { address, transport: Transport::Udp });
             if let Some(mark) = request.dialog.trunk {
                 let mut trunks = self.core.settings.routes.iter().filter_map(|route| route.trunk.as_ref());
                 targets.trunk = trunks.find(|trunk| trunk.mark() == mark).cloned();

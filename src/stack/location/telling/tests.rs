@@ -379,7 +379,7 @@ fn what_a_gone_node_answered_for_is_held_no_longer_than_it_may_have_lasted_there
     shared.node_gone(b"a", at(200_000));
     assert_eq!(uris(&b, 160_000).len(), 0, "it was gone already");
     sweep(&b, 160_000);
-    shared.node_seen(b"a", None);
+    shared.node_seen(b"a", None, None);
     assert_eq!(uris(&b, 419_999).len(), 1, "it lives, and so does what it answers for");
     // What comes while it is gone.
     shared.node_gone(b"a", at(170_000));

@@ -304,7 +304,7 @@ impl Node {
             }
             Reply::Beat(alive) => {
                 for name in &alive {
-                    shared.node_seen(name, None);
+                    shared.node_seen(name, None, None);
                 }
                 let alive: BTreeSet<_> = alive.into_iter().collect();
                 for node in shared.nodes() {
