@@ -35,6 +35,7 @@ mod hop;
 mod hostile;
 mod identity;
 mod kamailio;
+mod kill_rounds;
 mod limits;
 mod losses;
 mod matching;
@@ -59,6 +60,7 @@ mod traces;
 mod trunks;
 mod trust;
 mod users;
+mod whole_cluster;
 mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");
