@@ -14,6 +14,7 @@ mod stream_tap;
 mod tap;
 
 mod auth;
+mod balanced;
 mod baresip;
 mod bindings;
 mod boundaries;
