@@ -255,15 +255,15 @@ impl Scene<'_, '_> {
             Kind::Both => self.cluster.kill(&format!("{primary} {node}")),
             Kind::PausedPrimary => _ = self.cluster.command(&format!("pause {primary}"), "paused"),
         }
-        // What was answered last must not be covered up by what comes later; but what comes later is load, too.
-        let stops = self.dice.below(3) > 0;
+        // What was answered last must not be covered up by what comes later; but phones that come back meanwhile are load, too.
+        let stops = self.dice.below(4) > 0;
         if stops {
-            self.sleep_below(800);
+            self.sleep_below(300);
             self.load.pause();
         }
         self.bring_back(kind, &node, &primary);
-        self.load.pause();
         self.await_health();
+        self.load.pause();
         let healed = killed.elapsed();
         let began = Instant::now();
         let mut contradictions = Vec::new();
@@ -397,8 +397,19 @@ fn nothing_acknowledged_is_lost_and_nothing_removed_comes_back() {
     cluster.end();
 }
 
+/// Of all rounds of a kind.
+#[derive(Default)]
+struct Total {
+    rounds: u32,
+    answered: u32,
+    bound: usize,
+    removed: usize,
+    healed: Duration,
+    agreed: Duration,
+}
+
 fn rounds(scene: &mut Scene, plan: &[Kind]) {
-    let mut totals: BTreeMap<Kind, (u32, u32, Duration, Duration)> = BTreeMap::new();
+    let mut totals: BTreeMap<Kind, Total> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (number, kind) in plan.iter().enumerate() {
         let seen = scene.round(*kind);
@@ -415,16 +426,23 @@ fn rounds(scene: &mut Scene, plan: &[Kind]) {
             eprintln!("  {contradiction}");
         }
         let total = totals.entry(*kind).or_default();
-        *total = (total.0 + 1, total.1 + seen.answered, total.2.max(seen.healed), total.3.max(seen.agreed.unwrap_or_default()));
+        total.rounds += 1;
+        total.answered += seen.answered;
+        total.bound += bound;
+        total.removed += removed;
+        total.healed = total.healed.max(seen.healed);
+        total.agreed = total.agreed.max(seen.agreed.unwrap_or_default());
         wrong.extend(seen.contradictions.into_iter().map(|what| format!("round {number}, {kind:?}: {what}")));
         let odd = std::mem::take(&mut *scene.load.odd.lock().expect("no client has panicked"));
         assert!(odd.is_empty(), "answers that no phone expects: {odd:#?}");
         assert!(wrong.is_empty(), "{}\n{}", scene.place.directory().display(), wrong.join("\n"));
     }
-    for (kind, (rounds, answered, healed, agreed)) in totals {
-        let [healed, agreed] = [healed, agreed].map(|time| time.as_secs_f64());
+    for (kind, total) in totals {
+        let [healed, agreed] = [total.healed, total.agreed].map(|time| time.as_secs_f64());
         eprintln!(
-            "{kind:?}: {rounds} rounds, {answered} answered 200, healed within {healed:.1} s, agreed within {agreed:.2} s more"
+            "{kind:?}: {} rounds, {} answered 200; {} bindings and {} removals looked for at each node; healed within {healed:.1} s, \
+             agreed within {agreed:.2} s more",
+            total.rounds, total.answered, total.bound, total.removed
         );
     }
 }
