@@ -280,7 +280,7 @@ impl Scene<'_, '_> {
         };
         Seen {
             answered: self.load.answered.load(Ordering::SeqCst) - before,
-            last_moment: phones().map(|phone| phone.history.iter().rev().take(16).filter(is_last).count()).sum(),
+            last_moment: phones().map(|phone| phone.history.iter().filter(is_last).count()).sum(),
             believed: [Belief::Bound, Belief::Removed, Belief::Unsure].map(|belief| self.count(belief)),
             healed,
             agreed,

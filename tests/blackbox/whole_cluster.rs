@@ -36,8 +36,6 @@ pub struct Node {
     pub name: String,
     /// Where it takes UDP.
     pub address: SocketAddr,
-    /// Where it takes TLS, with a PROXY header if HAProxy sends it.
-    pub secure: SocketAddr,
     folder: PathBuf,
 }
 
@@ -54,7 +52,7 @@ impl<'a> Cluster<'a> {
         let node = |number: usize| {
             let host = BALANCER + number as u8;
             let name = format!("node-{number}");
-            Node { address: place.at(host), secure: place.at_port(host, 5061), folder: folder.join(&name), name }
+            Node { address: place.at(host), folder: folder.join(&name), name }
         };
         let (clear, secure) = (place.at(BALANCER), place.at_port(BALANCER, 5061));
         let mut cluster = Cluster { place, process, input, clear, secure, nodes: (1..=NODES).map(node).collect() };
