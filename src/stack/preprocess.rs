@@ -89,7 +89,9 @@ impl Turn<'_> {
             }
             let address = NameAddr::parse(value.text).map_err(bad)?;
             let uri = Uri::parse(address.uri).map_err(bad)?;
-            if request.own_routes == MAX_OWN_ROUTES || !self.core.is_own_uri(&uri) {
+            let is_first = request.own_routes == 0 && !request.from_strict_router;
+            let is_taken = self.core.is_own_uri(&uri) && (is_first || !self.is_for_another_node(&uri));
+            if request.own_routes == MAX_OWN_ROUTES || !is_taken {
                 request.next_route = Some(value);
                 break;
             }
@@ -111,6 +113,16 @@ impl Turn<'_> {
             request.own_routes += 1;
         }
         Ok(())
+    }
+
+    /// Returns whether a Route value after the first, though we answer to it, is that of another server that shares our table and lives: the
+    /// flow that the values after it name may be one of its connections. If that server is gone, we take its place.
+    fn is_for_another_node(&self, uri: &Uri) -> bool {
+        let (Some(shared), Some(ip)) = (self.core.location.shared(), uri.host.ip()) else {
+            return false;
+        };
+        let port = uri.port.unwrap_or(Transport::Udp.default_port());
+        !self.core.settings.is_own_address(ip, Some(port)) && shared.is_living_node_at(ip, port)
     }
 
     /// Returns the flow of ours that the user part of our own Route value names, if the request comes from a server that shares our

@@ -133,6 +133,13 @@ impl SharedLocation<'_> {
         self.sharing.with_nodes(|nodes| nodes.iter().skip(1).any(is_there))
     }
 
+    /// Returns whether one of the other nodes lives and takes requests at this address and port.
+    pub fn is_living_node_at(&self, ip: IpAddr, port: u16) -> bool {
+        let is_it = |relay: SocketAddr| (relay.ip().to_canonical(), relay.port()) == (ip.to_canonical(), port);
+        let lives_there = |node: &Node| node.gone.is_none() && node.relay.is_some_and(is_it);
+        self.sharing.with_nodes(|nodes| nodes.iter().skip(1).any(lives_there))
+    }
+
     fn bound(&self, node: NodeNumber, gone: Option<Instant>) {
         self.visit(|binding| {
             let note = binding.shared.as_deref().filter(|note| note.node == node && node != NodeNumber::OWN);
