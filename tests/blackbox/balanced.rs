@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::UAC;
-use crate::agent::Agent;
+use crate::agent::{Agent, Request};
 use crate::baresip::Baresip;
+use crate::message::Message;
 use crate::openssl_tool::{SClient, handshake};
 use crate::place::{CALLEE, CALLER, Place, STRANGER, wait_for};
 use crate::sipp::{Running, Scenario, Sipp};
@@ -247,5 +248,78 @@ fn when_a_node_is_killed_its_phone_is_passed_over_and_comes_back_through_another
     phone.event("CALL_INCOMING");
     phone.command("accept", "");
     caller.succeed(1);
+    cluster.end();
+}
+
+/// A call that is up: the caller's INVITE and its answer, and the INVITE as the callee got it.
+struct Call {
+    invite: Request,
+    ok: Message,
+    at_callee: Message,
+}
+
+fn set_up(cluster: &Cluster, caller: &Agent, callee: &Agent) -> Call {
+    let invite = caller.request("INVITE", &format!("sip:{}", alice(cluster)));
+    caller.send(&invite);
+    let at_callee = callee.expect("an INVITE", |message| message.is("INVITE") && message.call_id() == invite.call_id);
+    callee.accept(&at_callee);
+    let ok = caller.final_for(&invite);
+    assert_eq!(ok.status(), Some(200), "{ok:?}");
+    caller.send(&caller.in_dialog("ACK", &invite, &ok));
+    callee.expect("the ACK", |message| message.is("ACK") && message.call_id() == invite.call_id);
+    Call { invite, ok, at_callee }
+}
+
+/// The callee has a connection to one node, its caller came to another: when that one is killed, either hangs up through what is left.
+#[test]
+fn a_call_goes_on_when_the_node_that_it_was_set_up_through_is_killed() {
+    let place = Place::new("balanced-dialog");
+    let mut cluster = Cluster::start(&place, &[]);
+    let callee = Agent::tcp(place.ip(PHONE), cluster.clear);
+    let register = callee.register(&cluster.clear.ip().to_string(), "alice", &format!("<{}>", callee.uri()), 600);
+    assert_eq!(callee.ask(&register).status(), Some(200));
+    let peer = format!(" {} ", callee.address);
+    let home = cluster.nodes.iter().position(|node| has_connection_of(&place, node, &peer)).expect("a node with its connection");
+    let [first, second] = [(home + 1) % NODES, (home + 2) % NODES];
+    let mut caller = Agent::new(place.at(CALLER), cluster.nodes[first].address);
+    for node in [first, second] {
+        caller.peer = cluster.nodes[node].address;
+        until("the phone is reached", || {
+            let options = caller.request("OPTIONS", &format!("sip:{}", alice(&cluster)));
+            caller.send(&options);
+            if let Some(came) = callee.receive(Duration::from_millis(300)) {
+                callee.respond(&came, 200, &[]);
+            }
+            (caller.final_for(&options).status() == Some(200)).then_some(())
+        });
+    }
+    caller.peer = cluster.nodes[first].address;
+    let call = set_up(&cluster, &caller, &callee);
+    let name = cluster.nodes[first].name.clone();
+    cluster.kill(&name);
+    caller.peer = cluster.nodes[second].address;
+    let bye = caller.in_dialog("BYE", &call.invite, &call.ok);
+    caller.send(&bye);
+    let came = callee.expect("the BYE", |message| message.is("BYE"));
+    callee.respond(&came, 200, &[]);
+    assert_eq!(caller.final_for(&bye).status(), Some(200));
+
+    let call = set_up(&cluster, &caller, &callee);
+    let name = cluster.nodes[second].name.clone();
+    cluster.kill(&name);
+    // For as long as its last sign of life is good, it is asked in vain.
+    caller.peer = cluster.nodes[home].address;
+    until("the callee hangs up", || {
+        let mut bye = callee.request("BYE", &call.at_callee.contacts()[0]);
+        bye.from = call.ok.header("to").expect("a To").to_owned();
+        bye.to.clone_from(&call.invite.from);
+        bye.call_id.clone_from(&call.invite.call_id);
+        bye.extra = call.at_callee.all("record-route").iter().map(|route| format!("Route: {route}")).collect();
+        callee.send(&bye);
+        if let Some(came) = caller.receive(Duration::from_millis(300)) {
+            caller.respond(&came, 200, &[]);
+        }
+        (callee.final_for(&bye).status() == Some(200)).then_some(())
+    });
     cluster.end();
 }
