@@ -14,6 +14,7 @@ mod stream_tap;
 mod tap;
 
 mod auth;
+mod balanced;
 mod baresip;
 mod bindings;
 mod boundaries;
@@ -36,6 +37,7 @@ mod hop;
 mod hostile;
 mod identity;
 mod kamailio;
+mod kill_rounds;
 mod limits;
 mod losses;
 mod matching;
@@ -60,6 +62,7 @@ mod traces;
 mod trunks;
 mod trust;
 mod users;
+mod whole_cluster;
 mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");

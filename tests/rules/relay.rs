@@ -102,8 +102,14 @@ fn invite() -> Request {
 
 #[test]
 fn a_call_goes_through_the_server_that_has_the_phone() {
-    for flow in [connection(), Flow::datagram(0, address(NAT))] {
-        let mut pair = Pair::new(|_| ());
+    // Whether each knows the address of the other as its own, so that it may take its place when that is gone.
+    for (flow, knows) in [connection(), Flow::datagram(0, address(NAT))].into_iter().flat_map(|flow| [(flow, false), (flow, true)])
+    {
+        let mut pair = Pair::new(|settings| {
+            if knows {
+                settings.domains.extend([b"10.0.0.1".to_vec(), b"10.0.0.2".to_vec()]);
+            }
+        });
         pair.register(flow);
         let sent = pair.other.send(ALICE, invite());
         let between = the(&sent, HOME).clone();
@@ -134,6 +140,13 @@ fn a_call_goes_through_the_server_that_has_the_phone() {
         assert_eq!(only(pair.at_other(&back)).to, ALICE);
         pair.home.assert_quiet();
         pair.other.assert_quiet();
+        // When it is gone, the other takes its place, as far as it can.
+        if knows {
+            pair.other.location.shared().unwrap().node_gone(b"home", Instant::from_ms(pair.other.now));
+            let sent = pair.other.send(ALICE, within("BYE", 3));
+            assert!(to(&sent, HOME).is_empty(), "{}", show(&sent));
+            assert!(sent.iter().any(|sent| sent.method() == "BYE"), "{}", show(&sent));
+        }
     }
 }
 
