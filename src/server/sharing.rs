@@ -40,6 +40,20 @@ fn node_of(conf: &Conf, local: &[IpAddr]) -> String {
     conf.location.node.clone().or_else(first).unwrap_or_default()
 }
 
+/// What is so if [`relay_address`] finds none.
+pub const NO_RELAY: &str = "no UDP [[listen]] advertises an address, but names only: the other servers cannot call phones that only this one \
+    reaches, by their connection or through their NAT; add a [[listen]] of its own address";
+
+/// Returns where the other servers send requests for such phones: the first UDP listener that advertises an address.
+pub fn relay_address(conf: &Conf, local: &[IpAddr]) -> Option<SocketAddr> {
+    let own = conf.listen.iter().filter(|listen| listen.transport == Transport::Udp);
+    own.filter_map(|listen| match &listen.advertise {
+        Some(name) => name.parse().ok(),
+        None => Some(interfaces::advertised(listen.address, local)),
+    })
+    .next()
+}
+
 /// Joins the others. `None` if the table is not shared.
 pub fn join(
     conf: &Conf,
@@ -53,11 +67,10 @@ pub fn join(
     let Some(store) = &conf.location.shared else {
         return Ok(None);
     };
-    let own = conf.listen.iter().find(|listen| listen.transport == Transport::Udp);
-    let relay = own.and_then(|listen| match &listen.advertise {
-        Some(name) => name.parse().ok(),
-        None => Some(interfaces::advertised(listen.address, local)),
-    });
+    let relay = relay_address(conf, local);
+    if relay.is_none() {
+        log::warn!("{NO_RELAY}");
+    }
     let credentials = Credentials {
         user: conf.location.user.clone().unwrap_or_default(),
         password: conf.location_password.as_ref().map(|password| password.reveal().to_vec()),
