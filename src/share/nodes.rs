@@ -1,7 +1,7 @@
 //! Signs of life: each server writes one to Redis every second, and looks for those of the others.
 
 use super::form::{self, pairs};
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::room::Room;
 use super::session::Session;
 use super::shards::node_key;
