@@ -137,6 +137,7 @@ impl Follower {
     fn attach(&mut self) -> Result<(), Trouble> {
         if self.session.is_none() {
             let mut session = Session::open(&self.room.settings.access)?;
+            session.wires().iter().try_for_each(|wire| wire.grant(WAIT))?;
             self.nodes.claim(&self.room, &mut session)?;
             let history = session.history()?;
             let is_same = history.is_some() && history == self.history;

@@ -6,6 +6,7 @@ use super::reply::{Contents, Reply};
 use super::room::{Duty, Room};
 use super::script::{Answer, Batch, answer, batches};
 use super::session::Session;
+use super::shards::{address_key, changes_key};
 use super::trouble::{Trouble, unexpected};
 use super::wire::sound;
 use crate::base::Flow;
@@ -188,7 +189,9 @@ fn tell_some(room: &Room, reader: &mut ReadRow, session: &mut Session, batches: 
             Reply::Array(answers) => heed(room, reader, batch, &answers)?,
             reply => match reply.error() {
                 Some(why) if why.starts_with("NOSCRIPT") => strangers.push(at),
-                Some(why) if why.contains("WRONGTYPE") => batch.rows.iter().for_each(|row| room.unusable(row.aor, &why)),
+                Some(why) if why.contains("WRONGTYPE") => {
+                    batch.rows.iter().for_each(|row| room.blocked(row, &changes_key(batch.part), &why))
+                }
                 Some(why) => return Err(Trouble::Refused(why)),
                 None => return Err(unexpected("EVALSHA", &reply)),
             },
@@ -214,7 +217,7 @@ fn heed(room: &Room, reader: &mut ReadRow, batch: &Batch, answers: &[Reply]) -> 
                 room.take_in(reader, row.aor, &field, value, true);
                 room.counts.rejected.fetch_add(1, Ordering::Relaxed);
             }
-            Some(Answer::Unfit(why)) => room.unusable(row.aor, why),
+            Some(Answer::Unfit(why)) => room.blocked(row, &address_key(batch.part, row.aor), why),
             None => return Err(unexpected("EVALSHA", reply)),
         }
     }

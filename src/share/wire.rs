@@ -46,6 +46,11 @@ impl Wire {
         Ok(Wire { connection, output: Vec::new() })
     }
 
+    /// Grants the server so much more time for each reply: it is asked to wait.
+    pub fn grant(&self, more: Duration) -> Result<(), Trouble> {
+        self.connection.set_read_timeout(Some(PATIENCE + more)).map_err(lost)
+    }
+
     /// Queues a command.
     pub fn put(&mut self, words: &[&[u8]]) {
         let mut command = Cmd::new();
