@@ -40,6 +40,12 @@ fn licences_and_sources_are_those_that_deny_toml_allows() {
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+    // The only way to TLS, whoever takes it.
+    let libraries = packages.iter().filter(|package| package["name"] == "openssl-sys");
+    assert_eq!(libraries.count(), 1, "openssl-sys");
+    let others = ["rustls", "schannel", "security-framework", "openssl-src", "boring-sys"];
+    let foreign = packages.iter().filter(|package| others.iter().any(|name| package["name"] == *name));
+    assert_eq!(foreign.map(|package| package["name"].to_string()).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 /// Those of this platform, as Cargo.lock has them.

@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedStore {
     pub kind: StoreKind,
+    /// All of them are spoken to over TLS.
+    pub is_secure: bool,
     /// Names, or addresses without brackets, with their ports: that of Redis, those of its sentinels, or those of some servers of the cluster.
     pub hosts: Vec<(String, u16)>,
     pub db: u32,
@@ -15,9 +17,7 @@ pub struct SharedStore {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// One server.
-    Plain,
-    /// One server, over TLS.
-    Secure,
+    Single,
     /// The primary that the sentinels name for this service.
     Sentinels(String),
     /// A cluster, of which some servers are named.
@@ -27,11 +27,12 @@ pub enum StoreKind {
 /// As the conf writes it.
 impl fmt::Display for SharedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_secure { "rediss" } else { "redis" };
+        f.write_str(scheme)?;
         f.write_str(match self.kind {
-            StoreKind::Plain => "redis://",
-            StoreKind::Secure => "rediss://",
-            StoreKind::Sentinels(_) => "redis-sentinel://",
-            StoreKind::Cluster => "redis-cluster://",
+            StoreKind::Single => "://",
+            StoreKind::Sentinels(_) => "-sentinel://",
+            StoreKind::Cluster => "-cluster://",
         })?;
         for (at, (host, port)) in self.hosts.iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };

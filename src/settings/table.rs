@@ -168,7 +168,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
     [location] SharedTable {
         /// The Redis that the servers share, as in "redis://192.0.2.8:6379/0": host, port and database; "rediss://…": over TLS, and its certificate must
         /// be for that host and come from [tls] trusted_ca, else from the system's authorities. "redis-sentinel://HOST:PORT,HOST:PORT/SERVICE/0": the primary
-        /// that these sentinels name for the service. "redis-cluster://HOST:PORT,HOST:PORT": a cluster, of which these servers are asked for the others. "": nothing is shared.
+        /// that these sentinels name for the service. "redis-cluster://HOST:PORT,HOST:PORT": a cluster, of which these servers are asked for the others. Both are
+        /// spoken to over TLS with "rediss-sentinel://…", "rediss-cluster://…". "": nothing is shared.
         fixed shared: Option<SharedStore> = None, "\"\"", optional(shared_store);
         /// This server's name among them; no two have the same. A second one is refused when it starts. "": what the first [[listen]] advertises.
         fixed node: Option<String> = None, "\"\"", optional(node_name);

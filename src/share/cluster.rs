@@ -2,7 +2,7 @@
 //! whoever hears that connects anew.
 
 use super::access::Access;
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::trouble::{Trouble, unexpected};
 use super::wire::Wire;
 use std::ops::RangeInclusive;
@@ -23,7 +23,7 @@ pub fn connect(hosts: &[(String, u16)], access: &Access) -> Result<(Slots, Vec<W
 }
 
 fn by_map_of(host: &str, port: u16, access: &Access) -> Result<(Slots, Vec<Wire>), Trouble> {
-    let open = |host: &str, port| Wire::open(host, port, access.connector.as_ref(), &access.credentials);
+    let open = |host: &str, port| Wire::open(host, port, access);
     let reply = open(host, port)?.call(&[b"CLUSTER", b"SLOTS"])?;
     let (mut slots, mut servers, mut wires) = (Slots::new(), Vec::new(), Vec::new());
     for range in reply.list().unwrap_or_default() {

@@ -6,12 +6,12 @@
 use super::backoff::Backoff;
 use super::form::ReadRow;
 use super::nodes::{Beat, Nodes};
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::room::{Duty, Room};
 use super::session::Session;
 use super::shards::{ADDRESSES, PARTS, address_of, changes_key, part_of, position_key};
 use super::trouble::{Trouble, refusal, unexpected};
-use super::wire::{PATIENCE, sound};
+use super::wire::sound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -137,6 +137,7 @@ impl Follower {
     fn attach(&mut self) -> Result<(), Trouble> {
         if self.session.is_none() {
             let mut session = Session::open(&self.room.settings.access)?;
+            session.wires().iter().try_for_each(|wire| wire.grant(WAIT))?;
             self.nodes.claim(&self.room, &mut session)?;
             let history = session.history()?;
             let is_same = history.is_some() && history == self.history;
@@ -224,12 +225,12 @@ impl Follower {
 
     fn take_hash(&mut self, room: &Room, key: &[u8], reply: &Reply) -> usize {
         let (Some(aor), Some(fields)) = (address_of(key), reply.list()) else {
-            room.unusable(key, reply.error().unwrap_or("it is not the key of an address"));
+            room.unusable(key, &reply.error().unwrap_or_else(|| "it is not the key of an address".to_owned()));
             return 0;
         };
         let mut found = 0;
         for pair in fields.chunks(2) {
-            let [Reply::Text(field), Reply::Text(value)] = pair else {
+            let [Reply::BulkString(field), Reply::BulkString(value)] = pair else {
                 continue;
             };
             found += usize::from(room.take_in(&mut self.reader, aor, field, value, false).is_some());
@@ -279,7 +280,7 @@ impl Follower {
 
     /// Takes in the answer to that.
     fn take_changes(&mut self, parts: &[usize]) -> Result<(), Trouble> {
-        let reply = sound(self.session()?.wire(parts[0]).read_for(PATIENCE + WAIT)?)?;
+        let reply = sound(self.session()?.wire(parts[0]).read()?)?;
         for stream in reply.list().unwrap_or_default() {
             let Some([key, entries]) = stream.list() else {
                 return Err(unexpected("XREAD", stream));

@@ -16,7 +16,7 @@ mod form;
 mod nodes;
 #[cfg(test)]
 mod redis_server;
-mod resp;
+mod reply;
 mod room;
 mod script;
 mod session;
@@ -26,7 +26,7 @@ mod trouble;
 mod wire;
 
 use crate::stack::location::Location;
-pub use access::Access;
+pub use access::{Access, Credentials};
 use follower::Follower;
 use room::Room;
 pub use room::{Clocks, Hooks, Settings};
@@ -37,7 +37,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use teller::Teller;
-pub use wire::Credentials;
 
 /// What is counted of the shared table.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,7 +1,7 @@
 //! Signs of life: each server writes one to Redis every second, and looks for those of the others.
 
 use super::form::{self, pairs};
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::room::Room;
 use super::session::Session;
 use super::shards::node_key;
@@ -50,6 +50,7 @@ pub struct Nodes {
     /// Redis has answered without a break since then.
     attached: Instant,
     complained: Option<time::Instant>,
+    is_roster_foreign: bool,
 }
 
 impl Nodes {
@@ -62,6 +63,7 @@ impl Nodes {
             seen: HashMap::new(),
             attached: Instant::default(),
             complained: None,
+            is_roster_foreign: false,
         }
     }
 
@@ -135,7 +137,7 @@ impl Nodes {
     }
 
     /// Enters our name in the roster. Returns those of the others that are there, or that are known from their bindings.
-    fn others(&self, room: &Room, session: &mut Session) -> Result<Vec<Box<[u8]>>, Trouble> {
+    fn others(&mut self, room: &Room, session: &mut Session) -> Result<Vec<Box<[u8]>>, Trouble> {
         let own = room.settings.node.as_bytes();
         let now_ms = (room.clocks.wall_ms)() + room.now().as_ms();
         let wire = session.wire_of_key(ROSTER);
@@ -143,8 +145,12 @@ impl Nodes {
         wire.put(&[b"HGETALL", ROSTER]);
         session.flush()?;
         let wire = session.wire_of_key(ROSTER);
-        sound(wire.read()?)?;
-        let roster = sound(wire.read()?)?;
+        let replies = [wire.read()?, wire.read()?];
+        if let Some(refusal) = replies.iter().find_map(refusal) {
+            return Err(refusal);
+        }
+        let [_, roster] = replies;
+        self.note_roster(room, roster.error());
         let known = room.shared().map(|shared| shared.nodes()).unwrap_or_default();
         let mut names: Vec<Box<[u8]>> = known.into_iter().skip(1).map(|node| node.name).collect();
         for entry in roster.list().unwrap_or_default().chunks_exact(2) {
@@ -161,6 +167,18 @@ impl Nodes {
             }
         }
         Ok(names)
+    }
+
+    /// Says once that another program has the roster's key, if it has: bindings are shared without it.
+    fn note_roster(&mut self, room: &Room, why: Option<String>) {
+        if let (Some(why), false) = (&why, self.is_roster_foreign) {
+            let (store, roster) = (&room.settings.access.store, String::from_utf8_lossy(ROSTER));
+            log::error!(
+                "{store}: what it has under {roster:?} is left alone and not used: {why}; until that key is removed, this server knows only \
+                 those servers that have bindings"
+            );
+        }
+        self.is_roster_foreign = why.is_some();
     }
 
     fn note(&mut self, room: &Room, name: Box<[u8]>, sign: &Reply) {

@@ -1,6 +1,9 @@
 //! A Redis of the test's own: Debian's `redis-server` on a port of loopback, in a folder that is removed at the end.
 
-use super::wire::{Credentials, Wire};
+use super::access::{Access, Credentials};
+use super::trouble::Trouble;
+use super::wire::Wire;
+use crate::settings::{SharedStore, StoreKind};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -25,7 +28,7 @@ impl RedisServer {
             .expect("redis-server: scripts/setup test installs it");
         let server = RedisServer { port, child, _folder: folder };
         let end = Instant::now() + Duration::from_secs(10);
-        while Wire::open("127.0.0.1", port, None, &Credentials::default()).is_err() {
+        while server.open().is_err() {
             assert!(Instant::now() < end, "redis-server does not serve");
             thread::sleep(Duration::from_millis(10));
         }
@@ -33,7 +36,13 @@ impl RedisServer {
     }
 
     pub fn wire(&self) -> Wire {
-        Wire::open("127.0.0.1", self.port, None, &Credentials::default()).unwrap()
+        self.open().unwrap()
+    }
+
+    fn open(&self) -> Result<Wire, Trouble> {
+        let store =
+            SharedStore { kind: StoreKind::Single, is_secure: false, hosts: vec![("127.0.0.1".to_owned(), self.port)], db: 0 };
+        Wire::open("127.0.0.1", self.port, &Access::new(store, Credentials::default(), None).unwrap())
     }
 }
 

@@ -240,6 +240,24 @@ impl Room {
         }
     }
 
+    /// Notes that a key of another program keeps Redis from taking a version.
+    pub fn blocked(&self, row: &SharedRow, key: &[u8], why: &str) {
+        if let Some(shared) = self.shared() {
+            shared.blocked(row);
+        }
+        self.counts.unusable.fetch_add(1, Ordering::Relaxed);
+        if lock(&self.budget).may_say() {
+            let (store, key, aor) = (&self.settings.access.store, String::from_utf8_lossy(key), String::from_utf8_lossy(row.aor));
+            let consequence = match self.location.waits_for_sharing() {
+                true => "registrations of that are answered 503 until the key is removed",
+                false => "that is known to this server alone until the key is removed and it registers again",
+            };
+            log::warn!(
+                "{store}: what it has under {key:?} is left alone and not used, so {aor:?} is not shared: {why}; {consequence}"
+            );
+        }
+    }
+
     fn read<'a>(&self, reader: &'a mut ReadRow, aor: &'a [u8], field: &[u8], value: &[u8]) -> Result<SharedRow<'a>, &'static str> {
         reader.read(value)?;
         let mut row = reader.row(aor);

@@ -1,7 +1,7 @@
 //! What Redis does with changes: the script that accepts or rejects them, and its answers.
 
 use super::form;
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::shards::{PARTS, address_key, changes_key, part_of, position_key};
 use crate::stack::location::SharedRow;
 

@@ -1,12 +1,17 @@
 //! The connections through which one thread speaks to Redis, each part of the table by the server that has it.
+//!
+//! They are connections of the `redis` crate. Its clients of sentinels and of clusters, which would make them, are not used: the first
+//! waits without an end for a sentinel that is silent (`sentinel.rs` connects by `get_connection`, which has no time), the second connects
+//! anew and goes where it is redirected without a word. But if a connection is not the one of before, Redis may have lost what it was told
+//! through that, and `WAIT` does not cover it: then everything must be looked at again.
 
 use super::access::Access;
 use super::cluster;
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::script::SCRIPT;
 use super::shards::{PARTS, slot_of};
 use super::trouble::{Trouble, unexpected};
-use super::wire::{Credentials, Wire, sound};
+use super::wire::{Wire, sound};
 use crate::settings::{SharedStore, StoreKind};
 use std::ops::RangeInclusive;
 
@@ -20,7 +25,7 @@ pub struct Session {
 
 impl Session {
     pub fn open(access: &Access) -> Result<Session, Trouble> {
-        let SharedStore { kind, hosts, db } = &access.store;
+        let SharedStore { kind, hosts, db, .. } = &access.store;
         if *kind == StoreKind::Cluster {
             let (slots, wires) = cluster::connect(hosts, access)?;
             let mut session = Session { wires, slots, script: Vec::new() };
@@ -29,7 +34,7 @@ impl Session {
         }
         let mut wire = match (kind, hosts.first()) {
             (StoreKind::Sentinels(service), _) => primary(hosts, service, access)?,
-            (_, Some((host, port))) => Wire::open(host, *port, access.connector.as_ref(), &access.credentials)?,
+            (_, Some((host, port))) => Wire::open(host, *port, access)?,
             (_, None) => return Err(Trouble::Lost("it has no address".to_owned())),
         };
         if *db != 0 {
@@ -109,8 +114,8 @@ impl Session {
 fn primary(sentinels: &[(String, u16)], service: &str, access: &Access) -> Result<Wire, Trouble> {
     let mut outcome = Err(Trouble::Lost("it has no sentinels".to_owned()));
     for (host, port) in sentinels {
-        outcome = named_by(host, *port, service).and_then(|(ip, port)| {
-            let mut wire = Wire::open(&ip, port, None, &access.credentials)?;
+        outcome = named_by(host, *port, service, access).and_then(|(ip, port)| {
+            let mut wire = Wire::open(&ip, port, access)?;
             let role = wire.call(&[b"ROLE"])?;
             match role.list().and_then(|list| list.first()?.text()) {
                 Some(b"master") => Ok(wire),
@@ -125,11 +130,11 @@ fn primary(sentinels: &[(String, u16)], service: &str, access: &Access) -> Resul
 }
 
 /// Returns the primary that one sentinel names.
-fn named_by(host: &str, port: u16, service: &str) -> Result<(String, u16), Trouble> {
-    let mut wire = Wire::open(host, port, None, &Credentials::default())?;
+fn named_by(host: &str, port: u16, service: &str, access: &Access) -> Result<(String, u16), Trouble> {
+    let mut wire = Wire::open_unproved(host, port, access)?;
     let reply = wire.call(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service.as_bytes()])?;
     let words = reply.list().unwrap_or_default();
-    let [Reply::Text(ip), port @ Reply::Text(_)] = words else {
+    let [Reply::BulkString(ip), port] = words else {
         return Err(Trouble::Lost(format!("the sentinel {host} knows no service {service}")));
     };
     let port = port.number().and_then(|port| u16::try_from(port).ok());

@@ -2,10 +2,11 @@
 
 use super::backoff::Backoff;
 use super::form::ReadRow;
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use super::room::{Duty, Room};
 use super::script::{Answer, Batch, answer, batches};
 use super::session::Session;
+use super::shards::{address_key, changes_key};
 use super::trouble::{Trouble, unexpected};
 use super::wire::sound;
 use crate::base::Flow;
@@ -185,11 +186,15 @@ fn tell_some(room: &Room, reader: &mut ReadRow, session: &mut Session, batches: 
     let mut strangers = Vec::new();
     for (at, batch) in batches.iter().enumerate() {
         match session.wire(batch.part).read()? {
-            Reply::List(answers) => heed(room, reader, batch, &answers)?,
-            Reply::Error(why) if why.starts_with("NOSCRIPT") => strangers.push(at),
-            Reply::Error(why) if why.contains("WRONGTYPE") => batch.rows.iter().for_each(|row| room.unusable(row.aor, &why)),
-            Reply::Error(why) => return Err(Trouble::Refused(why)),
-            reply => return Err(unexpected("EVALSHA", &reply)),
+            Reply::Array(answers) => heed(room, reader, batch, &answers)?,
+            reply => match reply.error() {
+                Some(why) if why.starts_with("NOSCRIPT") => strangers.push(at),
+                Some(why) if why.contains("WRONGTYPE") => {
+                    batch.rows.iter().for_each(|row| room.blocked(row, &changes_key(batch.part), &why))
+                }
+                Some(why) => return Err(Trouble::Refused(why)),
+                None => return Err(unexpected("EVALSHA", &reply)),
+            },
         }
     }
     Ok(strangers)
@@ -212,7 +217,7 @@ fn heed(room: &Room, reader: &mut ReadRow, batch: &Batch, answers: &[Reply]) -> 
                 room.take_in(reader, row.aor, &field, value, true);
                 room.counts.rejected.fetch_add(1, Ordering::Relaxed);
             }
-            Some(Answer::Unfit(why)) => room.unusable(row.aor, why),
+            Some(Answer::Unfit(why)) => room.blocked(row, &address_key(batch.part, row.aor), why),
             None => return Err(unexpected("EVALSHA", reply)),
         }
     }

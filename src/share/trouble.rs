@@ -1,6 +1,6 @@
 //! Why Redis cannot be spoken to.
 
-use super::resp::Reply;
+use super::reply::{Contents, Reply};
 use std::fmt;
 
 /// What is wrong with Redis or the way to it. It may pass: whoever meets it tries again.
@@ -35,5 +35,5 @@ pub fn unexpected(to: &str, reply: &Reply) -> Trouble {
 /// Returns why Redis refuses, unless it is that another program has a key of another type there: that concerns this key alone.
 pub fn refusal(reply: &Reply) -> Option<Trouble> {
     let why = reply.error().filter(|why| !why.starts_with("WRONGTYPE"))?;
-    Some(Trouble::Refused(why.to_owned()))
+    Some(Trouble::Refused(why))
 }

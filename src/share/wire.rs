@@ -1,81 +1,34 @@
 //! A connection to one Redis server. Commands are queued and sent together; each reply is awaited for a bounded time.
 
-use super::resp::{Reply, read_reply, write_command};
+use super::access::Access;
+use super::reply::{Contents, Reply};
 use super::trouble::Trouble;
-use openssl::error::ErrorStack;
-use openssl::ssl::{HandshakeError, SslConnector, SslStream};
-use openssl::x509::X509VerifyResult;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use redis::{Client, Cmd, Connection, ErrorKind, RedisError};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long a reply may take from the moment when it is awaited.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a server may be silent while a reply is awaited, or take nothing while a command is sent.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes read at a time.
-const READ: usize = 64 << 10;
-
-/// Who we are to a server.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// Empty: the server's default user.
-    pub user: String,
-    pub password: Option<Vec<u8>>,
-}
-
-enum Stream {
-    Plain(TcpStream),
-    Secure(Box<SslStream<TcpStream>>),
-}
-
-impl Stream {
-    /// The socket below.
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Stream::Plain(stream) => stream,
-            Stream::Secure(stream) => stream.get_ref(),
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Stream::Plain(stream) => stream.write_all(bytes),
-            Stream::Secure(stream) => stream.write_all(bytes),
-        }
-    }
-
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(stream) => stream.read(room),
-            Stream::Secure(stream) => stream.read(room),
-        }
-    }
-}
+/// Threads of ours that may wait for a connection at a time, with those that nobody waits for any more.
+const OPENING: usize = 16;
 
 pub struct Wire {
-    stream: Stream,
-    /// What came; what stands before `start` was read.
-    input: Vec<u8>,
-    start: usize,
+    connection: Connection,
     output: Vec<u8>,
-    /// Commands that were queued or sent, and whose replies were not read.
-    awaited: usize,
 }
 
 impl Wire {
-    /// Connects, by TLS if there is a connector, and proves who we are.
-    pub fn open(host: &str, port: u16, connector: Option<&SslConnector>, credentials: &Credentials) -> Result<Wire, Trouble> {
-        let stream = connect(host, port)?;
-        let stream = match connector {
-            None => Stream::Plain(stream),
-            Some(connector) => Stream::Secure(Box::new(secure(host, stream, connector)?)),
-        };
-        let mut wire = Wire { stream, input: Vec::new(), start: 0, output: Vec::new(), awaited: 0 };
-        if let Some(password) = &credentials.password {
-            let user = credentials.user.as_bytes();
+    /// Connects and proves who we are.
+    pub fn open(host: &str, port: u16, access: &Access) -> Result<Wire, Trouble> {
+        let mut wire = Wire::open_unproved(host, port, access)?;
+        if let Some(password) = &access.credentials.password {
+            let user = access.credentials.user.as_bytes();
             match user.is_empty() {
                 true => wire.call(&[b"AUTH", password])?,
                 false => wire.call(&[b"AUTH", user, password])?,
@@ -84,57 +37,42 @@ impl Wire {
         Ok(wire)
     }
 
+    /// Connects to a server that asks nobody who they are.
+    pub fn open_unproved(host: &str, port: u16, access: &Access) -> Result<Wire, Trouble> {
+        let client = access.client(host, port)?;
+        let connection = connect(client, access)?;
+        connection.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
+        connection.set_write_timeout(Some(PATIENCE)).map_err(lost)?;
+        Ok(Wire { connection, output: Vec::new() })
+    }
+
+    /// Grants the server so much more time for each reply: it is asked to wait.
+    pub fn grant(&self, more: Duration) -> Result<(), Trouble> {
+        self.connection.set_read_timeout(Some(PATIENCE + more)).map_err(lost)
+    }
+
     /// Queues a command.
     pub fn put(&mut self, words: &[&[u8]]) {
-        write_command(words, &mut self.output);
-        self.awaited += 1;
+        let mut command = Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.write_packed_command(&mut self.output);
     }
 
     /// Sends what is queued.
     pub fn flush(&mut self) -> Result<(), Trouble> {
-        self.stream.tcp().set_write_timeout(Some(PATIENCE)).map_err(lost)?;
-        self.stream.write_all(&self.output).map_err(lost)?;
-        self.output.clear();
+        if !self.output.is_empty() {
+            self.connection.send_packed_command(&self.output).map_err(lost)?;
+            self.output.clear();
+        }
         Ok(())
     }
 
-    /// Returns the reply to the earliest command that was sent and whose reply was not read.
+    /// Returns the reply to the earliest command that was sent and whose reply was not read. After an error the connection is of no
+    /// use: later replies would be taken for those of other commands.
     pub fn read(&mut self) -> Result<Reply, Trouble> {
-        self.read_for(PATIENCE)
-    }
-
-    /// The same with another patience.
-    pub fn read_for(&mut self, patience: Duration) -> Result<Reply, Trouble> {
-        let end = Instant::now() + patience;
-        loop {
-            let read = read_reply(&self.input[self.start..]).map_err(|fault| Trouble::Lost(fault.to_string()))?;
-            if let Some((reply, length)) = read {
-                self.start += length;
-                self.awaited -= 1;
-                return Ok(reply);
-            }
-            self.fill(end)?;
-        }
-    }
-
-    fn fill(&mut self, end: Instant) -> Result<(), Trouble> {
-        self.input.drain(..self.start);
-        self.start = 0;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Trouble::Lost("it does not answer in time".to_owned()));
-        }
-        self.stream.tcp().set_read_timeout(Some(left)).map_err(lost)?;
-        let before = self.input.len();
-        self.input.resize(before + READ, 0);
-        let came = self.stream.read(&mut self.input[before..]);
-        self.input.truncate(before + *came.as_ref().unwrap_or(&0));
-        match came {
-            Ok(0) => Err(Trouble::Lost("it has closed the connection".to_owned())),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(lost(error)),
-        }
+        self.connection.recv_response().map_err(lost)
     }
 
     /// Sends a command and returns its reply; one that refuses is an error.
@@ -147,54 +85,109 @@ impl Wire {
 
 /// Returns the reply unless it refuses.
 pub fn sound(reply: Reply) -> Result<Reply, Trouble> {
-    match reply {
-        Reply::Error(why) => Err(Trouble::Refused(why)),
-        reply => Ok(reply),
+    match reply.error() {
+        Some(why) => Err(Trouble::Refused(why)),
+        None => Ok(reply),
     }
 }
 
-fn connect(host: &str, port: u16) -> Result<TcpStream, Trouble> {
-    let addresses = (host, port).to_socket_addrs().map_err(|error| Trouble::Lost(format!("its name is not found: {error}")))?;
-    let mut outcome = Err(Trouble::Lost("its name has no address".to_owned()));
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT) {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(lost)?;
-                return Ok(stream);
-            }
-            Err(error) => outcome = Err(lost(error)),
-        }
+/// Connects on a thread of its own: the crate looks up a name and shakes hands over TLS for as long as that takes, and neither may hold
+/// us up. A server that is silent keeps such a thread until it speaks or its machine is gone; there are never many.
+fn connect(client: Client, access: &Access) -> Result<Connection, Trouble> {
+    let late = || Trouble::Lost("it does not answer in time".to_owned());
+    let opening = access.opening.clone();
+    if Arc::strong_count(&opening) > OPENING {
+        return Err(late());
     }
-    outcome
+    let (sender, receiver) = sync_channel(1);
+    let open = move || {
+        // Nobody may be there to take it.
+        let _ = sender.send(client.get_connection_with_timeout(CONNECT));
+        drop(opening);
+    };
+    let spawned = thread::Builder::new().name("redis".to_owned()).spawn(open);
+    spawned.map_err(|error| Trouble::Lost(error.to_string()))?;
+    receiver.recv_timeout(2 * CONNECT).map_err(|_| late())?.map_err(lost)
 }
 
-/// Shakes hands with a server that proves to be this host.
-fn secure(host: &str, stream: TcpStream, connector: &SslConnector) -> Result<SslStream<TcpStream>, Trouble> {
-    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-        set(&stream, Some(PATIENCE)).map_err(lost)?;
-    }
-    connector.connect(host, stream).map_err(|error| match error {
-        HandshakeError::WouldBlock(_) => Trouble::Lost("it does not answer the TLS handshake in time".to_owned()),
-        HandshakeError::SetupFailure(errors) => Trouble::Lost(format!("TLS: {}", reason(&errors))),
-        HandshakeError::Failure(failed) => match failed.ssl().verify_result() {
-            X509VerifyResult::OK => {
-                let why = failed.error().ssl_error().map_or_else(|| failed.error().to_string(), reason);
-                Trouble::Lost(format!("the TLS handshake fails: {why}"))
-            }
-            why => Trouble::Lost(format!("its certificate is not accepted: {}", why.error_string())),
+fn lost(error: RedisError) -> Trouble {
+    let why = match (error.kind(), error.detail()) {
+        _ if error.is_timeout() => "it does not answer in time".to_owned(),
+        (ErrorKind::Parse, _) => format!("what it says is not the protocol of Redis: {}", one_line(&error.to_string())),
+        // Of the handshake over TLS: the library's words, and behind them, in brackets, what is wrong with the certificate.
+        (ErrorKind::Io, Some(words)) => match words.strip_suffix(')').and_then(|words| words.rsplit_once(" (")) {
+            Some((_, why)) => format!("its certificate is not accepted: {why}"),
+            None => format!("the TLS handshake fails: {}", one_line(words)),
         },
-    })
+        _ => match one_line(&error.to_string()).as_str() {
+            "unexpected end of file" => "it has closed the connection".to_owned(),
+            words => words.to_owned(),
+        },
+    };
+    Trouble::Lost(why)
 }
 
-/// Returns the library's words for the first error, without the places in its own source.
-fn reason(errors: &ErrorStack) -> String {
-    let first = errors.errors().first().and_then(|error| error.reason());
-    first.unwrap_or("the library does not say why").to_owned()
+fn one_line(words: &str) -> String {
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn lost(error: io::Error) -> Trouble {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Trouble::Lost("it does not answer in time".to_owned()),
-        _ => Trouble::Lost(error.to_string()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{SharedStore, StoreKind};
+    use crate::share::access::Credentials;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    fn access(port: u16, is_secure: bool) -> Access {
+        let store = SharedStore { kind: StoreKind::Single, is_secure, hosts: vec![("127.0.0.1".to_owned(), port)], db: 0 };
+        Access::new(store, Credentials::default(), None).unwrap()
+    }
+
+    /// What is said of a server that answers a command so.
+    fn trouble_with(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let _ = stream.read(&mut [0; 100]);
+            stream.write_all(answer).unwrap();
+        });
+        let mut wire = Wire::open("127.0.0.1", port, &access(port, false)).unwrap();
+        let trouble = wire.call(&[b"PING"]).unwrap_err();
+        server.join().unwrap();
+        trouble.to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_server_is_said_in_words() {
+        let said = trouble_with(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        assert!(said.starts_with("what it says is not the protocol of Redis") && !said.contains('\n'), "{said}");
+        assert_eq!(trouble_with(b""), "it has closed the connection");
+        // Nothing is made ready for what has not come.
+        assert_eq!(trouble_with(b"*9000000000000000000\r\n"), "it has closed the connection");
+        assert_eq!(trouble_with(b"-WRONGTYPE it is\r\n"), "it answers \"WRONGTYPE it is\"");
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let refused = Wire::open("127.0.0.1", free, &access(free, false)).err().unwrap();
+        assert!(refused.to_string().contains("Connection refused"), "{refused}");
+    }
+
+    /// Neither in the middle of a handshake nor afterwards; and its threads are not more and more.
+    #[test]
+    fn a_server_that_is_silent_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for is_secure in [true, false] {
+            let (access, start) = (access(port, is_secure), Instant::now());
+            let outcome = Wire::open("127.0.0.1", port, &access).and_then(|mut wire| wire.call(&[b"PING"]));
+            assert_eq!(outcome.err().map(|trouble| trouble.to_string()), Some("it does not answer in time".to_owned()));
+            assert!(start.elapsed() < Duration::from_secs(6));
+        }
+        let access = access(port, true);
+        let held: Vec<Arc<()>> = (0..OPENING).map(|_| access.opening.clone()).collect();
+        let start = Instant::now();
+        assert!(Wire::open("127.0.0.1", port, &access).is_err() && start.elapsed() < Duration::from_secs(1));
+        drop(held);
     }
 }

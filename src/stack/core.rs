@@ -13,6 +13,7 @@ use crate::stack::cookie::Cookies;
 use crate::stack::gates::Gates;
 use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
+use crate::stack::lost_ways::LostWays;
 use crate::stack::names::Names;
 use crate::stack::other_secret::OtherSecret;
 use crate::stack::overload::Overload;
@@ -55,6 +56,8 @@ pub(in crate::stack) struct Core {
     pub second_index: Index,
     pub names: Names,
     pub gates: Gates,
+    /// Of those that only other servers have.
+    pub lost_ways: LostWays,
     pub users: Arc<Users>,
     pub nonces: Arc<Nonces>,
     /// What all cores know about senders.
@@ -88,6 +91,7 @@ impl Core {
         Core {
             names: Names::new(secret, settings.dns.cache, settings.per_core.questions),
             gates: Gates::default(),
+            lost_ways: LostWays::default(),
             settings,
             location,
             peer_flows: PeerFlows::new(live, number, secret),

@@ -50,6 +50,11 @@ pub trait Element: Send + 'static {
     fn progress(&self) -> Progress {
         Progress::default()
     }
+    /// Returns whether a held answer may be sent as it is once its round is over; otherwise it becomes a refusal.
+    fn stands_by(&self, answer: &[u8]) -> bool {
+        let _ = answer;
+        true
+    }
     fn counters(&self) -> Counters;
     fn occupancy(&self) -> Occupancy;
 }

@@ -341,6 +341,11 @@ impl Element for Endpoint {
         self.core.location.progress()
     }
 
+    fn stands_by(&self, answer: &[u8]) -> bool {
+        let location = &self.core.location;
+        !location.has_blocked() || !crate::stack::registrar::address_of(answer).is_some_and(|aor| location.is_blocked(&aor))
+    }
+
     fn counters(&self) -> Counters {
         let mut counters = self.core.counters.clone();
         counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;

@@ -24,6 +24,7 @@ mod hop_uri;
 pub mod identity;
 pub mod location;
 mod log_event;
+mod lost_ways;
 pub mod moved;
 mod name_servers;
 pub mod names;

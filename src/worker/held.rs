@@ -71,18 +71,22 @@ impl Held {
         true
     }
 
-    /// Takes the answer that has waited longest, if it is due.
-    pub fn take(&mut self, now: Instant, progress: Progress) -> Option<(Fate, Flow, &[u8])> {
-        let fate = self.fate(now, progress)?;
+    /// Takes the answer that has waited longest, if it is due. `stands`: whether it may be sent as it is, as far as that depends on it alone.
+    pub fn take(&mut self, now: Instant, progress: Progress, stands: impl Fn(&[u8]) -> bool) -> Option<(Fate, Flow, &[u8])> {
+        let mut fate = self.fate(now, progress)?;
         let Entry { flow, len, .. } = self.queue.pop_front()?;
+        self.compact();
+        let from = self.start;
+        self.start += len;
+        let answer = self.bytes.get(from..self.start).unwrap_or(&[]);
+        if !stands(answer) {
+            fate = Fate::Refused;
+        }
         match fate {
             Fate::Kept => self.counters.kept += 1,
             Fate::Refused => self.counters.refused += 1,
         }
-        self.compact();
-        let from = self.start;
-        self.start += len;
-        Some((fate, flow, self.bytes.get(from..self.start).unwrap_or(&[])))
+        Some((fate, flow, answer))
     }
 
     /// Returns the fate of the answer that has waited longest; `None` while it still waits.
@@ -139,7 +143,7 @@ mod tests {
 
     fn take(held: &mut Held, now: u64, progress: Progress) -> Option<(Fate, u16, String)> {
         let due = held.has_due(at(now), progress);
-        let taken = held.take(at(now), progress).map(|(fate, flow, bytes)| {
+        let taken = held.take(at(now), progress, |_| true).map(|(fate, flow, bytes)| {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
             (fate, flow.peer.port(), text)
         });
@@ -195,13 +199,13 @@ mod tests {
         // One out, one in, a thousand times.
         let room = held.bytes.capacity();
         for round in 0..number * 5 {
-            let (_, from, bytes) = held.take(at(0), durable(1)).unwrap();
+            let (_, from, bytes) = held.take(at(0), durable(1), |_| true).unwrap();
             assert_eq!((from.peer.port(), bytes), (round, &message[..]));
             assert!(held.put(at(0), 1, flow(round + number), &message));
         }
         assert!(held.bytes.capacity() <= 2 * room.max(100_000));
         let capacity = held.bytes.capacity();
-        while held.take(at(0), durable(1)).is_some() {}
+        while held.take(at(0), durable(1), |_| true).is_some() {}
         for n in 0..number {
             assert!(held.put(at(0), 1, flow(n), &message));
         }

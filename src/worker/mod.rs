@@ -358,7 +358,7 @@ impl<E: Element> Worker<E> {
         }
         let progress = self.element.progress();
         for _ in 0..FREED_PER_TURN {
-            let Some((fate, flow, answer)) = self.held.take(now, progress) else {
+            let Some((fate, flow, answer)) = self.held.take(now, progress, |answer| self.element.stands_by(answer)) else {
                 return;
             };
             self.outbox.send(flow, |out| match fate {

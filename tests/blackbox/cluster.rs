@@ -346,7 +346,7 @@ fn two_servers_with_one_name_do_not_run() {
 
 #[test]
 fn keys_of_others_are_left_alone() {
-    let two = Two::start(|conf| conf);
+    let two = Two::start(|conf| conf.set("registrar", "durability", "\"acknowledged\""));
     // CRC-32 of the address, modulo 16, is its part.
     let bob = Agent::new(two.at_a.at(CALLEE), two.a.address);
     register(&bob, "bob", 600);
@@ -356,12 +356,18 @@ fn keys_of_others_are_left_alone() {
     two.redis.ask(&two.at_redis, &["SET", &key, "mine"]);
     let other = Agent::new(two.at_a.at(SECOND_CALLEE), two.a.address);
     let contact = format!("<{}>", other.uri());
-    assert_eq!(other.ask(&other.register(DOMAIN, "bob", &contact, 600)).status(), Some(200));
-    two.a.expect_log(&["bob@example.test", "is left alone and not used", "WRONGTYPE"]);
+    // What others cannot know of is not acknowledged.
+    let again = || other.ask(&other.register(DOMAIN, "bob", &contact, 600));
+    let refused = again();
+    assert_eq!((refused.status(), refused.header("retry-after").is_some()), (Some(503), true));
+    two.a.expect_log(&["bob@example.test", "is left alone and not used", "WRONGTYPE", &key, "answered 503"]);
     assert!(two.a.stat(&two.at_a, "strowger_shared_unusable_total") >= 1.0);
     register(&two.phone_at(40), "carol", 600);
     until("carol at b", || Two::knows(&two.b, &two.at_b, "carol"));
     assert_eq!(two.redis.ask(&two.at_redis, &["GET", &key]), "mine");
+    two.redis.ask(&two.at_redis, &["DEL", &key]);
+    assert_eq!(again().status(), Some(200));
+    until("bob at b", || shows(&two.b, &two.at_b, "bob").is_some_and(|shown| shown.contains(&other.uri())));
 }
 
 #[test]
@@ -503,4 +509,94 @@ fn a_cluster_of_redis_keeps_the_parts_where_they_belong() {
     assert_eq!(c.stat(&at_c, "strowger_bindings"), 64.0);
     assert_eq!(c.stat(&at_c, "strowger_shared_up"), 1.0);
     assert_eq!(a.stat(&at_a, "strowger_shared_failures_total"), 0.0);
+}
+
+/// Three primaries of a cluster, and a replica of the first.
+fn cluster_of_four(at_a: &Place, at_redis: &Place) -> (Vec<Redis>, Vec<String>) {
+    let ip = at_a.ip(REDIS).to_string();
+    let servers: Vec<Redis> = (7000..7004)
+        .map(|port| {
+            let nodes = format!("nodes-{port}.conf");
+            let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"];
+            let extra = [&own[..], &["--cluster-config-file", &nodes, "--cluster-announce-ip", &ip]].concat();
+            Redis::start_with(at_redis, at_a.at_port(REDIS, port), &extra)
+        })
+        .collect();
+    let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
+    let words =
+        [&["create"], &addresses[..3].iter().map(String::as_str).collect::<Vec<_>>()[..], &["--cluster-replicas", "0"]].concat();
+    manage(at_redis, &words);
+    let agreed =
+        |count: &[Redis]| count.iter().all(|server| server.ask(at_redis, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    until("agreed", || agreed(&servers[..3]));
+    let first = servers[0].ask(at_redis, &["CLUSTER", "MYID"]);
+    manage(at_redis, &["add-node", &addresses[3], &addresses[0], "--cluster-slave", "--cluster-master-id", &first]);
+    until("replicated", || servers[0].ask(at_redis, &["INFO", "replication"]).contains("state=online"));
+    until("agreed", || agreed(&servers));
+    (servers, addresses)
+}
+
+fn manage(at_redis: &Place, words: &[&str]) {
+    let words = [&["--cluster"], words, &["--cluster-yes"]].concat();
+    let done = crate::process::run(at_redis, "manage", std::path::Path::new("redis-cli"), &words, Duration::from_secs(60));
+    assert_eq!(done.code, Some(0), "{done:?}");
+}
+
+/// Slots move while bindings are told, and then a primary is killed: all that was and that comes is known everywhere.
+#[test]
+fn a_cluster_may_move_its_slots_and_lose_a_primary() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let (mut servers, addresses) = cluster_of_four(&at_a, &at_redis);
+    let shared = format!("\"redis-cluster://{}\"", addresses.join(","));
+    let conf_of = |place, node| conf(place, &servers[0], node).set("location", "shared", &shared);
+    let a = conf_of(&at_a, "a").start(&at_a);
+    let b = conf_of(&at_b, "b").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    let at_c = Place::new("node-c");
+    let c = conf_of(&at_c, "c").only(at_a.at(30));
+    let mut bound = 0;
+    let mut bind = |count: usize| {
+        for number in bound..bound + count {
+            let added = a.command(&at_a, &["ul", "add", &format!("u{number}@{DOMAIN}"), "sip:u@192.0.2.7"]);
+            assert_eq!(added.code, Some(0), "{added:?}");
+        }
+        bound += count;
+        bound as f64
+    };
+    let all = bind(32);
+    until("all at b", || b.stat(&at_b, "strowger_bindings") == all);
+    // Slots of the third server go to the second, with what is in them. It keeps some, and so its vote about the failover.
+    let held = || servers[2].ask(&at_redis, &["KEYS", "strowger:*:aor:*"]).lines().count();
+    let (before, third) = (held(), servers[2].ask(&at_redis, &["CLUSTER", "MYID"]));
+    let second = servers[1].ask(&at_redis, &["CLUSTER", "MYID"]);
+    let some = ["reshard", &addresses[0], "--cluster-from", &third, "--cluster-to", &second, "--cluster-slots", "3300"];
+    manage(&at_redis, &some);
+    assert!(held() < before, "parts of the table have moved");
+    let all = bind(32);
+    until("all at b after the move", || b.stat(&at_b, "strowger_bindings") == all);
+    until("shared after the move", || a.stat(&at_a, "strowger_shared_up") == 1.0 && b.stat(&at_b, "strowger_shared_up") == 1.0);
+    // The replica takes the place of the first.
+    servers.remove(0).kill();
+    let all = bind(32);
+    until("all at b after the failover", || b.stat(&at_b, "strowger_bindings") == all);
+    until("shared after the failover", || {
+        a.stat(&at_a, "strowger_shared_untold") == 0.0 && a.stat(&at_a, "strowger_shared_up") == 1.0
+    });
+    assert!(servers[2].ask(&at_redis, &["ROLE"]).starts_with("master"));
+    let c = c.start(&at_c);
+    assert_eq!(c.stat(&at_c, "strowger_bindings"), all, "whoever joins finds everything");
+}
+
+/// Another program has the roster's key: everything else is shared, and one line says so.
+#[test]
+fn a_foreign_roster_keeps_nobody_from_sharing() {
+    let [at_a, at_redis] = ["node-a", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    redis.ask(&at_redis, &["SET", "strowger:nodes", "mine"]);
+    let a = conf(&at_a, &redis, "a").start(&at_a);
+    let said = a.expect_log(&["\"strowger:nodes\" is left alone and not used", "WRONGTYPE"]);
+    register(&Agent::new(at_a.at(CALLEE), a.address), "alice", 600);
+    until("told", || a.stat(&at_a, "strowger_shared_told_total") == 1.0);
+    assert_eq!(a.stat(&at_a, "strowger_shared_up"), 1.0);
+    assert_eq!(said.matches("strowger:nodes").count(), 1, "{said}");
+    assert_eq!(redis.ask(&at_redis, &["GET", "strowger:nodes"]), "mine");
 }

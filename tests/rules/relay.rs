@@ -77,7 +77,7 @@ impl Pair {
         while let Some(shard) = round.next_shard() {
             home.take_untold(shard, &mut untold, &mut |reached, flow, out| tokens.write(&home.own(), reached, flow, out));
         }
-        for (position, row) in (1..).zip(untold.iter()) {
+        for (position, row) in (1000 * crate::message::unique()..).zip(untold.iter()) {
             assert!(home.told(&row, position));
             other.take_in(Instant::from_ms(self.other.now), &row, true);
         }
@@ -184,6 +184,13 @@ fn a_phone_whose_connection_or_server_is_gone_is_passed_over() {
     assert_eq!(answer.status(), 480, "{}", show(&sent));
     pair.other.send(ALICE, request.ack(&answer));
     pair.other.assert_quiet();
+    // Nobody is sent there again, until the phone has registered by another connection.
+    let sent = pair.other.send(ALICE, invite());
+    assert_eq!(the(&sent, ALICE).status(), 480, "{}", show(&sent));
+    assert!(to(&sent, HOME).is_empty());
+    let channel = Channel::Connection { slot: 5, generation: 1 };
+    pair.register(Flow { channel, ..connection() });
+    assert_eq!(to(&pair.other.send(ALICE, invite()), HOME).len(), 1);
     // With the server itself nothing is tried.
     pair.other.location.shared().unwrap().node_gone(b"home", Instant::from_ms(pair.other.now));
     let sent = pair.other.send(ALICE, invite());
@@ -260,7 +267,8 @@ impl Net {
 
     /// Carries what `sent` of server `from` has for other servers there. Returns what leaves for others, with the server that it leaves.
     fn carry(&mut self, from: usize, sent: Vec<Sent>) -> Vec<(usize, Sent)> {
-        let (mut waiting, mut left, mut turns): (Vec<_>, Vec<_>, _) = (sent.into_iter().map(|sent| (from, sent)).collect(), Vec::new(), 0);
+        let (mut waiting, mut left, mut turns): (Vec<_>, Vec<_>, _) =
+            (sent.into_iter().map(|sent| (from, sent)).collect(), Vec::new(), 0);
         while !waiting.is_empty() {
             turns += 1;
             assert!(turns < 50, "it goes round");
@@ -297,7 +305,8 @@ impl Phone {
     }
 
     fn request(&self, method: &str, uri: &str, to: &str, call_id: &str, cseq: u32) -> Request {
-        let via = format!("SIP/2.0/{} 192.168.9.9:5060;rport;branch=z9hG4bK{}", self.flow.transport.name(), crate::message::unique());
+        let via =
+            format!("SIP/2.0/{} 192.168.9.9:5060;rport;branch=z9hG4bK{}", self.flow.transport.name(), crate::message::unique());
         Request::new(method, uri)
             .set("Via", &via)
             .from(&format!("<sip:{}@example.com>;tag=tag-{}", self.user, self.user))
@@ -417,4 +426,44 @@ fn requests_of_a_dialog_find_both_phones_through_any_server() {
             }
         }
     }
+}
+
+fn register(cseq: u32, expires: u32) -> Request {
+    Request::new("REGISTER", "sip:example.com")
+        .from("<sip:bob@example.com>;tag=r")
+        .to("<sip:bob@example.com>")
+        .call_id("one-phone")
+        .cseq(cseq)
+        .add(&format!("Contact: <sip:bob@{BOB}>;expires={expires}"))
+}
+
+/// A phone leaves at a server that has not heard of its binding: wherever the two meet, the removal wins, and an older REGISTER changes
+/// nothing about that.
+#[test]
+fn a_removal_of_what_is_not_known_yet_is_remembered() {
+    let mut pair = Pair::new(|_| ());
+    assert_eq!(only(pair.home.send(BOB, register(1, 600))).status(), 200);
+    assert_eq!(only(pair.other.send(BOB, register(2, 0))).status(), 200);
+    // A server of its own knows whom it has: nothing is remembered there.
+    let mut alone = Bench::with_location(|location| location, |_| ());
+    assert_eq!(only(alone.send(BOB, register(2, 0))).status(), 200);
+    for (bench, remembered) in [(&mut alone, 0), (&mut pair.other, 1)] {
+        bench.tick(120_000);
+        // Each sweeps a part of the table.
+        (0..4096).for_each(|_| _ = bench.location.sweep(Instant::from_ms(bench.now)));
+        assert_eq!(bench.location.bindings(), remembered);
+    }
+
+    let is_bound = |bench: &mut Bench| !to(&bench.send(ALICE, invite()), BOB).is_empty();
+    assert!(is_bound(&mut pair.home));
+    // Another half of a minute, and an hour: the removal outlives what others may hold.
+    pair.other.tick(3_600_000);
+    pair.share();
+    assert!(!is_bound(&mut pair.other), "the removal is newer, though it was first");
+    std::mem::swap(&mut pair.home, &mut pair.other);
+    pair.share();
+    assert!(!is_bound(&mut pair.other), "and is told to where the binding was");
+    // Its contact comes back with what is newer.
+    assert_eq!(only(pair.home.send(BOB, register(3, 600))).status(), 200);
+    assert!(is_bound(&mut pair.home));
 }

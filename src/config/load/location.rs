@@ -50,7 +50,8 @@ impl Document<'_> {
     }
 }
 
-/// `redis://HOST[:PORT][/DB]`, `rediss://…`, `redis-sentinel://HOST[:PORT],…/SERVICE[/DB]`, `redis-cluster://HOST[:PORT],…`; an IPv6 address stands in brackets.
+/// `redis://HOST[:PORT][/DB]`, `redis-sentinel://HOST[:PORT],…/SERVICE[/DB]`, `redis-cluster://HOST[:PORT],…`, and the same with `rediss`; an
+/// IPv6 address stands in brackets.
 pub(super) fn shared_store(value: &Value<'_>) -> Parsed<SharedStore> {
     let text = string(value, STORE)?;
     let (scheme, rest) = text.split_once("://").ok_or_else(|| must_be(value, STORE))?;
@@ -67,10 +68,13 @@ pub(super) fn shared_store(value: &Value<'_>) -> Parsed<SharedStore> {
 
 fn parse_store(scheme: &str, rest: &str) -> Option<SharedStore> {
     let (places, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (is_secure, scheme) = match scheme.strip_prefix("rediss") {
+        Some(rest) => (true, rest),
+        None => (false, scheme.strip_prefix("redis")?),
+    };
     let (kind, port, most, db) = match scheme {
-        "redis" => (StoreKind::Plain, PORT, 1, path),
-        "rediss" => (StoreKind::Secure, PORT, 1, path),
-        "redis-sentinel" => {
+        "" => (StoreKind::Single, PORT, 1, path),
+        "-sentinel" => {
             let (service, db) = path.split_once('/').unwrap_or((path, ""));
             let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if service.is_empty() || !service.chars().all(fits) {
@@ -78,7 +82,7 @@ fn parse_store(scheme: &str, rest: &str) -> Option<SharedStore> {
             }
             (StoreKind::Sentinels(service.to_owned()), SENTINEL_PORT, HOSTS_MOST, db)
         }
-        "redis-cluster" if path.is_empty() => (StoreKind::Cluster, PORT, HOSTS_MOST, path),
+        "-cluster" if path.is_empty() => (StoreKind::Cluster, PORT, HOSTS_MOST, path),
         _ => return None,
     };
     let db = match db {
@@ -86,7 +90,7 @@ fn parse_store(scheme: &str, rest: &str) -> Option<SharedStore> {
         digits => digits.parse().ok().filter(|db| *db <= DB_MOST && digits.bytes().all(|byte| byte.is_ascii_digit()))?,
     };
     let hosts: Vec<_> = places.split(',').map(|place| host_and_port(place, port)).collect::<Option<_>>()?;
-    (hosts.len() <= most).then_some(SharedStore { kind, hosts, db })
+    (hosts.len() <= most).then_some(SharedStore { kind, is_secure, hosts, db })
 }
 
 fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
@@ -152,6 +156,8 @@ mod tests {
             ("redis-sentinel://h,[::1]:7000,i/main", "redis-sentinel://h:26379,[::1]:7000,i:26379/main/0"),
             ("redis-sentinel://h/main/4", "redis-sentinel://h:26379/main/4"),
             ("redis-cluster://h,i:7000", "redis-cluster://h:6379,i:7000"),
+            ("rediss-sentinel://h/main", "rediss-sentinel://h:26379/main/0"),
+            ("rediss-cluster://h", "rediss-cluster://h:6379"),
         ] {
             let store = location(&format!("shared = {text:?}\n")).unwrap().location.shared;
             assert_eq!(store.unwrap().to_string(), written);
@@ -177,6 +183,9 @@ mod tests {
             "redis-sentinel://h,/main",
             "redis-cluster://h/0",
             "redis-cluster://",
+            "redisss://h",
+            "rediss-://h",
+            "http://h",
         ] {
             let why = location(&format!("shared = {text:?}\n")).unwrap_err();
             assert!(why.starts_with("t:2:10: shared must be a Redis such as"), "{text}: {why}");

@@ -465,7 +465,12 @@ fn a_conf_with_everything() {
     assert_eq!(
         conf.location,
         SharedTable {
-            shared: Some(SharedStore { kind: StoreKind::Plain, hosts: vec![("2001:db8::8".to_owned(), 6380)], db: 2 }),
+            shared: Some(SharedStore {
+                kind: StoreKind::Single,
+                is_secure: false,
+                hosts: vec![("2001:db8::8".to_owned(), 6380)],
+                db: 2
+            }),
             node: Some("berlin-1".to_owned()),
             user: Some("strowger".to_owned()),
             password_file: Some(certs.path("redis.password")),

@@ -26,7 +26,7 @@ pub use rules::RowRules;
 pub use shared_note::NodeNumber;
 pub use shared_row::{SharedRow, TokenOf, Untold};
 use sharing::Sharing;
-pub use sharing::{Node, Server, SharingTerms};
+pub use sharing::{Node, Server, SharingTerms, held_ms};
 pub use taking_in::TakenIn;
 pub use telling::SharedLocation;
 pub use version::{Claim, Version};
@@ -142,6 +142,21 @@ impl Location {
     /// Returns how far whatever answers wait for is: the store that several servers share, or the disk.
     pub fn progress(&self) -> Progress {
         self.awaited().progress()
+    }
+
+    /// Returns whether an address-of-record cannot be shared, though answers wait for that: then they are refused.
+    pub fn is_blocked(&self, aor: &[u8]) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.is_blocked(aor))
+    }
+
+    /// Returns whether a 200 waits until the other servers can know of it.
+    pub fn waits_for_sharing(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.rounds.durability == Some(crate::settings::Durability::Acknowledged))
+    }
+
+    /// Returns whether there is any such.
+    pub fn has_blocked(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.has_blocked())
     }
 
     /// Returns true if a change could not be answered because the store, or the disk, accepts none.

@@ -9,12 +9,18 @@ use super::version::Version;
 use crate::base::{Instant, Key};
 use crate::settings::Durability;
 use crate::stack::cookie::look_alike;
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 /// What a node is told of a binding beyond the time when it expires, in lifetimes: the refreshes in between are not told.
 const LEASED: u64 = 6;
+
+/// Returns for how long a binding with this lifetime may be held by nodes that hear no more of it.
+pub fn held_ms(lifetime_ms: u64) -> u64 {
+    (LEASED + 1) * lifetime_ms
+}
 
 /// By how much a version is later than the one that it replaces. The removal of what has expired is later by less, so it never wins
 /// over a REGISTER that another node has answered meanwhile.
@@ -40,6 +46,9 @@ pub(super) struct Sharing {
     wall_ms: AtomicU64,
     /// By number. This server is the first.
     nodes: RwLock<Vec<Node>>,
+    /// Addresses-of-record that the store cannot take while another program has their keys there; and whether there are any.
+    blocked: RwLock<HashSet<Box<[u8]>>>,
+    has_blocked: AtomicBool,
     /// The number of the last full reading.
     reading: AtomicU32,
     /// When this server was started, milliseconds since 1970; some later if another's cookies would look like ours.
@@ -90,6 +99,8 @@ impl Sharing {
             rounds: Rounds { durability: Some(durability), ..Rounds::default() },
             wall_ms: AtomicU64::new(terms.wall_ms),
             nodes: RwLock::new(vec![own]),
+            blocked: RwLock::default(),
+            has_blocked: AtomicBool::new(false),
             reading: AtomicU32::new(0),
             run: AtomicU64::new(terms.wall_ms),
         }
@@ -161,6 +172,30 @@ impl Sharing {
         self.run.swap(run, Ordering::Relaxed) != run
     }
 
+    // ---- what cannot be told -------------------------------------------------------------------------------------------
+
+    /// Notes whether the store takes what it is told of an address.
+    pub fn set_blocked(&self, aor: &[u8], is_blocked: bool) {
+        // What was told in time, as ever, is no news.
+        if !is_blocked && !self.has_blocked() || self.rounds.durability != Some(Durability::Acknowledged) {
+            return;
+        }
+        let mut blocked = self.blocked.write().unwrap_or_else(PoisonError::into_inner);
+        match is_blocked {
+            true => _ = blocked.insert(aor.into()),
+            false => _ = blocked.remove(aor),
+        }
+        self.has_blocked.store(!blocked.is_empty(), Ordering::SeqCst);
+    }
+
+    pub fn has_blocked(&self) -> bool {
+        self.has_blocked.load(Ordering::SeqCst)
+    }
+
+    pub fn is_blocked(&self, aor: &[u8]) -> bool {
+        self.blocked.read().unwrap_or_else(PoisonError::into_inner).contains(aor)
+    }
+
     // ---- full readings ----------------------------------------------------------------------------------------------------
 
     pub fn reading(&self) -> u32 {
@@ -192,7 +227,13 @@ impl Sharing {
                     continue;
                 }
             }
-            binding.shared = Some(Box::new(self.new_note(known, binding, now)));
+            let mut note = self.new_note(known, binding, now);
+            if binding.removed && old.is_none() {
+                // The lease says how long that is remembered; an older REGISTER is no longer on its way than any other.
+                binding.expires = binding.expires.min(now.after_ms(REMOVED_MS));
+                note.told_expires = binding.expires;
+            }
+            binding.shared = Some(Box::new(note));
             has_news = true;
         }
         for mut old in before {

@@ -107,6 +107,7 @@ impl SharedLocation<'_> {
         let Some((node, _)) = self.sharing.number_of(row.node) else {
             return false;
         };
+        self.sharing.set_blocked(row.aor, false);
         let (number, name) = self.location.name(row.aor);
         let mut shard = self.location.lock(number);
         let Some(record) = shard.records.get_mut(&name) else {
@@ -121,6 +122,12 @@ impl SharedLocation<'_> {
         note.position = note.position.max(position);
         note.seen = self.sharing.reading();
         true
+    }
+
+    /// Notes that the store cannot take a version, for the sake of its address alone: 200s that wait for it are refused, until one is told.
+    /// Before [`SharedLocation::finish_telling`].
+    pub fn blocked(&self, row: &SharedRow) {
+        self.sharing.set_blocked(row.aor, true);
     }
 
     /// Notes that what this and earlier rounds took is in the store. The workers have to be woken afterwards if answers wait.

@@ -189,7 +189,8 @@ impl Turn<'_> {
     fn recorded_below<'a>(&self, message: &Message<'a>) -> Option<&'a [u8]> {
         let values = message.values(Name::RecordRoute).take(MAX_OWN_ROUTES);
         let mut uris = values.filter_map(|value| Some(NameAddr::parse(value.text).ok()?.uri));
-        let is_another = |uri: &Uri| uri.param(cookie::PARAM).flatten().is_some_and(|text| self.core.cookies.is_text_of_another_run(text));
+        let is_another =
+            |uri: &Uri| uri.param(cookie::PARAM).flatten().is_some_and(|text| self.core.cookies.is_text_of_another_run(text));
         uris.find(|uri| !Uri::parse(uri).is_ok_and(|uri| self.core.is_own_uri(&uri) && !is_another(&uri)))
     }
 

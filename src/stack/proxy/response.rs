@@ -179,7 +179,11 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
-        if status == 430 && context.targets.targets.get(usize::from(target)).is_some_and(|target| target.is_relayed) {
+        if status == 430
+            && let Some(target) = context.targets.targets.get(usize::from(target))
+            && let Some(cseq) = target.relayed
+        {
+            turn.core.lost_ways.add(target.path.in_text(&context.targets.text), cseq);
             return self.lose_relayed(turn, id, server, context_id);
         }
         let is_failure = context.is_failure(target, status);

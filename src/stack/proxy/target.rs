@@ -43,8 +43,8 @@ pub struct Target {
     pub is_unsure: bool,
     /// An operator has bound it.
     pub by_operator: bool,
-    /// It goes to a server that shares our location table, which alone reaches the phone.
-    pub is_relayed: bool,
+    /// It goes to a server that shares our location table, which alone reaches the phone: the CSeq of the binding.
+    pub relayed: Option<u32>,
     /// The conf leads our users there, and nobody else.
     pub for_users: bool,
     /// The flow that the phone has opened, if it must be used: a connection, or a hole in a NAT.
@@ -161,7 +161,7 @@ impl TargetSet {
             source: None,
             is_unsure: false,
             by_operator: false,
-            is_relayed: false,
+            relayed: None,
             for_users: false,
             flow: None,
             flow_only: false,

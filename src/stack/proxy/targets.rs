@@ -207,12 +207,12 @@ impl Turn<'_> {
             }
             // Only another server reaches the phone, which takes requests over UDP. If it is gone, so is the phone's connection.
             if let (Some((number, token)), false) = (binding.relay(), redirect) {
-                let node = core.location.node(number).filter(|node| node.gone.is_none());
-                match node.and_then(|node| node.relay).filter(|_| !sips) {
-                    Some(address) => {
-                        let path = [b"<sip:", token, format!("@{address};lr>").as_bytes()].concat();
+                let address = core.location.node(number).filter(|node| node.gone.is_none() && !sips).and_then(|node| node.relay);
+                let path = address.map(|address| [b"<sip:", token, format!("@{address};lr>").as_bytes()].concat());
+                match path.filter(|path| !core.lost_ways.contains(path, binding.cseq)) {
+                    Some(path) => {
                         let target = targets.push(text.uri, &path, binding.q);
-                        (target.by_operator, target.is_relayed) = (true, true);
+                        (target.by_operator, target.relayed) = (true, Some(binding.cseq));
                     }
                     None => dead += 1,
                 }

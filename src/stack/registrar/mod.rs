@@ -17,7 +17,7 @@ mod update;
 
 use crate::base::ShareHolder;
 use crate::base::hash::write_decimal;
-use crate::sip::{Message, Name, NameAddr, Scheme, Value};
+use crate::sip::{Index, Message, Name, NameAddr, Scheme, Value};
 use crate::stack::counters::Registration;
 use crate::stack::hop_uri::is_sips;
 use crate::stack::location::{Binding, Location, Print, Reached, Recalled, Record};
@@ -108,9 +108,10 @@ impl Registrar {
             false => core.location.holder(source),
         };
         let is_share_full = !core.location.admits(holder);
+        let is_shared = core.location.shared().is_some();
         let (peer_flows, lines, seating) = (&core.peer_flows, &mut core.lines, &mut self.seating);
         let (outcome, round) = core.location.change(turn.now, &core.aor, |record, room| {
-            let terms = Terms { limits, peer_flows, seating, room, holder, is_share_full };
+            let terms = Terms { limits, peer_flows, seating, room, holder, is_share_full, is_shared };
             let outcome = change(record, &plan, request, &this, terms);
             // Step 8: all current bindings.
             if outcome.is_ok() {
@@ -249,6 +250,15 @@ fn mark_those_that_lead_back(turn: &Turn, contacts: &mut Contacts, request: &Req
         contact.leads_back =
             turn.core.settings.leads_back(&contact.parsed, &turn.core.aor) && contact.reached(request, direct) != Reached::ByFlow;
     }
+}
+
+/// Returns the address-of-record that an answer of ours is about.
+pub fn address_of(answer: &[u8]) -> Option<Vec<u8>> {
+    let mut index = Index::default();
+    let message = Message::parse(answer, &mut index).ok()?;
+    let mut aor = Vec::new();
+    crate::sip::Uri::parse(message.to().ok()?.uri).ok()?.write_address_of_record(&mut aor);
+    Some(aor)
 }
 
 /// Writes the To URI in canonical form into the core's `aor`. It must be one of ours.

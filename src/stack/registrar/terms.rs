@@ -32,4 +32,6 @@ pub(super) struct Terms<'a> {
     /// Whose share is charged, and whether that is used up.
     pub holder: ShareHolder,
     pub is_share_full: bool,
+    /// Other servers have the table as well, and may know of bindings that we do not know yet.
+    pub is_shared: bool,
 }

@@ -6,7 +6,7 @@ use super::terms::{Registering, Terms};
 use crate::base::{Channel, Instant};
 use crate::settings;
 use crate::stack::counters::{Limit, Registration};
-use crate::stack::location::{Binding, BindingText, REMOVED_MS, Reached, Record, weight};
+use crate::stack::location::{Binding, BindingText, REMOVED_MS, Reached, Record, held_ms, weight};
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::Request;
@@ -43,7 +43,7 @@ pub(super) fn update(
     this: &Registering,
     terms: Terms,
 ) -> Result<Registration, Refusal> {
-    let Terms { limits, peer_flows, seating, room, holder, is_share_full } = terms;
+    let Terms { limits, peer_flows, seating, room, holder, is_share_full, is_shared } = terms;
     seating.seat(this.now, &record.bindings, contacts);
     if is_repeated(record, contacts, seating, this)? {
         return Ok(Registration::Queried);
@@ -69,7 +69,11 @@ pub(super) fn update(
         return Err(too_long("Contacts Too Long For One Answer"));
     }
     record.holder = holder;
-    Ok(set_bindings(record, contacts, request, this, limits, seating))
+    let spare = match is_shared && !is_share_full {
+        true => room - change.needed,
+        false => 0,
+    };
+    Ok(set_bindings(record, contacts, request, this, (limits, spare), seating))
 }
 
 /// What the contacts of a REGISTER would change.
@@ -124,13 +128,13 @@ fn kept_length(record: &Record, seating: &Seating, this: &Registering) -> usize 
     kept.map(|(_, binding)| line_length(binding.uri(), binding.text().instance)).sum()
 }
 
-/// Applies the changes, which can no longer fail.
+/// Applies the changes, which can no longer fail. `spare`: how much may be remembered of removals of what is not bound here.
 fn set_bindings(
     record: &mut Record,
     contacts: &Contacts,
     request: &Request,
     this: &Registering,
-    limits: &settings::Registrar,
+    (limits, mut spare): (&settings::Registrar, usize),
     seating: &mut Seating,
 ) -> Registration {
     let mut outcome = Registration::Removed;
@@ -147,7 +151,14 @@ fn set_bindings(
         let found = place.and_then(|place| record.bindings.get_mut(place));
         match (contact.expires_s, found) {
             (0, Some(binding)) => remove(binding, this),
-            (0, None) => {}
+            (0, None) => {
+                let binding = removed(contact, request, this, limits);
+                if binding.weight() <= spare {
+                    spare -= binding.weight();
+                    record.add(binding);
+                    note_place(seating, seat, number, record.bindings.len() - 1);
+                }
+            }
             (_, Some(binding)) => {
                 store(binding, contact, request, this);
                 if outcome == Registration::Removed {
@@ -160,15 +171,7 @@ fn set_bindings(
                 store(&mut binding, contact, request, this);
                 record.add(binding);
                 outcome = Registration::Added;
-                // A later contact that says the same finds it there.
-                let position = record.bindings.len() - 1;
-                let first = match seat {
-                    Seat::Like(before) => before,
-                    _ => number,
-                };
-                if let Some(seat) = seating.seats.get_mut(first) {
-                    *seat = Seat::Binding(position);
-                }
+                note_place(seating, seat, number, record.bindings.len() - 1);
             }
         }
     }
@@ -178,6 +181,17 @@ fn set_bindings(
     }
     make_room(record, limits.max_contacts);
     outcome
+}
+
+/// Notes where the binding of a contact has been put: a later contact that says the same finds it there.
+fn note_place(seating: &mut Seating, seat: Seat, number: usize, position: usize) {
+    let first = match seat {
+        Seat::Like(before) => before,
+        _ => number,
+    };
+    if let Some(seat) = seating.seats.get_mut(first) {
+        *seat = Seat::Binding(position);
+    }
 }
 
 /// §10.3 step 7: with the same Call-ID, CSeq must rise for every binding mentioned. Returns true if this very REGISTER gave them
@@ -285,6 +299,16 @@ fn store(binding: &mut Binding, contact: &Contact, request: &Request, this: &Reg
         true => contact.reached(request, this.direct),
         false => Reached::ByContact,
     };
+}
+
+/// Returns the removal of a binding that is not here: another server may have it, and tell us of it later. It is remembered for as long
+/// as that could be held anywhere.
+fn removed(contact: &Contact, request: &Request, this: &Registering, limits: &settings::Registrar) -> Binding {
+    let mut binding = Binding::new(contact.text(this.call_id, this.path), Some(&this.source));
+    store(&mut binding, contact, request, this);
+    binding.removed = true;
+    binding.expires = this.now.after_ms(held_ms(u64::from(limits.max_expires) * 1000));
+    binding
 }
 
 /// Removes the binding, but remembers it for as long as a REGISTER may be in transit.
