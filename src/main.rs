@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+#[cfg(test)]
+mod manual;
 mod server;
 
 use clap::{Parser, Subcommand};
