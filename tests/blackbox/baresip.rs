@@ -12,10 +12,10 @@ use crate::place::{Place, SERVER, wait_for};
 use crate::process::Process;
 use crate::server::{Conf, Server};
 
-struct Baresip {
+pub struct Baresip {
     process: Process,
     control: TcpStream,
-    user: &'static str,
+    pub user: &'static str,
     aor: String,
     server: IpAddr,
 }
@@ -49,8 +49,26 @@ impl Way {
 }
 
 impl Baresip {
-    /// A phone on the address of `host` with a wave file for a microphone, which registers at once.
+    /// A phone on the address of `host`, which registers at once.
     fn start(place: &Place, server: &Server, way: &Way, user: &'static str, host: u8) -> Baresip {
+        let authority = match way {
+            Way::Tls(authority) => Some(authority),
+            _ => None,
+        };
+        let aor = way.aor(server, user);
+        let account = format!("<{aor}>;regint=600;auth_pass=open-{user}");
+        Baresip { aor, ..Baresip::with_account(place, server.address.ip(), user, host, &account, authority) }
+    }
+
+    /// A phone with an account as baresip writes it, and a wave file for a microphone. `server` is where its messages come from.
+    pub fn with_account(
+        place: &Place,
+        server: IpAddr,
+        user: &'static str,
+        host: u8,
+        account: &str,
+        authority: Option<&Authority>,
+    ) -> Baresip {
         let folder = place.path(user);
         fs::create_dir(&folder).expect("the phone's folder");
         let modules = ["/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/usr/lib64/baresip/modules"];
@@ -66,30 +84,28 @@ impl Baresip {
             ear.display(),
             ear.display(),
         );
-        if let Way::Tls(authority) = way {
+        if let Some(authority) = authority {
             config += &format!("sip_cafile {}\n", authority.file.display());
         }
         fs::write(folder.join("config"), config).expect("config");
-        let aor = way.aor(server, user);
-        let account = format!("<{aor}>;regint=600;auth_pass=open-{user}\n");
-        fs::write(folder.join("accounts"), account).expect("accounts");
+        fs::write(folder.join("accounts"), format!("{account}\n")).expect("accounts");
         fs::write(folder.join("contacts"), "").expect("contacts");
         let arguments = ["-4".to_owned(), "-s".to_owned(), "-f".to_owned(), folder.display().to_string()];
         let process = Process::start(place, user, Path::new("baresip"), &arguments, &[("HOME", &folder.display().to_string())]);
         let control = wait_for(Duration::from_secs(10), || TcpStream::connect((ip, 4444)).ok());
         let control =
             control.unwrap_or_else(|| panic!("baresip does not open its control port: {}{}", process.stdout(), process.stderr()));
-        Baresip { process, control, user, aor, server: server.address.ip() }
+        Baresip { process, control, user, aor: String::new(), server }
     }
 
     /// A command to the phone, e.g. `dial`: a netstring of JSON.
-    fn command(&mut self, command: &str, parameters: &str) {
+    pub fn command(&mut self, command: &str, parameters: &str) {
         let text = format!(r#"{{"command":"{command}","params":"{parameters}","token":"test"}}"#);
         write!(self.control, "{}:{text},", text.len()).expect("a command to baresip");
     }
 
     /// Waits until the phone reports an event, e.g. `CALL_ESTABLISHED`.
-    fn event(&mut self, event: &str) {
+    pub fn event(&mut self, event: &str) {
         self.control.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
         let mut heard = String::new();
         let found = wait_for(Duration::from_secs(10), || {
@@ -103,7 +119,7 @@ impl Baresip {
     }
 
     /// Every message the phone has sent or received: (sent, message).
-    fn trace(&self) -> Vec<(bool, Message)> {
+    pub fn trace(&self) -> Vec<(bool, Message)> {
         let text = self.process.stdout();
         let mut messages = Vec::new();
         for piece in text.split("\u{1b}[36;1m#\n").skip(1) {
@@ -118,7 +134,7 @@ impl Baresip {
         messages
     }
 
-    fn wait_for_message(&self, what: &str, fits: impl Fn(bool, &Message) -> bool) -> Message {
+    pub fn wait_for_message(&self, what: &str, fits: impl Fn(bool, &Message) -> bool) -> Message {
         let found = wait_for(Duration::from_secs(10), || self.trace().into_iter().find(|(sent, message)| fits(*sent, message)));
         found.unwrap_or_else(|| panic!("{} has not seen {what}:\n{}", self.user, self.process.stdout())).1
     }
