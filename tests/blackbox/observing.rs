@@ -13,7 +13,7 @@ use crate::auth::guarded;
 use crate::place::{CALLEE, CALLER, Place, SERVER, wait_for};
 use crate::process;
 use crate::redis::Redis;
-use crate::server::{Conf, Server};
+use crate::server::{Conf, Server, binary};
 
 const DASHBOARD: &str = include_str!("../../conf/grafana/strowger.json");
 const RULES: &str = include_str!("../../conf/prometheus/strowger.rules.yml");
@@ -71,10 +71,11 @@ fn a_server_that_drains_is_alive_and_not_ready() {
     expect_probes(&server, &place, address, false, "alive, not ready\ndraining\n");
     callee.respond(&rings, 486, &[]);
     assert_eq!(caller.final_for(&invite).status(), Some(486));
-    let gone = server.command(&place, &["health"]);
-    assert!(gone.code == Some(0) || gone.code == Some(1), "{gone:?}");
     let end = server.finish(PATIENCE);
     assert_eq!(end.code, Some(0), "{end:?}");
+    let control = place.path("control.sock").display().to_string();
+    let gone = process::run(&place, "health", binary(), &["--control", &control, "health"], PATIENCE);
+    assert!(gone.code == Some(1) && gone.stderr.contains("control.sock"), "{gone:?}");
 }
 
 /// Redis is away: no fault where the table has been read once, unless registrations are promised to be stored there.

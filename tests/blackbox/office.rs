@@ -155,5 +155,6 @@ fn an_office_calls_itself_and_the_world() {
         assert_eq!(stranger.ask(&invite).status(), Some(expected), "{from}");
     }
     stranger.send(&stranger.request("INVITE", "sip:112@example.com"));
-    world.wait_for_message("the emergency call", |_, message| message.is("INVITE") && message.request_uri().starts_with("sip:112@"));
+    world
+        .wait_for_message("the emergency call", |_, message| message.is("INVITE") && message.request_uri().starts_with("sip:112@"));
 }
