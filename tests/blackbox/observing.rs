@@ -168,6 +168,12 @@ fn everything(place: &Place, redis: &Redis) -> Conf {
         .route(&route)
 }
 
+fn queries_of(dashboard: &serde_json::Value) -> Vec<&str> {
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let queries = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    queries.map(|query| query["expr"].as_str().expect("a query")).collect()
+}
+
 #[test]
 fn what_dashboard_and_alerts_name_is_there() {
     let (place, at_redis) = (Place::new("observing"), Place::new("observing-redis"));
@@ -183,8 +189,7 @@ fn what_dashboard_and_alerts_name_is_there() {
     let panels = dashboard["panels"].as_array().expect("panels");
     let numbers: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().expect("a number")).collect();
     assert_eq!(numbers.len(), panels.len(), "panels of one number");
-    let queries = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
-    let queries: Vec<&str> = queries.map(|query| query["expr"].as_str().expect("a query")).collect();
+    let queries = queries_of(&dashboard);
     assert!(queries.len() > 25, "{queries:?}");
     let variables = dashboard["templating"]["list"].as_array().expect("variables").iter();
     let variables: Vec<&str> = variables.filter_map(|variable| variable["definition"].as_str()).collect();
@@ -223,8 +228,18 @@ fn what_dashboard_and_alerts_name_is_there() {
 fn promtool_finds_the_alerts_right_and_they_fire_when_they_should() {
     let root = env!("CARGO_MANIFEST_DIR");
     let place = Place::new("promtool");
-    for (command, file) in [("check", "conf/prometheus/strowger.rules.yml"), ("test", "tests/data/prometheus/strowger.test.yml")] {
-        let file = format!("{root}/{file}");
+    // The dashboard's queries too, as rules that record them; JSON is YAML.
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let plain = |query: &str| query.replace("$__rate_interval", "5m").replace("$instance", ".*");
+    let record = |(number, query): (usize, &&str)| serde_json::json!({"record": format!("query:{number}"), "expr": plain(query)});
+    let rules: Vec<serde_json::Value> = queries_of(&dashboard).iter().enumerate().map(record).collect();
+    let rules = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let queries = place.write("queries.yml", &rules.to_string()).display().to_string();
+    for (command, file) in [
+        ("check", queries),
+        ("check", format!("{root}/conf/prometheus/strowger.rules.yml")),
+        ("test", format!("{root}/tests/data/prometheus/strowger.test.yml")),
+    ] {
         let outcome = process::run(&place, "promtool", Path::new("promtool"), &[command, "rules", &file], PATIENCE);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
     }
