@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+#[cfg(test)]
+mod manual;
 mod server;
 
 use clap::{Parser, Subcommand};
@@ -53,6 +55,16 @@ enum Command {
     User {
         #[command(subcommand)]
         command: User,
+    },
+    /// Ask the running server whether it is alive: exit 0 if every worker answers, 1 if not, or if there is no server. For a container's
+    /// health check and the like; /health and /ready beside the metrics say the same by HTTP.
+    ///
+    /// It also prints whether the server is ready for new work, and why not: because it drains, because it must refuse registrations that
+    /// it cannot store, or because it has not yet read the location table that it shares.
+    Health {
+        /// Exit 1 if the server is alive but not ready, too.
+        #[arg(long)]
+        ready: bool,
     },
     /// Show the TCP and TLS connections of the running server.
     Connections,
@@ -142,6 +154,7 @@ fn main() -> ExitCode {
         Command::Check => cli::check(places),
         Command::Ul { command } => cli::ul(command, places),
         Command::User { command } => cli::user(command, places),
+        Command::Health { ready } => cli::health(*ready, places),
         Command::Connections => cli::connections(places),
         Command::Trunks { json } => cli::trunks(*json, places),
         Command::Targets { json } => cli::targets(*json, places),
@@ -194,7 +207,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 22);
+        assert_eq!(walk(&Arguments::command()), 23);
     }
 
     #[test]
@@ -212,6 +225,9 @@ mod tests {
             ("strowger ul rm 1003", true),
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
+            ("strowger health", true),
+            ("strowger health --ready", true),
+            ("strowger health now", false),
             ("strowger targets", true),
             ("strowger targets --json", true),
             ("strowger targets sip:192.0.2.1", false),

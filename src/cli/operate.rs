@@ -1,4 +1,4 @@
-//! `strowger reload`, `drain`, `log`, `connections`, `trunks` and `stats`: each queries the running server, and prints its answer.
+//! `strowger health`, `reload`, `drain`, `log`, `connections`, `trunks` and `stats`: each queries the running server, and prints its answer.
 
 use super::output::{Outcome, complain, print, table};
 use super::places::Places;
@@ -6,6 +6,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 use strowger::control::Number;
 use strowger::settings::level_named;
+
+/// Succeeds if the server is alive or, with `ready`, ready for new work.
+pub fn health(ready: bool, places: &Places) -> Outcome {
+    let report = places.connect()?.health()?;
+    print(|out| write!(out, "{}", report.text()))?;
+    match ready && !report.is_ready() || !report.is_alive() {
+        true => Ok(ExitCode::FAILURE),
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
 
 pub fn reload(places: &Places) -> Outcome {
     places.connect()?.reload()?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, ConnectionEntry, Draining, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry};
+use super::{AorEntry, ConnectionEntry, Draining, HealthReport, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,6 +57,10 @@ impl Client {
 
     pub fn trunks(&mut self) -> Result<Vec<TrunkEntry>, String> {
         self.call("trunks", json!({})).and_then(result)
+    }
+
+    pub fn health(&mut self) -> Result<HealthReport, String> {
+        self.call("health", json!({})).and_then(result)
     }
 
     pub fn targets(&mut self) -> Result<Targets, String> {

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `version` | | a string |
 //! | `stats` | `prefix` (optional) | a list of [`Sample`] |
+//! | `health` | | a [`HealthReport`] |
 //! | `connections` | | a list of [`ConnectionEntry`] |
 //! | `trunks` | | a list of [`TrunkEntry`] |
 //! | `targets` | | a [`Targets`] |
@@ -51,6 +52,9 @@ pub trait ControlApi: Send + Sync {
     /// Everything that is counted.
     fn metrics(&self) -> Families;
 
+    /// Whether the server is alive, and ready for new work. Takes a second if a worker is stuck.
+    fn health(&self) -> HealthReport;
+
     /// Returns the TCP and TLS connections that are open now.
     fn connections(&self) -> Vec<ConnectionEntry>;
 
@@ -87,6 +91,39 @@ pub trait ControlApi: Send + Sync {
     /// Returns the taps for following calls; `None` if there are no workers.
     fn taps(&self) -> Option<Arc<Taps>> {
         None
+    }
+}
+
+/// How the server stands: a line for each thing that is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// Why it should be started anew.
+    pub dead: Vec<String>,
+    /// Why it should get no new work for now.
+    pub unready: Vec<String>,
+    /// What fails, and does not keep it from its work.
+    pub notes: Vec<String>,
+}
+
+impl HealthReport {
+    pub fn is_alive(&self) -> bool {
+        self.dead.is_empty()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.is_alive() && self.unready.is_empty()
+    }
+
+    /// Returns the report for people: the verdict, then why, then what is noted.
+    pub fn text(&self) -> String {
+        let verdict = match (self.is_alive(), self.is_ready()) {
+            (false, _) => "not alive",
+            (true, false) => "alive, not ready",
+            (true, true) => "alive and ready",
+        };
+        let reasons = self.dead.iter().chain(&self.unready).map(|line| format!("{line}\n"));
+        let notes = self.notes.iter().map(|line| format!("note: {line}\n"));
+        std::iter::once(format!("{verdict}\n")).chain(reasons).chain(notes).collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The metrics endpoint: Prometheus's text format 0.0.4 at `/metrics`, over HTTP/1.1 (RFC 9112), one request per connection.
+//! The metrics endpoint: Prometheus's text format 0.0.4 at `/metrics`, and for probes `/health` and `/ready`, over HTTP/1.1 (RFC 9112), one
+//! request per connection.
 //!
 //! Strangers may be able to reach it, so everything is bounded: how many are served at a time, how long a request may be, how long
 //! it may take to arrive, and how long fetching the answer may take.
@@ -9,9 +10,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ControlApi;
 use super::acceptor::{Acceptor, Service};
 use super::guests::Place;
+use super::{ControlApi, HealthReport};
 use crate::base::metric::{Families, Kind};
 
 /// The media type, with the version of the format that we write.
@@ -170,22 +171,22 @@ impl Scrapes {
             _ => return bad("one Host is needed\n"),
         }
         let with_body = method != "HEAD";
-        Some(match (path(target), method) {
-            ("/metrics", "GET" | "HEAD") => {
-                let mut body = String::new();
-                write_text(&self.api.metrics(), &mut body);
-                (Answer::new("200 OK", CONTENT_TYPE, body), with_body)
-            }
-            ("/metrics", _) => {
+        let answer = match path(target) {
+            "/metrics" | "/health" | "/ready" if !matches!(method, "GET" | "HEAD") => {
                 let mut answer = Answer::error("405 Method Not Allowed", "GET or HEAD\n");
                 answer.extra = "Allow: GET, HEAD\r\n";
-                (answer, true)
+                answer
             }
-            _ => {
-                let answer = Answer::error("404 Not Found", "the metrics are at /metrics\n");
-                (answer, with_body)
+            "/metrics" => {
+                let mut body = String::new();
+                write_text(&self.api.metrics(), &mut body);
+                Answer::new("200 OK", CONTENT_TYPE, body)
             }
-        })
+            "/health" => Answer::health(&self.api.health(), HealthReport::is_alive),
+            "/ready" => Answer::health(&self.api.health(), HealthReport::is_ready),
+            _ => Answer::error("404 Not Found", "there are /metrics, /health and /ready\n"),
+        };
+        Some((answer, with_body))
     }
 }
 
@@ -218,6 +219,15 @@ struct Answer {
 impl Answer {
     fn new(status: &'static str, content_type: &'static str, body: String) -> Answer {
         Answer { status, content_type, extra: "", body }
+    }
+
+    /// What a probe is told. No cache may keep it.
+    fn health(report: &HealthReport, is_good: fn(&HealthReport) -> bool) -> Answer {
+        let status = match is_good(report) {
+            true => "200 OK",
+            false => "503 Service Unavailable",
+        };
+        Answer { extra: "Cache-Control: no-store\r\n", ..Answer::error(status, &report.text()) }
     }
 
     fn error(status: &'static str, why: &str) -> Answer {
@@ -266,7 +276,10 @@ mod tests {
     use super::super::{AorEntry, ConnectionEntry, Draining, Refusal};
     use super::*;
 
-    struct Table;
+    #[derive(Default)]
+    struct Table {
+        health: HealthReport,
+    }
 
     impl ControlApi for Table {
         fn version(&self) -> String {
@@ -281,6 +294,10 @@ mod tests {
             families.gauge("b_none", "Without a sample.");
             families.histogram("c_seconds", "Time.", &[0.00001, 1.0], &[1, 0, 1], 12.5);
             families
+        }
+
+        fn health(&self) -> HealthReport {
+            self.health.clone()
         }
 
         fn connections(&self) -> Vec<ConnectionEntry> {
@@ -328,8 +345,12 @@ c_seconds_count 2
 "#;
 
     fn started(bounds: Bounds) -> PrometheusEndpoint {
+        serving(Table::default(), bounds)
+    }
+
+    fn serving(table: Table, bounds: Bounds) -> PrometheusEndpoint {
         let any = "127.0.0.1:0".parse().unwrap();
-        PrometheusEndpoint::start(any, Arc::new(Table), bounds).unwrap()
+        PrometheusEndpoint::start(any, Arc::new(table), bounds).unwrap()
     }
 
     /// Returns the head and the body of the answer.
@@ -374,6 +395,8 @@ c_seconds_count 2
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             ("GET /metrics/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
+            ("POST /ready HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned(), "405"),
+            ("GET /healthy HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             ("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned(), "405"),
             ("GET /metrics HTTP/1.1\r\n\r\n".to_owned(), "400"),
             ("GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
@@ -386,6 +409,28 @@ c_seconds_count 2
             let line = format!("HTTP/1.1 {status} ");
             assert!(head.starts_with(&line), "{request:?}: {head}");
             assert_eq!(head.contains("\r\nAllow: GET, HEAD\r\n"), status == "405", "{head}");
+        }
+    }
+
+    #[test]
+    fn probes_hear_whether_it_lives_and_whether_it_is_ready() {
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<String>>();
+        for (dead, unready, notes, healthy, ready, text) in [
+            (&[][..], &[][..], &[][..], "200", "200", "alive and ready\n"),
+            (&[], &[], &["the disk"], "200", "200", "alive and ready\nnote: the disk\n"),
+            (&[], &["draining"], &[], "200", "503", "alive, not ready\ndraining\n"),
+            (&["worker 1"], &["draining"], &["x"], "503", "503", "not alive\nworker 1\ndraining\nnote: x\n"),
+        ] {
+            let health = HealthReport { dead: lines(dead), unready: lines(unready), notes: lines(notes) };
+            let scrape = serving(Table { health }, Bounds::default());
+            for (path, status) in [("health", healthy), ("ready", ready)] {
+                let (head, body) = ask(&scrape, &format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {head}");
+                assert!(head.contains("\r\nCache-Control: no-store\r\n"), "{head}");
+                assert_eq!(body, text);
+                let (again, body) = ask(&scrape, &format!("HEAD /{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                assert_eq!((again, body.as_str()), (head, ""));
+            }
         }
     }
 
@@ -418,9 +463,9 @@ c_seconds_count 2
     fn it_goes_with_its_owner_and_its_address_is_free_again() {
         let scrape = started(Bounds::default());
         let address = scrape.address();
-        assert!(PrometheusEndpoint::start(address, Arc::new(Table), Bounds::default()).is_err());
+        assert!(PrometheusEndpoint::start(address, Arc::new(Table::default()), Bounds::default()).is_err());
         drop(scrape);
         assert!(TcpStream::connect(address).is_err());
-        drop(PrometheusEndpoint::start(address, Arc::new(Table), Bounds::default()).unwrap());
+        drop(PrometheusEndpoint::start(address, Arc::new(Table::default()), Bounds::default()).unwrap());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Targets, Traced, TrunkEntry, samples};
+use super::{AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, Refusal, Sample, Targets, Traced, TrunkEntry, samples};
 use crate::trace::session::Query;
 use crate::trace::{Tap, Wanted};
 
@@ -111,6 +111,7 @@ struct Response<'r> {
 enum Done {
     Version(String),
     Stats(Vec<Sample>),
+    Health(HealthReport),
     Connections(Vec<ConnectionEntry>),
     Trunks(Vec<TrunkEntry>),
     Targets(Targets),
@@ -174,6 +175,10 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             let prefix = prefix.text()?.unwrap_or_default();
             Done::Stats(samples(&api.metrics(), &prefix))
         }
+        "health" => {
+            params_of(params, [])?;
+            Done::Health(api.health())
+        }
         "connections" => {
             params_of(params, [])?;
             Done::Connections(api.connections())
@@ -219,7 +224,7 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         "trace" => Done::Tracing(trace(params, api)?),
         _ => {
             let message = format!(
-                "no method {method:?}; there are version, stats, connections, targets, trunks, reload, drain, log, trace, ul.show, ul.add, ul.rm"
+                "no method {method:?}; there are version, stats, health, connections, targets, trunks, reload, drain, log, trace, ul.show, ul.add, ul.rm"
             );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }

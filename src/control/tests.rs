@@ -33,6 +33,10 @@ impl ControlApi for Table {
         families
     }
 
+    fn health(&self) -> HealthReport {
+        HealthReport { unready: vec!["draining".to_owned()], notes: vec!["the disk".to_owned()], ..HealthReport::default() }
+    }
+
     fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
         let deadline = deadline.unwrap_or(Duration::from_secs(30));
         Ok(Draining { pending: self.entries.lock().unwrap().len(), deadline_ms: deadline.as_millis() as u64 })

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use strowger::base::Instant;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, Targets, TrunkEntry, guests};
+use strowger::control::{
+    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, HealthReport, Refusal, Targets, TrunkEntry, guests,
+};
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
 use strowger::share::Numbers;
@@ -24,6 +26,10 @@ use strowger::worker::metrics::{self, ProcessStats};
 impl ControlApi for RunningServer {
     fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    fn health(&self) -> HealthReport {
+        self.health_report()
     }
 
     fn connections(&self) -> Vec<ConnectionEntry> {

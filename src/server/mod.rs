@@ -4,6 +4,7 @@ mod announce;
 mod api;
 mod bindings;
 mod drain;
+mod health;
 mod lock;
 mod log_line;
 mod log_queue;

@@ -346,7 +346,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         fixed socket: PathBuf = "strowger.sock".into(), "\"strowger.sock\"", socket;
     }
     [metrics] Metrics {
-        /// Where Prometheus finds the metrics, by HTTP at /metrics, as in "127.0.0.1:9090". Anyone who can connect can read them.
+        /// Where Prometheus finds the metrics, by HTTP at /metrics, and probes find /health and /ready, as in "127.0.0.1:9090". Anyone who can connect can
+        /// read them.
         /// "": nowhere.
         live address: Option<SocketAddr> = None, "\"\"", optional(listen_address);
     }

@@ -3,29 +3,47 @@
 use super::mailbox::{Command, PostOffice};
 use super::report::Report;
 use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 /// A request to the workers, until all have answered.
 pub struct Pulse {
     reports: Receiver<Report>,
-    missing: usize,
+    /// The workers that have not answered.
+    silent: Vec<usize>,
 }
 
 impl Pulse {
     /// Wakes each worker; it answers between two turns.
     pub fn ask(office: &PostOffice) -> Pulse {
         let (reply, reports) = mpsc::channel();
-        let missing = office.cores();
-        for worker in 0..missing {
+        let silent: Vec<usize> = (0..office.cores()).collect();
+        for &worker in &silent {
             office.command(worker, Command::Report(reply.clone()));
         }
-        Pulse { reports, missing }
+        Pulse { reports, silent }
     }
 
     /// True if all have answered by now. It does not wait.
     pub fn is_whole(&mut self) -> bool {
-        while self.missing > 0 && self.reports.try_recv().is_ok() {
-            self.missing -= 1;
+        while let Ok(report) = self.reports.try_recv() {
+            self.hear(&report);
         }
-        self.missing == 0
+        self.silent.is_empty()
+    }
+
+    /// Waits until all have answered, for `patience` at most; returns those that have not.
+    pub fn wait(mut self, patience: Duration) -> Vec<usize> {
+        let deadline = Instant::now() + patience;
+        while !self.silent.is_empty() {
+            match self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(report) => self.hear(&report),
+                Err(_) => break,
+            }
+        }
+        self.silent
+    }
+
+    fn hear(&mut self, report: &Report) {
+        self.silent.retain(|worker| *worker != report.core);
     }
 }

@@ -15,7 +15,7 @@ use crate::server::{Conf, Server};
 pub struct Baresip {
     process: Process,
     control: TcpStream,
-    user: &'static str,
+    pub user: &'static str,
     aor: String,
     server: IpAddr,
 }
@@ -59,7 +59,6 @@ impl Baresip {
     }
 
     /// The same at a server that is at `ip`, with this AOR and this lifetime; over TLS its certificate must come from the authority.
-    /// The phone's microphone is a wave file.
     pub fn register(
         place: &Place,
         user: &'static str,
@@ -67,6 +66,19 @@ impl Baresip {
         (server, aor): (IpAddr, String),
         authority: Option<&Path>,
         expires: u32,
+    ) -> Baresip {
+        let account = format!("<{aor}>;regint={expires};auth_pass=open-{user}");
+        Baresip { aor, ..Baresip::with_account(place, server, user, host, &account, authority) }
+    }
+
+    /// A phone with an account as baresip writes it, and a wave file for a microphone. `server` is where its messages come from.
+    pub fn with_account(
+        place: &Place,
+        server: IpAddr,
+        user: &'static str,
+        host: u8,
+        account: &str,
+        authority: Option<&Path>,
     ) -> Baresip {
         let folder = place.path(user);
         fs::create_dir(&folder).expect("the phone's folder");
@@ -87,15 +99,14 @@ impl Baresip {
             config += &format!("sip_cafile {}\n", authority.display());
         }
         fs::write(folder.join("config"), config).expect("config");
-        let account = format!("<{aor}>;regint={expires};auth_pass=open-{user}\n");
-        fs::write(folder.join("accounts"), account).expect("accounts");
+        fs::write(folder.join("accounts"), format!("{account}\n")).expect("accounts");
         fs::write(folder.join("contacts"), "").expect("contacts");
         let arguments = ["-4".to_owned(), "-s".to_owned(), "-f".to_owned(), folder.display().to_string()];
         let process = Process::start(place, user, Path::new("baresip"), &arguments, &[("HOME", &folder.display().to_string())]);
         let control = wait_for(Duration::from_secs(10), || TcpStream::connect((ip, 4444)).ok());
         let control =
             control.unwrap_or_else(|| panic!("baresip does not open its control port: {}{}", process.stdout(), process.stderr()));
-        Baresip { process, control, user, aor, server }
+        Baresip { process, control, user, aor: String::new(), server }
     }
 
     /// A command to the phone, e.g. `dial`: a netstring of JSON.

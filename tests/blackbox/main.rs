@@ -43,6 +43,8 @@ mod losses;
 mod matching;
 mod modes;
 mod names;
+mod observing;
+mod office;
 mod proxy_protocol;
 mod records;
 mod redis;

@@ -259,3 +259,25 @@ fn the_unit_is_one_that_systemd_understands() {
         }
     }
 }
+
+#[test]
+fn the_containers_conf_needs_nothing_beside_it() {
+    let place = Place::new("container-conf");
+    let conf = include_str!("../../conf/container.toml").replace("/run/strowger", &place.directory().display().to_string());
+    let conf = conf.replace("0.0.0.0", &place.ip(SERVER).to_string());
+    let file = place.write("container.toml", &conf).display().to_string();
+    let checked = run(&place, &["check", "-c", &file]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    // Nobody registers until somebody says who may.
+    let mut server = process::Process::start(&place, "server", binary(), &["run".to_owned(), "-c".to_owned(), file], &[]);
+    let agent = Agent::new(place.at(CALLER), place.at(SERVER));
+    let answers = |method: &str| {
+        crate::place::wait_for(Duration::from_secs(10), || {
+            agent.send(&agent.request(method, "sip:sip.example.com"));
+            agent.receive(Duration::from_millis(500))?.status()
+        })
+    };
+    assert_eq!(answers("OPTIONS"), Some(200));
+    assert!(answers("REGISTER").is_some_and(|status| status >= 400));
+    assert!(server.exited().is_none());
+}

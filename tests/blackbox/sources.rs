@@ -39,7 +39,13 @@ fn filtered(place: &Place, log: &str) -> Vec<String> {
     let log = place.write("filtered.log", log).display().to_string();
     let run = process::run(place, "filter", Path::new("/usr/bin/python3"), &[&script, conf, &log], Duration::from_secs(30));
     assert_eq!(run.code, Some(0), "{run:?}");
-    run.stdout.lines().map(str::to_owned).collect()
+    let hosts: Vec<String> = run.stdout.lines().map(str::to_owned).collect();
+    // fail2ban's own word, which knows the time of a line too.
+    let words = ["--out", "ip", &log, conf];
+    let run = process::run(place, "fail2ban", Path::new("fail2ban-regex"), &words, Duration::from_secs(30));
+    let found: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(found, hosts, "{run:?}");
+    hosts
 }
 
 fn domain(server: &Server) -> String {

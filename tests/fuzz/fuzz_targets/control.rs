@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, rpc};
+use strowger::control::{AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, Refusal, rpc};
 
 fuzz_target!(|bytes: &[u8]| {
     for line in bytes.split(|b| *b == b'\n') {
@@ -42,6 +42,10 @@ impl ControlApi for Clerk {
 
     fn metrics(&self) -> Families {
         Families::default()
+    }
+
+    fn health(&self) -> HealthReport {
+        HealthReport::default()
     }
 
     fn connections(&self) -> Vec<ConnectionEntry> {
