@@ -8,8 +8,8 @@ use strowger::control::Number;
 use strowger::settings::level_named;
 
 pub fn reload(places: &Places) -> Outcome {
-    places.connect()?.reload()?;
-    Ok(ExitCode::SUCCESS)
+    let changed = places.connect()?.reload()?;
+    print(|out| writeln!(out, "{changed}"))
 }
 
 pub fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
@@ -41,8 +41,16 @@ pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
         complain(&why);
         return Ok(ExitCode::from(2));
     }
-    let now = places.connect()?.log(level)?;
-    print(|out| writeln!(out, "{now}"))
+    let mut client = places.connect()?;
+    let before = client.log(None)?;
+    let now = match level {
+        Some(_) => client.log(level)?,
+        None => before.clone(),
+    };
+    print(|out| match level {
+        Some(_) => writeln!(out, "log level: {now}; before: {before}"),
+        None => writeln!(out, "{now}"),
+    })
 }
 
 pub fn connections(places: &Places) -> Outcome {

@@ -32,6 +32,8 @@ pub struct Conf {
     pub trunks: Vec<Arc<Trunk>>,
     /// The files that their passwords were read from.
     pub password_files: Vec<PathBuf>,
+    /// What is legal and most likely a slip: a line each, with its place.
+    pub warnings: Vec<String>,
     pub next_hop: NextHops,
     pub timers: Timers,
     pub limits: Limits,

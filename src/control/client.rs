@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, ConnectionEntry, Draining, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry};
+use super::{AorEntry, ConnectionEntry, Draining, NewBinding, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,8 +63,9 @@ impl Client {
         self.call("targets", json!({})).and_then(result)
     }
 
-    pub fn reload(&mut self) -> Result<(), String> {
-        self.call::<()>("reload", json!({})).map(drop)
+    /// Returns what has changed.
+    pub fn reload(&mut self) -> Result<String, String> {
+        self.call("reload", json!({})).and_then(result)
     }
 
     /// `deadline`: seconds.
@@ -84,9 +85,9 @@ impl Client {
         self.call("ul.show", params).and_then(result)
     }
 
-    pub fn ul_add(&mut self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), String> {
-        let params = json!({ "aor": aor, "contact": contact, "expires": expires });
-        self.call::<()>("ul.add", params).map(drop)
+    /// Returns for how many seconds it is bound.
+    pub fn ul_add(&mut self, binding: &NewBinding) -> Result<u32, String> {
+        self.call("ul.add", json!(binding)).and_then(result)
     }
 
     /// Returns how many bindings were removed.

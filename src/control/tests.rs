@@ -57,9 +57,9 @@ impl ControlApi for Table {
         }]
     }
 
-    fn reload(&self) -> Result<(), Refusal> {
+    fn reload(&self) -> Result<String, Refusal> {
         match self.entries.lock().unwrap().is_empty() {
-            true => Ok(()),
+            true => Ok("changed: nothing".to_owned()),
             false => Err(Refusal::Refused("a key that does not fit".to_owned())),
         }
     }
@@ -75,13 +75,18 @@ impl ControlApi for Table {
         }
     }
 
-    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
+    fn ul_add(&self, binding: &NewBinding) -> Result<u32, Refusal> {
+        let NewBinding { aor, contact, expires, .. } = binding;
         if !contact.starts_with("sip:") {
             return Err(Refusal::Refused(format!("{contact:?} is not a SIP URI")));
         }
         let mut entries = self.entries.lock().unwrap();
-        entries.push(entry(aor, contact, u64::from(expires.unwrap_or(3600))));
-        Ok(())
+        let expires = expires.unwrap_or(3600);
+        let mut added = entry(aor, contact, u64::from(expires));
+        added.contacts[0].q = binding.q.map(|q| q as f32);
+        added.contacts[0].path.extend(binding.path.clone());
+        entries.push(added);
+        Ok(expires)
     }
 
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
@@ -168,18 +173,21 @@ fn a_client_does_what_the_desk_does() {
     let mut client = Client::connect(&place.path()).unwrap();
     assert_eq!(client.version().as_deref(), Ok("1.2.3"));
     assert_eq!(client.ul_show(None), Ok(vec![]));
-    assert_eq!(client.reload(), Ok(()));
+    assert_eq!(client.reload(), Ok("changed: nothing".to_owned()));
     let connections = client.connections().unwrap();
     assert_eq!((connections.len(), connections[0].waiting_bytes), (1, 7));
-    assert_eq!(client.ul_add("sip:1003@a", "sip:1003@192.0.2.100:5061", Some(60)), Ok(()));
-    assert_eq!(client.ul_add("sip:1004@a", "sip:1004@192.0.2.100:5061", None), Ok(()));
+    let binding =
+        |aor: &str, contact: &str| NewBinding { aor: aor.to_owned(), contact: contact.to_owned(), ..NewBinding::default() };
+    let short = NewBinding { expires: Some(60), ..binding("sip:1003@a", "sip:1003@192.0.2.100:5061") };
+    assert_eq!(client.ul_add(&short), Ok(60));
+    assert_eq!(client.ul_add(&binding("sip:1004@a", "sip:1004@192.0.2.100:5061")), Ok(3600));
     assert_eq!(client.reload(), Err("a key that does not fit".to_owned()));
     let first = entry("sip:1003@a", "sip:1003@192.0.2.100:5061", 60);
     let second = entry("sip:1004@a", "sip:1004@192.0.2.100:5061", 3600);
     assert_eq!(client.ul_show(None), Ok(vec![first.clone(), second]));
     assert_eq!(client.ul_show(Some("sip:1003@a")), Ok(vec![first]));
     assert_eq!(client.ul_show(Some("x")), Err("x is not registered".to_owned()));
-    assert_eq!(client.ul_add("x", "tel:+1", None), Err("\"tel:+1\" is not a SIP URI".to_owned()));
+    assert_eq!(client.ul_add(&binding("x", "tel:+1")), Err("\"tel:+1\" is not a SIP URI".to_owned()));
     assert!(client.ul_rm("sip:1004@a", Some("sip:other")).is_err());
     assert_eq!(client.ul_rm("sip:1004@a", Some("sip:1004@192.0.2.100:5061")), Ok(1));
     assert_eq!(client.ul_rm("sip:1003@a", None), Ok(1));

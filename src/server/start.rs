@@ -58,7 +58,7 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
     let server = launch(conf, ground, open, manager, reread)?;
     let scrape = server.scrape_at(conf.metrics.address)?;
     server.set_scrape(scrape);
-    let control = Server::start(&conf.control.socket, server.clone(), Bounds::default())?;
+    let control = Server::start(&conf.control.socket, server.clone(), control_bounds(conf)?)?;
     server.announce(conf);
     server.manager.ready("serving");
 
@@ -72,6 +72,11 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
         }
         End::Broken => Err("a worker has ended; see the log".to_owned()),
     }
+}
+
+/// Who may open the control socket.
+fn control_bounds(conf: &Conf) -> Result<Bounds, String> {
+    Ok(Bounds { mode: conf.control.mode, group: conf.control_group()?, ..Bounds::default() })
 }
 
 /// What is established before the process switches to another user: its secrets, and the machine it runs on.

@@ -3,6 +3,7 @@
 mod reference;
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use super::document::nearest;
 use super::*;
@@ -657,7 +658,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
         ("[timer]\nt1 = \"500ms\"\n", "t:1:2: unknown section \"timer\"; the nearest known one is [timers]"),
         ("[server]\nrecord_route = true\n", "t:2:1: unknown key \"record_route\" in [server]; it belongs in [proxy]"),
         ("max_contacts = 5\n", "t:1:1: \"max_contacts\" is outside of its section: move it below [registrar]"),
-        ("[control]\nzzzz = 1\n", "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket"),
+        ("[control]\nzzzz = 1\n", "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket, group, mode"),
         // Columns count characters, not bytes.
         (
             "proxy = { \"ümläut\" = 1, forck = \"parallel\", mode = \"stateful\" }\n",
