@@ -27,7 +27,7 @@ pub fn check(places: &Places) -> Outcome {
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())?;
-        for line in conf.warnings.iter().cloned().chain(key::exposed_files(&conf)) {
+        for line in conf.left_behind.iter().chain(&conf.warnings).cloned().chain(key::exposed_files(&conf)) {
             writeln!(out, "warning    {line}")?;
         }
         Ok(())

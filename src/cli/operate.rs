@@ -48,7 +48,7 @@ pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
         None => before.clone(),
     };
     print(|out| match level {
-        Some(_) => writeln!(out, "log level: {now}; before: {before}"),
+        Some(_) => writeln!(out, "{now} (before: {before})"),
         None => writeln!(out, "{now}"),
     })
 }
@@ -100,7 +100,7 @@ pub fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
     let prefix = prefix.unwrap_or_default();
     let samples = places.connect()?.stats(prefix)?;
     if samples.is_empty() {
-        return Err(format!("no statistics begin with {prefix:?}"));
+        return Err(format!("no statistics begin with {prefix:?}: \"strowger stats\" prints all of them"));
     }
     print(|out| {
         if json {

@@ -43,7 +43,11 @@ pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
     let bytes = read(&path)?;
     let folder = folder(&path)?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_below(&file, text, Some(&folder), machine),
+        Ok(text) => {
+            let mut conf = parse_below(&file, text, Some(&folder), machine)?;
+            conf.left_behind = below::left_behind(&conf, Path::new(&folder), Path::new(""));
+            Ok(conf)
+        }
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let wrong = Wrong::new(before.len(), "this is not UTF-8 text");
@@ -206,6 +210,7 @@ impl Document<'_> {
             routes: Routes::default(),
             trunks: Vec::new(),
             password_files: Vec::new(),
+            left_behind: Vec::new(),
             warnings: Vec::new(),
         };
         conf.registrar = self.registrar(conf.location.shared.is_some());

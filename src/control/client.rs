@@ -37,6 +37,9 @@ impl Client {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                     Err(format!("no server answers at {name} ({error}); start it, or name its control socket with --control"))
                 }
+                ErrorKind::PermissionDenied => Err(format!(
+                    "control socket {name}: {error}: run this as the server's user, or as a member of the group that [control] group names"
+                )),
                 _ => Err(format!("control socket {name}: {error}")),
             },
         }

@@ -44,6 +44,10 @@ use strowger::worker::{self, Bound, Clock, Options, WakeHandle};
 pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
     logger::start(conf.log.level, conf.log.format)?;
     log::info!("strowger {}: {name}", env!("CARGO_PKG_VERSION"));
+    // A new secret and empty tables in their places would lose calls, users and bindings.
+    if !conf.left_behind.is_empty() {
+        return Err(conf.left_behind.join("\n"));
+    }
     // SIGXCPU: the kernel will kill a process that goes on. What is to be written is written before.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXCPU]).map_err(|error| error.to_string())?;
     let manager = Manager::from_environment();

@@ -40,6 +40,7 @@ mod losses;
 mod matching;
 mod modes;
 mod names;
+mod operators;
 mod proxy_protocol;
 mod records;
 mod redis;

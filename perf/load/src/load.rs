@@ -94,9 +94,12 @@ pub struct LoadArguments {
     /// Seconds of load before measuring; 0 for none
     #[arg(long, default_value_t = 0.0)]
     warm: f64,
-    /// Rate of that load; without it, a closed window
-    #[arg(long)]
+    /// Rate of that load [default: the first of --rate; a closed window where there is none]
+    #[arg(long, conflicts_with = "warm_window")]
     warm_rate: Option<f64>,
+    /// A closed window instead: this many outstanding, as fast as the server answers
+    #[arg(long)]
+    warm_window: Option<u32>,
     /// Seconds of rest after it
     #[arg(long, default_value_t = 6.0)]
     rest: f64,
@@ -297,7 +300,7 @@ fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, S
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The line of a result that several processes made.
+/// The lines of a result that several processes made.
 fn print_merged(result: &Value) {
     let server = match result["server_cpu_us_each"].as_f64() {
         Some(each) => format!("server {each:.1} µs each"),
@@ -319,6 +322,9 @@ fn print_merged(result: &Value) {
             false => "; NOT CLEAN",
         },
     );
+    for line in latency_lines(result) {
+        eprintln!("{line}");
+    }
 }
 
 /// Warm-up, rest, and each load in turn.
@@ -326,13 +332,14 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     // Processes that share a load begin each of its parts together.
     let meet = || arguments.share.map_or(Ok(()), Share::meet);
     let open = |rate| Load::Open { rate, poisson: arguments.poisson };
+    let warm_window = arguments.warm_window.unwrap_or(WARM_WINDOW);
     let warm_window = match arguments.share {
-        Some(share) => share.of(u64::from(WARM_WINDOW)).max(1) as u32,
-        None => WARM_WINDOW,
+        Some(share) => share.of(u64::from(warm_window)).max(1) as u32,
+        None => warm_window,
     };
     if arguments.warm > 0.0 {
         meet()?;
-        let load = arguments.warm_rate.map_or(Load::Window(warm_window), open);
+        let load = arguments.warming().map_or(Load::Window(warm_window), open);
         bench.run(flow, &Phase::new("warm", load, arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
     }
@@ -367,9 +374,24 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
             number(&result["goodput_per_second"]),
             goodput.failed_share() * 100.0,
         ));
+        for line in latency_lines(&result) {
+            bench.progress.line(&line);
+        }
         results.push(result);
     }
     Ok(results)
+}
+
+/// How long answers took, a line for each span that was measured.
+fn latency_lines(result: &Value) -> Vec<String> {
+    let Some(spans) = result["latency_us"].as_object() else {
+        return Vec::new();
+    };
+    let line = |(name, span): (&String, &Value)| {
+        let ms = |key: &str| format!("{key} {:.2} ms", number(&span[key]) / 1e3);
+        format!("{:>10} {:<13} {}", "", name, ["p50", "p90", "p99", "max"].map(ms).join("  "))
+    };
+    spans.iter().filter(|(name, _)| *name != "generator_lag").map(line).collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -441,6 +463,14 @@ impl LoadArguments {
     fn steps(&self) -> u64 {
         let known = self.rate.len() + usize::from(self.window.is_some());
         known as u64 + u64::from(self.search.wanted()) + self.search.steps()
+    }
+
+    /// The rate of the warm-up; `None`: a closed window.
+    fn warming(&self) -> Option<f64> {
+        match self.warm_window {
+            Some(_) => None,
+            None => self.warm_rate.or(self.rate.first().copied()),
+        }
     }
 
     fn settle(&self) -> f64 {

@@ -1,6 +1,6 @@
 //! Relative paths of a conf are below the conf's own folder, wherever the command that reads it is started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -88,12 +88,34 @@ pub(super) fn settle_defaults(conf: &mut Conf, folder: &str) {
     }
 }
 
+/// Returns a line for each file that the server keeps and that is below `before`, the working directory, where relative paths were
+/// in earlier versions, and not below `folder`, where they are now.
+pub(super) fn left_behind(conf: &Conf, folder: &Path, before: &Path) -> Vec<String> {
+    let mut kept = vec![("[server] key_file", &conf.server.key_file)];
+    kept.extend(conf.registrar.database.as_ref().map(|path| ("[registrar] database", path)));
+    if conf.challenges() {
+        kept.push(("[auth] users", &conf.auth.users));
+    }
+    let line = |(key, path): (&str, &PathBuf)| {
+        let old = std::path::absolute(before.join(path.strip_prefix(folder).ok()?)).ok()?;
+        let is_left = !path.exists() && old.exists();
+        is_left.then(|| {
+            format!(
+                "{key}: there is no {}, but {}, where earlier versions looked: relative paths are below the conf's folder; write that path, \
+                 or move the file",
+                path.display(),
+                old.display()
+            )
+        })
+    };
+    kept.into_iter().filter_map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::load::parse_below;
     use crate::config::machine::Machine;
-    use std::path::PathBuf;
 
     fn read(text: &str) -> Conf {
         let machine = Machine { cores: vec![0], memory: 0, files: 1 << 10 };
@@ -107,11 +129,12 @@ mod tests {
         let four = [("server", "key_file"), ("registrar", "database"), ("auth", "users"), ("control", "socket")];
         assert_eq!(by_default, four);
         let conf = read("");
-        let below = |name: &str| PathBuf::from("/conf/here").join(name);
-        assert_eq!(conf.server.key_file, below("strowger.key"));
-        assert_eq!(conf.registrar.database, Some(below("strowger.db")));
-        assert_eq!(conf.auth.users, below("strowger.db"));
-        assert_eq!(conf.control.socket, below("strowger.sock"));
+        let below = |path: PathBuf| Path::new("/conf/here").join(path);
+        let default = Conf::default();
+        assert_eq!(conf.server.key_file, below(default.server.key_file));
+        assert_eq!(conf.registrar.database, default.registrar.database.map(below));
+        assert_eq!(conf.auth.users, below(default.auth.users));
+        assert_eq!(conf.control.socket, below(default.control.socket));
     }
 
     #[test]
@@ -143,6 +166,29 @@ mod tests {
         let mut sorted = below.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, ['a', 'c', 'd', 'e', 'g', 'h'], "{all}");
+    }
+
+    #[test]
+    fn files_of_earlier_versions_are_found_below_the_working_directory() {
+        let (new, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let machine = Machine { cores: vec![0], memory: 0, files: 1 << 10 };
+        let conf = |text: &str| parse_below("t", text, new.path().to_str(), &machine).unwrap();
+        let left = |text: &str| left_behind(&conf(text), new.path(), old.path());
+        assert!(left("").is_empty());
+        for name in ["strowger.key", "strowger.db", "u.db"] {
+            std::fs::write(old.path().join(name), "").unwrap();
+        }
+        let lines = left("[auth]\nusers = \"u.db\"\nchallenge_register = true\n");
+        let keys = ["[server] key_file: ", "[registrar] database: ", "[auth] users: "];
+        assert!(lines.len() == 3 && lines.iter().zip(keys).all(|(line, key)| line.starts_with(key)), "{lines:?}");
+        assert!(lines[0].contains(&old.path().join("strowger.key").display().to_string()), "{lines:?}");
+        // Users are read only if somebody is asked for a password; an absolute path is where it always was.
+        let absolute = format!("[server]\nkey_file = {:?}\n[registrar]\ndatabase = \"\"\n", old.path().join("strowger.key"));
+        assert!(left(&absolute).is_empty());
+        for name in ["strowger.key", "strowger.db"] {
+            std::fs::write(new.path().join(name), "").unwrap();
+        }
+        assert!(left("").is_empty());
     }
 
     #[test]
