@@ -3,6 +3,7 @@
 mod below;
 mod document;
 mod edits;
+mod faults;
 mod file;
 mod listen;
 mod location;
@@ -18,7 +19,6 @@ mod values;
 mod wrong;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -28,6 +28,7 @@ use super::model::Conf;
 use crate::settings::{Control, Registrar};
 use crate::stack::route::Routes;
 use document::{Document, Plain};
+pub use faults::{Fault, Faults};
 pub use file::{SEARCH, find};
 use file::{folder, read};
 pub use routes::DEFAULT_REJECTION;
@@ -81,11 +82,11 @@ fn control_socket_in(file: &str, text: &str, folder: &str) -> ControlSocket {
     below::settle(root.get_mut(), folder);
     let mut document = Document::new(root.get_ref(), &machine);
     let socket = document.plain::<Control>().socket;
-    let says_it = document.section(Control::NAME).given("socket") && document.wrongs.is_empty();
-    let doubt = match says_it || errors.is_empty() && document.wrongs.is_empty() {
-        true => None,
-        false => Some(format!("{file}: [control] socket cannot be made out, so the default one is tried; --control names another")),
-    };
+    let section = document.section(Control::NAME);
+    let is_read = section.given("socket") && section.sound(["socket"]);
+    let is_left_out = errors.is_empty() && !section.given("socket");
+    let doubt = (!is_read && !is_left_out)
+        .then(|| format!("{file}: [control] socket cannot be made out, so the default one is tried; --control names another"));
     ControlSocket { path: Path::new(folder).join(socket), doubt }
 }
 
@@ -130,54 +131,6 @@ pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut document = Document::new(root.get_ref(), &machine);
     document.conf();
     document.known
-}
-
-/// The faults of a conf, in the order of the file. Displayed as one line per fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults {
-    pub file: String,
-    pub faults: Vec<Fault>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Line and column from 1, the column in characters; `None` if the file could not be read at all.
-    pub place: Option<(usize, usize)>,
-    pub message: String,
-}
-
-impl Faults {
-    /// One fault of the whole file.
-    fn whole(file: &str, message: &str) -> Faults {
-        Faults { file: file.to_owned(), faults: vec![Fault { place: None, message: message.to_owned() }] }
-    }
-
-    fn locate(file: &str, text: &str, mut wrongs: Vec<Wrong>) -> Faults {
-        wrongs.sort_by_key(|wrong| wrong.at);
-        let fault = |wrong: Wrong| {
-            let before = text.get(..wrong.at).unwrap_or(text);
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            Fault { place: Some((line, column)), message: wrong.message }
-        };
-        Faults { file: file.to_owned(), faults: wrongs.into_iter().map(fault).collect() }
-    }
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.faults.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(&self.file)?;
-            if let Some((line, column)) = fault.place {
-                write!(f, ":{line}:{column}")?;
-            }
-            write!(f, ": {}", fault.message)?;
-        }
-        Ok(())
-    }
 }
 
 impl Document<'_> {

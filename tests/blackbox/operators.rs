@@ -109,7 +109,10 @@ fn commands_work_while_the_conf_has_faults() {
     // What cannot be made out at all: the default path is tried, and one line says how to name another.
     place.write("strowger.toml", "no conf at all\n");
     let lost = process::run(&place, "lost", binary(), &["-c", &file, "stats"], PATIENCE);
-    assert!(lost.code == Some(1) && lost.stderr.lines().count() == 2 && lost.stderr.contains("--control names another"), "{lost:?}");
+    assert!(
+        lost.code == Some(1) && lost.stderr.lines().count() == 2 && lost.stderr.contains("--control names another"),
+        "{lost:?}"
+    );
     std::fs::remove_file(&file).expect("the conf goes");
     let gone = process::run(&place, "gone", binary(), &["-c", &file, "stats"], PATIENCE);
     assert!(gone.code == Some(1) && gone.stderr.lines().count() == 1 && gone.stderr.contains("--control PATH"), "{gone:?}");
@@ -124,7 +127,10 @@ fn a_fifo_is_no_conf() {
     assert!(Command::new("mkfifo").arg(place.path("fifo")).status().expect("mkfifo").success());
     for command in ["check", "run", "stats", "reload"] {
         let refused = process::run(&place, "fifo", binary(), &["-c", "fifo", command], Duration::from_secs(5));
-        assert!(refused.code == Some(1) && refused.stderr.starts_with("fifo: this is a FIFO: name a file"), "{command}: {refused:?}");
+        assert!(
+            refused.code == Some(1) && refused.stderr.starts_with("fifo: this is a FIFO: name a file"),
+            "{command}: {refused:?}"
+        );
     }
 }
 
@@ -227,7 +233,10 @@ fn passwords_are_asked_for_twice_and_not_shown() {
     let added = at_a_terminal(&place, &add, &["open sesame", "open sesame"]);
     assert!(added.code == Some(0) && added.stdout.contains("alice@example.test added in "), "{added:?}");
     for shown in [&differ, &added] {
-        assert!(shown.stdout.contains("password of alice@example.test: ") && shown.stdout.contains("the same again: "), "{shown:?}");
+        assert!(
+            shown.stdout.contains("password of alice@example.test: ") && shown.stdout.contains("the same again: "),
+            "{shown:?}"
+        );
         assert!(!shown.stdout.contains("sesame") && !shown.stdout.contains("simsim"), "{shown:?}");
     }
     let piped = process::run(&place, "piped", binary(), &["-c", &file, "user", "add", "bob"], PATIENCE);

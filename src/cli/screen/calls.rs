@@ -3,7 +3,7 @@
 
 use super::history::{History, Kept};
 use super::machine::alarm_if;
-use super::{Line, Look, View, line, plain, short};
+use super::view::{Line, Look, View, line, plain, short};
 
 /// The width of the bars: what is left of 80 columns.
 const BARS: usize = 40;

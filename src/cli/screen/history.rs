@@ -1,6 +1,6 @@
 //! What has passed, as a row of bars.
 
-use super::{Moment, View};
+use super::view::{Moment, View};
 use std::collections::VecDeque;
 
 /// What is kept of it.

@@ -1,6 +1,6 @@
 //! The lower half of the screen: messages, the loop, connections and cores, for those who look for the reason.
 
-use super::{Line, Look, View, WIDTH, line, plain, short};
+use super::view::{Line, Look, View, WIDTH, line, plain, short};
 
 /// CPU columns per line, and the number of lines.
 const CORES_A_LINE: usize = 8;

@@ -67,7 +67,7 @@ impl<'d> Document<'d> {
     }
 
     /// Returns what the file has under `name`; the name of a table within a table has a dot.
-    fn find(&self, name: &str) -> Option<&'d Value<'d>> {
+    pub(super) fn find(&self, name: &str) -> Option<&'d Value<'d>> {
         match name.split_once('.') {
             Some((outer, inner)) => as_table(self.root.get(outer)?)?.get(inner),
             None => self.root.get(name),
