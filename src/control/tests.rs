@@ -83,7 +83,9 @@ impl ControlApi for Table {
         let mut entries = self.entries.lock().unwrap();
         let expires = expires.unwrap_or(3600);
         let mut added = entry(aor, contact, u64::from(expires));
-        added.contacts[0].q = binding.q.map(|q| q as f32);
+        if let Some(q) = binding.q {
+            added.contacts[0].q = Some(q as f32);
+        }
         added.contacts[0].path.extend(binding.path.clone());
         entries.push(added);
         Ok(expires)
@@ -227,7 +229,7 @@ fn what_goes_over_the_socket_is_json_rpc() {
         (r#"{"jsonrpc":"2.0","id":7,"method":"version"}"#, json!({"jsonrpc": "2.0", "id": 7, "result": "1.2.3"})),
         (
             r#"{"jsonrpc":"2.0","id":"a","method":"ul.add","params":["sip:b@a","sip:b@192.0.2.1",5]}"#,
-            json!({"jsonrpc": "2.0", "id": "a", "result": null}),
+            json!({"jsonrpc": "2.0", "id": "a", "result": 5}),
         ),
         (
             r#" {"params":{"aor":"sip:b@a"},"method":"ul.show","id":null,"jsonrpc":"2.0"} "#,
@@ -239,6 +241,25 @@ fn what_goes_over_the_socket_is_json_rpc() {
                     "path": ["<sip:edge.example.com;lr>"], "received": "192.0.2.1:5060",
                 }],
             }]}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":3,"method":"ul.add","params":{"aor":"sip:c@a","contact":"sip:c@b","q":0.25,"path":"<sip:p;lr>"}}"#,
+            json!({"jsonrpc": "2.0", "id": 3, "result": 3600}),
+        ),
+        (
+            r#"{"params":{"aor":"sip:c@a"},"method":"ul.show","id":4,"jsonrpc":"2.0"}"#,
+            json!({"jsonrpc": "2.0", "id": 4, "result": [{
+                "aor": "sip:c@a",
+                "contacts": [{
+                    "uri": "sip:c@b", "q": 0.25, "expires_in_s": 3600,
+                    "call_id": "a84b4c76e66710", "cseq": 314159,
+                    "path": ["<sip:edge.example.com;lr>", "<sip:p;lr>"], "received": "192.0.2.1:5060",
+                }],
+            }]}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":5,"method":"ul.rm","params":{"aor":"sip:c@a"}}"#,
+            json!({"jsonrpc": "2.0", "id": 5, "result": 1}),
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"stats","params":{"prefix":"strowger_bind"}}"#,
@@ -282,6 +303,8 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1.5]}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",4294967296]}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1,2]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x","contact":"sip:x@a","q":"1"}}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x","contact":"sip:x@a","q":-0.1}}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#, json!(1), rpc::NOT_FOUND),
         (r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#, json!(1), -32602),

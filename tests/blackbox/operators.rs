@@ -68,6 +68,21 @@ fn relative_paths_are_below_the_conf_wherever_one_stands() {
     }
 }
 
+/// An update must not make a new secret and empty tables beside those that the server had.
+#[test]
+fn a_server_that_would_leave_its_files_behind_does_not_start() {
+    let place = Place::new("left");
+    relative(&place);
+    place.write("strowger.key", "not looked at");
+    let start = ["-c", "etc/strowger.toml", "run"];
+    let refused = process::run(&place, "left", binary(), &start, PATIENCE);
+    let said = ["[server] key_file: there is no ", "etc/strowger.key", "relative paths are below the conf's folder"];
+    assert!(refused.code == Some(1) && said.iter().all(|words| refused.stderr.contains(words)), "{refused:?}");
+    assert!(!place.path("etc/strowger.key").exists() && !place.path("etc/bindings.db").exists());
+    let checked = process::run(&place, "check", binary(), &["-c", "etc/strowger.toml", "check"], PATIENCE);
+    assert!(checked.code == Some(0) && checked.stdout.contains("warning    [server] key_file: there is no "), "{checked:?}");
+}
+
 /// Of a conf, commands that speak to the server need the socket's path alone.
 #[test]
 fn commands_work_while_the_conf_has_faults() {

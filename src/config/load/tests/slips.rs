@@ -39,7 +39,7 @@ fn what_stands_twice_is_told_with_its_first_line() {
             "[[registrar]]\n[[registrar]]\n[registrar]\n",
             "t:3:2: [registrar] stands in line 1 already: move what is below this one there, and remove this line",
         ),
-        ("proxy = { mode = \"stateful\", mode = \"stateless\" }\n", "t:1:31: mode is there already: remove one of the two"),
+        ("proxy = { mode = \"stateful\", mode = \"stateless\" }\n", "t:1:30: mode is there already: remove one of the two"),
     ] {
         assert_eq!(fault(text), said, "{text}");
     }
@@ -50,7 +50,7 @@ fn two_listeners_where_the_kernel_takes_one() {
     let two = |one: &str, other: &str| {
         let listen = |words: &str| {
             let (transport, address) = words.split_once(' ').unwrap();
-            format!("[[listen]]\ntransport = {transport:?}\naddress = {address:?}\nadvertise = \"sip.example.com\"\n")
+            format!("[[listen]]\ntransport = {transport:?}\naddress = {address:?}\nadvertise = \"sip.example.com:5060\"\n")
         };
         parse("t", &(listen(one) + &listen(other)), &machine())
     };
@@ -79,7 +79,7 @@ fn two_listeners_where_the_kernel_takes_one() {
 fn metrics_and_a_listener_at_one_port_of_tcp() {
     let at = |metrics: &str, listener: &str| {
         let text = format!(
-            "[[listen]]\ntransport = \"tcp\"\naddress = {listener:?}\nadvertise = \"a.example\"\n[metrics]\naddress = {metrics:?}\n"
+            "[[listen]]\ntransport = \"tcp\"\naddress = {listener:?}\nadvertise = \"a.example:5060\"\n[metrics]\naddress = {metrics:?}\n"
         );
         parse("t", &text, &machine())
     };
@@ -101,7 +101,7 @@ fn metrics_and_a_listener_at_one_port_of_tcp() {
 #[test]
 fn a_method_that_is_nearly_a_known_one_is_warned_of() {
     let route = |methods: &str| warnings(&format!("[[route]]\nmethods = [{methods}]\naction = \"reject\"\n"));
-    let said = "t:2:22: methods has \"INVTE\", which is no known method; the nearest known one is \"INVITE\"";
+    let said = "t:2:23: methods has \"INVTE\", which is no known method; the nearest known one is \"INVITE\"";
     assert_eq!(route("\"OPTIONS\", \"INVTE\""), [said]);
     for methods in ["\"INVITE\", \"BYE\"", "\"PING\"", "\"X-own\"", "\"DO\"", "\"SERVICE\""] {
         assert!(route(methods).is_empty(), "{methods}");
