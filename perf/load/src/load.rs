@@ -515,3 +515,37 @@ pub fn measure_one<F: Flow>(bench: &mut Bench, flow: &mut F, phase: &Phase, drai
     result["clean"] = json!(outcome.is_clean() && drained.is_clean() && flow.outstanding() == 0);
     (outcome, goodput, result)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        load: LoadArguments,
+    }
+
+    fn warming(line: &str) -> Option<f64> {
+        let words = ["strowger-load"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).load.warming()
+    }
+
+    #[test]
+    fn it_warms_up_at_the_rate_that_is_measured() {
+        assert_eq!(warming("--rate 200 --warm 5"), Some(200.0));
+        assert_eq!(warming("--rate 200,4000 --warm 5"), Some(200.0));
+        assert_eq!(warming("--rate 200 --warm 5 --warm-rate 50"), Some(50.0));
+        assert_eq!(warming("--window 48 --warm 5"), None);
+        assert_eq!(warming("--rate 200 --warm 5 --warm-window 48"), None);
+    }
+
+    #[test]
+    fn latency_is_a_line_for_each_span_but_the_generators_own() {
+        let span = json!({"p50": 1500.0, "p90": 2000.0, "p99": 30_000.0, "max": 400_000.0});
+        let result = json!({"latency_us": {"to_180": span, "generator_lag": span}});
+        assert_eq!(latency_lines(&result), ["           to_180        p50 1.50 ms  p90 2.00 ms  p99 30.00 ms  max 400.00 ms"]);
+        assert!(latency_lines(&json!({})).is_empty());
+    }
+}
