@@ -288,6 +288,8 @@ fn top_ends_when_its_terminal_is_gone() {
     let place = Place::new("top-gone");
     let _server = Conf::new(&place).start(&place);
     let (terminal, id) = top_in_a_terminal(&place, (80, 24));
+    // Until it has waited for keys a few times.
+    std::thread::sleep(Duration::from_millis(500));
     assert!(!has_ended(id));
     terminal.signal("KILL");
     let ended = wait_for(Duration::from_secs(3), || has_ended(id).then_some(()));
