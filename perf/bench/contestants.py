@@ -11,11 +11,12 @@ PERF = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Contestant:
-    """`floor` tells the generator that no proxy stands between its two ends."""
+    """`floor` tells the generator that no proxy stands between its two ends. `conf` is copied into the folder of the run: what it
+    names by relative paths is there."""
 
-    def __init__(self, name, command, core=0, floor=False, tcp_ports=()):
+    def __init__(self, name, command, core=0, floor=False, tcp_ports=(), conf=None):
         self.name, self.command, self.core, self.floor = name, command, core, floor
-        self.tcp_ports = tcp_ports
+        self.tcp_ports, self.conf = tcp_ports, conf
 
     def start(self, directory):
         if udp_port_is_bound(PORT):
@@ -23,6 +24,8 @@ class Contestant:
         for port in self.tcp_ports:
             if tcp_port_listens(port):
                 raise RuntimeError(f"TCP port {port} is taken by another process")
+        if self.conf:
+            shutil.copy(self.conf, directory)
         process = Process(self.command, self.core, directory, os.path.join(directory, f"{self.name}.log"))
         process.wait_ready(PORT, self.tcp_ports)
         return process
@@ -37,8 +40,8 @@ def floor(generator, sockets=1, stateless=False):
 
 def strowger(binary, conf="udp.toml", cores=1):
     name = "strowger" if conf == "udp.toml" else "strowger-" + conf[len("udp-") : -len(".toml")]
-    command = [binary, "run", "-c", os.path.join(PERF, "conf", conf)]
-    return Contestant(name, command, core=0 if cores == 1 else None)
+    command = [binary, "run", "-c", conf]
+    return Contestant(name, command, core=0 if cores == 1 else None, conf=os.path.join(PERF, "conf", conf))
 
 
 def kamailio(directory, defines=(), tcp_ports=()):

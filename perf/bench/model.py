@@ -16,8 +16,6 @@ import math
 import random
 import statistics
 
-import numpy
-
 MODES = ["chain", "outbound", "inbound", "local"]
 FITTED_MODES = ["chain", "outbound", "inbound"]
 TRANSPORTS = ["udp", "tcp", "tls"]
@@ -130,6 +128,9 @@ ORDER = [
 def solve(rows):
     """Values of the components, from rows of (how often each, measured): the least sum of squared relative errors. Components that
     no row has are left out; those that the rows cannot tell apart are an error."""
+    # Loaded late: a prediction does not need it, and is made on machines that do not have it.
+    import numpy
+
     names = [name for name in ORDER if any(name in parts for parts, _ in rows)]
     counts = numpy.array([[parts.get(name, 0) for name in names] for parts, _ in rows], dtype=float)
     measured = numpy.array([value for _, value in rows], dtype=float)
@@ -144,6 +145,8 @@ def solve(rows):
 
 def entangled(weighted, names):
     """Those with a part in what the rows do not see."""
+    import numpy
+
     if not len(weighted):
         return []
     _, sizes, directions = numpy.linalg.svd(weighted)

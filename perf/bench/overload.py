@@ -134,6 +134,8 @@ class Overload(Study):
                 process,
                 "--warm",
                 self.warm,
+                "--warm-window",
+                48,
                 "--rest",
                 1,
                 "--rate",

@@ -81,7 +81,7 @@ class Scale(Study):
         # as many are forgotten as begin, and none of the load before.
         self.short = min(self.duration, 3 if quick else 10)
         self.settle = 6 if quick else 8
-        self.warming = ["--warm", 3 if quick else 8, "--rest", 2 if quick else 6]
+        self.warming = ["--warm-window", 48, "--warm", 3 if quick else 8, "--rest", 2 if quick else 6]
         self.numbers = NUMBERS[::3] if quick else NUMBERS
         self.idle = [0, IDLE[-1]] if quick else IDLE
         self.report = Report(

@@ -141,7 +141,7 @@ class Soak(legit.Background):
     async def start(self):
         self.conf()
         self.certificate("ec")
-        await self.command("user", "import", "-", text=sip.users_file(legit.USERS))
+        await self.command("user", "import", "-", "--create", text=sip.users_file(legit.USERS))
         self.process = Process([self.program, "run", "-c", "strowger.toml"], None, self.directory, self.path("log"))
         self.pid = self.process.pid
         for _ in range(200):

@@ -42,7 +42,7 @@ class Bench:
         quick = arguments.quick
         self.rounds = arguments.rounds or (1 if quick else 3)
         self.duration = arguments.duration or (3 if quick else 10)
-        self.warm = ["--warm", 5 if quick else 8, "--rest", 6]
+        self.warm = ["--warm", 5 if quick else 8, "--rest", 6, "--warm-window", 48]
         settings = (
             f"{self.rounds} round(s), {self.duration} s each, warm-up {self.warm[1]} s, "
             f"load average at the start {machine.load_average():.2f}"

@@ -1,12 +1,15 @@
 //! `strowger check`: reads the conf and everything that it names, and summarises the resulting server.
 
+mod limits;
+mod routes;
+
 use super::output::{Outcome, print};
 use super::places::Places;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::Arc;
 use strowger::base::{Key, Transport};
-use strowger::config::{Conf, key};
+use strowger::config::{Conf, Machine, key};
 use strowger::settings::Words;
 use strowger::sip::Host;
 use strowger::store::Source;
@@ -17,13 +20,14 @@ pub fn check(places: &Places) -> Outcome {
     // Only the library can tell whether certificates and keys match.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
+    conf.control_group().map_err(explain)?;
     conf.check_certificates().map_err(explain)?;
     let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
     conf.check_records().map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())?;
-        for line in key::exposed_files(&conf) {
+        for line in conf.left_behind.iter().chain(&conf.warnings).cloned().chain(key::exposed_files(&conf)) {
             writeln!(out, "warning    {line}")?;
         }
         Ok(())
@@ -70,7 +74,8 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
         challenges(out, conf, source, loaded)?;
     }
     writeln!(out, "routes     {}", conf.routes.len())?;
-    for route in &conf.routes {
+    for (number, route) in conf.routes.iter().enumerate() {
+        writeln!(out, "route {:<4} {}", number + 1, routes::in_words(route))?;
         for target in route.hops() {
             match target.address {
                 Some(address) => write!(out, "next hop   {} {address}", target.transport.word())?,
@@ -85,7 +90,15 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
             }
         }
     }
-    writeln!(out, "control    {}", conf.control.socket.display())
+    for line in limits::lines(conf, &Machine::this()) {
+        writeln!(out, "limit      {line}")?;
+    }
+    write!(out, "control    {}", conf.control.socket.display())?;
+    match (conf.control.mode, &conf.control.group) {
+        (0o660, Some(group)) => writeln!(out, ", for its owner and the group {group}"),
+        (0o660, None) => writeln!(out, ", for its owner and the server's group"),
+        _ => writeln!(out, ", for its owner alone"),
+    }
 }
 
 /// Writes who is challenged, and which users exist.

@@ -3,8 +3,7 @@
 use super::output::{Outcome, print, table};
 use super::places::Places;
 use clap::Subcommand;
-use std::process::ExitCode;
-use strowger::control::AorEntry;
+use strowger::control::{AorEntry, NewBinding};
 
 #[derive(Subcommand)]
 pub enum Ul {
@@ -12,6 +11,9 @@ pub enum Ul {
     Show {
         /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
         aor: Option<String>,
+        /// Print a JSON list.
+        #[arg(long)]
+        json: bool,
     },
     /// Bind a contact to an address-of-record.
     ///
@@ -24,6 +26,12 @@ pub enum Ul {
         /// For how many seconds; [registrar] default_expires of the conf if not given.
         #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
         expires: Option<u32>,
+        /// How much it is preferred to the others, 0 to 1; 1 if not given.
+        #[arg(long, value_name = "Q", value_parser = preference)]
+        q: Option<f64>,
+        /// The proxies that requests for it go through first, as in "<sip:192.0.2.1;lr>, <sip:192.0.2.2;lr>".
+        #[arg(long, value_name = "LIST")]
+        path: Option<String>,
     },
     /// Remove one contact of an address-of-record, or all of them.
     Rm {
@@ -34,20 +42,34 @@ pub enum Ul {
     },
 }
 
+fn preference(text: &str) -> Result<f64, String> {
+    let q: Option<f64> = text.parse().ok();
+    q.filter(|q| (0.0..=1.0).contains(q)).ok_or_else(|| "not a number from 0 to 1".to_owned())
+}
+
 pub fn ul(command: &Ul, places: &Places) -> Outcome {
     let mut client = places.connect()?;
     match command {
-        Ul::Show { aor } => {
+        Ul::Show { aor, json } => {
             let entries = client.ul_show(aor.as_deref())?;
-            print(|out| table(out, &rows(&entries)))
+            print(|out| match json {
+                true => {
+                    serde_json::to_writer_pretty(&mut *out, &entries)?;
+                    writeln!(out)
+                }
+                false => table(out, &rows(&entries)),
+            })
         }
-        Ul::Add { aor, contact, expires } => {
-            client.ul_add(aor, contact, *expires)?;
-            Ok(ExitCode::SUCCESS)
+        Ul::Add { aor, contact, expires, q, path } => {
+            let (aor, contact, path) = (aor.clone(), contact.clone(), path.clone());
+            let binding = NewBinding { aor, contact, expires: *expires, q: *q, path };
+            let seconds = client.ul_add(&binding)?;
+            print(|out| writeln!(out, "{} bound to {} for {seconds} s", binding.contact, binding.aor))
         }
         Ul::Rm { aor, contact } => {
             let removed = client.ul_rm(aor, contact.as_deref())?;
-            print(|out| writeln!(out, "{removed} removed"))
+            let contacts = if removed == 1 { "contact" } else { "contacts" };
+            print(|out| writeln!(out, "{removed} {contacts} of {aor} removed"))
         }
     }
 }

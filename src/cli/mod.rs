@@ -5,6 +5,7 @@ mod location;
 mod operate;
 mod output;
 mod places;
+mod prompt;
 mod screen;
 mod targets;
 mod top;

@@ -18,8 +18,8 @@ pub fn health(ready: bool, places: &Places) -> Outcome {
 }
 
 pub fn reload(places: &Places) -> Outcome {
-    places.connect()?.reload()?;
-    Ok(ExitCode::SUCCESS)
+    let changed = places.connect()?.reload()?;
+    print(|out| writeln!(out, "{changed}"))
 }
 
 pub fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
@@ -51,8 +51,16 @@ pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
         complain(&why);
         return Ok(ExitCode::from(2));
     }
-    let now = places.connect()?.log(level)?;
-    print(|out| writeln!(out, "{now}"))
+    let mut client = places.connect()?;
+    let before = client.log(None)?;
+    let now = match level {
+        Some(_) => client.log(level)?,
+        None => before.clone(),
+    };
+    print(|out| match level {
+        Some(_) => writeln!(out, "{now} (before: {before})"),
+        None => writeln!(out, "{now}"),
+    })
 }
 
 pub fn connections(places: &Places) -> Outcome {
@@ -102,7 +110,7 @@ pub fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
     let prefix = prefix.unwrap_or_default();
     let samples = places.connect()?.stats(prefix)?;
     if samples.is_empty() {
-        return Err(format!("no statistics begin with {prefix:?}"));
+        return Err(format!("no statistics begin with {prefix:?}: \"strowger stats\" prints all of them"));
     }
     print(|out| {
         if json {

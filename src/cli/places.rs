@@ -1,5 +1,6 @@
 //! Where the conf and the control socket are, as every command takes it.
 
+use super::output::complain;
 use clap::Args;
 use std::path::PathBuf;
 use strowger::config::{self, Conf, Machine, load};
@@ -8,7 +9,8 @@ use strowger::control::Client;
 /// Where things are. Every command takes these, before or after its name.
 #[derive(Args)]
 pub struct Places {
-    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults.
+    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults. Relative paths in it
+    /// are below its folder.
     #[arg(short = 'c', long = "conf", value_name = "FILE", global = true)]
     conf: Option<PathBuf>,
     /// The control socket, instead of [control] socket of the conf.
@@ -49,7 +51,14 @@ impl Places {
         match &self.control {
             Some(path) => Ok(path.clone()),
             // A conf with faults elsewhere still says where its server listens: the server is to hear that it is refused.
-            None => load::control_socket(self.conf.as_deref()).map_err(|faults| faults.to_string()),
+            None => {
+                let socket = load::control_socket(self.conf.as_deref())
+                    .map_err(|faults| format!("{faults}; --control PATH names the server's control socket without a conf"))?;
+                if let Some(doubt) = &socket.doubt {
+                    complain(doubt);
+                }
+                Ok(socket.path)
+            }
         }
     }
 }

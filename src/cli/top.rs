@@ -2,14 +2,15 @@
 
 use super::output::{Outcome, print};
 use super::places::Places;
-use super::screen::{self, Line, Look, Moment};
-use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use super::screen::{self, History, Line, Look, Moment, Piece};
 use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetForegroundColor};
 use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use strowger::control::{Client, Number};
 
-/// How often keys are polled.
+/// How often the terminal's size is looked at, and whether a signal came.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The size of the printed screen if there is no terminal.
@@ -87,97 +88,167 @@ fn printed(path: &Path, interval: Duration) -> Result<Vec<String>, String> {
     let before = asker.ask()?;
     thread::sleep(interval);
     let now = asker.ask()?;
-    let (width, height) = PRINTED;
-    let mut lines = screen::render(Some(&before), &now, None, width, height);
+    let mut history = History::default();
+    history.take(&before, &now);
+    let mut lines = screen::render(Some(&before), &now, &history, None, PRINTED);
     // No key can be pressed.
     lines.pop();
-    Ok(lines.into_iter().map(|line| line.text).collect())
+    Ok(lines.iter().map(Line::text).collect())
 }
 
-/// Runs the live screen until the operator leaves it. A server that is absent at the beginning is an error; one that disappears
-/// later is reconnected to.
+/// What the live screen waits for.
+enum News {
+    Answer(Result<Moment, String>),
+    /// Of the terminal: what was typed in one go.
+    Typed(Vec<u8>),
+    /// Nothing will ever be typed again: the terminal is gone.
+    Gone,
+}
+
+/// Runs the live screen until the operator leaves it, or is gone. A server that is absent at the beginning is an error; one that
+/// disappears later is reconnected to.
 fn live(path: &Path, interval: Duration) -> Result<(), String> {
     let explain = |error: io::Error| format!("the terminal: {error}");
     let mut asker = Asker::new(path);
     let first = asker.ask()?;
-    let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, told_to_end.clone()).map_err(explain)?;
-    }
-    // The server may take long to answer; the keys must not wait for it.
-    let (sender, answers) = mpsc::sync_channel(1);
-    thread::Builder::new().name("asker".to_owned()).spawn(move || go_on_asking(asker, interval, &sender)).map_err(explain)?;
+    let told_to_end = end_by_signal().map_err(explain)?;
+    let keys = keys().map_err(explain)?;
+    let (sender, news) = mpsc::sync_channel(8);
     let terminal = Terminal::enter().map_err(explain)?;
-    let outcome = watch(first, &answers, &told_to_end);
+    // The server may take long to answer, and a terminal for ever to be typed at: neither waits for the other.
+    let answers = sender.clone();
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(work).map(drop);
+    let outcome = spawn("asker", Box::new(move || go_on_asking(asker, interval, &answers)))
+        .and_then(|()| spawn("keys", Box::new(move || read_keys(keys, &sender))))
+        .and_then(|()| watch(first, &news, &told_to_end));
     drop(terminal);
     outcome.map_err(explain)
 }
 
-/// Ends when the receiver is gone.
-fn go_on_asking(mut asker: Asker, interval: Duration, sender: &SyncSender<Result<Moment, String>>) {
+/// What is typed: at standard input, or where that is something else, at the terminal of the session.
+fn keys() -> io::Result<Box<dyn Read + Send>> {
+    match io::stdin().is_terminal() {
+        true => Ok(Box::new(io::stdin())),
+        false => Ok(Box::new(File::open("/dev/tty")?)),
+    }
+}
+
+/// A terminal that is gone says end of file, or an error, for ever: one is enough.
+fn read_keys(mut keys: Box<dyn Read + Send>, sender: &SyncSender<News>) {
+    let mut typed = [0; 64];
     loop {
-        thread::sleep(interval);
-        if sender.send(asker.ask()).is_err() {
+        let news = match keys.read(&mut typed) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => News::Gone,
+            Ok(count) => News::Typed(typed[..count].to_vec()),
+        };
+        let is_over = matches!(news, News::Gone);
+        if sender.send(news).is_err() || is_over {
             return;
         }
     }
 }
 
-fn watch(first: Moment, answers: &Receiver<Result<Moment, String>>, told_to_end: &AtomicBool) -> io::Result<()> {
+/// How long the screen may take to end by itself: it may wait for a terminal that takes nothing any more.
+const LAST_DRAWING: Duration = Duration::from_millis(500);
+
+/// Has signals end the screen, and soon the process, whatever the screen is doing then.
+fn end_by_signal() -> io::Result<Arc<AtomicBool>> {
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    let told = told_to_end.clone();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            told.store(true, Ordering::Relaxed);
+            thread::sleep(LAST_DRAWING);
+            let _ = terminal::disable_raw_mode();
+            std::process::exit(1);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(told_to_end)
+}
+
+/// Ends when the receiver is gone.
+fn go_on_asking(mut asker: Asker, interval: Duration, sender: &SyncSender<News>) {
+    loop {
+        thread::sleep(interval);
+        if sender.send(News::Answer(asker.ask())).is_err() {
+            return;
+        }
+    }
+}
+
+fn watch(first: Moment, news: &Receiver<News>, told_to_end: &AtomicBool) -> io::Result<()> {
     let (mut before, mut now, mut note): (Option<Moment>, Moment, Option<String>) = (None, first, None);
-    draw(before.as_ref(), &now, None)?;
+    let mut history = History::default();
+    let mut size = terminal::size()?;
+    draw(before.as_ref(), &now, &history, None, size)?;
     while !told_to_end.load(Ordering::Relaxed) {
-        let mut is_stale = false;
-        match answers.recv_timeout(LOOK) {
-            Ok(Ok(moment)) => {
-                before = Some(std::mem::replace(&mut now, moment));
+        let mut is_stale = true;
+        match news.recv_timeout(LOOK) {
+            Ok(News::Answer(Ok(moment))) => {
+                let last = std::mem::replace(&mut now, moment);
+                history.take(&last, &now);
+                before = Some(last);
                 note = None;
-                is_stale = true;
             }
-            Ok(Err(why)) => {
-                note = Some(why);
-                is_stale = true;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(News::Answer(Err(why))) => note = Some(why),
+            Ok(News::Typed(keys)) if is_farewell(&keys) => return Ok(()),
+            Ok(News::Gone) => return Err(io::Error::other("it is gone")),
+            Ok(News::Typed(_)) | Err(RecvTimeoutError::Timeout) => is_stale = false,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
-        while event::poll(Duration::ZERO)? {
-            match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
-                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-                        return Ok(());
-                    }
-                    _ => {}
-                },
-                Event::Resize(..) => is_stale = true,
-                _ => {}
-            }
-        }
-        if is_stale {
-            draw(before.as_ref(), &now, note.as_deref())?;
+        let size_now = terminal::size()?;
+        if is_stale || size != size_now {
+            size = size_now;
+            draw(before.as_ref(), &now, &history, note.as_deref(), size)?;
         }
     }
     Ok(())
 }
 
-fn draw(before: Option<&Moment>, now: &Moment, note: Option<&str>) -> io::Result<()> {
-    let (width, height) = terminal::size()?;
-    let lines = screen::render(before, now, note, usize::from(width), usize::from(height));
+/// q, Ctrl-C, Ctrl-D, or Escape by itself: other keys begin with it.
+fn is_farewell(keys: &[u8]) -> bool {
+    match keys {
+        [0x1b] => true,
+        [0x1b, ..] => false,
+        keys => keys.iter().any(|key| matches!(key, b'q' | b'Q' | 0x03 | 0x04)),
+    }
+}
+
+fn draw(before: Option<&Moment>, now: &Moment, history: &History, note: Option<&str>, size: (u16, u16)) -> io::Result<()> {
+    let size = (usize::from(size.0), usize::from(size.1));
+    let lines = screen::render(before, now, history, note, size);
+    let is_coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut out = io::stdout().lock();
     // Lines overwrite the previous ones and are cleared to their ends: nothing flickers.
-    queue!(out, cursor::MoveTo(0, 0))?;
-    for (number, Line { text, look }) in lines.iter().enumerate() {
+    for (number, line) in lines.iter().enumerate() {
         let row = u16::try_from(number).unwrap_or(u16::MAX);
         queue!(out, cursor::MoveTo(0, row))?;
-        match look {
-            Look::Plain => {}
-            Look::Heading => queue!(out, SetAttribute(Attribute::Bold))?,
-            Look::Alarm => queue!(out, SetAttribute(Attribute::Bold), SetForegroundColor(Color::Red))?,
+        for Piece { text, look } in &line.0 {
+            let (colour, is_bold) = match look {
+                Look::Plain => (None, false),
+                Look::Heading => (None, true),
+                Look::Good => (Some(Color::Green), false),
+                Look::Alarm => (Some(Color::Red), true),
+            };
+            if is_bold {
+                queue!(out, SetAttribute(Attribute::Bold))?;
+            }
+            if let Some(colour) = colour.filter(|_| is_coloured) {
+                queue!(out, SetForegroundColor(colour))?;
+            }
+            queue!(out, Print(text), SetAttribute(Attribute::Reset), ResetColor)?;
         }
-        queue!(out, Print(text), SetAttribute(Attribute::Reset), ResetColor, Clear(ClearType::UntilNewLine))?;
+        // A full line leaves the cursor on its last column, which clearing would take.
+        if line.text().chars().count() < size.0 {
+            queue!(out, Clear(ClearType::UntilNewLine))?;
+        }
     }
-    queue!(out, Clear(ClearType::FromCursorDown))?;
+    if lines.len() < size.1 {
+        queue!(out, cursor::MoveTo(0, u16::try_from(lines.len()).unwrap_or(u16::MAX)), Clear(ClearType::FromCursorDown))?;
+    }
     out.flush()
 }
 

@@ -2,11 +2,11 @@
 
 use super::output::{Outcome, complain, print, table};
 use super::places::Places;
+use super::prompt;
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use strowger::config::Conf;
 use strowger::store::subscriber::{Hashes, Imports, Refused, Table};
 use strowger::store::text;
@@ -17,16 +17,19 @@ const PASSWORD_LONGEST: u64 = 1024;
 
 #[derive(Subcommand)]
 pub enum User {
-    /// Add a user. The database is made if there is none; it holds hashes, never a password.
+    /// Add a user. The password is asked for, twice; the database holds hashes, never a password.
     ///
-    /// As in: strowger user add alice@example.com --password-stdin
+    /// As in: strowger user add alice@example.com
     Add {
         /// NAME or NAME@DOMAIN; a bare name takes the realm of [auth], or else the first domain of [server].
         user: String,
         #[command(flatten)]
         password: Password,
+        /// Make the database if there is none.
+        #[arg(long)]
+        create: bool,
     },
-    /// Give a user another password.
+    /// Give a user another password, which is asked for, twice.
     Passwd {
         /// NAME or NAME@DOMAIN; a bare name takes the realm of [auth], or else the first domain of [server].
         user: String,
@@ -47,12 +50,15 @@ pub enum User {
         /// HA1 has 32 hexadecimal digits (MD5) or 64 (SHA-256); ":SHA-512-256" after it says otherwise. A user may have
         /// several lines, one for each algorithm.
         file: PathBuf,
+        /// Make the database if there is none.
+        #[arg(long)]
+        create: bool,
     },
 }
 
-/// Where a password comes from.
+/// Where a password comes from; if nothing is said, it is asked for at the terminal.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(required = false, multiple = false)]
 pub struct Password {
     /// Take the password from the first line of standard input.
     #[arg(long)]
@@ -66,28 +72,30 @@ pub fn user(command: &User, places: &Places) -> Outcome {
     let conf = places.load()?;
     let database = Database::of(&conf)?;
     match command {
-        User::Add { user, password } => {
+        User::Add { user, password, create } => {
             let user = Named::read(user, &conf)?;
-            let password = password.read(&mut io::stdin().lock())?;
+            database.refuse_missing(*create)?;
+            let password = password.take(&user)?;
             let hashes = Hashes::of_password(&user.name, &user.domain, &password);
             let added = database.open(true)?.add(&user.name, &user.domain, &hashes);
             database.outcome(added, Some(&user))?;
             user.warn(&conf);
-            Ok(ExitCode::SUCCESS)
+            database.tell(&format!("{user} added"))
         }
         User::Passwd { user, password } => {
             let user = Named::read(user, &conf)?;
-            let password = password.read(&mut io::stdin().lock())?;
+            let mut table = database.open(false)?;
+            let password = password.take(&user)?;
             let hashes = |domain: &str| Hashes::of_password(&user.name, domain, &password);
-            let changed = database.open(false)?.change(&user.name, &user.domain, hashes);
+            let changed = table.change(&user.name, &user.domain, hashes);
             database.outcome(changed, Some(&user))?;
-            Ok(ExitCode::SUCCESS)
+            database.tell(&format!("the password of {user} changed"))
         }
         User::Rm { user } => {
             let user = Named::read(user, &conf)?;
             let removed = database.open(false)?.remove(&user.name, &user.domain);
             database.outcome(removed, Some(&user))?;
-            Ok(ExitCode::SUCCESS)
+            database.tell(&format!("{user} removed"))
         }
         User::List => {
             let listed = database.outcome(database.open(false)?.list(), None)?;
@@ -102,12 +110,13 @@ pub fn user(command: &User, places: &Places) -> Outcome {
             }
             print(|out| table(out, &rows))
         }
-        User::Import { file } => {
+        User::Import { file, create } => {
             let imports = read_imports(file)?;
+            database.refuse_missing(*create)?;
             let imported = database.open(true)?.import(&imports);
             let imported = database.outcome(imported, None)?;
             let (added, changed) = (imported.added, imported.changed);
-            print(|out| writeln!(out, "{added} added, {changed} changed"))
+            database.tell(&format!("{added} added, {changed} changed"))
         }
     }
 }
@@ -130,6 +139,13 @@ fn read_imports(file: &Path) -> Result<Imports, String> {
 }
 
 impl Password {
+    fn take(&self, user: &Named) -> Result<Vec<u8>, String> {
+        match self.password_stdin || self.password.is_some() {
+            true => self.read(&mut io::stdin().lock()),
+            false => self.checked(prompt::password(&user.to_string())?),
+        }
+    }
+
     fn read(&self, stdin: &mut dyn BufRead) -> Result<Vec<u8>, String> {
         let mut password = match &self.password {
             Some(password) => password.clone().into_bytes(),
@@ -146,6 +162,10 @@ impl Password {
             password.pop();
             password.pop_if(|last| *last == b'\r');
         }
+        self.checked(password)
+    }
+
+    fn checked(&self, password: Vec<u8>) -> Result<Vec<u8>, String> {
         match password.len() {
             0 => Err("the password is empty".to_owned()),
             len if len as u64 > PASSWORD_LONGEST => Err(format!("the password is longer than {PASSWORD_LONGEST} bytes")),
@@ -232,9 +252,24 @@ impl<'c> Database<'c> {
 
     fn open(&self, make: bool) -> Result<Table, String> {
         if !make && !self.path.exists() {
-            return Err(self.named("there is no such database; \"strowger user add\" makes it"));
+            return Err(self.named("there is no such database; \"strowger user add --create\" makes it"));
         }
         Table::open(self.path, make).map_err(|what| self.named(&what))
+    }
+
+    /// A conf that is not the one meant names a database that is not there: nothing is made unless that is said.
+    fn refuse_missing(&self, create: bool) -> Result<(), String> {
+        match create || self.path.exists() {
+            true => Ok(()),
+            false => {
+                Err(self.named("there is no such database; name the conf of the server with -c, or make a new one with --create"))
+            }
+        }
+    }
+
+    /// Prints what was done, and where.
+    fn tell(&self, what: &str) -> Outcome {
+        print(|out| writeln!(out, "{what} in {}", self.path.display()))
     }
 
     fn named(&self, what: &str) -> String {

@@ -3,7 +3,7 @@
 
 use super::model::Conf;
 use crate::base::{Key, Transport};
-use crate::net::sys::identity::Identity;
+use crate::net::sys::identity::{Identity, group_number};
 use crate::net::tls::{Contexts, TicketSecrets};
 use crate::store::users::Loaded;
 use crate::store::{SharedDatabaseFile, Source};
@@ -16,6 +16,12 @@ impl Conf {
             return Ok(None);
         };
         Identity::find(user, self.server.group.as_deref()).map(Some).map_err(|error| format!("[server] user: {error}"))
+    }
+
+    /// Looks up the group of the control socket. The error is one line.
+    pub fn control_group(&self) -> Result<Option<u32>, String> {
+        let group = self.control.group.as_deref().map(group_number);
+        group.transpose().map_err(|error| format!("[control] group: {error}"))
     }
 
     /// Reads what handshakes need: certificates, keys, sessions. `None` if nothing in the conf needs TLS.

@@ -1,9 +1,13 @@
 //! From TOML to a [`Conf`]: every fault of the file is reported with its position, and what would be right.
 
+mod below;
 mod document;
 mod edits;
+mod faults;
+mod file;
 mod listen;
 mod location;
+mod not_toml;
 mod pem;
 mod routes;
 mod sections;
@@ -15,9 +19,6 @@ mod values;
 mod wrong;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -26,30 +27,28 @@ use super::machine::Machine;
 use super::model::Conf;
 use crate::settings::{Control, Registrar};
 use crate::stack::route::Routes;
-use document::Document;
+use document::{Document, Plain};
+pub use faults::{Fault, Faults};
+pub use file::{SEARCH, find};
+use file::{folder, read};
 pub use routes::DEFAULT_REJECTION;
 use wrong::Wrong;
 
-/// Where a conf is looked for if none is named.
-pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];
-
-/// Returns the file named, or the first of [`SEARCH`] that exists; `None` means the built-in defaults.
-pub fn find(named: Option<&Path>) -> Option<PathBuf> {
-    match named {
-        Some(path) => Some(path.to_owned()),
-        None => SEARCH.map(PathBuf::from).into_iter().find(|path| path.exists()),
-    }
-}
-
-/// Loads the conf of [`find`].
+/// Loads the conf of [`find`]. Relative paths in it are below its folder, and those of the built-in defaults below the working
+/// directory.
 pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
     let Some(path) = find(named) else {
         return parse("built-in defaults", "", machine);
     };
     let file = path.display().to_string();
     let bytes = read(&path)?;
+    let folder = folder(&path)?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(&file, text, machine),
+        Ok(text) => {
+            let mut conf = parse_below(&file, text, Some(&folder), machine)?;
+            conf.left_behind = below::left_behind(&conf, Path::new(&folder), Path::new(""));
+            Ok(conf)
+        }
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let wrong = Wrong::new(before.len(), "this is not UTF-8 text");
@@ -58,41 +57,70 @@ pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Faults> {
-    fs::read(path).map_err(|error| Faults::unreadable(&path.display().to_string(), &error))
+/// The control socket that a conf names, as far as the conf can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocket {
+    pub path: PathBuf,
+    /// Why it is only the default one: a line for the operator.
+    pub doubt: Option<String>,
 }
 
-/// Returns the control socket that the conf of [`find`] names, whatever else is wrong with it. If it cannot be made out, it is the
-/// default one.
-pub fn control_socket(named: Option<&Path>) -> Result<PathBuf, Faults> {
-    let bytes = find(named).map(|path| read(&path)).transpose()?.unwrap_or_default();
-    Ok(control_socket_in(&String::from_utf8_lossy(&bytes)))
+/// Returns the control socket that the conf of [`find`] names, whatever else is wrong with it: commands speak to a server that runs,
+/// and its conf may have changed since. The error says that the file cannot be read.
+pub fn control_socket(named: Option<&Path>) -> Result<ControlSocket, Faults> {
+    let Some(path) = find(named) else {
+        return Ok(ControlSocket { path: Control::default().socket, doubt: None });
+    };
+    let bytes = read(&path)?;
+    let folder = folder(&path)?;
+    Ok(control_socket_in(&path.display().to_string(), &String::from_utf8_lossy(&bytes), &folder))
 }
 
-fn control_socket_in(text: &str) -> PathBuf {
+fn control_socket_in(file: &str, text: &str, folder: &str) -> ControlSocket {
     let machine = Machine { cores: vec![0], memory: 0, files: 0 };
-    let (root, _) = DeTable::parse_recoverable(text);
-    Document::new(root.get_ref(), &machine).plain::<Control>().socket
+    let (mut root, errors) = DeTable::parse_recoverable(text);
+    below::settle(root.get_mut(), folder);
+    let mut document = Document::new(root.get_ref(), &machine);
+    let socket = document.plain::<Control>().socket;
+    let section = document.section(Control::NAME);
+    let is_read = section.given("socket") && section.sound(["socket"]);
+    let is_left_out = errors.is_empty() && !section.given("socket");
+    let doubt = (!is_read && !is_left_out)
+        .then(|| format!("{file}: [control] socket cannot be made out, so the default one is tried; --control names another"));
+    ControlSocket { path: Path::new(folder).join(socket), doubt }
 }
 
-/// Reads `text` as a conf; `file` is the name at the beginning of each fault.
+/// Reads `text` as a conf; `file` is the name at the beginning of each fault. Relative paths stay relative.
 pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> {
-    let (root, errors) = DeTable::parse_recoverable(text);
+    parse_below(file, text, None, machine)
+}
+
+/// The same, with relative paths below `folder`, which is absolute.
+pub(super) fn parse_below(file: &str, text: &str, folder: Option<&str>, machine: &Machine) -> Result<Conf, Faults> {
+    let (mut root, errors) = DeTable::parse_recoverable(text);
+    if let Some(folder) = folder {
+        below::settle(root.get_mut(), folder);
+    }
     let mut document = Document::new(root.get_ref(), machine);
-    let conf = document.conf();
+    let mut conf = document.conf();
+    if let Some(folder) = folder {
+        below::settle_defaults(&mut conf, folder);
+        document.refuse_long_socket(&conf.control);
+    }
     document.refuse_unknown();
 
-    let wrongs = if errors.is_empty() {
-        document.wrongs
-    } else {
+    let wrongs = match (&errors[..], file::of_kamailio(text)) {
+        ([], _) => std::mem::take(&mut document.wrongs),
+        (_, Some(at)) => vec![Wrong::new(at, file::KAMAILIO)],
         // If the text is not TOML, faults derived from it would be misleading: its own faults are reported alone.
-        let whole = |error: &toml::de::Error| {
-            let at = error.span().map_or(0, |span| span.start);
-            Wrong::new(at, format!("this is not TOML: {}", error.message()))
-        };
-        errors.iter().map(whole).collect()
+        (errors, None) => errors.iter().map(|error| not_toml::fault(text, error)).collect(),
     };
-    if wrongs.is_empty() { Ok(conf) } else { Err(Faults::locate(file, text, wrongs)) }
+    if !wrongs.is_empty() {
+        return Err(Faults::locate(file, text, wrongs));
+    }
+    let warnings = Faults::locate(file, text, document.warnings);
+    conf.warnings = warnings.to_string().lines().map(str::to_owned).collect();
+    Ok(conf)
 }
 
 /// Every known key, sections in alphabetical order, keys in the order of reading.
@@ -103,53 +131,6 @@ pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut document = Document::new(root.get_ref(), &machine);
     document.conf();
     document.known
-}
-
-/// The faults of a conf, in the order of the file. Displayed as one line per fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults {
-    pub file: String,
-    pub faults: Vec<Fault>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Line and column from 1, the column in characters; `None` if the file could not be read at all.
-    pub place: Option<(usize, usize)>,
-    pub message: String,
-}
-
-impl Faults {
-    fn unreadable(file: &str, error: &io::Error) -> Faults {
-        Faults { file: file.to_owned(), faults: vec![Fault { place: None, message: format!("cannot be read: {error}") }] }
-    }
-
-    fn locate(file: &str, text: &str, mut wrongs: Vec<Wrong>) -> Faults {
-        wrongs.sort_by_key(|wrong| wrong.at);
-        let fault = |wrong: Wrong| {
-            let before = text.get(..wrong.at).unwrap_or(text);
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            Fault { place: Some((line, column)), message: wrong.message }
-        };
-        Faults { file: file.to_owned(), faults: wrongs.into_iter().map(fault).collect() }
-    }
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.faults.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(&self.file)?;
-            if let Some((line, column)) = fault.place {
-                write!(f, ":{line}:{column}")?;
-            }
-            write!(f, ": {}", fault.message)?;
-        }
-        Ok(())
-    }
 }
 
 impl Document<'_> {
@@ -182,11 +163,15 @@ impl Document<'_> {
             routes: Routes::default(),
             trunks: Vec::new(),
             password_files: Vec::new(),
+            left_behind: Vec::new(),
+            warnings: Vec::new(),
         };
         conf.registrar = self.registrar(conf.location.shared.is_some());
         (conf.trunks, conf.password_files) = self.trunks();
         (conf.routes, conf.certificates.client_identities) = self.routes(&conf.trunks, conf.proxy.mode);
         self.refuse_unreachable(&conf);
+        self.warn_of_own_targets(&conf);
+        self.refuse_taken_metrics(&conf);
         self.refuse_idle_challenge(&conf);
         self.refuse_idle_certificate(&conf);
         conf

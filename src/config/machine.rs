@@ -17,22 +17,32 @@ impl Machine {
     /// Returns this machine, as far as this process's affinity and control group let it be used.
     pub fn this() -> Machine {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let mut memory = total_memory(&meminfo).unwrap_or(1 << 30);
-        if let Some(bytes) = address_space(&limits) {
-            memory = memory.min(bytes / 2);
-        }
-        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let files = ["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
-        for limit in files.into_iter().chain(group_files(&groups)) {
-            if let Ok(text) = fs::read_to_string(limit) {
-                // The word "max" means no limit.
-                memory = memory.min(text.trim().parse().unwrap_or(u64::MAX));
-            }
-        }
+        let memory = memory_bounds().into_iter().map(|(bytes, _)| bytes).min().unwrap_or(1 << 30);
         Machine { cores: allowed_cores(&status).unwrap_or_else(|| vec![0]), memory, files: open_files(&limits).unwrap_or(1024) }
     }
+
+    /// Says where the memory of [`Machine::this`] is read.
+    pub fn memory_from() -> String {
+        memory_bounds().into_iter().min().map_or_else(|| "a guess".to_owned(), |(_, from)| from)
+    }
+}
+
+/// What bounds this process's memory, each with where that is read.
+fn memory_bounds() -> Vec<(u64, String)> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let mut bounds: Vec<(u64, String)> = Vec::new();
+    bounds.extend(total_memory(&meminfo).map(|bytes| (bytes, "the machine's (/proc/meminfo)".to_owned())));
+    bounds.extend(address_space(&limits).map(|bytes| (bytes / 2, "half of the address space (ulimit -v)".to_owned())));
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let files = ["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
+    for file in files.into_iter().chain(group_files(&groups)) {
+        // The word "max" means no limit.
+        let limit = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+        bounds.extend(limit.map(|bytes| (bytes, format!("the control group ({file})"))));
+    }
+    bounds
 }
 
 /// The cores of `Cpus_allowed_list` in `/proc/self/status`, such as `0-3,8`.

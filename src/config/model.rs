@@ -32,6 +32,10 @@ pub struct Conf {
     pub trunks: Vec<Arc<Trunk>>,
     /// The files that their passwords were read from.
     pub password_files: Vec<PathBuf>,
+    /// Files that earlier versions have left below the working directory, and that are not where the conf names them: a line each.
+    pub left_behind: Vec<String>,
+    /// What is legal and most likely a slip: a line each, with its place.
+    pub warnings: Vec<String>,
     pub next_hop: NextHops,
     pub timers: Timers,
     pub limits: Limits,

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, ConnectionEntry, Draining, HealthReport, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry};
+use super::{
+    AorEntry, ConnectionEntry, Draining, HealthReport, NewBinding, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry,
+};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +39,9 @@ impl Client {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                     Err(format!("no server answers at {name} ({error}); start it, or name its control socket with --control"))
                 }
+                ErrorKind::PermissionDenied => Err(format!(
+                    "control socket {name}: {error}: run this as the server's user, or as a member of the group that [control] group names"
+                )),
                 _ => Err(format!("control socket {name}: {error}")),
             },
         }
@@ -67,8 +72,9 @@ impl Client {
         self.call("targets", json!({})).and_then(result)
     }
 
-    pub fn reload(&mut self) -> Result<(), String> {
-        self.call::<()>("reload", json!({})).map(drop)
+    /// Returns what has changed.
+    pub fn reload(&mut self) -> Result<String, String> {
+        self.call("reload", json!({})).and_then(result)
     }
 
     /// `deadline`: seconds.
@@ -88,9 +94,9 @@ impl Client {
         self.call("ul.show", params).and_then(result)
     }
 
-    pub fn ul_add(&mut self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), String> {
-        let params = json!({ "aor": aor, "contact": contact, "expires": expires });
-        self.call::<()>("ul.add", params).map(drop)
+    /// Returns for how many seconds it is bound.
+    pub fn ul_add(&mut self, binding: &NewBinding) -> Result<u32, String> {
+        self.call("ul.add", json!(binding)).and_then(result)
     }
 
     /// Returns how many bindings were removed.

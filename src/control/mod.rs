@@ -8,12 +8,12 @@
 //! | `connections` | | a list of [`ConnectionEntry`] |
 //! | `trunks` | | a list of [`TrunkEntry`] |
 //! | `targets` | | a [`Targets`] |
-//! | `reload` | | null |
+//! | `reload` | | what has changed, a string |
 //! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
 //! | `log` | `level` (optional) | the level in force |
 //! | `trace` | `call`, `user`, `peer`, `seconds`, `count` (all optional) | a [`Traced`], behind a notification for each [`TraceEvent`] |
 //! | `ul.show` | `aor` (optional) | a list of [`AorEntry`] |
-//! | `ul.add` | `aor`, `contact`, `expires` (seconds, optional) | null |
+//! | `ul.add` | `aor`, `contact`, `expires` (seconds), `q` (0 to 1), `path` (a list of addresses; all three optional) | for how many seconds |
 //! | `ul.rm` | `aor`, `contact` (optional) | how many bindings were removed |
 //!
 //! Params go by name (an object) or by place (a list). Beside the errors of JSON-RPC there are [`rpc::NOT_FOUND`],
@@ -68,8 +68,9 @@ pub trait ControlApi: Send + Sync {
         Targets::default()
     }
 
-    /// Reads the conf and the files that it names again, completely or not at all; calls and connections stay.
-    fn reload(&self) -> Result<(), Refusal>;
+    /// Reads the conf and the files that it names again, completely or not at all; calls and connections stay. Returns what has
+    /// changed, in words.
+    fn reload(&self) -> Result<String, Refusal>;
 
     /// Stops beginning dialogs, and ends the server once no request waits for its answer, or when the deadline has passed (`None`:
     /// that of the conf). A further call sets a new deadline.
@@ -82,8 +83,8 @@ pub trait ControlApi: Send + Sync {
     /// `1003@example.com` or `sip:1003@example.com`; a bare name takes the first domain of the conf.
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal>;
 
-    /// Binds `contact` to the AOR for `expires` seconds, or for as long as the registrar grants by default.
-    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal>;
+    /// Binds a contact to an AOR; returns for how many seconds.
+    fn ul_add(&self, binding: &NewBinding) -> Result<u32, Refusal>;
 
     /// Removes one binding of the AOR, or all of them; returns how many were removed.
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal>;
@@ -125,6 +126,19 @@ impl HealthReport {
         let notes = self.notes.iter().map(|line| format!("note: {line}\n"));
         std::iter::once(format!("{verdict}\n")).chain(reasons).chain(notes).collect()
     }
+}
+
+/// A binding that an operator makes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NewBinding {
+    pub aor: String,
+    pub contact: String,
+    /// Seconds; `None`: as long as the registrar grants by default.
+    pub expires: Option<u32>,
+    /// Preference, from 0 to 1; `None`: 1.
+    pub q: Option<f64>,
+    /// The proxies that requests go through first, as a Path header lists them.
+    pub path: Option<String>,
 }
 
 /// What a draining server still has to do.

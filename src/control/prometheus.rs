@@ -273,7 +273,7 @@ pub fn write_text(families: &Families, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AorEntry, ConnectionEntry, Draining, Refusal};
+    use super::super::{AorEntry, ConnectionEntry, Draining, NewBinding, Refusal};
     use super::*;
 
     #[derive(Default)]
@@ -304,8 +304,8 @@ mod tests {
             Vec::new()
         }
 
-        fn reload(&self) -> Result<(), Refusal> {
-            Ok(())
+        fn reload(&self) -> Result<String, Refusal> {
+            Ok(String::new())
         }
 
         fn drain(&self, _: Option<Duration>) -> Result<Draining, Refusal> {
@@ -320,8 +320,8 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn ul_add(&self, _: &str, _: &str, _: Option<u32>) -> Result<(), Refusal> {
-            Ok(())
+        fn ul_add(&self, _: &NewBinding) -> Result<u32, Refusal> {
+            Ok(0)
         }
 
         fn ul_rm(&self, _: &str, _: Option<&str>) -> Result<usize, Refusal> {

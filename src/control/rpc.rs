@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, Refusal, Sample, Targets, Traced, TrunkEntry, samples};
+use super::{
+    AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Sample, Targets, Traced, TrunkEntry,
+    samples,
+};
 use crate::trace::session::Query;
 use crate::trace::{Tap, Wanted};
 
@@ -32,7 +35,10 @@ pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Re
         }
     };
     let outcome = perform(&request.method, request.params, api);
-    if let Err(error) = &outcome {
+    // Why a reload is refused the server logs itself, whoever asked for it.
+    if let Err(error) = &outcome
+        && (request.method != "reload" || error.code != REFUSED)
+    {
         tell(error);
     }
     match (request.id, outcome) {
@@ -115,11 +121,11 @@ enum Done {
     Connections(Vec<ConnectionEntry>),
     Trunks(Vec<TrunkEntry>),
     Targets(Targets),
-    Reloaded,
+    Reloaded(String),
     Draining(Draining),
     Level(String),
     Shown(Vec<AorEntry>),
-    Added,
+    Added(u32),
     Removed(usize),
     #[serde(skip)]
     Tracing(Tap),
@@ -193,8 +199,7 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         }
         "reload" => {
             params_of(params, [])?;
-            api.reload()?;
-            Done::Reloaded
+            Done::Reloaded(api.reload()?)
         }
         "drain" => {
             let [deadline] = params_of(params, ["deadline"])?;
@@ -211,10 +216,10 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             Done::Shown(api.ul_show(aor.text()?.as_deref())?)
         }
         "ul.add" => {
-            let [aor, contact, expires] = params_of(params, ["aor", "contact", "expires"])?;
+            let [aor, contact, expires, q, path] = params_of(params, ["aor", "contact", "expires", "q", "path"])?;
             let (aor, contact) = (aor.required()?, contact.required()?);
-            api.ul_add(&aor, &contact, expires.seconds()?)?;
-            Done::Added
+            let binding = NewBinding { aor, contact, expires: expires.seconds()?, q: q.preference()?, path: path.text()? };
+            Done::Added(api.ul_add(&binding)?)
         }
         "ul.rm" => {
             let [aor, contact] = params_of(params, ["aor", "contact"])?;
@@ -271,6 +276,15 @@ impl Param {
     /// Reads a time to live: whole seconds, at least one.
     fn seconds(self) -> Result<Option<u32>, Error> {
         self.seconds_from(1)
+    }
+
+    /// Reads the q of a contact.
+    fn preference(self) -> Result<Option<f64>, Error> {
+        match (self.value.is_null(), self.value.as_f64()) {
+            (true, _) => Ok(None),
+            (false, Some(q)) if (0.0..=1.0).contains(&q) => Ok(Some(q)),
+            _ => Err(invalid_params(format!("{} must be a number from 0 to 1, not {}", self.name, self.value))),
+        }
     }
 
     /// Reads a whole number from 1.

@@ -1,8 +1,8 @@
-//! The control socket's server: lines of JSON-RPC, on a Unix socket that only its owner may open.
+//! The control socket's server: lines of JSON-RPC, on a Unix socket that only its owner may open, or a group as well.
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,11 +26,16 @@ pub struct Bounds {
     pub idle: Duration,
     /// How long a client may leave an answer unread before it is closed.
     pub unread: Duration,
+    /// The mode of the socket's file.
+    pub mode: u32,
+    /// The number of its group; `None`: the process's own.
+    pub group: Option<u32>,
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { clients: 16, line: 64 * 1024, idle: Duration::from_secs(60), unread: Duration::from_secs(10) }
+        let (idle, unread) = (Duration::from_secs(60), Duration::from_secs(10));
+        Bounds { clients: 16, line: 64 * 1024, idle, unread, mode: 0o600, group: None }
     }
 }
 
@@ -48,12 +53,12 @@ struct Desk {
 }
 
 impl Server {
-    /// Creates the socket at `path`, mode 0600, and answers there. A socket left by a dead server is replaced; a live one is not,
+    /// Creates the socket at `path` and answers there. A socket left by a dead server is replaced; a live one is not,
     /// and nothing other than a socket is touched.
     pub fn start(path: &Path, api: Arc<dyn ControlApi>, bounds: Bounds) -> Result<Server, String> {
         let explain = |error: io::Error| format!("control socket {}: {error}", path.display());
         clear(path)?;
-        let (listener, file) = bind_private(path).map_err(explain)?;
+        let (listener, file) = bind_private(path, &bounds).map_err(explain)?;
         let most = bounds.clients;
         let acceptor = Acceptor::start(listener, Desk { api, bounds }, most).map_err(explain)?;
         Ok(Server { acceptor, path: path.to_owned(), file })
@@ -89,20 +94,30 @@ fn clear(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Binds a socket that appears at `path` with mode 0600: at no moment can others open it.
-fn bind_private(path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+/// Binds a socket that appears at `path` with its mode and group: at no moment can others open it.
+fn bind_private(path: &Path, bounds: &Bounds) -> io::Result<(UnixListener, (u64, u64))> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
     let draft = PathBuf::from(draft);
     let _ = fs::remove_file(&draft);
     let listener = UnixListener::bind(&draft)?;
     let placed = fs::set_permissions(&draft, Permissions::from_mode(0o600))
+        .and_then(|()| bounds.group.map_or(Ok(()), |group| give(&draft, group)))
+        .and_then(|()| fs::set_permissions(&draft, Permissions::from_mode(bounds.mode)))
         .and_then(|()| identity(&draft))
         .and_then(|file| fs::rename(&draft, path).map(|()| file));
     if placed.is_err() {
         let _ = fs::remove_file(&draft);
     }
     placed.map(|file| (listener, file))
+}
+
+/// Gives the file to a group.
+fn give(path: &Path, group: u32) -> io::Result<()> {
+    chown(path, None, Some(group)).map_err(|error| {
+        let hint = "the server's user must be a member of [control] group";
+        io::Error::new(error.kind(), format!("cannot be given to the group {group}: {error}; {hint}"))
+    })
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -61,9 +61,9 @@ impl ControlApi for Table {
         }]
     }
 
-    fn reload(&self) -> Result<(), Refusal> {
+    fn reload(&self) -> Result<String, Refusal> {
         match self.entries.lock().unwrap().is_empty() {
-            true => Ok(()),
+            true => Ok("changed: nothing".to_owned()),
             false => Err(Refusal::Refused("a key that does not fit".to_owned())),
         }
     }
@@ -79,13 +79,20 @@ impl ControlApi for Table {
         }
     }
 
-    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
+    fn ul_add(&self, binding: &NewBinding) -> Result<u32, Refusal> {
+        let NewBinding { aor, contact, expires, .. } = binding;
         if !contact.starts_with("sip:") {
             return Err(Refusal::Refused(format!("{contact:?} is not a SIP URI")));
         }
         let mut entries = self.entries.lock().unwrap();
-        entries.push(entry(aor, contact, u64::from(expires.unwrap_or(3600))));
-        Ok(())
+        let expires = expires.unwrap_or(3600);
+        let mut added = entry(aor, contact, u64::from(expires));
+        if let Some(q) = binding.q {
+            added.contacts[0].q = Some(q as f32);
+        }
+        added.contacts[0].path.extend(binding.path.clone());
+        entries.push(added);
+        Ok(expires)
     }
 
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
@@ -172,18 +179,21 @@ fn a_client_does_what_the_desk_does() {
     let mut client = Client::connect(&place.path()).unwrap();
     assert_eq!(client.version().as_deref(), Ok("1.2.3"));
     assert_eq!(client.ul_show(None), Ok(vec![]));
-    assert_eq!(client.reload(), Ok(()));
+    assert_eq!(client.reload(), Ok("changed: nothing".to_owned()));
     let connections = client.connections().unwrap();
     assert_eq!((connections.len(), connections[0].waiting_bytes), (1, 7));
-    assert_eq!(client.ul_add("sip:1003@a", "sip:1003@192.0.2.100:5061", Some(60)), Ok(()));
-    assert_eq!(client.ul_add("sip:1004@a", "sip:1004@192.0.2.100:5061", None), Ok(()));
+    let binding =
+        |aor: &str, contact: &str| NewBinding { aor: aor.to_owned(), contact: contact.to_owned(), ..NewBinding::default() };
+    let short = NewBinding { expires: Some(60), ..binding("sip:1003@a", "sip:1003@192.0.2.100:5061") };
+    assert_eq!(client.ul_add(&short), Ok(60));
+    assert_eq!(client.ul_add(&binding("sip:1004@a", "sip:1004@192.0.2.100:5061")), Ok(3600));
     assert_eq!(client.reload(), Err("a key that does not fit".to_owned()));
     let first = entry("sip:1003@a", "sip:1003@192.0.2.100:5061", 60);
     let second = entry("sip:1004@a", "sip:1004@192.0.2.100:5061", 3600);
     assert_eq!(client.ul_show(None), Ok(vec![first.clone(), second]));
     assert_eq!(client.ul_show(Some("sip:1003@a")), Ok(vec![first]));
     assert_eq!(client.ul_show(Some("x")), Err("x is not registered".to_owned()));
-    assert_eq!(client.ul_add("x", "tel:+1", None), Err("\"tel:+1\" is not a SIP URI".to_owned()));
+    assert_eq!(client.ul_add(&binding("x", "tel:+1")), Err("\"tel:+1\" is not a SIP URI".to_owned()));
     assert!(client.ul_rm("sip:1004@a", Some("sip:other")).is_err());
     assert_eq!(client.ul_rm("sip:1004@a", Some("sip:1004@192.0.2.100:5061")), Ok(1));
     assert_eq!(client.ul_rm("sip:1003@a", None), Ok(1));
@@ -223,7 +233,7 @@ fn what_goes_over_the_socket_is_json_rpc() {
         (r#"{"jsonrpc":"2.0","id":7,"method":"version"}"#, json!({"jsonrpc": "2.0", "id": 7, "result": "1.2.3"})),
         (
             r#"{"jsonrpc":"2.0","id":"a","method":"ul.add","params":["sip:b@a","sip:b@192.0.2.1",5]}"#,
-            json!({"jsonrpc": "2.0", "id": "a", "result": null}),
+            json!({"jsonrpc": "2.0", "id": "a", "result": 5}),
         ),
         (
             r#" {"params":{"aor":"sip:b@a"},"method":"ul.show","id":null,"jsonrpc":"2.0"} "#,
@@ -235,6 +245,25 @@ fn what_goes_over_the_socket_is_json_rpc() {
                     "path": ["<sip:edge.example.com;lr>"], "received": "192.0.2.1:5060",
                 }],
             }]}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":3,"method":"ul.add","params":{"aor":"sip:c@a","contact":"sip:c@b","q":0.25,"path":"<sip:p;lr>"}}"#,
+            json!({"jsonrpc": "2.0", "id": 3, "result": 3600}),
+        ),
+        (
+            r#"{"params":{"aor":"sip:c@a"},"method":"ul.show","id":4,"jsonrpc":"2.0"}"#,
+            json!({"jsonrpc": "2.0", "id": 4, "result": [{
+                "aor": "sip:c@a",
+                "contacts": [{
+                    "uri": "sip:c@b", "q": 0.25, "expires_in_s": 3600,
+                    "call_id": "a84b4c76e66710", "cseq": 314159,
+                    "path": ["<sip:edge.example.com;lr>", "<sip:p;lr>"], "received": "192.0.2.1:5060",
+                }],
+            }]}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":5,"method":"ul.rm","params":{"aor":"sip:c@a"}}"#,
+            json!({"jsonrpc": "2.0", "id": 5, "result": 1}),
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"stats","params":{"prefix":"strowger_bind"}}"#,
@@ -278,6 +307,8 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1.5]}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",4294967296]}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1,2]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x","contact":"sip:x@a","q":"1"}}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x","contact":"sip:x@a","q":-0.1}}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#, json!(1), rpc::NOT_FOUND),
         (r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#, json!(1), -32602),

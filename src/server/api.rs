@@ -10,13 +10,14 @@ use std::time::Duration;
 use strowger::base::Instant;
 use strowger::base::metric::Families;
 use strowger::control::{
-    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, HealthReport, Refusal, Targets, TrunkEntry, guests,
+    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Targets, TrunkEntry, guests,
 };
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
 use strowger::share::Numbers;
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::location::BindingView;
+use strowger::stack::registrar::sound;
 use strowger::stack::trunk_table::{Standing, State};
 use strowger::store::clock::STEP_MS;
 use strowger::trace::Taps;
@@ -54,7 +55,7 @@ impl ControlApi for RunningServer {
         targets::targets(&self.current().settings, &self.start.health, now)
     }
 
-    fn reload(&self) -> Result<(), Refusal> {
+    fn reload(&self) -> Result<String, Refusal> {
         match self.itself.upgrade() {
             Some(server) => server.reload_now().map_err(Refusal::Refused),
             None => Err(Refusal::Refused("the server is ending".to_owned())),
@@ -131,7 +132,8 @@ impl ControlApi for RunningServer {
         }
     }
 
-    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
+    fn ul_add(&self, binding: &NewBinding) -> Result<u32, Refusal> {
+        let NewBinding { aor, contact, expires, .. } = binding;
         let key = self.address_of_record(aor)?;
         let uri = Uri::parse(contact.as_bytes()).map_err(|fault| Refusal::Refused(format!("{contact}: {}", fault.reason())))?;
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
@@ -141,6 +143,12 @@ impl ControlApi for RunningServer {
         let refused = |why: &str| Err(Refusal::Refused(format!("{contact}: {why}")));
         if contact.len().max(key.len()) > settings.limits.contact_size {
             return refused("longer than [limits] contact_size");
+        }
+        let path = binding.path.as_deref().unwrap_or_default();
+        if path.len() > settings.limits.contact_size || !sound::is_sound_path(path.as_bytes()) {
+            let why =
+                "not a list of addresses in angle brackets such as \"<sip:192.0.2.1;lr>\", or longer than [limits] contact_size";
+            return Err(Refusal::Refused(format!("path {path}: {why}")));
         }
         if settings.leads_back(&uri, &key) {
             return refused("it names the address itself");
@@ -154,9 +162,10 @@ impl ControlApi for RunningServer {
             return refused("[registrar] max_contacts is reached");
         }
         let expires_s = expires.unwrap_or(settings.registrar.default_expires);
-        self.location
-            .add(now, &key, contact.as_bytes(), expires_s)
-            .map_err(|_| Refusal::Refused("[limits] bindings is reached".to_owned()))
+        let q = binding.q.map_or(1000, |q| (q * 1000.0).round() as u16);
+        let added = self.location.add_as(now, &key, (contact.as_bytes(), path.as_bytes()), q, expires_s);
+        added.map_err(|_| Refusal::Refused("[limits] bindings is reached".to_owned()))?;
+        Ok(expires_s)
     }
 
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {

@@ -46,8 +46,8 @@ impl RunningServer {
         }
     }
 
-    /// Reloads and waits for the result. The error has a line for each fault; it is logged too.
-    pub(crate) fn reload_now(self: &Arc<RunningServer>) -> Result<(), String> {
+    /// Reloads, waits for the result, and returns what has changed. The error has a line for each fault; it is logged too.
+    pub(crate) fn reload_now(self: &Arc<RunningServer>) -> Result<String, String> {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
         // Whatever is wrong with the conf: the records file may have been moved away.
@@ -71,7 +71,7 @@ impl RunningServer {
         outcome
     }
 
-    fn reload(self: &Arc<RunningServer>) -> Result<(), String> {
+    fn reload(self: &Arc<RunningServer>) -> Result<String, String> {
         let current = self.current();
         let conf = (self.reread)()?.unwrap_or_else(|| current.conf.clone());
         let plan = Plan::new(&current.conf, &conf);
@@ -119,10 +119,11 @@ impl RunningServer {
         let is_target = |uri: &[u8]| settings.routes.hops().any(|hop| hop.uri.text() == uri);
         self.start.health.name_servers.keep(is_target);
         self.set_current(Current { conf, settings, contexts });
-        log::info!("reloaded, {changed}{certificates}");
+        let changed = format!("reloaded, {changed}{certificates}");
+        log::info!("{changed}");
         secure::warn_of_exposed(&self.current().conf);
         self.warn_of_new_secrets();
-        Ok(())
+        Ok(changed)
     }
 
     /// Keys are derived from the secrets everywhere, once: only a start reads them.

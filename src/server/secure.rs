@@ -12,8 +12,11 @@ pub fn forbid_dumps(conf: &Conf) {
     }
 }
 
-/// Logs a line for each file whose secrets others may read.
+/// Logs a line for each likely slip of the conf, and for each file whose secrets others may read.
 pub fn warn_of_exposed(conf: &Conf) {
+    for line in &conf.warnings {
+        log::warn!("{line}");
+    }
     for line in key::exposed_files(conf) {
         log::warn!("{line}");
     }

@@ -44,6 +44,10 @@ use strowger::worker::{self, Bound, Clock, Options, WakeHandle};
 pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
     logger::start(conf.log.level, conf.log.format)?;
     log::info!("strowger {}: {name}", env!("CARGO_PKG_VERSION"));
+    // A new secret and empty tables in their places would lose calls, users and bindings.
+    if !conf.left_behind.is_empty() {
+        return Err(conf.left_behind.join("\n"));
+    }
     // SIGXCPU: the kernel will kill a process that goes on. What is to be written is written before.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXCPU]).map_err(|error| error.to_string())?;
     let manager = Manager::from_environment();
@@ -58,7 +62,7 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
     let server = launch(conf, ground, open, manager, reread)?;
     let scrape = server.scrape_at(conf.metrics.address)?;
     server.set_scrape(scrape);
-    let control = Server::start(&conf.control.socket, server.clone(), Bounds::default())?;
+    let control = Server::start(&conf.control.socket, server.clone(), control_bounds(conf)?)?;
     server.announce(conf);
     server.manager.ready("serving");
 
@@ -72,6 +76,11 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
         }
         End::Broken => Err("a worker has ended; see the log".to_owned()),
     }
+}
+
+/// Who may open the control socket.
+fn control_bounds(conf: &Conf) -> Result<Bounds, String> {
+    Ok(Bounds { mode: conf.control.mode, group: conf.control_group()?, ..Bounds::default() })
 }
 
 /// What is established before the process switches to another user: its secrets, and the machine it runs on.

@@ -342,8 +342,12 @@ macro_rules! table { ($expand:ident) => { $expand! {
     }
     [control] Control {
         /// The socket through which "strowger ul", "stats", "top" and the like speak to the running server: JSON-RPC 2.0, one object a
-        /// line. Only its owner can open it.
+        /// line. Who can open it can do all of that; only its owner can, if mode says nothing else.
         fixed socket: PathBuf = "strowger.sock".into(), "\"strowger.sock\"", socket;
+        /// The group of the socket's file, of which the server's user must be a member. "": its own group.
+        fixed group: Option<String> = None, "\"\"", optional(account);
+        /// The mode of the socket's file: "0600", its owner alone can open it; "0660", its group as well. Never anybody.
+        fixed mode: u32 = 0o600, "\"0600\"", socket_mode;
     }
     [metrics] Metrics {
         /// Where Prometheus finds the metrics, by HTTP at /metrics, and probes find /health and /ready, as in "127.0.0.1:9090". Anyone who can connect can

@@ -197,7 +197,7 @@ impl Source {
     fn no_file(&self, error: &io::Error) -> UsersError {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
         UsersError::Bad(match is_missing && Kind::is_named_database(&self.path) {
-            true => "there is no such database; \"strowger user add\" makes it".to_owned(),
+            true => "there is no such database; \"strowger user add --create\" makes it".to_owned(),
             false => format!("cannot be read: {error}"),
         })
     }

@@ -356,10 +356,10 @@ fn the_level_of_the_log_changes_while_it_runs() {
     };
     assert_eq!(log(&[]), (Some(0), "info".to_owned()));
     assert!(refused("nobody"));
-    assert_eq!(log(&["error"]), (Some(0), "error".to_owned()));
+    assert_eq!(log(&["error"]), (Some(0), "error (before: info)".to_owned()));
     assert!(!refused("nobody"));
-    assert_eq!(log(&["off"]), (Some(0), "off".to_owned()));
-    assert_eq!(log(&["trace"]), (Some(0), "trace".to_owned()));
+    assert_eq!(log(&["off"]), (Some(0), "off (before: error)".to_owned()));
+    assert_eq!(log(&["trace"]), (Some(0), "trace (before: off)".to_owned()));
     assert!(refused("nobody"));
     assert_eq!(log(&["loud"]).0, Some(2));
     // A reload leaves it alone unless the conf says something new.
@@ -375,7 +375,7 @@ fn the_level_of_the_log_changes_while_it_runs() {
     assert_eq!(now.stdout.trim(), "warn,worker=debug (by RUST_LOG)");
     reloaded(&place, &server);
     assert!(!server.log().contains("reloaded"), "{}", server.log());
-    assert_eq!(server.command(&place, &["log", "info"]).stdout.trim(), "info");
+    assert!(server.command(&place, &["log", "info"]).stdout.starts_with("info (before: warn,worker=debug"));
     let said = server.log().len();
     reloaded(&place, &server);
     server.expect_log_after(said, &["reloaded"]);

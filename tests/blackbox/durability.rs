@@ -474,7 +474,7 @@ fn users_and_bindings_share_a_database() {
     let with = conf(&place, "acknowledged").set("auth", "challenge_proxy", "true");
     let add = |user: &str| {
         let file = with.write(&place).display().to_string();
-        let arguments = ["-c", &file, "user", "add", user, "--password", "x"];
+        let arguments = ["-c", &file, "user", "add", user, "--password", "x", "--create"];
         let added = process::run(&place, "user", binary(), &arguments, PATIENCE);
         assert_eq!(added.code, Some(0), "{added:?}");
     };

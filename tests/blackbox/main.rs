@@ -45,6 +45,7 @@ mod modes;
 mod names;
 mod observing;
 mod office;
+mod operators;
 mod proxy_protocol;
 mod records;
 mod redis;

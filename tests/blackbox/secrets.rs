@@ -131,7 +131,7 @@ fn secrets_that_others_may_read_are_named_by_the_server_and_by_check() {
         let file = conf.write(&place).display().to_string();
         let path = place.path(users);
         if users.ends_with(".db") {
-            let add = ["user", "add", "alice@example.test", "--password", "a", "-c", &file];
+            let add = ["user", "add", "alice@example.test", "--password", "a", "--create", "-c", &file];
             let outcome = process::run(&place, "add", binary(), &add, Duration::from_secs(10));
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
             let made = fs::metadata(&path).expect("the database").mode();

@@ -167,7 +167,7 @@ fn root_binds_and_nobody_serves() {
         .set("auth", "challenge_register", "true")
         .set("auth", "users", "\"users.db\"");
     let file = conf.write(&place).display().to_string();
-    let users = ["user", "add", "a@example.test", "--password", "x"];
+    let users = ["user", "add", "a@example.test", "--password", "x", "--create"];
     let added = run(&place, &[&["-c", &file], &users[..]].concat());
     assert_eq!(added.code, Some(0), "{added:?}");
     chown(place.path("users.db"), Some(nobody), None).expect("nobody's database");

@@ -2,7 +2,10 @@
 answers."""
 
 import contextlib
+import os
 import random
+import subprocess
+import tempfile
 import unittest
 import unittest.mock
 
@@ -11,6 +14,7 @@ import model_command
 import model_report
 import model_runs
 from cases import report_configurations
+from contestants import PERF
 from model import BESIDE, BULK, TCP, UDP, Load, Model, ModelError, Refused, Shape
 from report import Report
 
@@ -524,6 +528,26 @@ class Command(unittest.TestCase):
         )
         arguments.no_measure = True
         self.assertEqual(model_runs.wanted(arguments, []), [])
+
+
+class Predicting(unittest.TestCase):
+    def test_a_prediction_installs_nothing_and_needs_no_numpy(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("apt-get", "sudo"):
+                path = os.path.join(folder, name)
+                with open(path, "w") as script:
+                    script.write(f"#!/bin/sh\necho installed >>{folder}/log\nexit 9\n")
+                os.chmod(path, 0o755)
+            with open(os.path.join(folder, "numpy.py"), "w") as module:
+                module.write("raise ImportError('there is no numpy')\n")
+            missing = os.path.join(folder, "none.json")
+            environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": folder}
+            command = [os.path.join(PERF, "model"), "predict", "--calls", "5", "--model", missing]
+            told = subprocess.run(command, env=environment, capture_output=True, text=True)
+            self.assertEqual(told.returncode, 2, told)
+            self.assertEqual(told.stderr.count("\n"), 1, told)
+            self.assertIn("the model cannot be read", told.stderr)
+            self.assertFalse(os.path.exists(os.path.join(folder, "log")), told)
 
 
 if __name__ == "__main__":

@@ -94,9 +94,12 @@ pub struct LoadArguments {
     /// Seconds of load before measuring; 0 for none
     #[arg(long, default_value_t = 0.0)]
     warm: f64,
-    /// Rate of that load; without it, a closed window
-    #[arg(long)]
+    /// Rate of that load [default: the first of --rate; a closed window where there is none]
+    #[arg(long, conflicts_with = "warm_window")]
     warm_rate: Option<f64>,
+    /// A closed window instead: this many outstanding, as fast as the server answers
+    #[arg(long)]
+    warm_window: Option<u32>,
     /// Seconds of rest after it
     #[arg(long, default_value_t = 6.0)]
     rest: f64,
@@ -298,7 +301,7 @@ fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, S
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The line of a result that several processes made.
+/// The lines of a result that several processes made.
 fn print_merged(result: &Value) {
     let server = match result["server_cpu_us_each"].as_f64() {
         Some(each) => format!("server {each:.1} µs each"),
@@ -320,6 +323,9 @@ fn print_merged(result: &Value) {
             false => "; NOT CLEAN",
         },
     );
+    for line in latency_lines(result) {
+        eprintln!("{line}");
+    }
 }
 
 /// Warm-up, rest, and each load in turn.
@@ -327,13 +333,14 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     // Processes that share a load begin each of its parts together.
     let meet = || arguments.share.map_or(Ok(()), Share::meet);
     let open = |rate| Load::Open { rate, poisson: arguments.poisson };
+    let warm_window = arguments.warm_window.unwrap_or(WARM_WINDOW);
     let warm_window = match arguments.share {
-        Some(share) => share.of(u64::from(WARM_WINDOW)).max(1) as u32,
-        None => WARM_WINDOW,
+        Some(share) => share.of(u64::from(warm_window)).max(1) as u32,
+        None => warm_window,
     };
     if arguments.warm > 0.0 {
         meet()?;
-        let load = arguments.warm_rate.map_or(Load::Window(warm_window), open);
+        let load = arguments.warming().map_or(Load::Window(warm_window), open);
         bench.run(flow, &Phase::new("warm", load, arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
     }
@@ -368,9 +375,24 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
             number(&result["goodput_per_second"]),
             goodput.failed_share() * 100.0,
         ));
+        for line in latency_lines(&result) {
+            bench.progress.line(&line);
+        }
         results.push(result);
     }
     Ok(results)
+}
+
+/// How long answers took, a line for each span that was measured.
+fn latency_lines(result: &Value) -> Vec<String> {
+    let Some(spans) = result["latency_us"].as_object() else {
+        return Vec::new();
+    };
+    let line = |(name, span): (&String, &Value)| {
+        let ms = |key: &str| format!("{key} {:.2} ms", number(&span[key]) / 1e3);
+        format!("{:>10} {:<13} {}", "", name, ["p50", "p90", "p99", "max"].map(ms).join("  "))
+    };
+    spans.iter().filter(|(name, _)| *name != "generator_lag").map(line).collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -444,6 +466,14 @@ impl LoadArguments {
         known as u64 + u64::from(self.search.wanted()) + self.search.steps()
     }
 
+    /// The rate of the warm-up; `None`: a closed window.
+    fn warming(&self) -> Option<f64> {
+        match self.warm_window {
+            Some(_) => None,
+            None => self.warm_rate.or(self.rate.first().copied()),
+        }
+    }
+
     fn settle(&self) -> f64 {
         self.settle.unwrap_or(1.0 + self.ring + self.hold)
     }
@@ -485,4 +515,38 @@ pub fn measure_one<F: Flow>(bench: &mut Bench, flow: &mut F, phase: &Phase, drai
     }
     result["clean"] = json!(outcome.is_clean() && drained.is_clean() && flow.outstanding() == 0);
     (outcome, goodput, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        load: LoadArguments,
+    }
+
+    fn warming(line: &str) -> Option<f64> {
+        let words = ["strowger-load"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).load.warming()
+    }
+
+    #[test]
+    fn it_warms_up_at_the_rate_that_is_measured() {
+        assert_eq!(warming("--rate 200 --warm 5"), Some(200.0));
+        assert_eq!(warming("--rate 200,4000 --warm 5"), Some(200.0));
+        assert_eq!(warming("--rate 200 --warm 5 --warm-rate 50"), Some(50.0));
+        assert_eq!(warming("--window 48 --warm 5"), None);
+        assert_eq!(warming("--rate 200 --warm 5 --warm-window 48"), None);
+    }
+
+    #[test]
+    fn latency_is_a_line_for_each_span_but_the_generators_own() {
+        let span = json!({"p50": 1500.0, "p90": 2000.0, "p99": 30_000.0, "max": 400_000.0});
+        let result = json!({"latency_us": {"to_180": span, "generator_lag": span}});
+        assert_eq!(latency_lines(&result), ["           to_180        p50 1.50 ms  p90 2.00 ms  p99 30.00 ms  max 400.00 ms"]);
+        assert!(latency_lines(&json!({})).is_empty());
+    }
 }

@@ -17,6 +17,10 @@ pub(super) struct Document<'d> {
     /// Section → keys, filled as keys are read: a key is known because something reads it.
     pub(super) known: BTreeMap<&'static str, Vec<&'static str>>,
     pub(super) wrongs: Vec<Wrong>,
+    /// Sections that may appear several times and are written as if they could not: their keys were not read.
+    misbracketed: Vec<&'static str>,
+    /// What is legal and most likely a slip.
+    pub(super) warnings: Vec<Wrong>,
     /// The position of the transport of each `[[listen]]`, or of its section.
     pub(super) listen_places: Vec<usize>,
     /// Something is wrong with a `[[listen]]`: faults of what depends on it are not reported as well.
@@ -52,6 +56,8 @@ impl<'d> Document<'d> {
             machine,
             known: BTreeMap::new(),
             wrongs: Vec::new(),
+            misbracketed: Vec::new(),
+            warnings: Vec::new(),
             listen_places: Vec::new(),
             listeners_are_wrong: false,
             target_places: Vec::new(),
@@ -61,7 +67,7 @@ impl<'d> Document<'d> {
     }
 
     /// Returns what the file has under `name`; the name of a table within a table has a dot.
-    fn find(&self, name: &str) -> Option<&'d Value<'d>> {
+    pub(super) fn find(&self, name: &str) -> Option<&'d Value<'d>> {
         match name.split_once('.') {
             Some((outer, inner)) => as_table(self.root.get(outer)?)?.get(inner),
             None => self.root.get(name),
@@ -100,6 +106,8 @@ impl<'d> Document<'d> {
         let DeValue::Array(array) = value.get_ref() else {
             let message = format!("{name} may appear several times: write it with double brackets, [[{name}]]");
             self.wrongs.push(Wrong::new(at, message));
+            // What follows from it, or is in it, is told when the brackets are right.
+            self.misbracketed.push(name);
             return None;
         };
         let mut tables = Vec::new();
@@ -133,7 +141,7 @@ impl<'d> Document<'d> {
                 self.wrongs.push(Wrong::new(name.span().start, message));
             }
         }
-        for (section, keys) in &self.known {
+        for (section, keys) in self.known.iter().filter(|(section, _)| !self.misbracketed.contains(*section)) {
             let tables: Vec<&DeTable<'_>> = match self.find(section).map(Spanned::get_ref) {
                 Some(DeValue::Table(table)) => vec![table],
                 Some(DeValue::Array(array)) => array.iter().filter_map(as_table).collect(),

@@ -1,11 +1,14 @@
 //! `[[listen]]`, and whether there is one for each next hop.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use super::document::Document;
 use super::uri::host_port;
 use super::values::{NETWORKS, filled, list, listen_address, network, word};
 use super::wrong::Wrong;
 use crate::base::Transport;
 use crate::config::model::{Conf, Listen, Listeners, default_address};
+use crate::net::interfaces;
 use crate::settings::Words;
 
 impl Document<'_> {
@@ -41,18 +44,9 @@ impl Document<'_> {
                     );
                     section.wrong(place, message);
                 }
-                let collides = |l: &&Listen| l.transport.is_reliable() == transport.is_reliable() && l.address == listen.address;
+                let collides = |l: &&Listen| l.transport.is_reliable() == transport.is_reliable() && overlap(l.address, address);
                 if let Some(other) = listeners.iter().find(collides) {
-                    let why = match other.transport == transport {
-                        true => String::new(),
-                        false => format!(", and {} takes the same port of TCP", transport.word()),
-                    };
-                    let message = format!(
-                        "another [[listen]] has {} {} already{why}; remove one or change its address",
-                        other.transport.word(),
-                        other.address
-                    );
-                    section.wrong(place, message);
+                    section.wrong(place, collision(&listen, other));
                 }
             }
             let place = section.place("transport");
@@ -61,6 +55,57 @@ impl Document<'_> {
         }
         self.listeners_are_wrong = self.wrongs.len() > wrong_before;
         Listeners(listeners)
+    }
+
+    /// Metrics take a port of TCP. Their socket for [::] takes IPv4 as well, which those of listeners do not.
+    pub(super) fn refuse_taken_metrics(&mut self, conf: &Conf) {
+        let Some(address) = conf.metrics.address.filter(|_| !self.listeners_are_wrong) else {
+            return;
+        };
+        let takes_all = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let collides = |l: &&Listen| {
+            let same_port = l.address.port() == address.port();
+            l.transport.is_reliable() && (overlap(l.address, address) || takes_all && same_port)
+        };
+        if let Some(listen) = conf.listen.iter().find(collides) {
+            let at = self.section("metrics").place("address");
+            let message = format!(
+                "address is {address}, and a [[listen]] takes that port of TCP: it has {} {}; choose another port",
+                listen.transport.word(),
+                listen.address
+            );
+            self.wrongs.push(Wrong::new(at, message));
+        }
+    }
+
+    /// Warns of next hops that are this server.
+    pub(super) fn warn_of_own_targets(&mut self, conf: &Conf) {
+        if self.listeners_are_wrong {
+            return;
+        }
+        let is_wild = conf.listen.iter().any(|listen| listen.address.ip().is_unspecified());
+        let local = is_wild.then(interfaces::local_addresses).and_then(Result::ok).unwrap_or_default();
+        for (target, at) in conf.routes.hops().zip(&self.target_places) {
+            let Some(address) = target.address else {
+                continue;
+            };
+            let is_here = |ip: IpAddr| ip.is_loopback() || local.contains(&ip);
+            let is_it = |l: &&Listen| {
+                let advertised = l.advertise.as_ref().is_some_and(|name| *name == address.to_string());
+                let wild = l.address.ip().is_unspecified() && overlap(l.address, address) && is_here(address.ip());
+                l.transport == target.transport && (l.address == address || wild || advertised)
+            };
+            if let Some(listen) = conf.listen.iter().find(is_it) {
+                let message = format!(
+                    "target has {:?}, which is this server itself, by its [[listen]] {} {}: what is sent there comes back, and is \
+                     refused as a loop; name another server",
+                    target.uri,
+                    listen.transport.word(),
+                    listen.address
+                );
+                self.warnings.push(Wrong::new(*at, message));
+            }
+        }
     }
 
     /// Refuses next hops whose transport no listener speaks.
@@ -86,6 +131,32 @@ impl Document<'_> {
                 );
                 self.wrongs.push(Wrong::new(*at, message));
             }
+        }
+    }
+}
+
+/// Whether the kernel refuses one of two sockets at these addresses. A wildcard takes all addresses of its family: our sockets for IPv6
+/// leave IPv4 alone.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port() && a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+fn collision(listen: &Listen, other: &Listen) -> String {
+    let (transport, taken) = (listen.transport.word(), other.transport.word());
+    let ports = match other.transport == listen.transport {
+        true => String::new(),
+        false => format!(", and {transport} takes the same port of TCP"),
+    };
+    let (address, first) = (listen.address, other.address);
+    match address == first {
+        true => format!("another [[listen]] has {taken} {first} already{ports}; remove one or change its address"),
+        false => {
+            let wild = if first.ip().is_unspecified() { first } else { address };
+            format!(
+                "another [[listen]] has {taken} {first}, and {wild} takes that port at every address{ports}: remove one, or change \
+                 the port of one"
+            )
         }
     }
 }

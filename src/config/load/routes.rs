@@ -108,6 +108,7 @@ impl Section<'_, '_> {
     fn route(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Route, Vec<Pair>) {
         let methods = list("a list of methods such as [\"INVITE\"]", method);
         let methods = self.read("methods", filled(methods));
+        self.warn_of_near_methods(methods.as_deref().unwrap_or_default());
         let from_source = self.read("from_source", filled(list(NETWORKS, network)));
         let challenge = self.read("challenge", boolean);
         let from = self.read("from", word::<Callers>).unwrap_or_default();
@@ -140,6 +141,18 @@ impl Section<'_, '_> {
             users_only: from == Callers::Users,
         };
         (route, pairs)
+    }
+
+    /// Any word may be a method of an extension, but one that is nearly a known one is most likely that.
+    fn warn_of_near_methods(&mut self, methods: &[Vec<u8>]) {
+        for (method, at) in methods.iter().zip(self.entry_places("methods")) {
+            let method = String::from_utf8_lossy(method);
+            let known = METHODS.iter().map(|known| (strsim::osa_distance(&method, known), known));
+            if let Some((1 | 2, near)) = known.min().filter(|(distance, near)| distance * 3 <= near.len()) {
+                let message = format!("methods has {method:?}, which is no known method; the nearest known one is {near:?}");
+                self.document.warnings.push(Wrong::new(at, message));
+            }
+        }
     }
 
     /// Returns the action; a certificate is shown to targets over TLS, and has no effect if there are none.

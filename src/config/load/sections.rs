@@ -83,6 +83,22 @@ impl Document<'_> {
         connections
     }
 
+    /// A path that the file leaves to its default can be too long as well, with the conf's folder before it.
+    pub(super) fn refuse_long_socket(&mut self, control: &Control) {
+        let path = &control.socket;
+        let named = self.find("control.socket").or(self.find("control"));
+        let at = named.map_or(0, |value| value.span().start);
+        let is_told = self.wrongs.iter().any(|wrong| wrong.at == at);
+        if !is_told && path.as_os_str().len() > SOCKET_PATH_LONGEST {
+            let message = format!(
+                "the path of [control] socket is {}, below the conf's folder, and longer than {SOCKET_PATH_LONGEST} bytes: \
+                 name a shorter one, as in socket = \"/run/strowger.sock\"",
+                path.display()
+            );
+            self.wrongs.push(Wrong::new(at, message));
+        }
+    }
+
     /// `is_shared`: Redis keeps the bindings as well.
     pub(super) fn registrar(&mut self, is_shared: bool) -> Registrar {
         let mut section = self.section("registrar");

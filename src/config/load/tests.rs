@@ -1,8 +1,10 @@
 //! Valid confs, confs with every kind of fault, and the reference `conf/strowger.toml` itself.
 
 mod reference;
+mod slips;
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use super::document::nearest;
 use super::*;
@@ -108,6 +110,22 @@ fn the_reference_as_scripts_run_serves_it_speaks_tls() {
     expected.listen.0.push(Listen::new(Transport::Tls, "127.0.0.1:5061".parse().unwrap()));
     expected.certificates.default_identity = vec![certs.pair("ecdsa"), certs.pair("rsa")];
     expected.tls.trusted_ca = Some(certs.path("ca.pem"));
+    assert_eq!(conf, expected);
+}
+
+/// The conf of the service names what it keeps by absolute paths: it may not write where it lies.
+#[test]
+fn the_conf_of_the_service_is_the_reference_with_absolute_paths() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let made = std::process::Command::new("scripts/service-conf").current_dir(root).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let conf = parse_below("t", &String::from_utf8(made.stdout).unwrap(), Some("/etc/strowger"), &machine()).unwrap();
+    let state = |path: &Path| Path::new("/var/lib/strowger").join(path);
+    let mut expected = Conf::default();
+    expected.server.key_file = state(&expected.server.key_file);
+    expected.registrar.database = expected.registrar.database.map(|path| state(&path));
+    expected.auth.users = state(&expected.auth.users);
+    expected.control.socket = Path::new("/run/strowger").join(&expected.control.socket);
     assert_eq!(conf, expected);
 }
 
@@ -662,7 +680,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
         ("[timer]\nt1 = \"500ms\"\n", "t:1:2: unknown section \"timer\"; the nearest known one is [timers]"),
         ("[server]\nrecord_route = true\n", "t:2:1: unknown key \"record_route\" in [server]; it belongs in [proxy]"),
         ("max_contacts = 5\n", "t:1:1: \"max_contacts\" is outside of its section: move it below [registrar]"),
-        ("[control]\nzzzz = 1\n", "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket"),
+        ("[control]\nzzzz = 1\n", "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket, group, mode"),
         // Columns count characters, not bytes.
         (
             "proxy = { \"ümläut\" = 1, forck = \"parallel\", mode = \"stateful\" }\n",
@@ -1228,7 +1246,10 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(faults.ends_with("none.toml:2:3: this is not UTF-8 text"), "{faults}");
 
     fs::write(&path, REFERENCE).unwrap();
-    assert_eq!(load(Some(&path), &machine()), Ok(Conf::default()));
+    let conf = load(Some(&path), &machine()).unwrap();
+    assert_eq!(conf.server.key_file, place.path().join("strowger.key"));
+    let fixed = crate::config::Plan::new(&Conf::default(), &conf).fixed;
+    assert_eq!(fixed, ["[server] key_file", "[registrar] database", "[control] socket"], "paths, and nothing else");
 }
 
 #[test]

@@ -132,13 +132,7 @@ fn is_user(c: char) -> bool {
 
 /// Reads the first line of the file. The error is a phrase that follows "FILE, which".
 pub(super) fn read_password(path: &Path) -> Result<Password, String> {
-    let unreadable = |error| {
-        let hint = match path.is_relative() {
-            true => " (a relative path is below the folder in which strowger is started)",
-            false => "",
-        };
-        format!("cannot be read: {error}{hint}")
-    };
+    let unreadable = |error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     let most = LONGEST_PASSWORD as u64 + 3;

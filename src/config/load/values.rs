@@ -290,15 +290,25 @@ pub(super) fn one_or_more<'d, T: PartialEq>(
 
 /// The longest path of the control socket: an address takes 107 bytes, and the socket is first made beside its path, with the
 /// process's number at the end.
-const SOCKET_PATH_LONGEST: usize = 99;
+pub(super) const SOCKET_PATH_LONGEST: usize = 99;
 
 pub(super) fn socket(value: &Value<'_>) -> Parsed<PathBuf> {
     let path = path(value)?;
     if path.as_os_str().len() > SOCKET_PATH_LONGEST {
-        let phrase = format!("must be a path of at most {SOCKET_PATH_LONGEST} bytes");
+        let phrase = format!("must be a path of at most {SOCKET_PATH_LONGEST} bytes, not {}", path.display());
         return Err(wrong(value, phrase));
     }
     Ok(path)
+}
+
+/// The mode of the control socket. To connect is to write.
+pub(super) fn socket_mode(value: &Value<'_>) -> Parsed<u32> {
+    let what = "\"0600\", for its owner, or \"0660\", for its group as well";
+    match string(value, what)? {
+        "0600" | "600" => Ok(0o600),
+        "0660" | "660" => Ok(0o660),
+        _ => Err(must_be(value, what)),
+    }
 }
 
 pub(super) const ALGORITHMS: &str = "a list of \"SHA-256\", \"SHA-512-256\" and \"MD5\", the one offered first at the beginning";

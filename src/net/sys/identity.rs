@@ -98,6 +98,13 @@ impl Identity {
     }
 }
 
+/// Returns the number of the group of this name. The error is one line.
+pub fn group_number(group: &str) -> Result<u32, String> {
+    let name = CString::new(group).map_err(|_| format!("a group {group:?} cannot exist"))?;
+    let found = group_of(&name).map_err(|error| format!("group {group:?} cannot be looked up: {error}"))?;
+    found.ok_or_else(|| format!("there is no group {group:?}"))
+}
+
 /// Ensures that no program started by the calling thread or its children can gain privileges that the thread does not have.
 pub fn gain_nothing() -> io::Result<()> {
     // SAFETY: only numbers are passed.

@@ -438,15 +438,28 @@ impl Location {
 
     /// Adds an operator's binding: it replaces one with the same URI, whatever its Call-ID.
     pub fn add(&self, now: Instant, aor: &[u8], uri: &[u8], expires_s: u32) -> Result<(), LocationFull> {
+        self.add_as(now, aor, (uri, b""), 1000, expires_s)
+    }
+
+    /// The same with a Path, and with `q` in thousandths.
+    pub fn add_as(
+        &self,
+        now: Instant,
+        aor: &[u8],
+        (uri, path): (&[u8], &[u8]),
+        q: u16,
+        expires_s: u32,
+    ) -> Result<(), LocationFull> {
         let place = self.place_of(uri);
         let add = |record: &mut Record, room: usize| {
-            let text = BindingText { uri, call_id: OPERATOR_CALL_ID, ..BindingText::default() };
+            let text = BindingText { uri, call_id: OPERATOR_CALL_ID, path, ..BindingText::default() };
             if !text.fits() {
                 return Err(LocationFull);
             }
             let mut binding = Binding::new(text, None);
             binding.expires = now.after_ms(u64::from(expires_s) * 1000);
             binding.place = place;
+            binding.q = q;
             match record.bindings.iter_mut().find(|b| b.uri() == uri) {
                 Some(existing) => *existing = binding,
                 None if room < binding.weight() => return Err(LocationFull),

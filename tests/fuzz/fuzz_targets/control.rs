@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, Refusal, rpc};
+use strowger::control::{AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, rpc};
 
 fuzz_target!(|bytes: &[u8]| {
     for line in bytes.split(|b| *b == b'\n') {
@@ -52,7 +52,7 @@ impl ControlApi for Clerk {
         Vec::new()
     }
 
-    fn reload(&self) -> Result<(), Refusal> {
+    fn reload(&self) -> Result<String, Refusal> {
         Err(Refusal::Refused("a: 1\nb: 2".to_owned()))
     }
 
@@ -70,9 +70,10 @@ impl ControlApi for Clerk {
         Ok(vec![AorEntry { aor: aor.to_owned(), contacts: Vec::new() }])
     }
 
-    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
-        assert_ne!(expires, Some(0));
-        Err(Refusal::Refused(format!("{aor} {contact}")))
+    fn ul_add(&self, binding: &NewBinding) -> Result<u32, Refusal> {
+        assert_ne!(binding.expires, Some(0));
+        assert!(binding.q.is_none_or(|q| (0.0..=1.0).contains(&q)));
+        Err(Refusal::Refused(format!("{} {}", binding.aor, binding.contact)))
     }
 
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {

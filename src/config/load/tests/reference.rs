@@ -124,7 +124,7 @@ const HEAD: &str = r##"# The conf of strowger: every key there is. A key that is
 # nothing but the defaults. A line that begins with # and no blank is a key that is left out.
 #
 # Times are whole numbers with a unit: "500ms", "5s", "2m", "1h". Sizes too: "512B", "64KiB", "4MiB".
-# Relative paths are below the folder in which strowger is started.
+# Relative paths are below the folder of this file, wherever strowger is started.
 #
 # Check a conf with: strowger check -c FILE
 "##;
