@@ -159,7 +159,7 @@ fn each_conf_in_the_documents_is_right() {
     furnish(&place);
     let database = format!("[auth]\nusers = {:?}\n", place.path("strowger.db").display().to_string());
     let database = place.write("database.toml", &database).display().to_string();
-    let made = shell(&place, "users", &format!("strowger user add alice@example.com --password-stdin -c {database}"));
+    let made = shell(&place, "users", &format!("strowger user add alice@example.com --create --password-stdin -c {database}"));
     assert_eq!(made.code, Some(0), "{made:?}");
     fs::copy(place.path("strowger.db"), place.path("users.db")).expect("a second database");
     let (mut count, mut wrong) = (0, String::new());
@@ -184,7 +184,7 @@ fn serve(place: &Place) -> Process {
     let conf = format!(
         "[server]\ndomains = [\"example.com\", \"{ip}\"]\n{}{}{}\
          [tls]\ncertificate = [\"certs/ecdsa.pem\"]\nprivate_key = [\"certs/ecdsa.key\"]\n\
-         [auth]\nusers = \"strowger.db\"\n[registrar]\ndatabase = \"strowger.db\"\n[control]\nsocket = \"strowger.sock\"\n",
+         [auth]\nusers = \"../strowger.db\"\n[registrar]\ndatabase = \"../strowger.db\"\n[control]\nsocket = \"strowger.sock\"\n",
         listen("udp", 5060),
         listen("tcp", 5060),
         listen("tls", 5061),
@@ -193,7 +193,7 @@ fn serve(place: &Place) -> Process {
     let text = format!("cd {} && exec strowger run", place.directory().display());
     let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap_or_default());
     let server = Process::start(place, "strowger", Path::new("bash"), &["-c".to_owned(), text], &[("PATH", &path)]);
-    let serves = wait_for(PATIENCE, || place.path("strowger.sock").exists().then_some(()));
+    let serves = wait_for(PATIENCE, || place.path("conf/strowger.sock").exists().then_some(()));
     assert!(serves.is_some(), "the server does not start: {}", server.stderr());
     server
 }
@@ -209,10 +209,15 @@ fn filled(line: &str) -> String {
         let known = words.iter().find(|(name, _)| *name == word);
         known.map_or(word.to_owned(), |(_, value)| (*value).to_owned())
     };
-    match text.contains('\'') || text.contains('"') {
+    let mut filled = match text.contains('\'') || text.contains('"') {
         true => text,
         false => text.split(' ').map(fill).collect::<Vec<_>>().join(" "),
+    };
+    // There is no terminal to be asked at.
+    if filled.contains("strowger user add") && !filled.contains("--password-stdin") {
+        filled.push_str(" --password-stdin");
     }
+    filled
 }
 
 /// A line without what it says about itself.
