@@ -84,6 +84,7 @@ fn furnish(place: &Place) {
     let certs = folder.join("certs").display().to_string();
     let made = process::run(place, "certs", &root().join("scripts/certs"), &[&certs], PATIENCE);
     assert_eq!(made.code, Some(0), "{made:?}");
+    symlink(folder.join("certs"), folder.join("conf/certs")).expect("a link to the certificates");
     for kind in ["ca", "ecdsa", "rsa", "client"] {
         for end in ["pem", "key"] {
             let file = |name: &str| folder.join(format!("{name}.{end}"));
