@@ -66,15 +66,21 @@ impl Location {
             });
             return;
         }
-        for name in shard.lists.changed.drain(..) {
-            let Some(record) = shard.records.get_mut(&name) else {
+        let changed = std::mem::take(&mut shard.lists.changed);
+        for name in &changed {
+            // What the disk has of it changes.
+            self.touch(*name, &mut shard.lists);
+            let Some(record) = shard.records.get_mut(name) else {
                 continue;
             };
             taken.take(record);
             if !record.is_remembered() {
-                shard.records.remove(&name);
+                shard.records.remove(name);
             }
         }
+        // Its allocation is used again.
+        shard.lists.changed = changed;
+        shard.lists.changed.clear();
     }
 
     /// Notes that what this and earlier rounds took is on disk.
