@@ -1,6 +1,7 @@
 //! All workers together: opens all sockets, starts one pinned thread per core, adds up their counters, stops them.
 
 use super::clock::Clock;
+use super::handover::Inherited;
 use super::mailbox::{Change, Command, Mailbox, PostOffice};
 use super::{Numbers, Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
@@ -23,7 +24,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,8 @@ pub struct Options {
     pub shared_key: bool,
     /// Secrets besides the one that everything is signed with: what they have signed is accepted.
     pub other_secrets: Vec<Key>,
+    /// The sockets of a predecessor: [`bind`] takes those of the listeners that stay, and closes the others.
+    pub inherited: Arc<Mutex<Vec<Inherited>>>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -96,6 +99,7 @@ impl Default for Options {
             proxy_protocol: Vec::new(),
             shared_key: false,
             other_secrets: Vec::new(),
+            inherited: Arc::default(),
         }
     }
 }

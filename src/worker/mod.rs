@@ -4,6 +4,7 @@ mod clock;
 mod crew;
 mod delay;
 mod gate;
+mod handover;
 mod held;
 pub mod mailbox;
 pub mod metrics;
@@ -17,6 +18,7 @@ mod turns;
 
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Recording, Stats, bind};
+pub use handover::{Inherited, Legacy, Remaining, links};
 pub use mailbox::Change;
 pub use pulse::Pulse;
 pub use report::{Numbers, Report};
