@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Targets, Traced, TrunkEntry, samples};
+use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Restarted, Sample, Targets, Traced, TrunkEntry, samples};
 use crate::trace::session::Query;
 use crate::trace::{Tap, Wanted};
 
@@ -115,6 +115,7 @@ enum Done {
     Trunks(Vec<TrunkEntry>),
     Targets(Targets),
     Reloaded,
+    Restarted(Restarted),
     Draining(Draining),
     Level(String),
     Shown(Vec<AorEntry>),
@@ -191,6 +192,12 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             api.reload()?;
             Done::Reloaded
         }
+        "restart" => {
+            let [deadline] = params_of(params, ["deadline"])?;
+            let deadline = deadline.seconds_from(0)?;
+            let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
+            Done::Restarted(api.restart(deadline)?)
+        }
         "drain" => {
             let [deadline] = params_of(params, ["deadline"])?;
             let deadline = deadline.seconds_from(0)?;
@@ -219,7 +226,7 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         "trace" => Done::Tracing(trace(params, api)?),
         _ => {
             let message = format!(
-                "no method {method:?}; there are version, stats, connections, targets, trunks, reload, drain, log, trace, ul.show, ul.add, ul.rm"
+                "no method {method:?}; there are version, stats, connections, targets, trunks, reload, restart, drain, log, trace, ul.show, ul.add, ul.rm"
             );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }

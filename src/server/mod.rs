@@ -4,6 +4,7 @@ mod announce;
 mod api;
 mod bindings;
 mod drain;
+mod handover;
 mod lock;
 mod log_line;
 mod log_queue;
@@ -20,4 +21,6 @@ mod typed;
 mod wait;
 mod watch;
 
+pub use handover::child::note_own_program;
+pub use handover::successor::Successor;
 pub use start::run;

@@ -1,6 +1,7 @@
 //! What has changed within dialogs and is not in any cookie: where a side has moved to (RFC 3261 §12.2, target refresh), and the
 //! name that it has borne since (RFC 4916). Shared by the cores, bounded, and forgotten when unused for long.
 
+use crate::base::pack::{Pack, Unpack};
 use crate::base::{BuildPrehashed, Instant, Key};
 use crate::sip::Message;
 use crate::stack::facts::{fact, write_name, write_place};
@@ -54,6 +55,26 @@ impl Moved {
     pub fn knows(&self, now: Instant, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) -> Known {
         let name = self.name(message, tag, kind, uri, facts);
         self.lock(name).knows(now, name)
+    }
+
+    /// Writes all facts for the process that takes over. It has the same secret.
+    pub fn hand_over(&self, out: &mut Vec<u8>) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for name in shard.young.iter().chain(&shard.old) {
+                out.put_u64(*name);
+            }
+        }
+    }
+
+    /// Takes in what that has written. `None`: it was something else.
+    pub fn take_over(&self, now: Instant, bytes: &[u8]) -> Option<()> {
+        let mut from = Unpack::new(bytes);
+        while !from.is_empty() {
+            let name = from.u64()?;
+            self.lock(name).note(now, name);
+        }
+        Some(())
     }
 
     /// Returns the keyed 64-bit hash that stands for the fact.

@@ -307,6 +307,11 @@ impl Crew {
         self.office.clone()
     }
 
+    /// Returns the transports of the listeners.
+    pub fn transports(&self) -> &[Transport] {
+        &self.transports
+    }
+
     /// Returns the addresses of the listeners.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses

@@ -419,6 +419,7 @@ fn metrics_have_their_names_once_and_in_order() {
         trace: crate::trace::TraceCounters::default(),
         records: Some(metrics::RecordNumbers { dialogs: 4, written: 9, lost: 2, unrecorded: 1 }),
         trunks: vec![("carrier".to_owned(), true)],
+        restarts: metrics::Restarts { restarts: 2, failures: 1, predecessor: Some((5, 6, 7.5)) },
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
@@ -437,6 +438,8 @@ fn metrics_have_their_names_once_and_in_order() {
     }
     assert_eq!(value(&first, "strowger_bindings"), 7.0);
     assert_eq!(value(&first, "strowger_users"), 5.0);
+    assert_eq!(value(&first, "strowger_restarts_total"), 2.0);
+    assert_eq!(value(&first, "strowger_predecessor_connections"), 6.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
     assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
     assert_eq!(value(&first, "strowger_dialogs"), 4.0);

@@ -70,6 +70,29 @@ impl Location {
         }
     }
 
+    /// Writes what is known of parties to dialogs.
+    pub fn hand_over_moved(&self, out: &mut Vec<u8>) {
+        self.moved.hand_over(out);
+    }
+
+    /// Takes in what that has written. `None`: it was something else.
+    pub fn take_over_moved(&self, now: Instant, bytes: &[u8]) -> Option<()> {
+        self.moved.take_over(now, bytes)
+    }
+
+    /// Empties the table: another process has it, and this one needs it no more.
+    pub fn clear(&self) {
+        self.end_handover();
+        for number in 0..super::SHARDS {
+            let mut guard = self.lock(number);
+            let shard = std::mem::take(&mut *guard);
+            for record in shard.records.values() {
+                self.account(record.counted(), Counted::default());
+            }
+            drop(guard);
+        }
+    }
+
     /// Writes the nodes that share the table, which bindings name by number.
     pub fn hand_over_nodes(&self, out: &mut Vec<u8>) {
         let nodes = self.shared().map(|shared| shared.nodes()).unwrap_or_default();
@@ -174,8 +197,7 @@ impl Location {
 
     /// The inner `None`: it was of use only where it comes from.
     fn read_binding(&self, from: &mut Unpack, reading: &Reading) -> Option<Option<Binding>> {
-        let text =
-            BindingText { uri: from.bytes()?, call_id: from.bytes()?, path: from.bytes()?, instance: from.bytes()? };
+        let text = BindingText { uri: from.bytes()?, call_id: from.bytes()?, path: from.bytes()?, instance: from.bytes()? };
         if !text.fits() {
             return None;
         }
@@ -194,13 +216,10 @@ impl Location {
         let is_elsewhere = match (&self.sharing, &note) {
             // The node is not known: its binding comes again with the next full reading.
             (Some(_), Some(None)) => return Some(None),
+            (None, Some(None)) => return Some(None),
             (_, Some(Some(note))) => note.node != NodeNumber::OWN,
-            (_, Some(None)) => true,
             (_, None) => false,
         };
-        if is_elsewhere && self.sharing.is_none() {
-            return Some(None);
-        }
         let source = match is_elsewhere {
             // Where it was for its own node.
             true => source,
@@ -283,20 +302,203 @@ fn read_note(from: &mut Unpack, reading: &Reading) -> Option<Option<SharedNote>>
     let (refreshed_ms, position) = (from.u64()?, from.u64()?);
     let relay = from.bytes()?.into();
     let lifetime_s = from.u32()?;
-    let node = reading.nodes.get(usize::from(from.u16()?)).copied();
+    let node = match from.u16()? {
+        0 => Some(NodeNumber::OWN),
+        other => reading.nodes.get(usize::from(other)).copied(),
+    };
     let is_untold = from.u8()? != 0;
     // The successor has read nothing yet.
-    let note = |node| SharedNote {
-        version,
-        lease,
-        told_expires,
-        refreshed_ms,
-        position,
-        relay,
-        lifetime_s,
-        seen: 0,
-        node,
-        is_untold,
-    };
+    let note =
+        |node| SharedNote { version, lease, told_expires, refreshed_ms, position, relay, lifetime_s, seen: 0, node, is_untold };
     Some(node.map(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Print, Recalled, SHARDS, SharingTerms};
+    use super::*;
+    use crate::base::{Channel, Key, Transport};
+    use crate::settings::Durability;
+
+    const CORES: u8 = 2;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    fn location() -> Location {
+        Location::new(Key::new(1, 2), 1000).with_journal(Durability::Batched)
+    }
+
+    fn shared(name: &str) -> Location {
+        location().with_sharing(SharingTerms { node: name.into(), wall_ms: 1 << 40, run: 1 << 40, is_acknowledged: false })
+    }
+
+    fn translate(flow: Flow) -> Option<Flow> {
+        (flow.listener != 9).then_some(Flow { core: flow.core + CORES, ..flow })
+    }
+
+    /// Hands over everything, or what has changed; returns what was taken.
+    fn hand_over(from: &Location, to: &Location, all: bool) -> TakenOver {
+        let (mut bytes, mut taken) = (Vec::new(), TakenOver::default());
+        from.hand_over_nodes(&mut bytes);
+        let nodes = to.take_over_nodes(&bytes).unwrap();
+        for number in 0..SHARDS {
+            bytes.clear();
+            from.hand_over(number, all, &mut bytes);
+            let reading = Reading { translate: &translate, nodes: nodes.clone() };
+            to.take_over(&bytes, &reading, &mut taken).unwrap();
+            // What is cut off is refused, or is less.
+            for short in 1..bytes.len() {
+                let reading = Reading { translate: &translate, nodes: nodes.clone() };
+                let mut some = TakenOver::default();
+                let cut = location().take_over(&bytes[..short], &reading, &mut some);
+                assert!(cut.is_none() || some.records < taken.records || !all);
+            }
+        }
+        #[cfg(debug_assertions)]
+        to.check();
+        taken
+    }
+
+    fn register(location: &Location, aor: &[u8], uri: &'static [u8], flow: Option<Flow>, cseq: u32) {
+        location.change(at(5), aor, |record, _| {
+            let text = BindingText { uri, call_id: b"call", path: b"<sip:p;lr>", instance: b"\"<urn:x>\"" };
+            record.bindings.retain(|binding| binding.uri() != uri);
+            let mut binding = Binding::new(text, flow.as_ref());
+            (binding.expires, binding.cseq, binding.reg_id, binding.q) = (at(60_000), cseq, 7, 500);
+            (binding.reached, binding.is_unsure, binding.place) = (Reached::ByFlow, true, 99);
+            record.add(binding);
+            record.note_change(at(5), Print { order: cseq, contents: 1, transaction: 1 });
+        });
+    }
+
+    fn connection(listener: u16) -> Flow {
+        let channel = Channel::Connection { slot: 3, generation: 4 };
+        Flow { transport: Transport::Tls, core: 1, channel, ..Flow::datagram(listener, "192.0.2.9:40123".parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_record_arrives_whole_and_its_flow_is_that_of_the_other_process() {
+        let (old, new) = (location(), location());
+        register(&old, b"a@x", b"sip:a@10.0.0.1", Some(connection(1)), 42);
+        register(&old, b"a@x", b"sip:a@10.0.0.2", Some(connection(9)), 43);
+        old.begin_handover();
+        assert_eq!(hand_over(&old, &new, true), TakenOver { records: 1, no_room: 0 });
+        assert_eq!((new.bindings(), new.bytes()), (old.bindings(), old.bytes()));
+        let mut seen = Vec::new();
+        new.lookup(at(6), b"a@x", |binding| {
+            let text = binding.text();
+            assert_eq!((text.call_id, text.path, text.instance), (&b"call"[..], &b"<sip:p;lr>"[..], &b"\"<urn:x>\""[..]));
+            assert_eq!((binding.expires, binding.reg_id, binding.q, binding.place), (at(60_000), 7, 500, 99));
+            assert_eq!((binding.reached, binding.is_unsure, binding.leads_back), (Reached::ByFlow, true, false));
+            seen.push((binding.cseq, binding.source()));
+        });
+        let expected = Flow { core: 1 + CORES, ..connection(1) };
+        assert_eq!(seen, [(42, Some(expected)), (43, None)], "its listener is no more");
+        // A REGISTER that was carried out there is a repetition here.
+        for (order, recalled) in [(42, Recalled::Repeated), (43, Recalled::Repeated), (44, Recalled::New)] {
+            let found = new.change(at(6), b"a@x", |record, _| record.recall(at(6), Print { order, contents: 1, transaction: 1 }));
+            assert_eq!(found.0, recalled, "{order}");
+        }
+    }
+
+    #[test]
+    fn what_changes_meanwhile_is_handed_over_and_nothing_else() {
+        let (old, new) = (location(), location());
+        for aor in [&b"a@x"[..], b"b@x", b"c@x"] {
+            register(&old, aor, b"sip:a@10.0.0.1", None, 1);
+        }
+        old.begin_handover();
+        hand_over(&old, &new, true);
+        assert_eq!(hand_over(&old, &new, false), TakenOver::default());
+        register(&old, b"a@x", b"sip:a@10.0.0.1", None, 2);
+        register(&old, b"a@x", b"sip:a@10.0.0.2", None, 3);
+        assert_eq!(old.remove(at(6), b"b@x", None), 1);
+        register(&old, b"d@x", b"sip:d@10.0.0.1", None, 1);
+        assert_eq!(hand_over(&old, &new, false).records, 3, "one of them remembers its REGISTER only");
+        let cseqs = |aor: &[u8]| {
+            let mut seen = Vec::new();
+            new.lookup(at(6), aor, |binding| seen.push(binding.cseq));
+            seen
+        };
+        let all = [&b"a@x"[..], b"b@x", b"c@x", b"d@x"].map(cseqs);
+        assert_eq!(all, [vec![2, 3], vec![], vec![1], vec![1]]);
+        assert_eq!(new.bindings(), old.bindings());
+        // One that is gone altogether.
+        (0..SHARDS).for_each(|_| _ = old.sweep(at(100_000)));
+        hand_over(&old, &new, false);
+        assert_eq!((new.bindings(), new.records()), (0, old.records()));
+        // Afterwards nothing is noted any more.
+        old.end_handover();
+        register(&old, b"a@x", b"sip:a@10.0.0.1", None, 9);
+        assert_eq!(hand_over(&old, &new, false), TakenOver::default());
+    }
+
+    #[test]
+    fn the_rows_on_disk_are_known_after_the_last_round() {
+        let (old, new) = (location(), location());
+        register(&old, b"a@x", b"sip:a@10.0.0.1", None, 1);
+        old.begin_handover();
+        hand_over(&old, &new, true);
+        // The journal writes it, which is a change of the record.
+        let mut round = old.begin_round(false);
+        let mut taken = crate::stack::location::journal::Taken::default();
+        while let Some(shard) = round.next_shard() {
+            old.take_changed(shard, false, &mut taken);
+        }
+        assert_eq!(hand_over(&old, &new, false).records, 1);
+        assert!(!new.has_changes(), "it is on disk");
+        assert_eq!(new.remove(at(6), b"a@x", None), 1);
+        let mut round = new.begin_round(false);
+        while let Some(shard) = round.next_shard() {
+            new.take_changed(shard, false, &mut taken);
+        }
+        let before: Vec<u32> = taken.iter().map(|view| view.rows_before).collect();
+        assert_eq!(before, [0, 1]);
+    }
+
+    #[test]
+    fn the_versions_of_a_shared_table_come_along_with_their_nodes() {
+        let (old, new) = (shared("a"), shared("a"));
+        // A node that the successor has heard of first has another number there.
+        new.shared().unwrap().node_seen(b"z", None);
+        old.shared().unwrap().node_seen(b"b", Some("192.0.2.2:5060".parse().unwrap()));
+        register(&old, b"a@x", b"sip:a@10.0.0.1", Some(connection(1)), 1);
+        old.begin_handover();
+        hand_over(&old, &new, true);
+        assert_eq!(new.shared().unwrap().untold(), 1, "what the store was not told is told by the successor");
+        let names: Vec<_> = new.shared().unwrap().nodes().into_iter().map(|node| node.name).collect();
+        assert_eq!(names, [b"a"[..].into(), b"z"[..].into(), b"b"[..].into()]);
+        // A removal is remembered as one.
+        assert_eq!(old.remove(at(6), b"a@x", None), 1);
+        hand_over(&old, &new, false);
+        assert_eq!((new.live_bindings(at(7)), new.bindings()), (0, old.bindings()));
+        // A successor that shares nothing has no versions.
+        let alone = location();
+        hand_over(&old, &alone, true);
+        register(&old, b"b@x", b"sip:a@10.0.0.1", None, 1);
+        hand_over(&old, &alone, false);
+        assert_eq!(alone.live_bindings(at(7)), 1);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_what_was_cleared_is_gone() {
+        let old = location();
+        for aor in [&b"a@x"[..], b"b@x", b"c@x"] {
+            register(&old, aor, b"sip:a@10.0.0.1", None, 1);
+        }
+        old.begin_handover();
+        let small = Location::new(Key::new(1, 2), 2);
+        assert_eq!(hand_over(&old, &small, true), TakenOver { records: 3, no_room: 1 });
+        assert_eq!(small.bindings(), 2);
+        old.clear();
+        assert_eq!((old.bindings(), old.bytes(), old.records()), (0, 0, 0));
+        // Another key has other names.
+        let other = Location::new(Key::new(3, 4), 1000);
+        let mut bytes = Vec::new();
+        (0..SHARDS).for_each(|number| small.hand_over(number, true, &mut bytes));
+        let reading = Reading { translate: &translate, nodes: Vec::new() };
+        assert_eq!(other.take_over(&bytes, &reading, &mut TakenOver::default()), None);
+    }
 }

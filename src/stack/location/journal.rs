@@ -60,7 +60,8 @@ impl Location {
         let shard = &mut *guard;
         if all {
             shard.lists.changed.clear();
-            shard.records.retain(|_, record| {
+            shard.records.retain(|name, record| {
+                self.touch(*name, &mut shard.lists);
                 taken.take(record);
                 record.is_remembered()
             });

@@ -493,14 +493,14 @@ impl Location {
         let Shard { records, lists } = &mut *guard;
         let (mut held, mut kept, mut unlisted) = (0, 0, false);
         records.retain(|name, record| {
-            let (before, rows_before) = (record.counted(), record.bindings.len());
+            let before = record.counted();
             let has_news = self.sharing.as_ref().is_some_and(|sharing| sharing.expire(record, now));
             record.is_changed |= has_news;
             record.sweep(now);
             let after = record.counted();
             self.account(before, after);
             (held, kept) = (held + before.weight, kept + after.weight);
-            if has_news || record.is_changed || record.bindings.len() != rows_before {
+            if has_news || record.is_changed || before != after {
                 self.note(number, *name, record, lists, has_news);
             }
             if after.weight > 0 {

@@ -30,6 +30,8 @@ pub struct SharingTerms {
     pub node: Vec<u8>,
     /// The time since 1970 at [`Instant`] zero, in milliseconds.
     pub wall_ms: u64,
+    /// Distinguishes this run of the server from all others: when it was started, milliseconds since 1970.
+    pub run: u64,
     /// A 200 to a REGISTER waits until the store has the change.
     pub is_acknowledged: bool,
 }
@@ -75,7 +77,7 @@ impl Sharing {
             wall_ms: AtomicU64::new(terms.wall_ms),
             nodes: RwLock::new(vec![own]),
             reading: AtomicU32::new(0),
-            run: terms.wall_ms,
+            run: terms.run,
         }
     }
 
