@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// Sizes of what one socket holds, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -115,13 +115,32 @@ impl Udp {
             sockets.push(udp);
         }
         // All receivers are bound before the first sender joins them: the filter that steers responses counts them in this order.
-        for udp in &mut sockets {
-            match udp.open_sender(cores > 1, buffers) {
+        Udp::open_senders(&mut sockets, buffers);
+        Ok(sockets)
+    }
+
+    /// Takes over the sockets that another process has bound to one address, with what is queued in them. They keep their order, and
+    /// the filter that steers responses.
+    pub fn inherit(address: SocketAddr, inherited: Vec<OwnedFd>, buffers: &Buffers) -> Result<Vec<Udp>, BindError> {
+        let adopt = |fd: OwnedFd| {
+            let socket = Socket::from(fd);
+            Udp::set_up(&socket, address, buffers)?;
+            Udp::wrap(socket, buffers)
+        };
+        let sockets: io::Result<Vec<Udp>> = inherited.into_iter().map(adopt).collect();
+        let mut sockets = sockets.map_err(|error| BindError { transport: Transport::Udp, address, error })?;
+        Udp::open_senders(&mut sockets, buffers);
+        Ok(sockets)
+    }
+
+    fn open_senders(sockets: &mut [Udp], buffers: &Buffers) {
+        let is_shared = sockets.len() > 1;
+        for udp in sockets {
+            match udp.open_sender(is_shared, buffers) {
                 Ok(sender) => udp.sender = sender,
-                Err(error) => log::debug!("udp {bound}: no socket of its own to send by: {error}"),
+                Err(error) => log::debug!("udp {}: no socket of its own to send by: {error}", udp.address),
             }
         }
-        Ok(sockets)
     }
 
     /// Opens a second socket on the same address for sending. For each datagram that has left a socket, the kernel wakes whatever
@@ -161,32 +180,44 @@ impl Udp {
         if joins {
             socket.set_reuse_port(true)?;
         }
-        socket.set_recv_buffer_size(buffers.receive)?;
-        socket.set_send_buffer_size(buffers.send)?;
-        sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
-        sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
-        let has_local = address.ip().is_unspecified();
-        if has_local {
-            sys::ask_local_address(socket.as_fd(), address.is_ipv4())?;
-        }
+        Udp::set_up(&socket, address, buffers)?;
         socket.bind(&address.into())?;
         if is_shared && !joins {
             socket.set_reuse_port(true)?;
         }
+        Udp::wrap(socket, buffers)
+    }
+
+    /// Sets the options of a receiving socket that do not depend on the others of its address.
+    fn set_up(socket: &Socket, address: SocketAddr, buffers: &Buffers) -> io::Result<()> {
+        socket.set_recv_buffer_size(buffers.receive)?;
+        socket.set_send_buffer_size(buffers.send)?;
+        sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
+        sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
+        match address.ip().is_unspecified() {
+            true => sys::ask_local_address(socket.as_fd(), address.is_ipv4()),
+            false => Ok(()),
+        }
+    }
+
+    fn wrap(socket: Socket, buffers: &Buffers) -> io::Result<Udp> {
         let counters = ListenerCounters {
             receive_buffer: socket.recv_buffer_size()? as u64,
             send_buffer: socket.send_buffer_size()? as u64,
             ..ListenerCounters::default()
         };
         let socket = UdpSocket::from(socket);
+        let address = socket.local_addr()?;
+        // One that was bound by another process has counted before.
+        let drops_seen = sys::waiting(socket.as_fd()).map_or(0, |waiting| waiting.drops);
         Ok(Udp {
-            address: socket.local_addr()?,
+            address,
             socket,
             sender: None,
-            has_local,
+            has_local: address.ip().is_unspecified(),
             counters,
             backlog: Backlog::new(buffers.send_queue),
-            drops_seen: 0,
+            drops_seen,
             was_full: false,
             shed: None,
             is_fragmenting: false,
@@ -217,6 +248,11 @@ impl Udp {
 
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// Returns another descriptor of the receiving socket, for another process.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// Returns the socket that datagrams are sent from, if it is a separate one.

@@ -50,6 +50,16 @@ const NAME: usize = 10;
 /// Digits at the start of every cookie: flags, run, call, dialog, target.
 const ALWAYS: usize = FLAGS + RUN + CALL + DIALOG + TARGET;
 
+/// What a cookie says of the run.
+fn short(run: u32) -> u16 {
+    (run & 0xfff) as u16
+}
+
+/// Whether cookies of the two runs can be told apart.
+pub fn differ(run: u32, other: u32) -> bool {
+    short(run) != short(other)
+}
+
 /// A parsed cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Shown<'a> {
@@ -168,6 +178,8 @@ pub struct Cookies {
     run: u16,
     /// Hides the places of connections from every other run.
     mask: u64,
+    /// The same of the predecessor while that lives.
+    predecessor: Option<(u16, u64)>,
 }
 
 /// The party that a new cookie is for.
@@ -189,13 +201,28 @@ impl Cookies {
             names: secret.derive("record-route name"),
             run: 0,
             mask: 0,
+            predecessor: None,
         }
     }
 
     /// Sets the run, which differs from that of every other server and every earlier run except by chance.
     pub fn begin(&mut self, run: u32) {
-        self.run = (run & 0xfff) as u16;
-        self.mask = self.dialogs.derive("place of a connection").hash_numbers(run.into(), 0, 0);
+        (self.run, self.mask) = (short(run), self.mask_of(run));
+    }
+
+    /// Sets the run of a predecessor that still has its connections, or forgets it.
+    pub fn follow(&mut self, run: Option<u32>) {
+        self.predecessor = run.map(|run| (short(run), self.mask_of(run)));
+    }
+
+    fn mask_of(&self, run: u32) -> u64 {
+        self.dialogs.derive("place of a connection").hash_numbers(run.into(), 0, 0)
+    }
+
+    /// Returns what the predecessor masks the places of its connections with, if it wrote the cookie and still has them.
+    pub fn mask_of_predecessor(&self, recorded: &Recorded) -> Option<u64> {
+        let (run, mask) = self.predecessor?;
+        (recorded.shown.run == run && recorded.secret == 0).then_some(mask)
     }
 
     /// Returns what the run masks the places of connections with ([`crate::stack::token`]).

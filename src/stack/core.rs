@@ -10,9 +10,11 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
 use crate::stack::calls::Calls;
 use crate::stack::cookie::Cookies;
+use crate::stack::counterpart::{Counterpart, Predecessor};
 use crate::stack::gates::Gates;
 use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
+use crate::stack::location::Server;
 use crate::stack::names::Names;
 use crate::stack::other_secret::OtherSecret;
 use crate::stack::overload::Overload;
@@ -35,6 +37,8 @@ pub(in crate::stack) struct Core {
     pub peer_flows: PeerFlows,
     /// This core's number, from 0.
     pub number: u8,
+    /// The other process while a restart is under way.
+    pub counterpart: Option<Counterpart>,
     /// No dialog may begin here any more.
     pub is_draining: bool,
     pub signer: Signer,
@@ -92,6 +96,7 @@ impl Core {
             location,
             peer_flows: PeerFlows::new(live, number, secret),
             number,
+            counterpart: None,
             is_draining: false,
             signer: Signer::new(secret),
             identity: Identity::new(secret),
@@ -128,6 +133,32 @@ impl Core {
         let limits = &self.settings.limits;
         self.overload.may_shed = limits.shed == Shed::Kernel;
         self.overload.turn(now, load, limits.overload);
+    }
+
+    /// Notes that the other process of a restart is there, or is there no more.
+    pub fn follow(&mut self, counterpart: Option<Counterpart>) {
+        self.counterpart = counterpart;
+        let run = self.predecessor().map(|predecessor| predecessor.run);
+        self.cookies.follow(run);
+    }
+
+    /// Returns the process whose place this one has taken, while it lives.
+    pub fn predecessor(&self) -> Option<&Arc<Predecessor>> {
+        match &self.counterpart {
+            Some(Counterpart::Predecessor(predecessor)) => Some(predecessor),
+            _ => None,
+        }
+    }
+
+    /// Returns the flow that a relay token names; its check does not say whether this process or its predecessor has written it.
+    pub fn read_relay_token(&self, own: &Server, text: &[u8]) -> Option<Flow> {
+        let flow = self.relay_tokens.read(own, text)?;
+        let Some(predecessor) = self.predecessor().filter(|_| !self.peer_flows.is_alive(&flow)) else {
+            return Some(flow);
+        };
+        let before = Server { name: own.name.clone(), run: predecessor.sharing_run };
+        let theirs = self.relay_tokens.read(&before, text).and_then(|theirs| predecessor.flow(theirs, &self.settings));
+        theirs.filter(|theirs| self.peer_flows.is_alive(theirs)).or(Some(flow))
     }
 
     /// Applies new settings to what comes next.

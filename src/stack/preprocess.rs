@@ -118,7 +118,7 @@ impl Turn<'_> {
     fn relayed_flow(&self, user: Option<&[u8]>, from: &Flow) -> Option<Flow> {
         let (shared, token) = (self.core.location.shared()?, user?);
         match shared.is_node_at(from.peer.ip()) {
-            true => self.core.relay_tokens.read(&shared.own(), token),
+            true => self.core.read_relay_token(&shared.own(), token),
             false => None,
         }
     }

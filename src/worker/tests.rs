@@ -59,7 +59,7 @@ impl Element for Echo {
         outbox.note(b"1@a", format_args!("it is {}", "echoed"));
         if bytes.starts_with(b"mail") {
             let other = (self.core + 1) % self.cores;
-            outbox.mail(other, Errand::Orphan { tried: 1 }, flow, bytes);
+            outbox.mail(other, Errand::Orphan { tried: 1, crossed: false }, flow, bytes);
         } else if let Some(port) = bytes.strip_prefix(b"to ") {
             let port = std::str::from_utf8(port).unwrap().parse().unwrap();
             let peer = SocketAddr::new(flow.peer.ip(), port);
@@ -81,7 +81,7 @@ impl Element for Echo {
     }
 
     fn handle_mail(&mut self, _now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
-        assert_eq!(errand, Errand::Orphan { tried: 1 });
+        assert_eq!(errand, Errand::Orphan { tried: 1, crossed: false });
         outbox.send(flow, |out| {
             if flow.transport == Transport::Tcp {
                 out.extend_from_slice(FINAL); // so that it is not waited for any more

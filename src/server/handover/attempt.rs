@@ -71,6 +71,7 @@ impl RunningServer {
         };
         let pause = quiet.elapsed();
         let (process, records) = (attempt.process, attempt.records);
+        self.crew().let_go();
         let remaining = self.crew().remaining();
         let successor = attempt.succeed(patience)?;
         self.succession.set_successor(successor.0.clone());
@@ -255,11 +256,8 @@ impl Attempt<'_> {
     }
 
     fn send_legacy(&self, legacy: &Legacy) -> Result<(), String> {
-        let mut bytes = Vec::new();
-        self.server.location.hand_over_moved(&mut bytes);
-        self.send(Kind::Moved, &bytes)?;
         self.sender()?.send_files(Kind::Links, &self.links).map_err(broken)?;
-        bytes.clear();
+        let mut bytes = Vec::new();
         legacy.write(&mut bytes);
         self.send(Kind::Legacy, &bytes)
     }

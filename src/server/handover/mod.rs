@@ -9,7 +9,7 @@
 //!   Nodes, Table…, TableEnd ───────────────────▶  users, listeners of its own
 //!                  ◀──────────────────── Prepared
 //!   workers stop reading; what waits is stored
-//!   Table (what has changed), Moved, Links, Legacy, Final ─▶  workers start: it serves
+//!   Table (what has changed), Links, Legacy, Final ────────▶  workers start: it serves
 //!                  ◀───────────────────── Serving
 //!   closes the database, leaves the shared table, Left ───▶  opens and joins them
 //!   Numbers, each second ──────────────────────▶

@@ -194,7 +194,6 @@ impl Successor {
                 let reading = Reading { translate: &translate, nodes: self.nodes.clone() };
                 location.take_over(&message.bytes, &reading, &mut self.taken).ok_or_else(wrong)?;
             }
-            Kind::Moved => location.take_over_moved(self.clock().now(), &message.bytes).ok_or_else(wrong)?,
             _ => {}
         }
         Ok(message)

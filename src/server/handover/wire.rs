@@ -43,32 +43,30 @@ pub enum Kind {
     TableEnd = 7,
     /// From the successor: it could serve now.
     Prepared = 8,
-    /// What is known of parties to dialogs.
-    Moved = 9,
     /// Ends of the links between workers, as files.
-    Links = 10,
+    Links = 9,
     /// What the workers leave.
-    Legacy = 11,
+    Legacy = 10,
     /// From the predecessor: that was all, and it reads nothing any more.
-    Final = 12,
+    Final = 11,
     /// From the successor: it serves.
-    Serving = 13,
+    Serving = 12,
     /// From the successor: it cannot, and why.
-    Failed = 14,
+    Failed = 13,
     /// From the predecessor: it has closed its files.
-    Left = 15,
+    Left = 14,
     /// From the predecessor: what it still has.
-    Numbers = 16,
+    Numbers = 15,
     /// From the successor: which connections has the predecessor? And the answer.
-    AskConnections = 17,
-    Connections = 18,
+    AskConnections = 16,
+    Connections = 17,
     /// From the successor: end by then.
-    Deadline = 19,
+    Deadline = 18,
     /// From the successor: it drains, and so should the predecessor.
-    Drain = 20,
+    Drain = 19,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 19] = [
     Kind::Hello,
     Kind::Offer,
     Kind::Sockets,
@@ -77,7 +75,6 @@ const KINDS: [Kind; 20] = [
     Kind::Table,
     Kind::TableEnd,
     Kind::Prepared,
-    Kind::Moved,
     Kind::Links,
     Kind::Legacy,
     Kind::Final,

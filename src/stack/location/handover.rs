@@ -70,16 +70,6 @@ impl Location {
         }
     }
 
-    /// Writes what is known of parties to dialogs.
-    pub fn hand_over_moved(&self, out: &mut Vec<u8>) {
-        self.moved.hand_over(out);
-    }
-
-    /// Takes in what that has written. `None`: it was something else.
-    pub fn take_over_moved(&self, now: Instant, bytes: &[u8]) -> Option<()> {
-        self.moved.take_over(now, bytes)
-    }
-
     /// Empties the table: another process has it, and this one needs it no more.
     pub fn clear(&self) {
         self.end_handover();
