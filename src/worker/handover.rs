@@ -106,7 +106,9 @@ impl Crew {
         let (numbers, silent) = (&stats.numbers, self.cores().saturating_sub(stats.workers.len()));
         let occupancy = &numbers.occupancy;
         let waiting = numbers.held.waiting as usize + occupancy.parked + occupancy.pending;
-        let open = |transport: Transport| State::ALL.iter().map(move |state| numbers.streams.open(transport, *state));
+        // Some states are shown, and counted, as one.
+        let shown = State::ALL.into_iter().filter(|state| state.shown() == *state);
+        let open = |transport: Transport| shown.clone().map(move |state| numbers.streams.open(transport, state));
         Remaining {
             transactions: occupancy.server_transactions + occupancy.client_transactions + waiting + silent,
             connections: [Transport::Tcp, Transport::Tls].into_iter().flat_map(open).sum::<u64>() as usize,

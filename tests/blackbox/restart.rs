@@ -18,9 +18,9 @@ use crate::{UAC, UAS};
 
 const NAME: &str = "sip.example.test";
 
-/// Short timers: a finished transaction is forgotten after 64·T1.
+/// Short timers: a finished transaction is forgotten soon.
 fn conf(place: &Place) -> Conf {
-    Conf::new(place).set("timers", "t1", "\"100ms\"").set("server", "cores", "[0, 1]")
+    Conf::new(place).set("timers", "t1", "\"100ms\"").set("timers", "linger", "\"3s\"").set("server", "cores", "[0, 1]")
 }
 
 fn until(what: &str, mut test: impl FnMut() -> bool) {
@@ -47,6 +47,12 @@ fn kernel_drops(server: &Server) -> u64 {
     own.filter_map(|columns| columns.last()?.parse::<u64>().ok()).sum()
 }
 
+fn callee(place: &Place) -> Sipp<'_> {
+    let contact = place.at(CALLEE).to_string();
+    let keys = ["-key", "contact_user", "bob", "-key", "contact", &contact];
+    Sipp::new(place, "uas", place.at(CALLEE), Scenario::Text(UAS)).with(&keys)
+}
+
 #[test]
 fn calls_go_on_over_restarts_and_no_datagram_is_lost() {
     let place = Place::new("restart-calls");
@@ -58,7 +64,7 @@ fn calls_go_on_over_restarts_and_no_datagram_is_lost() {
     let calls = rate * (8 * restarts + 4);
     let seconds = format!("{}s", 8 * restarts + 60);
     let long = ["-timeout", &seconds, "-max_retrans", "3"];
-    let callee = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::Text(UAS)).calls(calls).with(&long).answer();
+    let callee = callee(&place).calls(calls).with(&long).answer();
     let rate = rate.to_string();
     let caller = Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
         .calls(calls)
@@ -349,7 +355,7 @@ fn a_process_that_cannot_serve_leaves_the_old_one_serving_and_says_why() {
         assert_eq!(server.show(&place, "bob").stdout.lines().count(), 2, "{signal}");
     }
     // None of that was of consequence.
-    let callee = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::Text(UAS)).calls(10).answer();
+    let callee = callee(&place).calls(10).answer();
     Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
         .calls(10)
         .call("bob", server.address, server.address)

@@ -121,10 +121,6 @@ impl<'a> Sipp<'a> {
 
 impl Running {
     /// Waits for SIPp's end.
-    pub fn finish(self) -> Report {
-        self.finish_within(Duration::from_secs(50))
-    }
-
     fn finish_within(self, within: Duration) -> Report {
         let name = self.name.clone();
         let directory = self.directory.clone();
