@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -210,6 +209,15 @@ fn answer_of(caller: &Agent, invite: &Request) -> Message {
     found.expect("the answer")
 }
 
+/// Sets a flag when it is dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn connections_are_accepted_all_the_time_and_sessions_are_resumed() {
     let place = Place::new("restart-connections");
@@ -220,7 +228,7 @@ fn connections_are_accepted_all_the_time_and_sessions_are_resumed() {
     let mut first = SClient::connect(&place, server.secure(), &["-sess_out", &session]);
     first.ask();
     first.leave();
-    let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (stop, opened) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
         for _ in 0..2 {
             let (stop, opened, authority, server, ip) = (&stop, &opened, &authority, server.secure(), place.ip(CALLER));
@@ -234,13 +242,18 @@ fn connections_are_accepted_all_the_time_and_sessions_are_resumed() {
                 }
             });
         }
+        // However this ends, the clients must.
+        let _stop = Stop(&stop);
+        let more = || {
+            let before = opened.load(Ordering::Relaxed);
+            until("connections", || opened.load(Ordering::Relaxed) > before + 20);
+        };
         for _ in 0..2 {
-            until("connections", || opened.swap(0, Ordering::Relaxed) > 20);
+            more();
             server.restart(&place, &["--deadline", "4"]);
             until_alone(&place, &server);
         }
-        until("connections", || opened.swap(0, Ordering::Relaxed) > 20);
-        stop.store(true, Ordering::Relaxed);
+        more();
     });
     let mut again = SClient::connect(&place, server.secure(), &["-sess_in", &session]);
     again.ask();
@@ -272,13 +285,14 @@ fn bindings_that_were_answered_for_are_there_after_restarts_and_a_crash() {
                 }
                 number
             });
+            let stop = Stop(&stop);
             for _ in 0..2 {
                 thread::sleep(Duration::from_millis(300));
                 server.restart(&place, &["--deadline", "1"]);
                 until_alone(&place, &server);
             }
             thread::sleep(Duration::from_millis(300));
-            stop.store(true, Ordering::Relaxed);
+            drop(stop);
             registering.join().expect("all are answered 200")
         });
         let shown = server.command(&place, &["ul", "show"]).stdout;
