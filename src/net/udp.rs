@@ -84,7 +84,14 @@ pub struct Udp {
     shed: Option<Shed>,
     /// Routers may currently fragment what is sent.
     is_fragmenting: bool,
+    /// It was taken over, and has no sender yet: whether the address has several sockets, and their sizes.
+    joins_later: Option<(bool, Buffers)>,
+    /// How often the sender is still to be read.
+    looks_for_strays: u8,
 }
+
+/// How often a new sender is read: what arrives while it is connected is queued a moment later.
+const LOOKS: u8 = 8;
 
 fn outgoing<'a>(sender: &'a Option<Sender>, receiver: &'a UdpSocket) -> &'a UdpSocket {
     match sender {
@@ -115,7 +122,9 @@ impl Udp {
             sockets.push(udp);
         }
         // All receivers are bound before the first sender joins them: the filter that steers responses counts them in this order.
-        Udp::open_senders(&mut sockets, buffers);
+        for udp in &mut sockets {
+            udp.take_sender(cores > 1, buffers);
+        }
         Ok(sockets)
     }
 
@@ -127,19 +136,29 @@ impl Udp {
             Udp::set_up(&socket, address, buffers)?;
             Udp::wrap(socket, buffers)
         };
+        let is_shared = inherited.len() > 1;
         let sockets: io::Result<Vec<Udp>> = inherited.into_iter().map(adopt).collect();
         let mut sockets = sockets.map_err(|error| BindError { transport: Transport::Udp, address, error })?;
-        Udp::open_senders(&mut sockets, buffers);
+        sockets.iter_mut().for_each(|udp| udp.joins_later = Some((is_shared, *buffers)));
         Ok(sockets)
     }
 
-    fn open_senders(sockets: &mut [Udp], buffers: &Buffers) {
-        let is_shared = sockets.len() > 1;
-        for udp in sockets {
-            match udp.open_sender(is_shared, buffers) {
-                Ok(sender) => udp.sender = sender,
-                Err(error) => log::debug!("udp {}: no socket of its own to send by: {error}", udp.address),
-            }
+    /// Opens the sender of a socket that was taken over. Not before it is read: until the sender is connected, which is a moment
+    /// after it is bound, it is one of the sockets among which the kernel divides what arrives. Returns whether that may have
+    /// happened: then [`Udp::receive`] reads it too.
+    pub fn join(&mut self) -> bool {
+        let Some((is_shared, buffers)) = self.joins_later.take() else {
+            return false;
+        };
+        self.take_sender(is_shared, &buffers);
+        self.looks_for_strays = if self.sender.is_some() { LOOKS } else { 0 };
+        self.sender.is_some()
+    }
+
+    fn take_sender(&mut self, is_shared: bool, buffers: &Buffers) {
+        match self.open_sender(is_shared, buffers) {
+            Ok(sender) => self.sender = sender,
+            Err(error) => log::debug!("udp {}: no socket of its own to send by: {error}", self.address),
         }
     }
 
@@ -221,6 +240,8 @@ impl Udp {
             was_full: false,
             shed: None,
             is_fragmenting: false,
+            joins_later: None,
+            looks_for_strays: 0,
         })
     }
 
@@ -263,7 +284,14 @@ impl Udp {
     /// Fills `inbound` with what has arrived and returns the number of datagrams. If that is less than its capacity, the socket is
     /// drained.
     pub fn receive(&mut self, inbound: &mut Inbound) -> io::Result<usize> {
-        let count = inbound.receive(self.socket.as_fd(), self.has_local)?;
+        let strays = match self.looks_for_strays {
+            0 => 0,
+            _ => self.receive_strays(inbound),
+        };
+        let count = match strays {
+            0 => inbound.receive(self.socket.as_fd(), self.has_local)?,
+            strays => strays,
+        };
         if count > 0 {
             self.counters.received.batches += 1;
             for number in 0..count {
@@ -273,6 +301,19 @@ impl Udp {
             }
         }
         Ok(count)
+    }
+
+    /// True while the next [`Udp::receive`] reads a new sender too, and may leave what the socket itself holds.
+    pub fn looks_for_strays(&self) -> bool {
+        self.looks_for_strays > 0
+    }
+
+    /// Receives what has come to the sender before it was connected.
+    #[cold]
+    fn receive_strays(&mut self, inbound: &mut Inbound) -> usize {
+        self.looks_for_strays -= 1;
+        let sender = self.sender.as_ref().map(|sender| sender.socket.as_fd());
+        sender.and_then(|sender| inbound.receive(sender, self.has_local).ok()).unwrap_or(0)
     }
 
     /// Sends the datagrams that `get` returns for 0 to `count`. What the kernel does not accept now waits in the queue; what cannot

@@ -85,11 +85,13 @@ pub(super) struct Wire {
 impl Wires {
     /// Registers the sockets, in listener order, with the poll that `registry` belongs to, under tokens from 0.
     pub fn new(sockets: Vec<Socket>, batch: usize, streams: Streams, registry: Registry) -> io::Result<Wires> {
-        let mut ports = Vec::with_capacity(sockets.len());
+        let (mut ports, mut ready) = (Vec::with_capacity(sockets.len()), Vec::new());
         for (number, socket) in sockets.into_iter().enumerate() {
             let (token, address) = (Token(number), socket.address());
+            let mut may_hold = false;
             let kind = match socket {
-                Socket::Udp(udp) => {
+                Socket::Udp(mut udp) => {
+                    may_hold = udp.join();
                     registry.register(&mut SourceFd(&udp.fd()), token, Interest::READABLE)?;
                     PortKind::Datagrams(Box::new(Wire {
                         udp,
@@ -105,12 +107,13 @@ impl Wires {
                     PortKind::Connections(Some(listener))
                 }
             };
-            ports.push(Port { address, kind, is_ready: false, is_held: false, counters: ListenerCounters::default() });
+            may_hold.then(|| ready.push(number as u16));
+            ports.push(Port { address, kind, is_ready: may_hold, is_held: false, counters: ListenerCounters::default() });
         }
         Ok(Wires {
             ports,
             streams,
-            ready: Vec::new(),
+            ready,
             inbound: Inbound::new(batch),
             outbound: Outbound::new(batch),
             undelivered: Undelivered::default(),
@@ -144,15 +147,17 @@ impl Wires {
             debug_assert!(false, "no listener {number}");
             return;
         };
+        // While there is no room for what is sent from here, the poll also reports errors of a socket that another process reads.
+        let is_read = !matches!(&port.kind, PortKind::Datagrams(wire) if !wire.is_read);
         // An error may have cut a batch short, so the socket is checked again.
-        if (event.is_readable() || event.is_error()) && !port.is_ready {
+        if (event.is_readable() || event.is_error()) && is_read && !port.is_ready {
             port.is_ready = true;
             self.ready.push(number as u16);
         }
         let PortKind::Datagrams(wire) = &mut port.kind else {
             return;
         };
-        if event.is_error() {
+        if event.is_error() && is_read {
             wire.has_icmp_errors = true;
         }
         if event.is_writable() && wire.udp.is_waiting() {
@@ -261,14 +266,15 @@ impl Wires {
         if wire.has_icmp_errors {
             wire.has_icmp_errors = wire.udp.take_icmp_errors(&mut self.undelivered);
         }
+        let is_young = wire.udp.looks_for_strays();
         match wire.udp.receive(&mut self.inbound) {
             Ok(count) => {
-                port.is_ready = count == self.inbound.capacity() || wire.has_icmp_errors;
+                port.is_ready = count == self.inbound.capacity() || wire.has_icmp_errors || is_young;
                 (listener, count)
             }
             Err(error) => {
                 match error.raw_os_error() {
-                    Some(libc::EAGAIN) => port.is_ready = wire.has_icmp_errors,
+                    Some(libc::EAGAIN) => port.is_ready = wire.has_icmp_errors || is_young,
                     Some(libc::EINTR) => {}
                     // The kernel reports an ICMP error for some datagram that we sent; the next call succeeds.
                     _ => wire.has_icmp_errors = true,

@@ -208,3 +208,38 @@ impl Core {
         to.uri == request.uri || Uri::parse(to.uri).is_ok_and(|to| self.settings.is_same_address(&request.parsed, &to))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Channel, Transport};
+    use crate::stack::counterpart::Bequest;
+    use crate::stack::location::Reached;
+
+    #[test]
+    fn a_relay_token_names_a_connection_of_the_process_that_wrote_it() {
+        let (key, live) = (Key::new(1, 2), Arc::new(LiveConnections::new(1, 16)));
+        let mut core = Core::new(Arc::default(), Arc::new(Location::new(key, 10)), live.clone(), 0, key);
+        let server = |run| Server { name: b"a".as_slice().into(), run };
+        let flow = |listener, core| Flow {
+            transport: Transport::Tls,
+            core,
+            channel: Channel::Connection { slot: 9, generation: 77 },
+            ..Flow::datagram(listener, "198.51.100.7:40123".parse().unwrap())
+        };
+        let token = |run| {
+            let mut token = Vec::new();
+            core.relay_tokens.write(&server(run), Reached::ByFlow, &flow(1, 0), &mut token);
+            token
+        };
+        let (before, own) = (token(5), token(6));
+        let bequest = Bequest { sharing_run: 5, ..Bequest::default() };
+        core.follow(Some(Counterpart::Predecessor(Arc::new(Predecessor::new(&bequest, vec![None, Some(2)])))));
+        assert_ne!(core.read_relay_token(&server(6), &before), Some(flow(2, 1)), "it is not known to live");
+        live.enter_other(&flow(2, 1));
+        assert_eq!(core.read_relay_token(&server(6), &before), Some(flow(2, 1)));
+        assert_eq!(core.read_relay_token(&server(6), &own), Some(flow(1, 0)));
+        core.follow(None);
+        assert_ne!(core.read_relay_token(&server(6), &before), Some(flow(2, 1)));
+    }
+}

@@ -86,3 +86,28 @@ impl Predecessor {
         Some(Flow { listener, core, ..theirs })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Transport;
+
+    #[test]
+    fn a_flow_of_the_predecessor_is_named_anew() {
+        let settings = Settings { cores: 2, ..Settings::default() };
+        let predecessor = Predecessor::new(&Bequest { transactions: vec![(7, 1)], ..Bequest::default() }, vec![Some(3), None]);
+        let flow = |core, listener| Flow {
+            transport: Transport::Tcp,
+            core,
+            channel: Channel::Connection { slot: 1, generation: 2 },
+            ..Flow::datagram(listener, "198.51.100.7:40123".parse().unwrap())
+        };
+        assert_eq!(predecessor.flow(flow(1, 0), &settings), Some(flow(3, 3)));
+        // A connection of its own predecessor, which has ended, is none of anybody.
+        assert_eq!(predecessor.flow(flow(2, 0), &settings), Some(flow(u8::MAX, 3)));
+        assert_eq!(predecessor.flow(flow(0, 1), &settings), None, "there is no listener for TCP any more");
+        let datagram = Flow::datagram(0, "198.51.100.7:40123".parse().unwrap());
+        assert_eq!(predecessor.flow(datagram, &settings), Some(Flow { listener: 3, ..datagram }));
+        assert_eq!((predecessor.core_of(7), predecessor.core_of(8)), (Some(1), None));
+    }
+}

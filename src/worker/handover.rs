@@ -6,7 +6,6 @@ use super::legacy::Legacy;
 use super::link::{Following, Numbering};
 use super::mailbox::Command;
 use crate::base::{Channel, Flow, Transport};
-use crate::net::State;
 use crate::stack::counterpart::Predecessor;
 use std::io;
 use std::net::SocketAddr;
@@ -53,6 +52,9 @@ impl Crew {
     pub fn hand_over(&self, links: Vec<OwnedFd>) -> Result<Legacy, String> {
         if links.len() != self.cores() || links.len() > MOST_CORES {
             return Err(format!("there are {} links for {} cores, of at most {MOST_CORES}", links.len(), self.cores()));
+        }
+        if self.stats().workers.iter().any(|report| report.is_joined) {
+            return Err("the workers are joined with another process already".to_owned());
         }
         let (sender, receiver) = mpsc::channel();
         for (core, link) in links.into_iter().enumerate() {
@@ -106,12 +108,9 @@ impl Crew {
         let (numbers, silent) = (&stats.numbers, self.cores().saturating_sub(stats.workers.len()));
         let occupancy = &numbers.occupancy;
         let waiting = numbers.held.waiting as usize + occupancy.parked + occupancy.pending;
-        // Some states are shown, and counted, as one.
-        let shown = State::ALL.into_iter().filter(|state| state.shown() == *state);
-        let open = |transport: Transport| shown.clone().map(move |state| numbers.streams.open(transport, state));
         Remaining {
             transactions: occupancy.server_transactions + occupancy.client_transactions + waiting + silent,
-            connections: [Transport::Tcp, Transport::Tls].into_iter().flat_map(open).sum::<u64>() as usize,
+            connections: numbers.streams.all_open() as usize,
             is_joined: stats.workers.iter().all(|report| report.is_joined),
         }
     }

@@ -479,3 +479,92 @@ fn unpack<'a>(from: &mut Unpack<'a>, live: &LiveConnections, numbering: Option<&
     };
     Some((to, Some(letter)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Transport;
+
+    fn connection(core: u8, listener: u16) -> Flow {
+        let channel = Channel::Connection { slot: 5, generation: 6 };
+        Flow { transport: Transport::Tls, core, channel, ..Flow::datagram(listener, "198.51.100.7:40123".parse().unwrap()) }
+    }
+
+    #[test]
+    fn only_the_successor_translates_and_both_ways() {
+        let numbering = Numbering { cores: 2, ours: vec![Some(1), None], theirs: vec![0, 0] };
+        // The predecessor's first core, and the successor's first as the predecessor numbers it.
+        assert_eq!(numbering.incoming(connection(0, 0)), Some(connection(2, 1)));
+        assert_eq!(numbering.incoming(connection(2, 0)), Some(connection(0, 1)));
+        assert_eq!(numbering.incoming(connection(0, 1)), None);
+        assert_eq!(numbering.incoming(connection(0, 9)), None);
+        for flow in [connection(0, 1), connection(3, 1)] {
+            assert_eq!(numbering.incoming(numbering.outgoing(flow)), Some(flow));
+        }
+        let datagram = Flow::datagram(0, "198.51.100.7:40123".parse().unwrap());
+        assert_eq!(numbering.incoming(datagram), Some(Flow { listener: 1, ..datagram }));
+    }
+
+    #[test]
+    fn letters_arrive_in_order_with_what_they_say_of_connections() {
+        let poll = mio::Poll::new().unwrap();
+        let live = || Arc::new(LiveConnections::new(2, 16));
+        let (of_old, of_new) = (live(), live());
+        let (mut ones, mut others) = links(1).unwrap();
+        let numbering = Arc::new(Numbering { cores: 2, ours: vec![Some(4)], theirs: vec![0; 5] });
+        let mut old = Link::new(ones.remove(0), of_old.clone(), None, poll.registry(), Token(1)).unwrap();
+        let mut new = Link::new(others.remove(0), of_new.clone(), Some(numbering), poll.registry(), Token(2)).unwrap();
+        let (own, theirs) = (connection(1, 0), connection(3, 4));
+        of_old.enter(1, 5, 6);
+        of_old.prove(1, 5, 6, vec!["sip:alice@example.com".into()].into());
+        let long = vec![b'x'; PACKET + 10];
+        old.write(1, Dispatch::Message(Errand::Request, own, b"one"));
+        old.write(0, Dispatch::Message(Errand::Orphan { tried: 3, crossed: true }, own, &long));
+        old.write(1, Dispatch::Undelivered(b"two"));
+        old.write(1, Dispatch::Lost(own, true));
+        old.deliver(poll.registry());
+        let mut got = Vec::new();
+        let is_alive = |flow: &Flow| (of_new.is_alive(flow), of_new.takes_answers(flow), of_new.proved(flow).is_some());
+        new.read(|to, letter| {
+            match letter {
+                Dispatch::Message(_, flow, _) => assert_eq!((flow, is_alive(&flow)), (theirs, (true, true, true))),
+                Dispatch::Lost(flow, takes_answers) => assert_eq!((flow, takes_answers), (theirs, true)),
+                _ => {}
+            }
+            let what = match letter {
+                Dispatch::Message(errand, _, bytes) => format!("{errand:?} {}", bytes.len()),
+                Dispatch::Undelivered(bytes) => format!("undelivered {}", bytes.len()),
+                other => format!("{other:?}").split('(').next().unwrap().to_owned(),
+            };
+            got.push((to, what));
+        });
+        let expected = [(1, "Request 3"), (0, "Orphan { tried: 3, crossed: true } 65546"), (1, "undelivered 3"), (1, "Lost")];
+        assert_eq!(got, expected.map(|(to, what)| (to, what.to_owned())));
+        assert_eq!(is_alive(&theirs), (false, true, true));
+        // An answer for the connection, named as its owner names it.
+        new.write(1, Dispatch::Transmit(theirs, b"answer"));
+        new.deliver(poll.registry());
+        let mut answers = 0;
+        old.read(|to, letter| {
+            assert_eq!((to, letter), (1, Dispatch::Transmit(own, b"answer")));
+            answers += 1;
+        });
+        assert_eq!((answers, old.has_more(), old.has_ended()), (1, false, false));
+        drop(new);
+        old.read(|_, _| panic!("nobody writes"));
+        assert!(old.has_ended());
+        old.write(0, Dispatch::Undelivered(b"lost"));
+        assert_eq!(old.dropped(), 1);
+    }
+
+    #[test]
+    fn what_is_no_letter_is_dropped() {
+        let live = LiveConnections::new(1, 1);
+        let mut packet = Vec::new();
+        pack(1, Dispatch::Transmit(connection(0, 0), b"answer"), &mut packet);
+        for cut in 0..packet.len() {
+            assert!(unpack(&mut Unpack(&packet[..cut]), &live, None).is_none());
+        }
+        assert!(unpack(&mut Unpack(&[99, 0, 0]), &live, None).is_none());
+    }
+}
