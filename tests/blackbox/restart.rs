@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::openssl_tool::SClient;
 use crate::pki::{Authority, Kind};
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
+use crate::redis::Redis;
 use crate::server::{Conf, Server};
 use crate::sipp::{Scenario, Sipp};
 use crate::{UAC, UAS};
@@ -410,4 +411,41 @@ fn a_predecessor_that_is_left_alone_ends() {
     assert!(phone.end(PATIENCE).is_some());
     let outcome = server.finish(Duration::from_secs(10));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
+}
+
+/// A server that shares its table leaves it and joins it again: what changes at that moment is known to the others all the same.
+#[test]
+fn a_shared_table_stays_shared_over_restarts() {
+    const OTHER: u8 = 5;
+    let place = Place::new("restart-shared");
+    let redis = Redis::start(&place, place.at_port(SECOND_CALLEE, 6379));
+    let shared = format!("{:?}", redis.url());
+    let with = conf(&place).set("location", "shared", &shared).set("registrar", "durability", "\"acknowledged\"");
+    let mut one = with.clone().set("location", "node", "\"one\"").start(&place);
+    let other = with.beside(&place, "other", OTHER).set("location", "node", "\"other\"").start(&place);
+    let add = |server: &Server, user: &str| {
+        let outcome = server.command(&place, &["ul", "add", &format!("{user}@example.test"), "sip:u@192.0.2.1"]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    };
+    let knows = |server: &Server, users: &[&str]| {
+        let shown = server.command(&place, &["ul", "show"]).stdout;
+        shown.lines().count() == users.len() + 1 && users.iter().all(|user| shown.contains(&format!("sip:{user}@example.test")))
+    };
+    add(&one, "a");
+    add(&one, "b");
+    until("the other knows", || knows(&other, &["a", "b"]));
+    one.restart(&place, &["--deadline", "2"]);
+    // While the new process has not joined yet.
+    assert_eq!(one.command(&place, &["ul", "rm", "a@example.test"]).code, Some(0));
+    add(&one, "c");
+    add(&other, "d");
+    for server in [&one, &other] {
+        until("both know", || knows(server, &["b", "c", "d"]));
+    }
+    until_alone(&place, &one);
+    one.restart(&place, &["--deadline", "2"]);
+    for server in [&one, &other] {
+        until("both know", || knows(server, &["b", "c", "d"]));
+    }
+    until("it shares again", || one.stat(&place, "strowger_shared_up") == 1.0);
 }
