@@ -36,7 +36,7 @@ impl<E: Element> Worker<E> {
         self.element.handle_counterpart(None);
         if let (Some(link), Some(end)) = (link, successors_end) {
             let mut letters = Letters::default();
-            self.mailbox.collect_from_end(link, end, &mut letters);
+            self.mailbox.collect_from_end(*link, end, &mut letters);
             self.process(now, &letters);
         }
         match self.wires.is_resting() {

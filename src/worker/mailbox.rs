@@ -251,7 +251,7 @@ impl Mailbox {
     }
 
     /// The same for what was sent to a successor that has not started.
-    pub fn collect_from_end(&mut self, link: Box<Link>, other_end: OwnedFd, letters: &mut Letters) {
+    pub fn collect_from_end(&mut self, link: Link, other_end: OwnedFd, letters: &mut Letters) {
         letters.clear();
         link.read_back(other_end, |to, letter| self.sort(to, letter, letters));
     }

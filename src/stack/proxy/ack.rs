@@ -33,9 +33,9 @@ impl Proxy {
                 has_transaction = true;
             } else if turn.was_refused(message, key) {
                 return turn.core.counters.drop(Drop::Absorbed);
-            } else if turn.may_be_orphan(flow, message) && !turn.was_accepted(message) && turn.pass_on(errand, flow, message) {
-                return;
-            } else if turn.core.counterpart.is_some() && turn.is_ack_for_successor(errand, flow, message) {
+            } else if (turn.may_be_orphan(flow, message) && !turn.was_accepted(message) && turn.pass_on(errand, flow, message))
+                || (turn.core.counterpart.is_some() && turn.is_ack_for_successor(errand, flow, message))
+            {
                 return;
             }
         }
