@@ -419,7 +419,7 @@ fn a_shared_table_stays_shared_over_restarts() {
     const OTHER: u8 = 5;
     let place = Place::new("restart-shared");
     let redis = Redis::start(&place, place.at_port(SECOND_CALLEE, 6379));
-    let shared = format!("{:?}", redis.url());
+    let shared = redis.url();
     let with = conf(&place).set("location", "shared", &shared).set("registrar", "durability", "\"acknowledged\"");
     let mut one = with.clone().set("location", "node", "\"one\"").start(&place);
     let other = with.beside(&place, "other", OTHER).set("location", "node", "\"other\"").start(&place);
