@@ -41,18 +41,27 @@ fn node_of(conf: &Conf, local: &[IpAddr]) -> String {
     conf.location.node.clone().or_else(first).unwrap_or_default()
 }
 
-/// Joins the others, or does so once its threads run, if another process of this server has yet to leave. `None` if the table is not
-/// shared.
-pub fn join(
+/// What is shared and how, and by which clocks.
+pub type Terms = (Settings, Clocks);
+
+/// Joins the others, or does so once its threads run, if another process of this server has yet to leave.
+pub fn join(location: &Arc<Location>, terms: Terms, joins_later: bool) -> Result<UnstartedShare, String> {
+    let (settings, clocks) = terms;
+    match joins_later {
+        true => Ok(UnstartedShare::follow(location.clone(), settings, clocks)),
+        false => UnstartedShare::open(location.clone(), settings, clocks),
+    }
+}
+
+/// Returns what the conf says of a shared table; `None` if it is not shared.
+pub fn terms(
     conf: &Conf,
-    location: &Arc<Location>,
     listeners: Vec<(Transport, SocketAddr)>,
     rules: Arc<stack::Settings>,
     local: &[IpAddr],
     clock: Clock,
     secret: Key,
-    joins_later: bool,
-) -> Result<Option<UnstartedShare>, String> {
+) -> Result<Option<Terms>, String> {
     let Some(store) = &conf.location.shared else {
         return Ok(None);
     };
@@ -76,10 +85,7 @@ pub fn join(
         rules: RowRules::new(rules),
     };
     let clocks = Clocks { now: Box::new(move || clock.now()), wall_ms: Box::new(move || clock.wall_ms()) };
-    match joins_later {
-        true => Ok(Some(UnstartedShare::follow(location.clone(), settings, clocks))),
-        false => UnstartedShare::open(location.clone(), settings, clocks).map(Some),
-    }
+    Ok(Some((settings, clocks)))
 }
 
 /// Returns what wakes the thread that an answer waits for, if the table is shared.

@@ -233,7 +233,8 @@ fn open_stores(
     let rules = Arc::new(conf.rules(&addresses, ground.local.clone(), ground.memory));
     let open = if is_successor { UnstartedDisk::follow } else { UnstartedDisk::open };
     let disk = open(conf, location, listeners.to_vec(), rules.clone(), clock);
-    let share = sharing::join(conf, location, listeners.to_vec(), rules, &ground.local, clock, ground.secret, is_successor)?;
+    let share = sharing::terms(conf, listeners.to_vec(), rules, &ground.local, clock, ground.secret)?;
+    let share = share.map(|terms| sharing::join(location, terms, is_successor)).transpose()?;
     Ok((disk, share))
 }
 
