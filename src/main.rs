@@ -87,6 +87,16 @@ enum Command {
     /// If a key has changed that cannot take effect while the server runs (listeners, cores, [udp] and some more), the
     /// reload is refused and names it. A server that runs without a conf reads its users again.
     Reload,
+    /// Have a new process serve in the place of the running one, with the conf as it is now, and the program if that was replaced. No
+    /// call fails, no connection is refused, and none is closed: what the old process has it keeps until it is over.
+    ///
+    /// Returns when the new one serves. If it cannot, the old one goes on serving, and this says why.
+    Restart {
+        /// End the old process after this many seconds in any case; [server] restart_deadline of the conf if not given. While one of a
+        /// restart before still lives there is no other restart, and this is the time that it has left.
+        #[arg(long, value_name = "S")]
+        deadline: Option<u32>,
+    },
     /// Have the running server begin no new dialogs (503 with Retry-After), and stop once no request waits for its answer
     /// any more. Registrations, requests in a dialog and new connections go on until then. SIGTERM does the same.
     Drain {
@@ -159,6 +169,7 @@ fn main() -> ExitCode {
         Command::Trunks { json } => cli::trunks(*json, places),
         Command::Targets { json } => cli::targets(*json, places),
         Command::Reload => cli::reload(places),
+        Command::Restart { deadline } => cli::restart(*deadline, places),
         Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
         Command::Top { interval, once } => cli::top(*interval, *once, places),
         Command::Trace(wanted) => cli::trace(wanted, places),
@@ -180,10 +191,21 @@ fn survive_full_files() -> io::Result<()> {
 }
 
 fn run(places: &Places) -> Outcome {
+    server::note_own_program();
+    let successor = server::Successor::meet()?;
+    let complaint = successor.as_ref().map(server::Successor::complaint);
+    let outcome = serve(places, successor);
+    if let (Some(complaint), Err(why)) = (complaint, &outcome) {
+        complaint.make(why);
+    }
+    outcome
+}
+
+fn serve(places: &Places, successor: Option<server::Successor>) -> Outcome {
     let conf = places.load()?;
     let pinned = places.pinned();
     let reread = move || pinned.as_ref().map(Places::load).transpose();
-    server::run(&conf, &places.conf_name(), Box::new(reread))
+    server::run(&conf, &places.conf_name(), Box::new(reread), successor)
 }
 
 #[cfg(test)]
@@ -231,6 +253,9 @@ mod tests {
             ("strowger targets", true),
             ("strowger targets --json", true),
             ("strowger targets sip:192.0.2.1", false),
+            ("strowger restart", true),
+            ("strowger restart --deadline 0", true),
+            ("strowger restart --deadline soon", false),
             ("strowger drain", true),
             ("strowger drain --deadline 0 --wait", true),
             ("strowger drain --deadline soon", false),

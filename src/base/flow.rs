@@ -42,7 +42,8 @@ pub struct Flow {
     /// listener that accepted it, or the one that our Via names.
     pub listener: u16,
     pub transport: Transport,
-    /// The core that owns the connection; a datagram can be sent by any core.
+    /// The core that owns the connection; a datagram can be sent by any core. Beyond the cores of this process: those of the other
+    /// process of a restart, in its order.
     pub core: u8,
     pub channel: Channel,
 }

@@ -4,7 +4,7 @@
 use super::flow::{Channel, Flow};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The names that a peer's certificate proves, as written there: SIP URIs or DNS names.
 pub type ProvedNames = Arc<[Box<str>]>;
@@ -19,6 +19,17 @@ pub struct LiveConnections {
     cores: Vec<Box<[AtomicU64]>>,
     /// By core: the names of the connections that have the bit `PROVED`, by slot, with the generation.
     names: Vec<Mutex<HashMap<u32, (u32, ProvedNames)>>>,
+    /// Those of the other process of a restart, by core and slot, as far as they are known here.
+    others: Mutex<HashMap<(u8, u32), OtherConnection>>,
+}
+
+/// A connection of the other process.
+#[derive(Debug)]
+struct OtherConnection {
+    flow: Flow,
+    /// Its peer sends nothing more.
+    is_ended: bool,
+    proved: Option<ProvedNames>,
 }
 
 /// The peer sends nothing more on the connection.
@@ -31,7 +42,8 @@ impl LiveConnections {
     /// For `cores` cores with up to `places` connections each.
     pub fn new(cores: usize, places: usize) -> LiveConnections {
         let core = |_| (0..places).map(|_| AtomicU64::new(0)).collect();
-        LiveConnections { cores: (0..cores).map(core).collect(), names: (0..cores).map(|_| Mutex::default()).collect() }
+        let names = (0..cores).map(|_| Mutex::default()).collect();
+        LiveConnections { cores: (0..cores).map(core).collect(), names, others: Mutex::default() }
     }
 
     /// Returns how many connections one core can have.
@@ -84,18 +96,89 @@ impl LiveConnections {
         }
     }
 
+    /// Notes that the other process of a restart has this connection. One that is known stays as it is.
+    pub fn enter_other(&self, flow: &Flow) {
+        if let Some((place, generation)) = self.place_of_other(flow) {
+            let entry = || OtherConnection { flow: *flow, is_ended: false, proved: None };
+            let mut others = self.others();
+            let known = others.entry(place).or_insert_with(entry);
+            if !known.is(generation) {
+                *known = entry();
+            }
+        }
+    }
+
+    /// Notes that a connection of the other process has ended, or that its peer sends nothing more but may still receive.
+    pub fn end_other(&self, flow: &Flow, takes_answers: bool) {
+        let Some((place, generation)) = self.place_of_other(flow) else {
+            return;
+        };
+        let mut others = self.others();
+        if let Some(known) = others.get_mut(&place).filter(|known| known.is(generation)) {
+            known.is_ended = true;
+            if !takes_answers {
+                others.remove(&place);
+            }
+        }
+    }
+
+    /// Notes what the peer of a connection of the other process has proved ([`LiveConnections::prove`]).
+    pub fn prove_other(&self, flow: &Flow, proved: ProvedNames) {
+        self.enter_other(flow);
+        if let Some((place, _)) = self.place_of_other(flow)
+            && let Some(known) = self.others().get_mut(&place)
+        {
+            known.proved = Some(proved);
+        }
+    }
+
+    /// Forgets the connections that one core of the other process had, and returns them.
+    pub fn forget_others(&self, core: u8) -> Vec<Flow> {
+        let mut gone = Vec::new();
+        self.others().retain(|(owner, _), known| {
+            if *owner == core {
+                gone.push(known.flow);
+            }
+            *owner != core
+        });
+        gone
+    }
+
+    /// The slot and the generation of a connection of the other process; `None` if the flow is none.
+    fn place_of_other(&self, flow: &Flow) -> Option<((u8, u32), u32)> {
+        match flow.channel {
+            Channel::Connection { slot, generation } if self.is_of_others(flow) => Some(((flow.core, slot), generation)),
+            _ => None,
+        }
+    }
+
+    /// True for a connection of the other process of a restart.
+    pub fn is_of_others(&self, flow: &Flow) -> bool {
+        usize::from(flow.core) >= self.cores.len()
+    }
+
+    #[cold]
+    fn ask_others<T>(&self, flow: &Flow, ask: impl FnOnce(&OtherConnection) -> T) -> Option<T> {
+        let (place, generation) = self.place_of_other(flow)?;
+        self.others().get(&place).filter(|known| known.is(generation)).map(ask)
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<(u8, u32), OtherConnection>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn place(&self, core: u8, slot: u32) -> Option<&AtomicU64> {
         self.cores.get(usize::from(core))?.get(slot as usize)
     }
 
     /// False if the flow names a connection on which a request would not be answered. Datagram flows are always alive.
     pub fn is_alive(&self, flow: &Flow) -> bool {
-        self.is(flow, |value, generation| value & !PROVED == generation << 2)
+        self.is(flow, |value, generation| value & !PROVED == generation << 2, |other| !other.is_ended)
     }
 
     /// False if the flow names a connection on which not even a response would arrive.
     pub fn takes_answers(&self, flow: &Flow) -> bool {
-        self.is(flow, |value, generation| value >> 2 == generation)
+        self.is(flow, |value, generation| value >> 2 == generation, |_| true)
     }
 
     /// Returns the names that this connection's peer has proved, empty if its certificate contains none; `None` if it has shown no
@@ -104,6 +187,9 @@ impl LiveConnections {
         let Channel::Connection { slot, generation } = flow.channel else {
             return None;
         };
+        if self.is_of_others(flow) {
+            return self.ask_others(flow, |other| other.proved.clone()).flatten();
+        }
         let place = self.place(flow.core, slot)?.load(Ordering::Acquire);
         if place & PROVED == 0 || place >> 2 != u64::from(generation) {
             return None;
@@ -114,13 +200,21 @@ impl LiveConnections {
         (*owner == generation).then(|| proved.clone())
     }
 
-    fn is(&self, flow: &Flow, test: impl Fn(u64, u64) -> bool) -> bool {
+    fn is(&self, flow: &Flow, test: impl Fn(u64, u64) -> bool, of_other: impl FnOnce(&OtherConnection) -> bool) -> bool {
         let Channel::Connection { slot, generation } = flow.channel else {
             return true;
         };
-        let place = self.cores.get(usize::from(flow.core));
-        let value = place.and_then(|core| core.get(slot as usize)).map_or(0, |place| place.load(Ordering::Acquire));
+        let Some(core) = self.cores.get(usize::from(flow.core)) else {
+            return self.ask_others(flow, of_other).unwrap_or(false);
+        };
+        let value = core.get(slot as usize).map_or(0, |place| place.load(Ordering::Acquire));
         generation != 0 && test(value, u64::from(generation))
+    }
+}
+
+impl OtherConnection {
+    fn is(&self, generation: u32) -> bool {
+        matches!(self.flow.channel, Channel::Connection { generation: own, .. } if own == generation)
     }
 }
 
@@ -188,5 +282,39 @@ mod tests {
         live.prove(1, 2, 7, vec!["example.com".into()].into());
         assert_eq!(live.proved(&flow(1, 2, 8)), None);
         assert_eq!(live.proved(&flow(1, 2, 7)), None);
+    }
+
+    #[test]
+    fn connections_of_the_other_process_are_known_until_they_end() {
+        let live = LiveConnections::new(2, 4);
+        let flow = |core, slot, generation| Flow {
+            transport: Transport::Tls,
+            core,
+            channel: Channel::Connection { slot, generation },
+            ..Flow::datagram(1, ([127, 0, 0, 1], 5061).into())
+        };
+        let state = |flow: &Flow| (live.is_alive(flow), live.takes_answers(flow));
+        let (one, other) = (flow(2, 900, 7), flow(3, 900, 7));
+        assert_eq!(state(&one), (false, false));
+        live.enter_other(&one);
+        live.enter_other(&other);
+        live.enter_other(&flow(1, 3, 7));
+        assert_eq!(state(&flow(1, 3, 7)), (false, false), "it would be our own");
+        assert_eq!(state(&one), (true, true));
+        assert_eq!(state(&flow(2, 900, 8)), (false, false));
+        let names: ProvedNames = vec!["sip:alice@example.com".into()].into();
+        live.prove_other(&one, names.clone());
+        live.enter_other(&one);
+        assert_eq!((live.proved(&one), live.proved(&other), live.proved(&flow(2, 900, 8))), (Some(names), None, None));
+        live.end_other(&flow(2, 900, 6), false);
+        live.end_other(&one, true);
+        assert_eq!(state(&one), (false, true));
+        // The next in its place has proved nothing.
+        live.enter_other(&flow(2, 900, 8));
+        assert_eq!((state(&one), state(&flow(2, 900, 8)), live.proved(&flow(2, 900, 8))), ((false, false), (true, true), None));
+        live.end_other(&flow(2, 900, 8), false);
+        assert_eq!(state(&flow(2, 900, 8)), (false, false));
+        assert_eq!(live.forget_others(3), [other]);
+        assert_eq!((state(&other), live.others().len()), ((false, false), 0));
     }
 }

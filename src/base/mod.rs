@@ -20,6 +20,7 @@ pub mod metric;
 mod network;
 mod notes;
 mod outbox;
+pub mod pack;
 mod pool;
 pub(crate) mod proved;
 mod rates;

@@ -25,15 +25,21 @@ pub struct Held {
 /// Why a message goes to another core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Errand {
-    /// A response whose Via branch names the other core.
-    Response,
-    /// A CANCEL or an ACK that matched nothing here; `tried` cores have looked already.
-    Orphan { tried: u8 },
+    /// A response whose Via branch names the other core. `crossed`: the other process of a restart knows no such transaction.
+    Response { crossed: bool },
+    /// A CANCEL or an ACK that matched nothing here; `tried` cores of the same process have looked already. `crossed`: all cores of
+    /// the other process have.
+    Orphan { tried: u8, crossed: bool },
+    /// A request for one of the predecessor's transactions, as far as the successor knows.
+    Repetition,
+    /// A request that matches nothing in the other process, and is to be handled here whatever it is.
+    Request,
 }
 
 /// One message to another core, with the flow on which it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Parcel {
+    /// Beyond the cores of this process: one of the other process of a restart.
     pub core: u8,
     pub errand: Errand,
     pub flow: Flow,

@@ -24,6 +24,15 @@ pub struct ShareHolder(u16);
 impl ShareHolder {
     /// A holder that is not counted.
     pub const NOBODY: ShareHolder = ShareHolder(u16::MAX);
+
+    /// The number under which another process with the same key has the same holder.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    pub fn of_number(number: u16) -> ShareHolder {
+        ShareHolder(number)
+    }
 }
 
 impl Default for ShareHolder {

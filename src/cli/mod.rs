@@ -14,7 +14,7 @@ mod users;
 
 pub use check::check;
 pub use location::{Ul, ul};
-pub use operate::{connections, drain, health, log_level, reload, stats, trunks};
+pub use operate::{connections, drain, health, log_level, reload, restart, stats, trunks};
 pub use output::Outcome;
 pub use places::Places;
 pub use targets::targets;

@@ -1,4 +1,5 @@
-//! `strowger health`, `reload`, `drain`, `log`, `connections`, `trunks` and `stats`: each queries the running server, and prints its answer.
+//! `strowger health`, `reload`, `restart`, `drain`, `log`, `connections`, `trunks` and `stats`: each queries the running server, and prints its
+//! answer.
 
 use super::output::{Outcome, complain, print, table};
 use super::places::Places;
@@ -20,6 +21,22 @@ pub fn health(ready: bool, places: &Places) -> Outcome {
 pub fn reload(places: &Places) -> Outcome {
     let changed = places.connect()?.reload()?;
     print(|out| writeln!(out, "{changed}"))
+}
+
+pub fn restart(deadline: Option<u32>, places: &Places) -> Outcome {
+    let restarted = places.connect()?.restart(deadline)?;
+    print(|out| {
+        writeln!(
+            out,
+            "restarted: process {} serves, after a pause of {:.1} ms; process {} still has {} transactions and {} connections, and ends in {} s at the latest",
+            restarted.process,
+            restarted.pause_ms,
+            restarted.predecessor,
+            restarted.transactions,
+            restarted.connections,
+            restarted.deadline_ms.div_ceil(1000)
+        )
+    })
 }
 
 pub fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
@@ -65,7 +82,7 @@ pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
 
 pub fn connections(places: &Places) -> Outcome {
     let entries = places.connect()?.connections()?;
-    let head = ["transport", "peer", "listener", "opened by", "state", "quiet", "waiting"];
+    let head = ["transport", "peer", "listener", "opened by", "state", "quiet", "waiting", "process"];
     let mut rows = vec![head.map(str::to_owned)];
     for entry in entries {
         let opened_by = if entry.outgoing { "us" } else { "peer" };
@@ -77,6 +94,7 @@ pub fn connections(places: &Places) -> Outcome {
             entry.state,
             format!("{:.1}s", entry.quiet_ms as f64 / 1000.0),
             entry.waiting_bytes.to_string(),
+            entry.process.to_string(),
         ]);
     }
     print(|out| table(out, &rows))

@@ -82,6 +82,11 @@ impl Conf {
 
     /// Parameters of handshakes.
     pub fn tls_settings(&self, ticket_secrets: &tls::TicketSecrets) -> tls::Settings {
-        tls::Settings { certificates: self.certificates.clone(), rules: self.tls.clone(), ticket_secrets: ticket_secrets.clone() }
+        tls::Settings {
+            certificates: self.certificates.clone(),
+            rules: self.tls.clone(),
+            ticket_secrets: ticket_secrets.clone(),
+            ..tls::Settings::default()
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::model::Conf;
 use crate::base::{Key, Transport};
 use crate::net::sys::identity::{Identity, group_number};
-use crate::net::tls::{Contexts, TicketSecrets};
+use crate::net::tls::{self, Contexts, TicketLegacy, TicketSecrets};
 use crate::store::users::Loaded;
 use crate::store::{SharedDatabaseFile, Source};
 use std::sync::Arc;
@@ -31,6 +31,15 @@ impl Conf {
         }
         let contexts = Contexts::load(&self.tls_settings(tickets), previous);
         contexts.map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
+    }
+
+    /// Makes them as the first ones of a process that takes over from another, with the keys of whose tickets they go on.
+    pub fn contexts_after(&self, legacy: TicketLegacy, tickets: &TicketSecrets) -> Result<Option<Arc<Contexts>>, String> {
+        if !self.listens_by(Transport::Tls) {
+            return Ok(None);
+        }
+        let settings = tls::Settings { ticket_legacy: legacy, ..self.tls_settings(tickets) };
+        Contexts::load(&settings, None).map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
     }
 
     /// Checks whether everything that handshakes need can be read and fits.

@@ -34,6 +34,15 @@ pub fn look(path: &Path) -> Option<Vec<Secret>> {
     read(path).ok()
 }
 
+/// Returns what the file holds; `None` if it is not there, or not for this user.
+pub fn try_read(path: &Path) -> Result<Option<Vec<Secret>>, String> {
+    match read(path) {
+        Ok(secrets) => Ok(Some(secrets)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+        Err(error) => Err(format!("key file {}: {error}", path.display())),
+    }
+}
+
 fn read(path: &Path) -> io::Result<Vec<Secret>> {
     let mut file = File::open(path)?;
     if let Some(exposed) = exposed(file.metadata()?.mode()) {

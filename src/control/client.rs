@@ -10,11 +10,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
-    AorEntry, ConnectionEntry, Draining, HealthReport, NewBinding, Sample, Targets, TraceEvent, TraceQuery, Traced, TrunkEntry,
+    AorEntry, ConnectionEntry, Draining, HealthReport, NewBinding, Restarted, Sample, Targets, TraceEvent, TraceQuery, Traced,
+    TrunkEntry,
 };
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long it may be silent while it is restarted.
+const RESTART: Duration = Duration::from_secs(150);
 
 /// A connection to a running server.
 ///
@@ -78,6 +82,14 @@ impl Client {
     }
 
     /// `deadline`: seconds.
+    pub fn restart(&mut self, deadline: Option<u32>) -> Result<Restarted, String> {
+        let set = self.reader.get_ref().set_read_timeout(Some(RESTART));
+        set.map_err(|error| self.explain(&error))?;
+        let sent = self.ask("restart", json!({ "deadline": deadline }));
+        self.answer(&sent, RESTART).and_then(result)
+    }
+
+    /// `deadline`: seconds.
     pub fn drain(&mut self, deadline: Option<u32>) -> Result<Draining, String> {
         let params = json!({ "deadline": deadline });
         self.call("drain", params).and_then(result)
@@ -131,7 +143,11 @@ impl Client {
     /// Returns the result of `method`; `None` if it is null.
     fn call<T: DeserializeOwned>(&mut self, method: &str, params: Value) -> Result<Option<T>, String> {
         let sent = self.ask(method, params);
-        let line = self.read_line(&sent, PATIENCE)?;
+        self.answer(&sent, PATIENCE)
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self, sent: &io::Result<()>, patience: Duration) -> Result<Option<T>, String> {
+        let line = self.read_line(sent, patience)?;
         let response: Response<T> = serde_json::from_slice(&line).map_err(|error| self.explain(&error))?;
         match response.error {
             Some(error) => Err(error.message),

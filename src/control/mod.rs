@@ -9,6 +9,7 @@
 //! | `trunks` | | a list of [`TrunkEntry`] |
 //! | `targets` | | a [`Targets`] |
 //! | `reload` | | what has changed, a string |
+//! | `restart` | `deadline` (seconds, optional) | a [`Restarted`] |
 //! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
 //! | `log` | `level` (optional) | the level in force |
 //! | `trace` | `call`, `user`, `peer`, `seconds`, `count` (all optional) | a [`Traced`], behind a notification for each [`TraceEvent`] |
@@ -71,6 +72,12 @@ pub trait ControlApi: Send + Sync {
     /// Reads the conf and the files that it names again, completely or not at all; calls and connections stay. Returns what has
     /// changed, in words.
     fn reload(&self) -> Result<String, Refusal>;
+
+    /// Has a new process serve in the place of this one, which goes on with what it has until the deadline (`None`: that of the
+    /// conf). Returns when the new one serves.
+    fn restart(&self, _deadline: Option<Duration>) -> Result<Restarted, Refusal> {
+        Err(Refusal::Refused("this server cannot be restarted".to_owned()))
+    }
 
     /// Stops beginning dialogs, and ends the server once no request waits for its answer, or when the deadline has passed (`None`:
     /// that of the conf). A further call sets a new deadline.
@@ -148,6 +155,24 @@ pub struct Draining {
     pub pending: usize,
     /// After this time the server stops in any case.
     pub deadline_ms: u64,
+}
+
+/// How a server was restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Restarted {
+    /// The process that serves now.
+    pub process: u32,
+    /// The one that served, and goes on with what it has.
+    pub predecessor: u32,
+    /// What that has: transactions, also those that only answer retransmissions; connections.
+    pub transactions: usize,
+    pub connections: usize,
+    /// After this time it ends in any case.
+    pub deadline_ms: u64,
+    /// Addresses-of-record that were handed over.
+    pub records: usize,
+    /// For how long nobody read what came, and nothing was lost.
+    pub pause_ms: f64,
 }
 
 /// Why something was not done, in one line for the operator; a conf with several faults gives a line for each.
@@ -228,6 +253,8 @@ pub struct ConnectionEntry {
     pub quiet_ms: u64,
     /// Bytes that wait to be sent.
     pub waiting_bytes: usize,
+    /// The process that has it: another one if that was restarted and still has connections.
+    pub process: u32,
 }
 
 /// One `[[trunk]]`.

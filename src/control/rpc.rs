@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Sample, Targets, Traced, TrunkEntry,
-    samples,
+    AorEntry, ConnectionEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Restarted, Sample, Targets, Traced,
+    TrunkEntry, samples,
 };
 use crate::trace::session::Query;
 use crate::trace::{Tap, Wanted};
@@ -122,6 +122,7 @@ enum Done {
     Trunks(Vec<TrunkEntry>),
     Targets(Targets),
     Reloaded(String),
+    Restarted(Restarted),
     Draining(Draining),
     Level(String),
     Shown(Vec<AorEntry>),
@@ -201,6 +202,12 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             params_of(params, [])?;
             Done::Reloaded(api.reload()?)
         }
+        "restart" => {
+            let [deadline] = params_of(params, ["deadline"])?;
+            let deadline = deadline.seconds_from(0)?;
+            let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
+            Done::Restarted(api.restart(deadline)?)
+        }
         "drain" => {
             let [deadline] = params_of(params, ["deadline"])?;
             let deadline = deadline.seconds_from(0)?;
@@ -229,7 +236,7 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         "trace" => Done::Tracing(trace(params, api)?),
         _ => {
             let message = format!(
-                "no method {method:?}; there are version, stats, health, connections, targets, trunks, reload, drain, log, trace, ul.show, ul.add, ul.rm"
+                "no method {method:?}; there are version, stats, health, connections, targets, trunks, reload, restart, drain, log, trace, ul.show, ul.add, ul.rm"
             );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }

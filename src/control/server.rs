@@ -56,12 +56,57 @@ impl Server {
     /// Creates the socket at `path` and answers there. A socket left by a dead server is replaced; a live one is not,
     /// and nothing other than a socket is touched.
     pub fn start(path: &Path, api: Arc<dyn ControlApi>, bounds: Bounds) -> Result<Server, String> {
-        let explain = |error: io::Error| format!("control socket {}: {error}", path.display());
         clear(path)?;
-        let (listener, file) = bind_private(path, &bounds).map_err(explain)?;
+        Draft::open(path)?.serve(api, bounds)
+    }
+}
+
+/// A socket that is to appear at a path, and does not yet.
+pub struct Draft {
+    listener: UnixListener,
+    /// Where it is until then.
+    draft: PathBuf,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Opens the socket, mode 0600: at no moment can others open it than those that `serve` names. What is at the path stays there.
+    pub fn open(path: &Path) -> Result<Draft, String> {
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".{}", std::process::id()));
+        let draft = PathBuf::from(draft);
+        let _ = fs::remove_file(&draft);
+        let explain = |error: io::Error| format!("control socket {}: {error}", path.display());
+        let listener = UnixListener::bind(&draft).map_err(explain)?;
+        let opened = Draft { listener, draft, path: path.to_owned() };
+        fs::set_permissions(&opened.draft, Permissions::from_mode(0o600)).map_err(explain)?;
+        Ok(opened)
+    }
+
+    /// The same if nothing is at the path that must stay.
+    pub fn open_clear(path: &Path) -> Result<Draft, String> {
+        clear(path)?;
+        Draft::open(path)
+    }
+
+    /// Puts the socket in its place, whatever is there, and answers.
+    pub fn serve(self, api: Arc<dyn ControlApi>, bounds: Bounds) -> Result<Server, String> {
+        let explain = |error: io::Error| format!("control socket {}: {error}", self.path.display());
+        let given = bounds.group.map_or(Ok(()), |group| give(&self.draft, group));
+        given.and_then(|()| fs::set_permissions(&self.draft, Permissions::from_mode(bounds.mode))).map_err(explain)?;
+        let file = identity(&self.draft).map_err(explain)?;
         let most = bounds.clients;
+        let listener = self.listener.try_clone().map_err(explain)?;
+        fs::rename(&self.draft, &self.path).map_err(explain)?;
         let acceptor = Acceptor::start(listener, Desk { api, bounds }, most).map_err(explain)?;
-        Ok(Server { acceptor, path: path.to_owned(), file })
+        Ok(Server { acceptor, path: self.path.clone(), file })
+    }
+}
+
+impl Drop for Draft {
+    /// Does nothing once it is in its place.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.draft);
     }
 }
 
@@ -92,24 +137,6 @@ fn clear(path: &Path) -> Result<(), String> {
             Ok(_) => Err(format!("control socket {name}: a server already answers there; stop it or name another path")),
         },
     }
-}
-
-/// Binds a socket that appears at `path` with its mode and group: at no moment can others open it.
-fn bind_private(path: &Path, bounds: &Bounds) -> io::Result<(UnixListener, (u64, u64))> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let _ = fs::remove_file(&draft);
-    let listener = UnixListener::bind(&draft)?;
-    let placed = fs::set_permissions(&draft, Permissions::from_mode(0o600))
-        .and_then(|()| bounds.group.map_or(Ok(()), |group| give(&draft, group)))
-        .and_then(|()| fs::set_permissions(&draft, Permissions::from_mode(bounds.mode)))
-        .and_then(|()| identity(&draft))
-        .and_then(|file| fs::rename(&draft, path).map(|()| file));
-    if placed.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    placed.map(|file| (listener, file))
 }
 
 /// Gives the file to a group.

@@ -58,6 +58,7 @@ impl ControlApi for Table {
             state: "open".to_owned(),
             quiet_ms: 1500,
             waiting_bytes: 7,
+            process: 99,
         }]
     }
 

@@ -181,6 +181,11 @@ impl StreamCounters {
         self.open[StreamCounters::kind(transport)][state.shown() as usize]
     }
 
+    /// Returns how many connections there are now.
+    pub fn all_open(&self) -> u64 {
+        self.open.iter().flatten().sum()
+    }
+
     pub fn enter(&mut self, transport: Transport, state: State) {
         self.open[StreamCounters::kind(transport)][state.shown() as usize] += 1;
     }

@@ -7,7 +7,7 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Connections that the kernel queues until we accept them.
 const BACKLOG: i32 = 4096;
@@ -42,6 +42,20 @@ impl Listener {
             listeners.push(Listener { socket, address: bound, transport, balancers: balancers.to_vec() });
         }
         Ok(listeners)
+    }
+
+    /// Takes over the sockets that another process has bound to one address, with the connections that wait in them.
+    pub fn inherit(transport: Transport, address: SocketAddr, inherited: Vec<OwnedFd>, balancers: &[Network]) -> Vec<Listener> {
+        let adopt = |fd: OwnedFd| {
+            let socket = TcpListener::from_std(fd.into());
+            Listener { socket, address, transport, balancers: balancers.to_vec() }
+        };
+        inherited.into_iter().map(adopt).collect()
+    }
+
+    /// Returns another descriptor of the socket, for another process.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// Returns the bound address, with the port that the kernel chose for port 0.

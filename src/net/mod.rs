@@ -12,6 +12,7 @@ mod overlong;
 mod pool;
 mod pressure;
 pub mod proxy_header;
+mod resting;
 mod shed;
 mod state;
 pub(crate) mod steer;

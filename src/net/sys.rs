@@ -7,6 +7,7 @@ pub mod identity;
 mod name;
 mod outcome;
 mod process;
+pub mod rights;
 pub(crate) mod ssl;
 
 pub use process::{

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// Sizes of what one socket holds, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,14 @@ pub struct Udp {
     shed: Option<Shed>,
     /// Routers may currently fragment what is sent.
     is_fragmenting: bool,
+    /// It was taken over, and has no sender yet: whether the address has several sockets, and their sizes.
+    joins_later: Option<(bool, Buffers)>,
+    /// How often the sender is still to be read.
+    looks_for_strays: u8,
 }
+
+/// How often a new sender is read: what arrives while it is connected is queued a moment later.
+const LOOKS: u8 = 8;
 
 fn outgoing<'a>(sender: &'a Option<Sender>, receiver: &'a UdpSocket) -> &'a UdpSocket {
     match sender {
@@ -116,12 +123,43 @@ impl Udp {
         }
         // All receivers are bound before the first sender joins them: the filter that steers responses counts them in this order.
         for udp in &mut sockets {
-            match udp.open_sender(cores > 1, buffers) {
-                Ok(sender) => udp.sender = sender,
-                Err(error) => log::debug!("udp {bound}: no socket of its own to send by: {error}"),
-            }
+            udp.take_sender(cores > 1, buffers);
         }
         Ok(sockets)
+    }
+
+    /// Takes over the sockets that another process has bound to one address, with what is queued in them. They keep their order, and
+    /// the filter that steers responses.
+    pub fn inherit(address: SocketAddr, inherited: Vec<OwnedFd>, buffers: &Buffers) -> Result<Vec<Udp>, BindError> {
+        let adopt = |fd: OwnedFd| {
+            let socket = Socket::from(fd);
+            Udp::set_up(&socket, address, buffers)?;
+            Udp::wrap(socket, buffers)
+        };
+        let is_shared = inherited.len() > 1;
+        let sockets: io::Result<Vec<Udp>> = inherited.into_iter().map(adopt).collect();
+        let mut sockets = sockets.map_err(|error| BindError { transport: Transport::Udp, address, error })?;
+        sockets.iter_mut().for_each(|udp| udp.joins_later = Some((is_shared, *buffers)));
+        Ok(sockets)
+    }
+
+    /// Opens the sender of a socket that was taken over. Not before it is read: until the sender is connected, which is a moment
+    /// after it is bound, it is one of the sockets among which the kernel divides what arrives. Returns whether that may have
+    /// happened: then [`Udp::receive`] reads it too.
+    pub fn join(&mut self) -> bool {
+        let Some((is_shared, buffers)) = self.joins_later.take() else {
+            return false;
+        };
+        self.take_sender(is_shared, &buffers);
+        self.looks_for_strays = if self.sender.is_some() { LOOKS } else { 0 };
+        self.sender.is_some()
+    }
+
+    fn take_sender(&mut self, is_shared: bool, buffers: &Buffers) {
+        match self.open_sender(is_shared, buffers) {
+            Ok(sender) => self.sender = sender,
+            Err(error) => log::debug!("udp {}: no socket of its own to send by: {error}", self.address),
+        }
     }
 
     /// Opens a second socket on the same address for sending. For each datagram that has left a socket, the kernel wakes whatever
@@ -161,35 +199,49 @@ impl Udp {
         if joins {
             socket.set_reuse_port(true)?;
         }
-        socket.set_recv_buffer_size(buffers.receive)?;
-        socket.set_send_buffer_size(buffers.send)?;
-        sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
-        sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
-        let has_local = address.ip().is_unspecified();
-        if has_local {
-            sys::ask_local_address(socket.as_fd(), address.is_ipv4())?;
-        }
+        Udp::set_up(&socket, address, buffers)?;
         socket.bind(&address.into())?;
         if is_shared && !joins {
             socket.set_reuse_port(true)?;
         }
+        Udp::wrap(socket, buffers)
+    }
+
+    /// Sets the options of a receiving socket that do not depend on the others of its address.
+    fn set_up(socket: &Socket, address: SocketAddr, buffers: &Buffers) -> io::Result<()> {
+        socket.set_recv_buffer_size(buffers.receive)?;
+        socket.set_send_buffer_size(buffers.send)?;
+        sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
+        sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
+        match address.ip().is_unspecified() {
+            true => sys::ask_local_address(socket.as_fd(), address.is_ipv4()),
+            false => Ok(()),
+        }
+    }
+
+    fn wrap(socket: Socket, buffers: &Buffers) -> io::Result<Udp> {
         let counters = ListenerCounters {
             receive_buffer: socket.recv_buffer_size()? as u64,
             send_buffer: socket.send_buffer_size()? as u64,
             ..ListenerCounters::default()
         };
         let socket = UdpSocket::from(socket);
+        let address = socket.local_addr()?;
+        // One that was bound by another process has counted before.
+        let drops_seen = sys::waiting(socket.as_fd()).map_or(0, |waiting| waiting.drops);
         Ok(Udp {
-            address: socket.local_addr()?,
+            address,
             socket,
             sender: None,
-            has_local,
+            has_local: address.ip().is_unspecified(),
             counters,
             backlog: Backlog::new(buffers.send_queue),
-            drops_seen: 0,
+            drops_seen,
             was_full: false,
             shed: None,
             is_fragmenting: false,
+            joins_later: None,
+            looks_for_strays: 0,
         })
     }
 
@@ -219,6 +271,11 @@ impl Udp {
         self.socket.as_raw_fd()
     }
 
+    /// Returns another descriptor of the receiving socket, for another process.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
     /// Returns the socket that datagrams are sent from, if it is a separate one.
     pub fn sender_fd(&self) -> Option<RawFd> {
         self.sender.as_ref().map(|sender| sender.socket.as_raw_fd())
@@ -227,7 +284,14 @@ impl Udp {
     /// Fills `inbound` with what has arrived and returns the number of datagrams. If that is less than its capacity, the socket is
     /// drained.
     pub fn receive(&mut self, inbound: &mut Inbound) -> io::Result<usize> {
-        let count = inbound.receive(self.socket.as_fd(), self.has_local)?;
+        let strays = match self.looks_for_strays {
+            0 => 0,
+            _ => self.receive_strays(inbound),
+        };
+        let count = match strays {
+            0 => inbound.receive(self.socket.as_fd(), self.has_local)?,
+            strays => strays,
+        };
         if count > 0 {
             self.counters.received.batches += 1;
             for number in 0..count {
@@ -237,6 +301,19 @@ impl Udp {
             }
         }
         Ok(count)
+    }
+
+    /// True while the next [`Udp::receive`] reads a new sender too, and may leave what the socket itself holds.
+    pub fn looks_for_strays(&self) -> bool {
+        self.looks_for_strays > 0
+    }
+
+    /// Receives what has come to the sender before it was connected.
+    #[cold]
+    fn receive_strays(&mut self, inbound: &mut Inbound) -> usize {
+        self.looks_for_strays -= 1;
+        let sender = self.sender.as_ref().map(|sender| sender.socket.as_fd());
+        sender.and_then(|sender| inbound.receive(sender, self.has_local).ok()).unwrap_or(0)
     }
 
     /// Sends the datagrams that `get` returns for 0 to `count`. What the kernel does not accept now waits in the queue; what cannot

@@ -35,11 +35,11 @@ impl Socket {
 
 /// The sockets of one core, by the listener's position in the conf, and the connections.
 pub struct Wires {
-    ports: Vec<Port>,
-    streams: Streams,
+    pub(super) ports: Vec<Port>,
+    pub(super) streams: Streams,
     /// Listeners that may hold datagrams or new connections, in the order in which they are served. The poll is edge-triggered: a
     /// listener stays on this list until its socket is found empty.
-    ready: Vec<u16>,
+    pub(super) ready: Vec<u16>,
     inbound: Inbound,
     outbound: Outbound,
     undelivered: Undelivered,
@@ -48,28 +48,34 @@ pub struct Wires {
     log: LogBudget,
     pressure: Pressure,
     /// What the kernel was last asked to drop, and whether that failed.
-    shed: Option<Shed>,
+    pub(super) shed: Option<Shed>,
     cannot_shed: bool,
-    registry: Registry,
+    pub(super) registry: Registry,
+    /// Another process reads the listeners.
+    pub(super) is_resting: bool,
 }
 
-struct Port {
-    kind: PortKind,
-    is_ready: bool,
+pub(super) struct Port {
+    pub(super) address: SocketAddr,
+    pub(super) kind: PortKind,
+    pub(super) is_ready: bool,
     /// Connections wait to be accepted, but the kernel cannot give us any.
-    is_held: bool,
+    pub(super) is_held: bool,
     counters: ListenerCounters,
 }
 
-enum PortKind {
+pub(super) enum PortKind {
     Datagrams(Box<Wire>),
-    Connections(Listener),
+    /// `None`: closed, because another process accepts.
+    Connections(Option<Listener>),
 }
 
-struct Wire {
-    udp: Box<Udp>,
-    has_icmp_errors: bool,
-    awaits_room: bool,
+pub(super) struct Wire {
+    pub(super) udp: Box<Udp>,
+    /// False while another process reads it.
+    pub(super) is_read: bool,
+    pub(super) has_icmp_errors: bool,
+    pub(super) awaits_room: bool,
     /// The outbox's transmits that are sent from this core in this turn.
     outgoing: Vec<u32>,
     /// Unsent datagrams already logged, by [`Undeliverable`].
@@ -79,14 +85,17 @@ struct Wire {
 impl Wires {
     /// Registers the sockets, in listener order, with the poll that `registry` belongs to, under tokens from 0.
     pub fn new(sockets: Vec<Socket>, batch: usize, streams: Streams, registry: Registry) -> io::Result<Wires> {
-        let mut ports = Vec::with_capacity(sockets.len());
+        let (mut ports, mut ready) = (Vec::with_capacity(sockets.len()), Vec::new());
         for (number, socket) in sockets.into_iter().enumerate() {
-            let token = Token(number);
+            let (token, address) = (Token(number), socket.address());
+            let mut may_hold = false;
             let kind = match socket {
-                Socket::Udp(udp) => {
+                Socket::Udp(mut udp) => {
+                    may_hold = udp.join();
                     registry.register(&mut SourceFd(&udp.fd()), token, Interest::READABLE)?;
                     PortKind::Datagrams(Box::new(Wire {
                         udp,
+                        is_read: true,
                         has_icmp_errors: false,
                         awaits_room: false,
                         outgoing: Vec::new(),
@@ -95,15 +104,16 @@ impl Wires {
                 }
                 Socket::Stream(mut listener) => {
                     registry.register(listener.source(), token, Interest::READABLE)?;
-                    PortKind::Connections(listener)
+                    PortKind::Connections(Some(listener))
                 }
             };
-            ports.push(Port { kind, is_ready: false, is_held: false, counters: ListenerCounters::default() });
+            may_hold.then(|| ready.push(number as u16));
+            ports.push(Port { address, kind, is_ready: may_hold, is_held: false, counters: ListenerCounters::default() });
         }
         Ok(Wires {
             ports,
             streams,
-            ready: Vec::new(),
+            ready,
             inbound: Inbound::new(batch),
             outbound: Outbound::new(batch),
             undelivered: Undelivered::default(),
@@ -113,6 +123,7 @@ impl Wires {
             cannot_shed: false,
             log: LogBudget::new("messages not sent"),
             registry,
+            is_resting: false,
         })
     }
 
@@ -136,15 +147,17 @@ impl Wires {
             debug_assert!(false, "no listener {number}");
             return;
         };
+        // While there is no room for what is sent from here, the poll also reports errors of a socket that another process reads.
+        let is_read = !matches!(&port.kind, PortKind::Datagrams(wire) if !wire.is_read);
         // An error may have cut a batch short, so the socket is checked again.
-        if (event.is_readable() || event.is_error()) && !port.is_ready {
+        if (event.is_readable() || event.is_error()) && is_read && !port.is_ready {
             port.is_ready = true;
             self.ready.push(number as u16);
         }
         let PortKind::Datagrams(wire) = &mut port.kind else {
             return;
         };
-        if event.is_error() {
+        if event.is_error() && is_read {
             wire.has_icmp_errors = true;
         }
         if event.is_writable() && wire.udp.is_waiting() {
@@ -164,7 +177,7 @@ impl Wires {
     pub fn load(&mut self, now: Instant) -> Load {
         let holds_datagrams = |listener: &u16| {
             let port = self.ports.get(*listener as usize);
-            port.is_some_and(|port| matches!(port.kind, PortKind::Datagrams(_)))
+            port.is_some_and(|port| matches!(&port.kind, PortKind::Datagrams(wire) if wire.is_read))
         };
         let is_behind = self.streams.is_behind() || self.ready.iter().any(holds_datagrams);
         let taken = self.ports.iter().map(|port| match &port.kind {
@@ -177,7 +190,9 @@ impl Wires {
         let load = self.pressure.turn(now, is_behind, taken_bytes, || {
             let mut backlog = Backlog { waiting_bytes: streams.waiting_bytes(), lost: 0 };
             for port in ports {
-                if let PortKind::Datagrams(wire) = &mut port.kind {
+                if let PortKind::Datagrams(wire) = &mut port.kind
+                    && wire.is_read
+                {
                     let (bytes, lost) = wire.udp.ask_waiting();
                     backlog.waiting_bytes += bytes;
                     backlog.lost += lost;
@@ -197,7 +212,8 @@ impl Wires {
 
     /// Has the kernel drop what `shed` selects on all datagram sockets (`None`: nothing). If it cannot, everything is received.
     pub fn shed(&mut self, shed: Option<Shed>) {
-        if shed == self.shed {
+        // The socket's filter is that of the process that reads it.
+        if shed == self.shed || self.is_resting {
             return;
         }
         self.shed = shed;
@@ -236,7 +252,11 @@ impl Wires {
         };
         let wire = match &mut port.kind {
             PortKind::Datagrams(wire) => wire,
-            PortKind::Connections(socket) => {
+            PortKind::Connections(None) => {
+                port.is_ready = false;
+                return (listener, 0);
+            }
+            PortKind::Connections(Some(socket)) => {
                 let accepted = self.streams.accept(socket, listener, now);
                 port.is_ready = accepted == Accepted::Some;
                 port.is_held = accepted == Accepted::Held;
@@ -246,14 +266,15 @@ impl Wires {
         if wire.has_icmp_errors {
             wire.has_icmp_errors = wire.udp.take_icmp_errors(&mut self.undelivered);
         }
+        let is_young = wire.udp.looks_for_strays();
         match wire.udp.receive(&mut self.inbound) {
             Ok(count) => {
-                port.is_ready = count == self.inbound.capacity() || wire.has_icmp_errors;
+                port.is_ready = count == self.inbound.capacity() || wire.has_icmp_errors || is_young;
                 (listener, count)
             }
             Err(error) => {
                 match error.raw_os_error() {
-                    Some(libc::EAGAIN) => port.is_ready = wire.has_icmp_errors,
+                    Some(libc::EAGAIN) => port.is_ready = wire.has_icmp_errors || is_young,
                     Some(libc::EINTR) => {}
                     // The kernel reports an ICMP error for some datagram that we sent; the next call succeeds.
                     _ => wire.has_icmp_errors = true,
@@ -295,7 +316,7 @@ impl Wires {
         if let Some(own) = self.streams.local_address(flow) {
             return Some(own);
         }
-        let listener = self.ports.get(usize::from(flow.listener))?.address();
+        let listener = self.ports.get(usize::from(flow.listener))?.address;
         Some(SocketAddr::new(flow.local().unwrap_or(listener.ip()), listener.port()))
     }
 
@@ -384,7 +405,7 @@ impl Wires {
         let Some(port) = self.ports.get_mut(flow.listener as usize) else {
             return self.misdirected();
         };
-        let address = port.address();
+        let address = port.address;
         let from = (!address.ip().is_unspecified()).then_some(address);
         match self.streams.send(now, flow, from, bytes, host) {
             Ok(()) => port.counters.sent.count(bytes),
@@ -519,17 +540,8 @@ impl Wires {
     }
 }
 
-impl Port {
-    fn address(&self) -> SocketAddr {
-        match &self.kind {
-            PortKind::Datagrams(wire) => wire.udp.address(),
-            PortKind::Connections(listener) => listener.address(),
-        }
-    }
-}
-
 /// Registers the interest that follows from the state: WRITABLE only while datagrams wait.
-fn follow_interest(registry: &Registry, wire: &mut Wire, listener: usize) {
+pub(super) fn follow_interest(registry: &Registry, wire: &mut Wire, listener: usize) {
     let awaits = wire.udp.is_waiting();
     if awaits == wire.awaits_room {
         return;
@@ -538,6 +550,8 @@ fn follow_interest(registry: &Registry, wire: &mut Wire, listener: usize) {
     let changed = match (wire.udp.sender_fd(), awaits) {
         (Some(fd), true) => registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE),
         (Some(fd), false) => registry.deregister(&mut SourceFd(&fd)),
+        (None, true) if !wire.is_read => registry.register(&mut SourceFd(&wire.udp.fd()), token, Interest::WRITABLE),
+        (None, false) if !wire.is_read => registry.deregister(&mut SourceFd(&wire.udp.fd())),
         (None, true) => {
             let both = Interest::READABLE | Interest::WRITABLE;
             registry.reregister(&mut SourceFd(&wire.udp.fd()), token, both)

@@ -6,11 +6,13 @@ use super::records::Recorder;
 use super::running::RunningServer;
 use super::{targets, typed};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use strowger::base::Instant;
 use strowger::base::metric::Families;
 use strowger::control::{
-    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Targets, TrunkEntry, guests,
+    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Restarted, Targets,
+    TrunkEntry, guests,
 };
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
@@ -46,8 +48,11 @@ impl ControlApi for RunningServer {
             state: connection.state.label().to_owned(),
             quiet_ms: connection.quiet_ms,
             waiting_bytes: connection.waiting,
+            process: std::process::id(),
         };
-        connections.into_iter().map(entry).collect()
+        let own = connections.into_iter().map(entry);
+        let before = self.succession.predecessor().map(|predecessor| predecessor.connections());
+        own.chain(before.into_iter().flatten()).collect()
     }
 
     fn targets(&self) -> Targets {
@@ -56,14 +61,23 @@ impl ControlApi for RunningServer {
     }
 
     fn reload(&self) -> Result<String, Refusal> {
+        self.refuse_as_predecessor().map_err(Refusal::Refused)?;
         match self.itself.upgrade() {
             Some(server) => server.reload_now().map_err(Refusal::Refused),
             None => Err(Refusal::Refused("the server is ending".to_owned())),
         }
     }
 
+    fn restart(&self, deadline: Option<Duration>) -> Result<Restarted, Refusal> {
+        match self.itself.upgrade() {
+            Some(server) => server.restart_now(deadline),
+            None => Err(Refusal::Refused("the server is ending".to_owned())),
+        }
+    }
+
     fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
         let patience = deadline.unwrap_or(self.current().conf.server.drain_deadline);
+        self.drain_predecessor(patience);
         Ok(self.drain.by_command(patience, &self.crew, &self.manager))
     }
 
@@ -97,6 +111,7 @@ impl ControlApi for RunningServer {
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
             trunks: self.trunks.all().into_iter().map(|(name, standing)| (name, standing.until > now)).collect(),
+            restarts: self.restarts(),
         };
         let mut families = metrics::metrics(&stats, &beside);
         targets::count(&mut families, &self.current().settings, &self.start.health);
@@ -134,6 +149,7 @@ impl ControlApi for RunningServer {
 
     fn ul_add(&self, binding: &NewBinding) -> Result<u32, Refusal> {
         let NewBinding { aor, contact, expires, .. } = binding;
+        self.refuse_as_predecessor().map_err(Refusal::Refused)?;
         let key = self.address_of_record(aor)?;
         let uri = Uri::parse(contact.as_bytes()).map_err(|fault| Refusal::Refused(format!("{contact}: {}", fault.reason())))?;
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
@@ -169,6 +185,7 @@ impl ControlApi for RunningServer {
     }
 
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
+        self.refuse_as_predecessor().map_err(Refusal::Refused)?;
         let key = self.address_of_record(aor)?;
         let now = self.crew().clock().now();
         match self.location.remove(now, &key, contact.map(str::as_bytes)) {
@@ -206,6 +223,18 @@ impl RunningServer {
             _ if step <= Duration::from_millis(STEP_MS) => since_1970,
             true => since_1970 + step,
             false => since_1970.saturating_sub(step),
+        }
+    }
+
+    fn restarts(&self) -> metrics::Restarts {
+        let succession = &self.succession;
+        metrics::Restarts {
+            restarts: succession.restarts.load(Ordering::Relaxed),
+            failures: succession.failures.load(Ordering::Relaxed),
+            predecessor: succession.predecessor().map(|predecessor| {
+                let numbers = predecessor.numbers();
+                (numbers.transactions, numbers.connections, numbers.ends_in_ms as f64 / 1000.0)
+            }),
         }
     }
 

@@ -40,6 +40,28 @@ impl UnstartedDisk {
         rules: Arc<stack::Settings>,
         clock: Clock,
     ) -> UnstartedDisk {
+        UnstartedDisk::with(conf, location, listeners, rules, clock, UnstartedJournal::open)
+    }
+
+    /// Goes on where the process before this one leaves the database, as [`UnstartedDisk::was_left`] is told: nothing is read.
+    pub fn follow(
+        conf: &Conf,
+        location: &Arc<Location>,
+        listeners: Vec<(Transport, SocketAddr)>,
+        rules: Arc<stack::Settings>,
+        clock: Clock,
+    ) -> UnstartedDisk {
+        UnstartedDisk::with(conf, location, listeners, rules, clock, UnstartedJournal::follow)
+    }
+
+    fn with(
+        conf: &Conf,
+        location: &Arc<Location>,
+        listeners: Vec<(Transport, SocketAddr)>,
+        rules: Arc<stack::Settings>,
+        clock: Clock,
+        open: impl FnOnce(Arc<Location>, Settings, Clocks, Arc<SharedDatabaseFile>) -> UnstartedJournal,
+    ) -> UnstartedDisk {
         let Some(path) = &conf.registrar.database else {
             return UnstartedDisk::default();
         };
@@ -52,10 +74,19 @@ impl UnstartedDisk {
             boot: boot(),
         };
         let shared_file: Arc<SharedDatabaseFile> = Arc::default();
-        UnstartedDisk {
-            journal: Some(UnstartedJournal::open(location.clone(), settings, clocks, shared_file.clone())),
-            shared_file,
+        UnstartedDisk { journal: Some(open(location.clone(), settings, clocks, shared_file.clone())), shared_file }
+    }
+
+    /// How the process before this one has left the database ([`UnstartedJournal::was_left`]).
+    pub fn was_left(&mut self, is_restored: bool, is_stored: bool) {
+        if let Some(journal) = &mut self.journal {
+            journal.was_left(is_restored, is_stored);
         }
+    }
+
+    /// Returns the disk as the server sees it until [`Disk::start`].
+    pub fn waiting(&self) -> Disk {
+        Disk { shared_file: self.shared_file.clone(), ..Disk::default() }
     }
 
     /// For other users of the same file.
@@ -68,23 +99,6 @@ impl UnstartedDisk {
         let bell = self.journal.as_ref()?.bell();
         Some(Arc::new(move || bell.ring()))
     }
-
-    /// Starts writing; wakes the workers when the disk has made progress.
-    pub fn start(self, server: Arc<PostOffice>) -> Result<Disk, String> {
-        let Some(journal) = self.journal else {
-            return Ok(Disk { shared_file: self.shared_file, ..Disk::default() });
-        };
-        let prepare = || {
-            // A worker on the same core takes precedence.
-            if let Err(error) = sys::lower_priority() {
-                log::warn!("the journal's thread keeps its priority: {error}");
-            }
-        };
-        let hooks = Hooks { prepare: Box::new(prepare), progress: Box::new(move || server.wake_all()) };
-        let journal = journal.start(hooks);
-        let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
-        Ok(Disk { shared_file: self.shared_file, journal: Mutex::new(Some(journal)) })
-    }
 }
 
 /// The disk, as the rest of the running server sees it.
@@ -95,6 +109,35 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Starts writing; wakes the workers when the disk has made progress.
+    pub fn start(&self, disk: UnstartedDisk, server: Arc<PostOffice>) -> Result<(), String> {
+        let Some(journal) = disk.journal else {
+            return Ok(());
+        };
+        let prepare = || {
+            // A worker on the same core takes precedence.
+            if let Err(error) = sys::lower_priority() {
+                log::warn!("the journal's thread keeps its priority: {error}");
+            }
+        };
+        let hooks = Hooks { prepare: Box::new(prepare), progress: Box::new(move || server.wake_all()) };
+        let journal = journal.start(hooks);
+        let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
+        *self.journal() = Some(journal);
+        Ok(())
+    }
+
+    /// Has what waits written soon, but does not wait longer than this. False if it is not on disk by then.
+    pub fn settle_within(&self, patience: Duration) -> bool {
+        self.journal().as_ref().is_none_or(|journal| journal.flush(patience))
+    }
+
+    /// Writes what is left, and ends. Returns whether the database has all of it, and whether it was read before; `None` without one.
+    pub fn leave(&self) -> Option<(bool, bool)> {
+        let journal = self.journal().take();
+        journal.map(Journal::end)
+    }
+
     /// For other users of the same file.
     pub fn shared_file(&self) -> Arc<SharedDatabaseFile> {
         self.shared_file.clone()

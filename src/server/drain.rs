@@ -30,9 +30,19 @@ impl Drain {
 
     /// Drains for at most `patience`, even if a command has set a later deadline before.
     pub fn by_signal(&self, patience: Duration, crew: &Mutex<Crew>, manager: &Manager) {
+        self.because("SIGTERM", patience, crew, manager);
+    }
+
+    /// Drains for at most `patience`, for a reason that is no signal.
+    pub fn because(&self, why: &str, patience: Duration, crew: &Mutex<Crew>, manager: &Manager) {
         let until = Instant::now() + patience;
         let sooner = |before: Option<Instant>| before.map_or(until, |before| before.min(until));
-        self.drain_until("SIGTERM", sooner, crew, manager);
+        self.drain_until(why, sooner, crew, manager);
+    }
+
+    /// Returns whether the deadline was so long ago.
+    pub fn is_late_by(&self, time: Duration) -> bool {
+        lock(&self.state).as_ref().is_some_and(|state| Instant::now() >= state.deadline + time)
     }
 
     /// Drains for `patience` from now on, whatever was in force before.

@@ -4,6 +4,7 @@ mod announce;
 mod api;
 mod bindings;
 mod drain;
+mod handover;
 mod health;
 mod lock;
 mod log_line;
@@ -21,4 +22,6 @@ mod typed;
 mod wait;
 mod watch;
 
+pub use handover::child::note_own_program;
+pub use handover::successor::Successor;
 pub use start::run;

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use strowger::net::sys;
 use strowger::worker::Pulse;
@@ -15,6 +16,8 @@ use strowger::worker::Pulse;
 /// The service manager, if there is one.
 pub struct Manager {
     line: Option<Line>,
+    /// Another process is the service now, and speaks for it.
+    is_succeeded: AtomicBool,
     heart: Option<Mutex<Heart>>,
 }
 
@@ -53,12 +56,19 @@ impl Manager {
                 .filter(|_| line.is_some())
                 .map(|interval| Mutex::new(Heart { interval, next: Instant::now(), asked: None })),
             line,
+            is_succeeded: AtomicBool::new(false),
         }
     }
 
     /// Notifies that all listeners serve; `status` is for people.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// Notifies that another process is the service from now on, and says nothing any more.
+    pub fn succeeded_by(&self, process: u32) {
+        self.tell(&format!("MAINPID={process}\nREADY=1\nSTATUS=serving"));
+        self.is_succeeded.store(true, Ordering::SeqCst);
     }
 
     /// Notifies that a reload begins. To be followed by [`Manager::ready`], whatever the result.
@@ -99,6 +109,7 @@ impl Manager {
 
     fn tell(&self, words: &str) {
         if let Some(line) = &self.line
+            && !self.is_succeeded.load(Ordering::SeqCst)
             && let Err(error) = line.socket.send_to_addr(words.as_bytes(), &line.address)
         {
             log::warn!("the service manager does not listen: {error}");
@@ -160,11 +171,18 @@ mod tests {
         ];
         for (address, spelled) in places {
             let manager = UnixDatagram::bind_addr(&address).unwrap();
-            let told = Manager { line: Some(Line::open(&spelled).unwrap()), heart: None };
+            let line = Some(Line::open(&spelled).unwrap());
+            let told = Manager { line, is_succeeded: AtomicBool::new(false), heart: None };
             told.ready("serving");
             let mut bytes = [0; 100];
             let length = manager.recv(&mut bytes).unwrap();
             assert_eq!(&bytes[..length], b"READY=1\nSTATUS=serving");
+            told.succeeded_by(7);
+            told.ready("said by the wrong one");
+            let length = manager.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes[..length], b"MAINPID=7\nREADY=1\nSTATUS=serving");
+            manager.set_nonblocking(true).unwrap();
+            assert!(manager.recv(&mut bytes).is_err());
         }
         for wrong in [&b"vsock:2:1234"[..], b"relative"] {
             assert!(Line::open(wrong).is_err());

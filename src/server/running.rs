@@ -3,6 +3,7 @@
 
 use super::bindings::Disk;
 use super::drain::Drain;
+use super::handover::succession::Succession;
 use super::lock::lock;
 use super::notify::Manager;
 use super::records::Recorder;
@@ -53,6 +54,7 @@ pub struct RunningServer {
     /// A reload has been requested that has not read anything yet.
     pub reload_wanted: AtomicBool,
     pub drain: Drain,
+    pub succession: Succession,
     pub manager: Manager,
 }
 

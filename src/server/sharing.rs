@@ -26,6 +26,7 @@ pub fn with_sharing(location: Location, conf: &Conf, local: &[IpAddr], clock: Cl
     location.with_sharing(SharingTerms {
         node: node_of(conf, local).into_bytes(),
         wall_ms: clock.wall_ms(),
+        run: clock.wall_ms() + clock.now().as_ms(),
         is_acknowledged: conf.registrar.durability == Durability::Acknowledged,
     })
 }
@@ -54,16 +55,27 @@ pub fn relay_address(conf: &Conf, local: &[IpAddr]) -> Option<SocketAddr> {
     .next()
 }
 
-/// Joins the others. `None` if the table is not shared.
-pub fn join(
+/// What is shared and how, and by which clocks.
+pub type Terms = (Settings, Clocks);
+
+/// Joins the others, or does so once its threads run, if another process of this server has yet to leave.
+pub fn join(location: &Arc<Location>, terms: Terms, joins_later: bool) -> Result<UnstartedShare, String> {
+    let (settings, clocks) = terms;
+    match joins_later {
+        true => Ok(UnstartedShare::follow(location.clone(), settings, clocks)),
+        false => UnstartedShare::open(location.clone(), settings, clocks),
+    }
+}
+
+/// Returns what the conf says of a shared table; `None` if it is not shared.
+pub fn terms(
     conf: &Conf,
-    location: &Arc<Location>,
     listeners: Vec<(Transport, SocketAddr)>,
     rules: Arc<stack::Settings>,
     local: &[IpAddr],
     clock: Clock,
     secret: Key,
-) -> Result<Option<UnstartedShare>, String> {
+) -> Result<Option<Terms>, String> {
     let Some(store) = &conf.location.shared else {
         return Ok(None);
     };
@@ -86,23 +98,7 @@ pub fn join(
         rules: RowRules::new(rules),
     };
     let clocks = Clocks { now: Box::new(move || clock.now()), wall_ms: Box::new(move || clock.wall_ms()) };
-    UnstartedShare::open(location.clone(), settings, clocks).map(Some)
-}
-
-/// Starts telling and following; wakes the workers when Redis has been told something.
-pub fn start(share: Option<UnstartedShare>, server: Arc<PostOffice>) -> Result<Sharing, String> {
-    let Some(share) = share else {
-        return Ok(Sharing::default());
-    };
-    let prepare = || {
-        // A worker on the same core takes precedence.
-        if let Err(error) = sys::lower_priority() {
-            log::warn!("a thread of the shared location table keeps its priority: {error}");
-        }
-    };
-    let hooks = Hooks { prepare: Box::new(prepare), progress: Box::new(move || server.wake_all()) };
-    let share = share.start(hooks).map_err(|error| format!("the threads of the shared location table: {error}"))?;
-    Ok(Sharing(Mutex::new(Some(share))))
+    Ok(Some((settings, clocks)))
 }
 
 /// Returns what wakes the thread that an answer waits for, if the table is shared.
@@ -115,6 +111,28 @@ pub fn ring(share: Option<&UnstartedShare>) -> Option<Bell> {
 pub struct Sharing(Mutex<Option<Share>>);
 
 impl Sharing {
+    /// Starts telling and following; wakes the workers when Redis has been told something.
+    pub fn start(&self, share: Option<UnstartedShare>, server: Arc<PostOffice>) -> Result<(), String> {
+        let Some(share) = share else {
+            return Ok(());
+        };
+        let prepare = || {
+            // A worker on the same core takes precedence.
+            if let Err(error) = sys::lower_priority() {
+                log::warn!("a thread of the shared location table keeps its priority: {error}");
+            }
+        };
+        let hooks = Hooks { prepare: Box::new(prepare), progress: Box::new(move || server.wake_all()) };
+        let share = share.start(hooks).map_err(|error| format!("the threads of the shared location table: {error}"))?;
+        *lock(&self.0) = Some(share);
+        Ok(())
+    }
+
+    /// Has what waits told soon, but does not wait longer than this.
+    pub fn settle_within(&self, patience: Duration) -> bool {
+        lock(&self.0).as_ref().is_none_or(|share| share.flush(patience))
+    }
+
     /// Tells what waits, so that its answers are sent while the workers still run.
     pub fn settle(&self) {
         if let Some(share) = &*lock(&self.0) {

@@ -5,19 +5,23 @@
 
 use super::bindings::UnstartedDisk;
 use super::drain::Drain;
+use super::handover::following::Waiting;
+use super::handover::succession::{Predecessor, Succession};
+use super::handover::successor::Successor;
+use super::handover::words::Offer;
 use super::logger;
 use super::notify::Manager;
 use super::records::Recorder;
 use super::running::{Current, Reread, RunningServer, Start, limit_sources};
 use super::secure::{forbid_dumps, warn_of_exposed};
-use super::sharing;
+use super::sharing::{self, Sharing};
 use super::wait::End;
 use super::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU};
 use signal_hook::iterator::Signals;
 use std::net::{IpAddr, SocketAddr};
-use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::process::{self, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strowger::base::{Key, Sources, Transport};
@@ -41,9 +45,12 @@ use strowger::trace::Taps;
 use strowger::worker::{self, Bound, Clock, Options, WakeHandle};
 
 /// Serves until it is told to stop. `name` is the conf's, for the log; `reread` returns the conf at each reload.
-pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
+///
+/// With a `successor` it takes over from the process that serves.
+pub fn run(conf: &Conf, name: &str, reread: Reread, mut successor: Option<Successor>) -> Result<ExitCode, String> {
     logger::start(conf.log.level, conf.log.format)?;
-    log::info!("strowger {}: {name}", env!("CARGO_PKG_VERSION"));
+    let after = successor.as_ref().map(|successor| format!(" (process {}, after {})", process::id(), successor.offer.process));
+    log::info!("strowger {}: {name}{}", env!("CARGO_PKG_VERSION"), after.unwrap_or_default());
     // A new secret and empty tables in their places would lose calls, users and bindings.
     if !conf.left_behind.is_empty() {
         return Err(conf.left_behind.join("\n"));
@@ -54,22 +61,22 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
     let identity = conf.identity()?;
     forbid_dumps(conf);
     let files = Files::look(conf);
-    let ground = Ground::look(conf)?;
+    let ground = Ground::look(conf, successor.as_ref())?;
     step_down(conf, identity.as_ref(), Identity::assume)?;
-    let open = Open::all(conf, &ground)?;
+    let open = Open::all(conf, &ground, successor.as_mut())?;
     step_down(conf, identity.as_ref(), Identity::seal)?;
     warn_of_exposed(conf);
-    let server = launch(conf, ground, open, manager, reread)?;
-    let scrape = server.scrape_at(conf.metrics.address)?;
-    server.set_scrape(scrape);
-    let control = Server::start(&conf.control.socket, server.clone(), control_bounds(conf)?)?;
+    let begin = Beginning { ground, open, manager, reread };
+    let (server, control) = match successor {
+        None => begin.first(conf)?,
+        Some(successor) => begin.after(conf, successor)?,
+    };
     server.announce(conf);
-    server.manager.ready("serving");
 
     let end = server.wait(&mut signals, files);
     stop(&server, control);
     match end {
-        End::Drained => Ok(ExitCode::SUCCESS),
+        End::Drained | End::Succeeded => Ok(ExitCode::SUCCESS),
         End::Signal(signal) => {
             log::info!("stopped by signal {signal}");
             Ok(ExitCode::SUCCESS)
@@ -100,15 +107,24 @@ struct Ground {
 }
 
 impl Ground {
-    fn look(conf: &Conf) -> Result<Ground, String> {
-        let secrets = key::read_or_make(&conf.server.key_file)?;
+    fn look(conf: &Conf, successor: Option<&Successor>) -> Result<Ground, String> {
+        let secrets = match successor {
+            None => key::read_or_make(&conf.server.key_file)?,
+            Some(successor) => {
+                successor.check(conf)?;
+                successor.secrets(conf)?
+            }
+        };
         let local =
             interfaces::local_addresses().map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
         let tickets = match conf.server.shared_key {
             true => TicketSecrets(secrets.clone()),
             false => TicketSecrets::default(),
         };
-        let contexts = conf.contexts(None, &tickets)?;
+        let contexts = match successor {
+            None => conf.contexts(None, &tickets)?,
+            Some(successor) => conf.contexts_after(successor.tickets(), &tickets)?,
+        };
         let (first, others) = secrets.split_first().ok_or("the key file is empty")?;
         let (secret, other_secrets) = (key_of(first), others.iter().map(key_of).collect());
         Ok(Ground { secret, secrets, other_secrets, tickets, local, memory: Machine::this().memory, contexts })
@@ -152,13 +168,16 @@ struct Open {
 }
 
 impl Open {
-    fn all(conf: &Conf, ground: &Ground) -> Result<Open, String> {
-        let listeners: Vec<_> = conf.listen.iter().map(|listen| (listen.transport, listen.address)).collect();
-        let clock = Clock::start();
+    fn all(conf: &Conf, ground: &Ground, mut successor: Option<&mut Successor>) -> Result<Open, String> {
+        let listeners = listeners(conf);
+        let clock = successor.as_ref().map_or_else(Clock::start, |successor| successor.clock());
         let location = Location::new(ground.secret, conf.max_bindings(ground.memory));
         let location = sharing::with_sharing(location, conf, &ground.local, clock);
         let location = Arc::new(location.with_journal(conf.durability()));
-        let (disk, share) = open_stores(conf, ground, &location, &listeners, clock)?;
+        let (disk, share) = open_stores(conf, ground, &location, &listeners, clock, successor.is_some())?;
+        if let Some(successor) = &mut successor {
+            successor.take_table(&location, &listeners)?;
+        }
         let users = conf.read_users(ground.secret, disk.shared_file())?;
         let files = sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
         let (asker, inbox) = resolver::open(conf.dns.questions);
@@ -183,6 +202,7 @@ impl Open {
             shared_key: conf.server.shared_key,
             other_secrets: ground.other_secrets.clone(),
             recording: recorder.as_ref().map(Recorder::recording),
+            inherited: Arc::new(Mutex::new(successor.map(Successor::take_inherited).unwrap_or_default())),
             ..Options::default()
         };
         let connections = options.connections.connections;
@@ -216,11 +236,14 @@ fn open_stores(
     location: &Arc<Location>,
     listeners: &[(Transport, SocketAddr)],
     clock: Clock,
+    is_successor: bool,
 ) -> Result<(UnstartedDisk, Option<UnstartedShare>), String> {
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
     let rules = Arc::new(conf.rules(&addresses, ground.local.clone(), ground.memory));
-    let disk = UnstartedDisk::open(conf, location, listeners.to_vec(), rules.clone(), clock);
-    let share = sharing::join(conf, location, listeners.to_vec(), rules, &ground.local, clock, ground.secret)?;
+    let open = if is_successor { UnstartedDisk::follow } else { UnstartedDisk::open };
+    let disk = open(conf, location, listeners.to_vec(), rules.clone(), clock);
+    let share = sharing::terms(conf, listeners.to_vec(), rules, &ground.local, clock, ground.secret)?;
+    let share = share.map(|terms| sharing::join(location, terms, is_successor)).transpose()?;
     Ok((disk, share))
 }
 
@@ -233,8 +256,69 @@ fn ring(disk: &UnstartedDisk, share: Option<&UnstartedShare>) -> Option<WakeHand
     Some(Arc::new(move || _ = bell.try_send(())))
 }
 
-/// Starts the threads: workers, resolver, journal, and the one that watches the users.
-fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Reread) -> Result<Arc<RunningServer>, String> {
+/// The addresses that the conf names.
+fn listeners(conf: &Conf) -> Vec<(Transport, SocketAddr)> {
+    conf.listen.iter().map(|listen| (listen.transport, listen.address)).collect()
+}
+
+/// All that is there before the first worker runs.
+struct Beginning {
+    ground: Ground,
+    open: Open,
+    manager: Manager,
+    reread: Reread,
+}
+
+impl Beginning {
+    /// Begins to serve as the only process of this server.
+    fn first(self, conf: &Conf) -> Result<(Arc<RunningServer>, Server), String> {
+        let (server, waiting) = self.launch(conf)?;
+        let office = server.crew().post_office();
+        server.disk.start(waiting.disk, office.clone())?;
+        server.sharing.start(waiting.share, office)?;
+        let scrape = server.scrape_at(conf.metrics.address)?;
+        server.set_scrape(scrape);
+        let control = Server::start(&conf.control.socket, server.clone(), control_bounds(conf)?)?;
+        server.manager.ready("serving");
+        Ok((server, control))
+    }
+
+    /// Begins to serve in the place of another process. Until the wire is told so, an error leaves that one serving.
+    fn after(mut self, conf: &Conf, mut successor: Successor) -> Result<(Arc<RunningServer>, Server), String> {
+        let (draft, bounds) = (successor.control(conf)?, control_bounds(conf)?);
+        let succeeded = successor.conclude(&self.open.location, &listeners(conf))?;
+        let Offer { process, restarts, .. } = successor.offer;
+        let is_same_file = successor.offer.database == conf.registrar.database;
+        self.open.bound.follow(succeeded.legacy, succeeded.links, &succeeded.listeners);
+        let (server, mut waiting) = self.launch(conf)?;
+        waiting.is_stored = succeeded.is_stored && is_same_file;
+        server.succession.restarts.store(restarts + 1, Ordering::Relaxed);
+        let control = draft.serve(server.clone(), bounds)?;
+        let (sender, receiver) = successor.serve()?;
+        log::info!(
+            "process {} serves in the place of process {process}, {:.1} ms after it had the last of what that has handed over",
+            process::id(),
+            succeeded.at.elapsed().as_secs_f64() * 1000.0
+        );
+        server.follow(Arc::new(Predecessor::new(process, sender)), receiver, waiting)?;
+        Ok((server, control))
+    }
+
+    /// Starts the threads: workers, resolver, and the one that watches the users. What is left waits.
+    fn launch(self, conf: &Conf) -> Result<(Arc<RunningServer>, Waiting), String> {
+        let Beginning { ground, open, manager, reread } = self;
+        launch(conf, ground, open, manager, reread)
+    }
+}
+
+/// Starts the threads: workers, resolver, and the one that watches the users.
+fn launch(
+    conf: &Conf,
+    ground: Ground,
+    open: Open,
+    manager: Manager,
+    reread: Reread,
+) -> Result<(Arc<RunningServer>, Waiting), String> {
     let settings = Arc::new(conf.rules(open.bound.addresses(), ground.local, ground.memory));
     let start = Start {
         secret: ground.secret,
@@ -259,12 +343,10 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     let answers = Arc::new(crew.answers());
     let resolver = Resolver::start(conf.dns.clone(), open.asker, open.inbox, answers)
         .map_err(|error| format!("the resolver's thread: {error}"))?;
-    let disk = open.disk.start(crew.post_office())?;
-    let sharing = sharing::start(open.share, crew.post_office())?;
     let server = Arc::new_cyclic(|itself| RunningServer {
         itself: itself.clone(),
-        disk,
-        sharing,
+        disk: open.disk.waiting(),
+        sharing: Sharing::default(),
         start,
         current: Mutex::new(Arc::new(current(conf, settings, ground.contexts))),
         location,
@@ -279,12 +361,13 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         reloading: Mutex::new(()),
         reload_wanted: AtomicBool::new(false),
         drain: Drain::default(),
+        succession: Succession::default(),
         manager,
     });
     if let Some(source) = source {
         server.watch_users(source, users)?;
     }
-    Ok(server)
+    Ok((server, Waiting { disk: open.disk, share: open.share, is_stored: true }))
 }
 
 fn current(conf: &Conf, settings: Arc<Settings>, contexts: Option<Arc<Contexts>>) -> Current {

@@ -36,9 +36,12 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// How long a server that is asked to stop (SIGTERM, "strowger drain") waits for the requests that it has begun, "0s" to "24h".
         /// Meanwhile it takes no new calls. A second SIGTERM ends the waiting.
         live drain_deadline: Duration = Duration::from_secs(30), "\"30s\"", time(Duration::ZERO, 24 * HOUR);
+        /// How long the old process of a restart ("strowger restart") goes on at most with the requests and connections that it has, "0s" to
+        /// "24h"; it ends before if it has none. A connection that is left then is closed, and its phone registers again by another.
+        live restart_deadline: Duration = Duration::from_secs(3600), "\"1h\"", time(Duration::ZERO, 24 * HOUR);
         /// The user that the server becomes once its keys are read, for good. Only root can do that; ports below 1024 work all the same.
         /// The control socket and the databases are opened by that user, and must lie where it may write. "": the user stays the same.
-        /// A reload reads certificates, keys and users as that user: what only root can read, a restart must read.
+        /// A reload and "strowger restart" read certificates, keys and users as that user: what only root can read is read at a start alone.
         fixed user: Option<String> = None, "\"\"", optional(account);
         /// The group that goes with it. "": the user's own.
         fixed group: Option<String> = None, "\"\"", optional(account);

@@ -78,6 +78,14 @@ impl UnstartedShare {
         Ok(UnstartedShare { room, follower, bell, rung })
     }
 
+    /// The same without connecting: its threads do, once they run. Then nobody else has our name any more.
+    pub fn follow(location: Arc<Location>, settings: Settings, clocks: Clocks) -> UnstartedShare {
+        let room = Arc::new(Room::new(location, settings, clocks));
+        let follower = Follower::new(room.clone());
+        let (bell, rung) = sync_channel(1);
+        UnstartedShare { room, follower, bell, rung }
+    }
+
     pub fn bell(&self) -> Bell {
         self.bell.clone()
     }

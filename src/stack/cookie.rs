@@ -190,6 +190,8 @@ pub struct Cookies {
     run: u16,
     /// Hides the places of connections from every other run.
     mask: u64,
+    /// The same of the predecessor while that lives.
+    predecessor: Option<(u16, u64)>,
 }
 
 /// The party that a new cookie is for.
@@ -211,13 +213,28 @@ impl Cookies {
             names: secret.derive("record-route name"),
             run: 0,
             mask: 0,
+            predecessor: None,
         }
     }
 
     /// Sets the run, which differs from that of every other server and every earlier run except by chance.
     pub fn begin(&mut self, run: u32) {
-        self.run = digits_of(run);
-        self.mask = self.dialogs.derive("place of a connection").hash_numbers(run.into(), 0, 0);
+        (self.run, self.mask) = (digits_of(run), self.mask_of(run));
+    }
+
+    /// Sets the run of a predecessor that still has its connections, or forgets it.
+    pub fn follow(&mut self, run: Option<u32>) {
+        self.predecessor = run.map(|run| (digits_of(run), self.mask_of(run)));
+    }
+
+    fn mask_of(&self, run: u32) -> u64 {
+        self.dialogs.derive("place of a connection").hash_numbers(run.into(), 0, 0)
+    }
+
+    /// Returns what the predecessor masks the places of its connections with, if it wrote the cookie and still has them.
+    pub fn mask_of_predecessor(&self, recorded: &Recorded) -> Option<u64> {
+        let (run, mask) = self.predecessor?;
+        (recorded.shown.run == run && recorded.secret == 0).then_some(mask)
     }
 
     /// Returns what the run masks the places of connections with ([`crate::stack::token`]).

@@ -10,9 +10,11 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
 use crate::stack::calls::Calls;
 use crate::stack::cookie::Cookies;
+use crate::stack::counterpart::{Counterpart, Predecessor};
 use crate::stack::gates::Gates;
 use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
+use crate::stack::location::Server;
 use crate::stack::lost_ways::LostWays;
 use crate::stack::names::Names;
 use crate::stack::other_secret::OtherSecret;
@@ -36,6 +38,8 @@ pub(in crate::stack) struct Core {
     pub peer_flows: PeerFlows,
     /// This core's number, from 0.
     pub number: u8,
+    /// The other process while a restart is under way.
+    pub counterpart: Option<Counterpart>,
     /// No dialog may begin here any more.
     pub is_draining: bool,
     pub signer: Signer,
@@ -96,6 +100,7 @@ impl Core {
             location,
             peer_flows: PeerFlows::new(live, number, secret),
             number,
+            counterpart: None,
             is_draining: false,
             signer: Signer::new(secret),
             identity: Identity::new(secret),
@@ -132,6 +137,32 @@ impl Core {
         let limits = &self.settings.limits;
         self.overload.may_shed = limits.shed == Shed::Kernel;
         self.overload.turn(now, load, limits.overload);
+    }
+
+    /// Notes that the other process of a restart is there, or is there no more.
+    pub fn follow(&mut self, counterpart: Option<Counterpart>) {
+        self.counterpart = counterpart;
+        let run = self.predecessor().map(|predecessor| predecessor.run);
+        self.cookies.follow(run);
+    }
+
+    /// Returns the process whose place this one has taken, while it lives.
+    pub fn predecessor(&self) -> Option<&Arc<Predecessor>> {
+        match &self.counterpart {
+            Some(Counterpart::Predecessor(predecessor)) => Some(predecessor),
+            _ => None,
+        }
+    }
+
+    /// Returns the flow that a relay token names; its check does not say whether this process or its predecessor has written it.
+    pub fn read_relay_token(&self, own: &Server, text: &[u8]) -> Option<Flow> {
+        let flow = self.relay_tokens.read(own, text)?;
+        let Some(predecessor) = self.predecessor().filter(|_| !self.peer_flows.is_alive(&flow)) else {
+            return Some(flow);
+        };
+        let before = Server { name: own.name.clone(), run: predecessor.sharing_run };
+        let theirs = self.relay_tokens.read(&before, text).and_then(|theirs| predecessor.flow(theirs, &self.settings));
+        theirs.filter(|theirs| self.peer_flows.is_alive(theirs)).or(Some(flow))
     }
 
     /// Applies new settings to what comes next.
@@ -179,5 +210,40 @@ impl Core {
             return false;
         };
         to.uri == request.uri || Uri::parse(to.uri).is_ok_and(|to| self.settings.is_same_address(&request.parsed, &to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Channel, Transport};
+    use crate::stack::counterpart::Bequest;
+    use crate::stack::location::Reached;
+
+    #[test]
+    fn a_relay_token_names_a_connection_of_the_process_that_wrote_it() {
+        let (key, live) = (Key::new(1, 2), Arc::new(LiveConnections::new(1, 16)));
+        let mut core = Core::new(Arc::default(), Arc::new(Location::new(key, 10)), live.clone(), 0, key);
+        let server = |run| Server { name: b"a".as_slice().into(), run };
+        let flow = |listener, core| Flow {
+            transport: Transport::Tls,
+            core,
+            channel: Channel::Connection { slot: 9, generation: 77 },
+            ..Flow::datagram(listener, "198.51.100.7:40123".parse().unwrap())
+        };
+        let token = |run| {
+            let mut token = Vec::new();
+            core.relay_tokens.write(&server(run), Reached::ByFlow, &flow(1, 0), &mut token);
+            token
+        };
+        let (before, own) = (token(5), token(6));
+        let bequest = Bequest { sharing_run: 5, ..Bequest::default() };
+        core.follow(Some(Counterpart::Predecessor(Arc::new(Predecessor::new(&bequest, vec![None, Some(2)])))));
+        assert_ne!(core.read_relay_token(&server(6), &before), Some(flow(2, 1)), "it is not known to live");
+        live.enter_other(&flow(2, 1));
+        assert_eq!(core.read_relay_token(&server(6), &before), Some(flow(2, 1)));
+        assert_eq!(core.read_relay_token(&server(6), &own), Some(flow(1, 0)));
+        core.follow(None);
+        assert_ne!(core.read_relay_token(&server(6), &before), Some(flow(2, 1)));
     }
 }

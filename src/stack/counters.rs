@@ -1,6 +1,7 @@
 //! What the rules count: plain numbers per core, summed over the cores on request.
 
 use crate::base::counters;
+use crate::sip::Method;
 use crate::stack::route_counters::RouteCounters;
 
 /// Declares counter groups once: the enum, its label text and the number of entries.
@@ -154,6 +155,28 @@ labels! {
         Server = "server",
         /// A request or an ACK that we sent again.
         Client = "client",
+    }
+}
+
+impl MethodLabel {
+    pub fn of(method: Method) -> MethodLabel {
+        match method {
+            Method::Invite => MethodLabel::Invite,
+            Method::Ack => MethodLabel::Ack,
+            Method::Bye => MethodLabel::Bye,
+            Method::Cancel => MethodLabel::Cancel,
+            Method::Register => MethodLabel::Register,
+            Method::Options => MethodLabel::Options,
+            Method::Prack => MethodLabel::Prack,
+            Method::Update => MethodLabel::Update,
+            Method::Info => MethodLabel::Info,
+            Method::Refer => MethodLabel::Refer,
+            Method::Subscribe => MethodLabel::Subscribe,
+            Method::Notify => MethodLabel::Notify,
+            Method::Message => MethodLabel::Message,
+            Method::Publish => MethodLabel::Publish,
+            Method::Other => MethodLabel::Other,
+        }
     }
 }
 

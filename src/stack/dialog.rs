@@ -21,7 +21,10 @@ impl Turn<'_> {
         request.shown = Some(*recorded);
         // What has changed in a dialog that an earlier run began may be unknown: then it can at least be ended.
         let ends = matches!(request.message.method(), Method::Bye | Method::Ack);
-        let is_lost = ends && !recorded.is_other_sides && !self.core.cookies.is_of_this_run(recorded);
+        let is_lost = ends
+            && !recorded.is_other_sides
+            && !self.core.cookies.is_of_this_run(recorded)
+            && self.core.cookies.mask_of_predecessor(recorded).is_none();
         let from = request.message.from().map_or(&[][..], |from| from.uri);
         let from_tag = request.message.from_tag().unwrap_or_default();
         let core = &mut *self.core;
@@ -101,18 +104,21 @@ impl Turn<'_> {
 
     /// Returns the flow to one side that our Record-Route names.
     fn recorded_flow(&self, recorded: &Recorded, side: Side) -> Option<Flow> {
-        let flow = token::read(side, recorded.token, self.core.cookies.mask())?;
-        match self.core.cookies.is_of_this_run(recorded) {
-            true => Some(flow),
-            false => self.flow_of_another_run(flow),
+        let cookies = &self.core.cookies;
+        match cookies.is_of_this_run(recorded) {
+            true => token::read(side, recorded.token, cookies.mask()),
+            false => self.flow_of_another_run(recorded, side),
         }
     }
 
     /// Another server may have other listeners and other addresses, and this one may have had others before.
     #[cold]
-    fn flow_of_another_run(&self, flow: Flow) -> Option<Flow> {
-        let settings = &self.core.settings;
-        let mut flow = flow;
+    fn flow_of_another_run(&self, recorded: &Recorded, side: Side) -> Option<Flow> {
+        let (settings, cookies) = (&self.core.settings, &self.core.cookies);
+        if let (Some(mask), Some(predecessor)) = (cookies.mask_of_predecessor(recorded), self.core.predecessor()) {
+            return predecessor.flow(token::read(side, recorded.token, mask)?, settings);
+        }
+        let mut flow = token::read(side, recorded.token, cookies.mask())?;
         let listener = settings.listeners.get(usize::from(flow.listener));
         if listener.is_none_or(|listener| listener.transport != flow.transport) {
             flow.listener = settings.listener_towards(flow.transport, flow.peer, flow.listener)?;

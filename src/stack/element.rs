@@ -4,6 +4,7 @@ use crate::base::dns::Answer;
 use crate::base::{Errand, Flow, Instant, Load, Outbox, Question, Shed};
 use crate::sip::Fault;
 use crate::stack::auth::users::Users;
+use crate::stack::counterpart::{Bequest, Counterpart};
 use crate::stack::location::Progress;
 use crate::stack::{Counters, Occupancy, Settings};
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub trait Element: Send + 'static {
     fn handle_config(&mut self, settings: Arc<Settings>);
     /// The server is about to stop.
     fn handle_drain(&mut self);
+    /// Notes that the other process of a restart is there, or is there no more.
+    fn handle_counterpart(&mut self, _counterpart: Option<Counterpart>) {}
+    /// Adds what a successor has to know of this core.
+    fn bequeath(&self, _now: Instant, _bequest: &mut Bequest) {}
     /// Notes, once per turn, how far this core is behind.
     fn handle_load(&mut self, _now: Instant, _load: Load) {}
     /// Returns the latest time for the next load report even if nothing arrives.

@@ -9,6 +9,7 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::Branch;
 use crate::stack::calls::Calls;
 use crate::stack::core::Core;
+use crate::stack::counterpart::{Bequest, Counterpart};
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
 use crate::stack::health::{Cause, Health};
@@ -115,6 +116,13 @@ impl Endpoint {
         self.core.trunks = trunks;
     }
 
+    /// Takes in what a predecessor has left for all cores.
+    pub fn inherit(&mut self, now: Instant, rules: &Bequest) {
+        if self.core.number == 0 {
+            self.core.location.moved.take_over(now, &rules.moved, rules.has_forgotten);
+        }
+    }
+
     /// Returns the number of URIs in REGISTERs that were compared as text: their cost beyond their own length.
     pub fn uris_compared(&self) -> u64 {
         self.registrar.uris_compared()
@@ -144,7 +152,7 @@ impl Endpoint {
             Ok(message) if message.is_request() => {
                 receive_request(&mut turn, proxy, registrar, flow, &message, errand);
             }
-            Ok(message) => receive_response(&mut turn, proxy, uac, flow, &message),
+            Ok(message) => receive_response(&mut turn, proxy, uac, flow, &message, errand),
             Err(_) if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) => {
                 turn.core.counters.drop(Drop::KeepAlive);
             }
@@ -317,6 +325,24 @@ impl Element for Endpoint {
         self.uac.drain();
     }
 
+    /// From now on, the other process of a restart is there, or is there no more.
+    fn handle_counterpart(&mut self, counterpart: Option<Counterpart>) {
+        let is_left = matches!(counterpart, Some(Counterpart::Successor | Counterpart::Lost));
+        self.uac.rest(is_left, self.core.number == 0, &self.core.settings);
+        self.core.follow(counterpart);
+    }
+
+    /// Adds what a successor has to know of this core.
+    fn bequeath(&self, now: Instant, bequest: &mut Bequest) {
+        let core = self.core.number;
+        bequest.run = self.core.nonces.run();
+        bequest.transactions.extend(self.transactions.keys().map(|key| (key, core)));
+        if core == 0 {
+            bequest.sharing_run = self.core.location.shared().map_or(0, |shared| shared.own().run);
+            bequest.has_forgotten = self.core.location.moved.write_all(now, &mut bequest.moved);
+        }
+    }
+
     fn handle_load(&mut self, now: Instant, load: Load) {
         self.core.note_load(now, load);
     }
@@ -383,7 +409,7 @@ fn goes_to_another_core(turn: &mut Turn, flow: Flow, bytes: &[u8]) -> bool {
     match branch {
         Some(Branch::Stateful { core, .. }) if core != turn.core.number => {
             match core < cores {
-                true => turn.outbox.mail(core, Errand::Response, flow, bytes),
+                true => turn.outbox.mail(core, Errand::Response { crossed: false }, flow, bytes),
                 false => turn.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE),
             }
             true
@@ -402,7 +428,7 @@ fn receive_request(
 ) {
     let method = message.method();
     if errand.is_none() {
-        turn.core.counters.requests[label_of(method) as usize] += 1;
+        turn.core.counters.requests[MethodLabel::of(method) as usize] += 1;
     }
     // An ACK and a CANCEL look for their INVITE. The memory that finds a transaction is cold, so it is prefetched at once.
     let via = message.top_via();
@@ -422,21 +448,25 @@ fn receive_request(
     };
     if let Err(fault) = checked {
         let key = known.map(|(_, key)| key);
-        return refuse_broken(turn, flow, message, key, fault);
+        return refuse_broken(turn, flow, message, key, fault, errand);
     }
     let Some((via, key)) = known else {
         return turn.discard_message(message, flow, Drop::Unreadable, "no Via that can be read");
     };
-    let tried = match errand {
-        Some(Errand::Orphan { tried }) => tried,
-        _ => 0,
-    };
-    match method {
-        Method::Ack => return proxy.process_ack(turn, flow, message, via, key, tried),
-        Method::Cancel => return proxy.process_cancel(turn, flow, message, key, tried),
-        _ => {}
+    if let Method::Ack | Method::Cancel = method {
+        if turn.core.counterpart.is_some() && turn.is_of_predecessor(errand, key, flow, message) {
+            return;
+        }
+        let errand = errand.unwrap_or(Errand::Orphan { tried: 0, crossed: false });
+        return match method {
+            Method::Ack => proxy.process_ack(turn, flow, message, via, key, errand),
+            _ => proxy.process_cancel(turn, flow, message, key, errand),
+        };
     }
     if absorb_repetition(turn, key, message) {
+        return;
+    }
+    if turn.core.counterpart.is_some() && turn.is_left_to_counterpart(errand, key, flow, message) {
         return;
     }
     if let Err(refusal) = process_request(turn, proxy, registrar, flow, message, via, key) {
@@ -466,7 +496,7 @@ fn process_request(
 }
 
 /// Answers a broken request if anything can be answered.
-fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u128>, fault: Fault) {
+fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u128>, fault: Fault, errand: Option<Errand>) {
     let method = message.method();
     if method == Method::Ack || message.header(Name::Via).is_none() {
         return turn.discard_message(message, flow, Drop::Unreadable, fault.reason());
@@ -474,7 +504,8 @@ fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u12
     // A broken copy of a request in progress is a retransmission of it (§17.2.3 comes first), not a request of its own.
     if let Some(key) = key
         && method != Method::Cancel
-        && absorb_repetition(turn, key, message)
+        && (absorb_repetition(turn, key, message)
+            || turn.core.counterpart.is_some() && turn.is_left_to_counterpart(errand, key, flow, message))
     {
         return;
     }
@@ -502,7 +533,7 @@ fn absorb_repetition(turn: &mut Turn, key: u128, message: &Message) -> bool {
     false
 }
 
-fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flow, message: &Message) {
+fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flow, message: &Message, errand: Option<Errand>) {
     let class = (message.status() / 100) as usize;
     if let Some(count) = turn.core.counters.responses.get_mut(class.wrapping_sub(1)) {
         *count += 1;
@@ -516,9 +547,10 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, flow: Flo
     let branch = message.top_branch();
     match branch.and_then(|text| turn.core.signer.read(text)) {
         Some(Branch::Stateful { core, id, .. }) if core == turn.core.number => {
-            match turn.transactions.client(id).is_some_and(|client| client.kind == ClientKind::Own) {
-                true => uac.process_response(turn, proxy, id, flow, message),
-                false => proxy.process_response(turn, id, flow, message),
+            match turn.transactions.client(id).map(|client| client.kind) {
+                Some(ClientKind::Own) => uac.process_response(turn, proxy, id, flow, message),
+                None if turn.core.counterpart.is_some() && turn.is_answer_for_counterpart(errand, flow, message) => {}
+                _ => proxy.process_response(turn, id, flow, message),
             }
         }
         Some(Branch::Stateful { .. }) => {
@@ -557,25 +589,5 @@ fn handle_notice(turn: &mut Turn, proxy: &mut Proxy, uac: &mut Uac, notice: Noti
             uac.handle_gone(turn, proxy, &client, cause);
         }
         notice => proxy.handle_notice(turn, notice),
-    }
-}
-
-fn label_of(method: Method) -> MethodLabel {
-    match method {
-        Method::Invite => MethodLabel::Invite,
-        Method::Ack => MethodLabel::Ack,
-        Method::Bye => MethodLabel::Bye,
-        Method::Cancel => MethodLabel::Cancel,
-        Method::Register => MethodLabel::Register,
-        Method::Options => MethodLabel::Options,
-        Method::Prack => MethodLabel::Prack,
-        Method::Update => MethodLabel::Update,
-        Method::Info => MethodLabel::Info,
-        Method::Refer => MethodLabel::Refer,
-        Method::Subscribe => MethodLabel::Subscribe,
-        Method::Notify => MethodLabel::Notify,
-        Method::Message => MethodLabel::Message,
-        Method::Publish => MethodLabel::Publish,
-        Method::Other => MethodLabel::Other,
     }
 }

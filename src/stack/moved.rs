@@ -56,6 +56,30 @@ impl Moved {
         self.lock(name).knows(now, name)
     }
 
+    /// Appends all facts. Returns whether some that had been noted are lost.
+    pub fn write_all(&self, now: Instant, out: &mut Vec<u64>) -> bool {
+        let mut has_lost = false;
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            out.extend(shard.old.iter().chain(&shard.young));
+            has_lost |= now < shard.lost_until;
+        }
+        has_lost
+    }
+
+    /// Takes in the facts that a predecessor has noted, under the same key. `has_lost`: it had lost some.
+    pub fn take_over(&self, now: Instant, facts: &[u64], has_lost: bool) {
+        for name in facts {
+            self.lock(*name).note(now, *name);
+        }
+        if has_lost {
+            for shard in &self.shards {
+                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.lost_until = now.after_ms(2 * LIFE_MS);
+            }
+        }
+    }
+
     /// Returns the keyed 64-bit hash that stands for the fact.
     fn name(&self, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
         facts.clear();
@@ -135,6 +159,24 @@ mod tests {
         // Looked up, and so young again; the other one is gone without any loss.
         assert_eq!(shard.knows(hours(26), 1), Known::Yes);
         assert_eq!(shard.knows(hours(26), 2), Known::No);
+    }
+
+    #[test]
+    fn what_was_noted_is_handed_over_with_the_doubt() {
+        let (one, other) = (Moved::new(Key::new(1, 2)), Moved::new(Key::new(1, 2)));
+        let now = Instant::from_ms(5);
+        let names = |from: u64| (from..from + 1000).map(|name| name << 30);
+        names(0).for_each(|name| one.lock(name).note(now, name));
+        let mut all = Vec::new();
+        assert!(!one.write_all(now, &mut all));
+        assert_eq!(all.len(), 1000);
+        other.take_over(now, &all, false);
+        assert!(names(0).all(|name| other.lock(name).knows(now, name) == Known::Yes));
+        assert!(names(1000).all(|name| other.lock(name).knows(now, name) == Known::No));
+        one.lock(0).lost_until = now.after_ms(1);
+        assert!(one.write_all(now, &mut all));
+        other.take_over(now, &[], true);
+        assert!(names(1000).all(|name| other.lock(name).knows(now, name) == Known::Perhaps));
     }
 
     #[test]

@@ -140,7 +140,8 @@ impl Turn<'_> {
     /// connection or from behind a NAT, and it alone knows what has changed in the dialog. If it is gone, we do what we can.
     #[inline]
     fn node_of(&self, recorded: &Recorded) -> Option<SocketAddr> {
-        match self.core.cookies.is_of_this_run(recorded) {
+        let cookies = &self.core.cookies;
+        match cookies.is_of_this_run(recorded) || cookies.mask_of_predecessor(recorded).is_some() {
             true => None,
             false => self.core.location.shared()?.node_of_run(|run| recorded.is_of_run(run)),
         }
@@ -153,8 +154,8 @@ impl Turn<'_> {
             return Ok(None);
         };
         let own = shared.own();
-        let others = self.core.others.iter().map(|other| &other.relay_tokens);
-        let flow = std::iter::once(&self.core.relay_tokens).chain(others).find_map(|tokens| tokens.read(&own, token));
+        let by_others = || self.core.others.iter().find_map(|other| other.relay_tokens.read(&own, token));
+        let flow = self.core.read_relay_token(&own, token).or_else(by_others);
         match (flow, shared.is_node_at(from.peer.ip())) {
             (flow @ Some(_), true) => Ok(flow),
             (None, true) => Err(Refusal::new(430, "")),

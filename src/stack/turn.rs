@@ -1,7 +1,7 @@
 //! Everything that the current message may touch, and what is known only about it.
 
-use crate::base::{Errand, Flow, Id, Instant, Outbox};
-use crate::sip::{Feedback, Message};
+use crate::base::{Id, Instant, Outbox};
+use crate::sip::Feedback;
 use crate::stack::core::Core;
 use crate::stack::identity::Dialog;
 use crate::stack::transaction::Transactions;
@@ -56,20 +56,5 @@ impl<'a> Turn<'a> {
     #[inline]
     pub fn respond(&mut self, server: Id, status: u16, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         self.transactions.respond(self.now, server, status, self.outbox, write)
-    }
-
-    /// Hands a message that matched nothing to the next core that has not looked yet. Returns false if all have.
-    pub fn pass_on(&mut self, errand: Errand, flow: Flow, message: &Message) -> bool {
-        let tried = match errand {
-            Errand::Orphan { tried } => tried + 1,
-            Errand::Response => return false,
-        };
-        let cores = self.core.settings.cores;
-        if tried >= cores {
-            return false;
-        }
-        let next = (self.core.number + 1) % cores;
-        self.outbox.mail(next, Errand::Orphan { tried }, flow, message.bytes());
-        true
     }
 }

@@ -57,6 +57,23 @@ impl Journal {
         }
     }
 
+    /// Writes what has changed, and ends. Returns whether the database has all of it, and whether it was read before.
+    pub fn end(mut self) -> (bool, bool) {
+        self.stop();
+        let is_stored = self.state.unstored(&self.location) == 0 && !self.location.disk_progress().is_failing;
+        (is_stored, self.state.is_restored.load(Ordering::SeqCst))
+    }
+
+    fn stop(&mut self) {
+        self.state.is_stopping.store(true, Ordering::SeqCst);
+        self.bell.ring();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the journal's thread panicked");
+        }
+    }
+
     /// Has all changes so far written, and waits for that. False if they are not on disk in time.
     pub fn flush(&self, patience: Duration) -> bool {
         let end = time::Instant::now() + patience;
@@ -74,13 +91,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.state.is_stopping.store(true, Ordering::SeqCst);
-        self.bell.ring();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the journal's thread panicked");
-        }
+        self.stop();
     }
 }
 
@@ -96,6 +107,20 @@ impl UnstartedJournal {
             desk.suffer(&trouble);
         }
         UnstartedJournal(desk)
+    }
+
+    /// Goes on where another process has left the database: nothing is opened before the journal starts.
+    pub fn follow(location: Arc<Location>, settings: Settings, clocks: Clocks, door: Arc<SharedDatabaseFile>) -> UnstartedJournal {
+        UnstartedJournal(WriterThread::new(location, settings, clocks, door))
+    }
+
+    /// Notes how that process has left it, before the journal starts. `is_restored`: memory has what was in the database. `is_stored`:
+    /// the database has what is in memory, but for what has changed since; otherwise all of it is written again.
+    pub fn was_left(&mut self, is_restored: bool, is_stored: bool) {
+        self.0.set_restored(is_restored);
+        if is_restored && !is_stored {
+            self.0.replace_all();
+        }
     }
 
     /// Rung by code that waits for the disk.

@@ -30,6 +30,12 @@ impl Clock {
         }
     }
 
+    /// Returns a clock that shows this now: that of the process before this one.
+    pub fn showing(now: Reading) -> Clock {
+        let here = time::Instant::now();
+        Clock { origin: here.checked_sub(time::Duration::from_nanos(now.ns)).unwrap_or(here) }
+    }
+
     pub fn read(&self) -> Reading {
         Reading { ns: self.origin.elapsed().as_nanos() as u64 }
     }

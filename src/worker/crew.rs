@@ -1,8 +1,10 @@
 //! All workers together: opens all sockets, starts one pinned thread per core, adds up their counters, stops them.
 
 use super::clock::Clock;
+use super::legacy::Inherited;
+use super::link::Following;
 use super::mailbox::{Change, Command, Mailbox, PostOffice};
-use super::{Numbers, Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
+use super::{LINK, Numbers, Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
 use crate::base::{Counted, Key, LiveConnections, Network, Sources, Transport};
 use crate::net::steer::Mark;
@@ -14,6 +16,8 @@ use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::calls::Calls;
+use crate::stack::cookie;
+use crate::stack::counterpart::Counterpart;
 use crate::stack::health::Health;
 use crate::stack::trunk_table::TrunkTable;
 use crate::stack::{Element, Endpoint, Location, Settings};
@@ -23,7 +27,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -65,6 +69,8 @@ pub struct Options {
     pub shared_key: bool,
     /// Secrets besides the one that everything is signed with: what they have signed is accepted.
     pub other_secrets: Vec<Key>,
+    /// The sockets of a predecessor: [`bind`] takes those of the listeners that stay, and closes the others.
+    pub inherited: Arc<Mutex<Vec<Inherited>>>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -96,6 +102,7 @@ impl Default for Options {
             proxy_protocol: Vec::new(),
             shared_key: false,
             other_secrets: Vec::new(),
+            inherited: Arc::default(),
         }
     }
 }
@@ -109,6 +116,58 @@ pub struct Bound {
     sockets: Vec<Vec<Socket>>,
     /// The live connections of all workers.
     live: Arc<LiveConnections>,
+    /// The predecessor, if this process takes its place.
+    following: Option<Following>,
+}
+
+/// Takes what a predecessor has for a listener of this kind on this address. Port 0 is any port of the address.
+fn inherit(options: &Options, transport: Transport, address: SocketAddr) -> Result<Option<Inherited>, BindError> {
+    let mut inherited = options.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_fit =
+        |one: &Inherited, address: SocketAddr| one.transport.is_reliable() == transport.is_reliable() && one.address == address;
+    let place = inherited.iter().position(|one| match address.port() {
+        0 => is_fit(one, SocketAddr::new(address.ip(), one.address.port())),
+        _ => is_fit(one, address),
+    });
+    let Some(found) = place.map(|place| inherited.remove(place)) else {
+        return Ok(None);
+    };
+    let (had, cores) = (found.sockets.len(), options.cores.len().max(1));
+    match had == cores {
+        true => Ok(Some(found)),
+        false => {
+            let error = io::Error::other(format!("the predecessor has {had} sockets for it, and there are {cores} cores"));
+            Err(BindError { transport, address, error })
+        }
+    }
+}
+
+/// Opens the sockets of one listener, or takes over those of a predecessor.
+fn open(options: &Options, number: usize, transport: Transport, address: SocketAddr) -> Result<Vec<Socket>, BindError> {
+    let (cores, inherited) = (options.cores.len().max(1), inherit(options, transport, address)?);
+    let balancers = options.proxy_protocol.get(number).map_or(&[][..], Vec::as_slice);
+    Ok(match (transport, inherited) {
+        (Transport::Udp, inherited) => {
+            let buffers = Buffers::new(&options.udp);
+            let opened = match inherited {
+                Some(Inherited { address, sockets, .. }) => Udp::inherit(address, sockets, &buffers)?,
+                None => {
+                    let opened = Udp::bind(address, cores, &buffers)?;
+                    steer(options, &opened);
+                    opened
+                }
+            };
+            opened.into_iter().map(Box::new).map(Socket::Udp).collect()
+        }
+        (Transport::Tcp | Transport::Tls, Some(Inherited { address, sockets, .. })) => {
+            let opened = Listener::inherit(transport, address, sockets, balancers);
+            opened.into_iter().map(Socket::Stream).collect()
+        }
+        (Transport::Tcp | Transport::Tls, None) => {
+            let opened = Listener::bind(transport, address, cores, balancers)?;
+            opened.into_iter().map(Socket::Stream).collect()
+        }
+    })
 }
 
 /// Opens the sockets of all listeners for all workers, before anything is served: an error leaves nothing behind.
@@ -117,35 +176,27 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
     let mut sockets: Vec<Vec<Socket>> = (0..cores).map(|_| Vec::new()).collect();
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(listeners.len());
     for (number, &(transport, address)) in listeners.iter().enumerate() {
-        let opened: Vec<Socket> = match transport {
-            Transport::Udp => {
-                let opened = Udp::bind(address, cores, &Buffers::new(&options.udp))?;
-                steer(&options, &opened);
-                opened.into_iter().map(Box::new).map(Socket::Udp).collect()
-            }
-            Transport::Tcp | Transport::Tls => {
-                let balancers = options.proxy_protocol.get(number).map_or(&[][..], Vec::as_slice);
-                let opened = Listener::bind(transport, address, cores, balancers)?;
-                opened.into_iter().map(Socket::Stream).collect()
-            }
-        };
+        let opened = open(&options, number, transport, address)?;
         addresses.extend(opened.first().map(Socket::address));
         for (own, socket) in sockets.iter_mut().zip(opened) {
             own.push(socket);
         }
     }
+    // What no listener wants is closed: nobody would accept from it.
+    options.inherited.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let live = Arc::new(LiveConnections::new(cores, options.connections.connections));
-    Ok(Bound { options, addresses, transports: listeners.iter().map(|(transport, _)| *transport).collect(), sockets, live })
+    Ok(Bound {
+        options,
+        addresses,
+        transports: listeners.iter().map(|(transport, _)| *transport).collect(),
+        sockets,
+        live,
+        following: None,
+    })
 }
 
 /// The least number of nonces in use whose counts are remembered, for the whole server: some 64 bytes each.
 const NONCE_WINDOWS: usize = 1 << 19;
-
-/// Returns a name for this run of the server, different from all earlier ones but for a chance of one in four billion.
-fn run() -> u32 {
-    // Seeded by the system for each process.
-    RandomState::new().hash_one(std::process::id()) as u32
-}
 
 /// The mark before the core's number in our stateful branches ([`crate::stack::branch`]).
 const CORE_MARK: &Mark = b"z9hG4bKs";
@@ -166,6 +217,32 @@ impl Bound {
         &self.addresses
     }
 
+    /// Returns the listeners, with the ports that the kernel chose for port 0.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = (Transport, SocketAddr)> {
+        self.transports.iter().copied().zip(self.addresses.iter().copied())
+    }
+
+    pub(super) fn cores(&self) -> usize {
+        self.sockets.len()
+    }
+
+    pub(super) fn live(&self) -> &LiveConnections {
+        &self.live
+    }
+
+    pub(super) fn set_following(&mut self, following: Following) {
+        self.following = Some(following);
+    }
+
+    /// Returns a name for this run of the server, different from all earlier ones but for a chance of one in four billion. Cookies,
+    /// which carry a part of it, tell it from the predecessor's for certain.
+    fn run(&self) -> u32 {
+        let predecessor = self.following.as_ref().map(|following| following.predecessor.run);
+        // Seeded by the system, each time anew.
+        let mut runs = (0..).map(|number: u64| RandomState::new().hash_one((std::process::id(), number)) as u32);
+        runs.find(|run| predecessor.is_none_or(|before| !cookie::look_alike(*run, before))).unwrap_or_default()
+    }
+
     /// Sets what the workers call when an answer waits for the disk.
     pub fn ring(&mut self, ring: Option<WakeHandle>) {
         self.options.ring = ring;
@@ -174,7 +251,7 @@ impl Bound {
     /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that were
     /// bound, in the same order; `clock` is the server's. The caller keeps a reference to `users` ([`Command::Users`]).
     pub fn spawn(
-        self,
+        mut self,
         clock: Clock,
         settings: Arc<Settings>,
         location: Arc<Location>,
@@ -187,8 +264,10 @@ impl Bound {
         let live = self.live.clone();
         let wall_ms = clock.wall_ms();
         let others = self.options.other_secrets.clone();
+        let run = self.run();
         // The servers that share the table know each other's cookies by the run.
-        let run = location.shared().map_or_else(run, |shared| shared.own().cookie_run());
+        let before = self.following.as_ref().map(|following| following.predecessor.run);
+        let run = location.shared().map_or(run, |shared| shared.settle_run(before));
         let mut nonces = Nonces::new(key, run, NONCE_WINDOWS).accepting(&others);
         if self.options.shared_key {
             nonces = nonces.shared(wall_ms, clock.now().as_ms());
@@ -197,6 +276,8 @@ impl Bound {
         let sources = self.options.sources.clone();
         let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
         let (health, trunks) = (self.options.health.clone(), self.options.trunks.clone());
+        let predecessor = self.following.as_ref().map(|following| following.predecessor.clone());
+        let rules = self.following.as_mut().map(|following| std::mem::take(&mut following.legacy.rules));
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
             let mut endpoint = Endpoint::new(settings, location, live, core, key);
@@ -208,6 +289,10 @@ impl Bound {
             endpoint.share_health(health.clone());
             endpoint.share_trunks(trunks.clone());
             endpoint.handle_users(users.clone());
+            endpoint.handle_counterpart(predecessor.clone().map(Counterpart::Predecessor));
+            if let Some(rules) = &rules {
+                endpoint.inherit(clock.now(), rules);
+            }
             endpoint
         })
     }
@@ -237,6 +322,7 @@ impl Bound {
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKER)).collect::<io::Result<Vec<_>>>()?;
         let office = Arc::new(PostOffice::new(wakers, self.options.mail));
         let mut workers = Vec::with_capacity(polls.len());
+        let mut following = self.following;
         for (number, (sockets, poll)) in self.sockets.into_iter().zip(polls).enumerate() {
             let mut streams = Streams::new(
                 number as u8,
@@ -248,10 +334,13 @@ impl Bound {
             streams.ask_of_bans(self.options.sources.clone());
             let registry = poll.registry().try_clone()?;
             let wires = Wires::new(sockets, self.options.udp.batch, streams, registry)?;
-            let mailbox = Mailbox::new(office.clone(), number);
+            let mut mailbox = Mailbox::new(office.clone(), number);
+            if let Some(following) = &mut following {
+                mailbox.join(following.link(number, &self.live, poll.registry(), LINK)?);
+            }
             let element = make(number as u8);
             let options = &self.options;
-            workers.push(Worker::new(poll, wires, mailbox, element, clock, options));
+            workers.push(Worker::new(poll, wires, mailbox, self.live.clone(), element, clock, options));
         }
         Ok((office, workers))
     }
@@ -305,9 +394,22 @@ impl Crew {
         self.office.clone()
     }
 
+    /// Returns the transports of the listeners.
+    pub fn transports(&self) -> &[Transport] {
+        &self.transports
+    }
+
     /// Returns the addresses of the listeners.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    pub(super) fn cores(&self) -> usize {
+        self.office.cores()
+    }
+
+    pub(super) fn command(&self, core: usize, command: Command) {
+        self.office.command(core, command);
     }
 
     /// False if a worker has ended without being told to: then the server is incomplete.

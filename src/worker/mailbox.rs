@@ -1,14 +1,18 @@
 //! Mail between the cores: a bounded run of letters for each pair, handed over with one lock and at most one wake-up a turn.
 
+use super::link::{Dispatch, Link};
 use super::report::{MailCounters, Report};
 use crate::base::dns::Answer;
-use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
+use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, ProvedNames, Span};
 use crate::net::Limits;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
 use crate::stack::Settings;
 use crate::stack::auth::users::Users;
-use mio::Waker;
+use crate::stack::counterpart::Bequest;
+use mio::{Registry, Waker};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +28,8 @@ pub enum Matter {
     Transmit(Flow),
     /// A connection has ended on which the other core may have sent something.
     Lost(Flow),
+    /// Which listeners the successor serves, as pairs of bytes.
+    Taken,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +86,23 @@ pub enum Command {
     Report(Sender<Report>),
     /// The result of a question about a name.
     Answer(Box<Answer>),
+    /// Send back descriptors of the listeners' sockets.
+    Sockets(Sender<(usize, io::Result<Vec<OwnedFd>>)>),
+    /// Leave the listeners, and whatever is new, to a successor at the other end of this link; send back what it has to know.
+    HandOver(OwnedFd, Sender<io::Result<Estate>>),
+    /// Serve again: the successor has not started. What was sent to it is in its end of the link.
+    Resume(Option<OwnedFd>, Sender<io::Result<()>>),
+    /// The successor serves: leave it for good what it has taken.
+    LetGo,
     Stop,
+}
+
+/// What one core leaves to a successor.
+#[derive(Default)]
+pub struct Estate {
+    pub rules: Bequest,
+    pub connections: Vec<Flow>,
+    pub proved: Vec<(Flow, ProvedNames)>,
 }
 
 /// What a new conf changes at a core, between two of its turns and all at once.
@@ -174,6 +196,8 @@ pub struct Mailbox {
     log: LogBudget,
     /// Dropped letters that have been logged.
     reported: u64,
+    /// To the same core of the other process of a restart.
+    link: Option<Box<Link>>,
 }
 
 impl Mailbox {
@@ -185,6 +209,68 @@ impl Mailbox {
             counters: MailCounters::default(),
             log: LogBudget::of_limit("full mailboxes"),
             reported: 0,
+            link: None,
+        }
+    }
+
+    /// Joins this core with the same one of the other process, or with none.
+    pub fn join(&mut self, link: Option<Link>) -> Option<Box<Link>> {
+        std::mem::replace(&mut self.link, link.map(Box::new))
+    }
+
+    pub fn link(&mut self) -> Option<&mut Link> {
+        self.link.as_deref_mut()
+    }
+
+    pub fn is_joined(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// True if the other process has sent something that is not read yet.
+    pub fn link_has_more(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.has_more())
+    }
+
+    /// True if so much waits for the other process that nothing new is to be taken.
+    pub fn is_congested(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_congested())
+    }
+
+    /// Reads what the other process has sent. What is for this core goes into `letters`, whose previous contents are discarded; the
+    /// rest is passed on to the other cores. Returns false if there is nothing.
+    #[cold]
+    pub fn collect_from_link(&mut self, letters: &mut Letters) -> bool {
+        let Some(mut link) = self.link.take() else {
+            return false;
+        };
+        letters.clear();
+        link.read(|to, letter| self.sort(to, letter, letters));
+        self.link = Some(link);
+        self.counters.received += letters.list.len() as u64;
+        !letters.list.is_empty()
+    }
+
+    /// The same for what was sent to a successor that has not started.
+    pub fn collect_from_end(&mut self, link: Link, other_end: OwnedFd, letters: &mut Letters) {
+        letters.clear();
+        link.read_back(other_end, |to, letter| self.sort(to, letter, letters));
+    }
+
+    fn sort(&mut self, to: u8, letter: Dispatch, letters: &mut Letters) {
+        let (matter, bytes) = match letter {
+            Dispatch::Message(errand, flow, bytes) => (Matter::Message(errand, flow), bytes),
+            Dispatch::Transmit(flow, bytes) => (Matter::Transmit(flow), bytes),
+            Dispatch::Undelivered(bytes) => (Matter::Undelivered, bytes),
+            Dispatch::Lost(flow, _) => (Matter::Lost(flow), &[][..]),
+            Dispatch::Taken(listeners) => (Matter::Taken, listeners),
+        };
+        // The other process tells one core of what concerns all.
+        if let Matter::Undelivered | Matter::Lost(_) = matter {
+            self.put_all(matter, bytes);
+        }
+        match usize::from(to) == self.core {
+            true => _ = letters.push(matter, bytes, usize::MAX),
+            false => self.put(usize::from(to), matter, bytes),
         }
     }
 
@@ -282,10 +368,23 @@ impl Mailbox {
     /// Tells all other cores that a message was not delivered.
     pub fn write_undelivered(&mut self, sent: &[u8]) {
         self.put_all(Matter::Undelivered, sent);
+        self.write_to_link(Dispatch::Undelivered(sent));
     }
 
-    /// Tells all other cores that a connection has ended.
-    pub fn write_lost(&mut self, flow: Flow) {
+    fn write_to_link(&mut self, letter: Dispatch) {
+        if let Some(link) = &mut self.link {
+            link.write(self.core as u8, letter);
+        }
+    }
+
+    /// Tells all other cores that a connection has ended. If it takes answers, its peer only sends nothing more.
+    pub fn write_lost(&mut self, flow: Flow, takes_answers: bool) {
+        self.write_lost_of_others(flow);
+        self.write_to_link(Dispatch::Lost(flow, takes_answers));
+    }
+
+    /// Tells all other cores of this process that a connection of the other process has ended.
+    pub fn write_lost_of_others(&mut self, flow: Flow) {
         self.put_all(Matter::Lost(flow), b"");
     }
 
@@ -304,11 +403,40 @@ impl Mailbox {
 
     fn put(&mut self, core: usize, matter: Matter, bytes: &[u8]) {
         match self.outgoing.get_mut(core) {
-            None => self.counters.dropped_unknown += 1,
+            None => self.put_into_link(core, matter, bytes),
             Some(letters) => match letters.push(matter, bytes, self.office.limit) {
                 true => self.counters.sent += 1,
                 false => self.counters.dropped_full += 1,
             },
+        }
+    }
+
+    #[cold]
+    fn put_into_link(&mut self, core: usize, matter: Matter, bytes: &[u8]) {
+        let to = core - self.outgoing.len();
+        let (Some(link), true) = (&mut self.link, to < self.outgoing.len()) else {
+            self.counters.dropped_unknown += 1;
+            return;
+        };
+        let letter = match matter {
+            Matter::Message(errand, flow) => Dispatch::Message(errand, flow, bytes),
+            Matter::Transmit(flow) => Dispatch::Transmit(flow, bytes),
+            Matter::Undelivered => Dispatch::Undelivered(bytes),
+            Matter::Lost(flow) => Dispatch::Lost(flow, false),
+            Matter::Taken => Dispatch::Taken(bytes),
+        };
+        let dropped = link.dropped();
+        link.write(to as u8, letter);
+        match link.dropped() - dropped {
+            0 => self.counters.sent += 1,
+            dropped => self.counters.dropped_full += dropped,
+        }
+    }
+
+    /// Hands over what was written for the other process since the last call.
+    pub fn deliver_to_link(&mut self, registry: &Registry) {
+        if let Some(link) = &mut self.link {
+            link.deliver(registry);
         }
     }
 

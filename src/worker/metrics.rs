@@ -43,6 +43,18 @@ pub struct ProcessStats {
     pub records: Option<RecordNumbers>,
     /// Trunks, and whether each is registered.
     pub trunks: Vec<(String, bool)>,
+    pub restarts: Restarts,
+}
+
+/// What is known of restarts that the connections outlived.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restarts {
+    /// Since the first start of all.
+    pub restarts: u64,
+    /// Attempts of this process that have failed.
+    pub failures: u64,
+    /// What the process that served before still has, if it lives: transactions, connections, and seconds until its deadline.
+    pub predecessor: Option<(usize, usize, f64)>,
 }
 
 /// Counters of the bindings' journal.
@@ -136,8 +148,21 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
         calls::records(&mut list, numbers);
     }
     trunks(&mut list, &beside.trunks);
+    restarts(&mut list, &beside.restarts);
     process(&mut list, beside);
     list
+}
+
+fn restarts(list: &mut Families, restarts: &Restarts) {
+    let (transactions, connections, seconds) = restarts.predecessor.unwrap_or_default();
+    families! { list;
+        counter "strowger_restarts_total", "Processes that have served before this one and handed over to the next." = restarts.restarts;
+        counter "strowger_restarts_failed_total", "Restarts that were refused or failed: this process went on serving." = restarts.failures;
+        gauge "strowger_predecessor", "1 while the process that served before this one lives." = restarts.predecessor.is_some();
+        gauge "strowger_predecessor_transactions", "Transactions that it still has. They are in no other metric." = transactions;
+        gauge "strowger_predecessor_connections", "Connections that it still has. They are in no other metric." = connections;
+        gauge "strowger_predecessor_seconds", "Time until it ends in any case." = seconds;
+    }
 }
 
 fn trunks(list: &mut Families, trunks: &[(String, bool)]) {

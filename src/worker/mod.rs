@@ -4,10 +4,15 @@ mod clock;
 mod crew;
 mod delay;
 mod gate;
+mod handover;
 mod held;
+mod leaving;
+mod legacy;
+mod link;
 pub mod mailbox;
 pub mod metrics;
 mod pace;
+mod packed;
 mod pulse;
 mod report;
 mod tapping;
@@ -17,12 +22,15 @@ mod turns;
 
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Recording, Stats, bind};
+pub use handover::Remaining;
+pub use legacy::{Inherited, Legacy};
+pub use link::links;
 pub use mailbox::Change;
 pub use pulse::Pulse;
 pub use report::{Numbers, Report};
 
 use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Channel, Flow, Id, Instant, Outbox};
+use crate::base::{Channel, Flow, Id, Instant, LiveConnections, Outbox};
 use crate::net::{Arrival, Undelivered, Wires, sys};
 use crate::resolver::Asker;
 use crate::stack::registrar::unstored;
@@ -41,6 +49,12 @@ use turns::Turns;
 
 /// The waker's token; the listeners have those from 0.
 const WAKER: Token = Token(usize::MAX);
+
+/// The link with the other process of a restart.
+const LINK: Token = Token(usize::MAX - 1);
+
+/// How long nothing is taken from the sockets before the link is tried again, in milliseconds.
+const CONGESTED_MS: u64 = 1;
 
 /// Events taken from one poll; any more come with the next.
 const EVENTS: usize = 256;
@@ -68,6 +82,11 @@ pub struct Worker<E: Element = Endpoint> {
     gate: Gate,
     taps: Arc<Taps>,
     mailbox: Mailbox,
+    /// Knows the connections of the other process of a restart too.
+    live: Arc<LiveConnections>,
+    /// What the successor serves, once that is known, and whether it is left to it for good.
+    taken: Option<Vec<u16>>,
+    has_let_go: bool,
     /// Takes questions about names.
     asker: Option<Asker>,
     /// Mail being processed; empty between two turns, kept to reuse its allocation.
@@ -100,7 +119,15 @@ pub type RecordSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 impl<E: Element> Worker<E> {
     /// Creates a worker that has not run yet. `wires` must be registered with `poll`, and so must this core's waker.
-    pub fn new(poll: Poll, wires: Wires, mailbox: Mailbox, element: E, clock: Clock, options: &Options) -> Worker<E> {
+    pub fn new(
+        poll: Poll,
+        wires: Wires,
+        mailbox: Mailbox,
+        live: Arc<LiveConnections>,
+        element: E,
+        clock: Clock,
+        options: &Options,
+    ) -> Worker<E> {
         let core = mailbox.core();
         Worker {
             core,
@@ -114,6 +141,9 @@ impl<E: Element> Worker<E> {
             gate: Gate::new(options.sources.clone()),
             taps: options.taps.clone(),
             mailbox,
+            live,
+            taken: None,
+            has_let_go: false,
             asker: options.asker.clone(),
             letters: Letters::default(),
             element,
@@ -148,8 +178,10 @@ impl<E: Element> Worker<E> {
         self.outbox.is_traced = self.taps.is_open(); // does somebody follow calls?
         self.note_events(now);
         self.check();
-        self.receive(now); // a bounded bite from each ready socket
-        self.receive_streams(now); // and from each ready connection
+        if !self.mailbox.is_congested() {
+            self.receive(now); // a bounded bite from each ready socket
+            self.receive_streams(now); // and from each ready connection
+        }
         self.element.handle_load(now, self.wires.load(now)); // is it too much?
         self.wires.shed(self.element.shed()); // what the kernel is to drop
         self.collect_mail(now); // from the other cores
@@ -197,8 +229,10 @@ impl<E: Element> Worker<E> {
 
     fn note_events(&mut self, now: Instant) {
         for event in &self.events {
-            if event.token() != WAKER {
-                self.wires.note(event, now);
+            match event.token() {
+                WAKER => {}
+                LINK => _ = self.mailbox.link().map(|link| link.note(event)),
+                _ => self.wires.note(event, now),
             }
         }
     }
@@ -209,8 +243,13 @@ impl<E: Element> Worker<E> {
     /// A wake-up costs more than most messages, and most timers only forget a finished transaction; so expiries are gathered on a
     /// grid, unless a message wakes us first.
     fn patience(&self) -> Option<Duration> {
-        if self.wires.has_more() || !self.mailbox.may_sleep() || self.has_due_held() {
+        let is_congested = self.mailbox.is_congested();
+        let has_more = self.wires.has_more() && !is_congested || self.mailbox.link_has_more();
+        if has_more || !self.mailbox.may_sleep() || self.has_due_held() {
             return Some(Duration::ZERO);
+        }
+        if is_congested {
+            return Some(Duration::from_millis(CONGESTED_MS));
         }
         let due = [self.element.next_timeout(), self.element.next_load(), self.wires.next_timeout(), self.held.next_timeout()];
         let due = due.into_iter().flatten().min()?;
@@ -309,7 +348,7 @@ impl<E: Element> Worker<E> {
             for flow in lost.drain(..) {
                 self.element.handle_flow_lost(now, flow, &mut self.outbox);
                 if let Channel::Connection { .. } = flow.channel {
-                    self.mailbox.write_lost(flow);
+                    self.mailbox.write_lost(flow, self.live.takes_answers(&flow));
                 }
             }
             self.lost = lost;
@@ -322,28 +361,36 @@ impl<E: Element> Worker<E> {
             if !self.mailbox.collect(from, &mut letters) {
                 continue;
             }
-            self.pace.count(letters.list.len());
-            for letter in &letters.list {
-                let (bytes, outbox) = (letters.get(letter.span), &mut self.outbox);
-                match letter.matter {
-                    Matter::Message(errand, flow) => {
-                        self.long.note(flow.peer, bytes);
-                        self.element.handle_mail(now, errand, flow, bytes, outbox);
-                    }
-                    Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
-                    Matter::Transmit(flow) => {
-                        self.wires.send_one(now, &flow, bytes, None);
-                        if outbox.is_traced {
-                            let own = self.wires.own_address(&flow);
-                            tapping::sent(&self.taps, self.core, &flow, own, bytes);
-                        }
-                    }
-                    Matter::Lost(flow) => self.element.handle_flow_lost(now, flow, outbox),
-                }
-                self.flush_if_heavy(now);
-            }
+            self.process(now, &letters);
+        }
+        if self.mailbox.is_joined() {
+            self.collect_from_link(now, &mut letters);
         }
         self.letters = letters;
+    }
+
+    fn process(&mut self, now: Instant, letters: &Letters) {
+        self.pace.count(letters.list.len());
+        for letter in &letters.list {
+            let (bytes, outbox) = (letters.get(letter.span), &mut self.outbox);
+            match letter.matter {
+                Matter::Message(errand, flow) => {
+                    self.long.note(flow.peer, bytes);
+                    self.element.handle_mail(now, errand, flow, bytes, outbox);
+                }
+                Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
+                Matter::Transmit(flow) => {
+                    self.wires.send_one(now, &flow, bytes, None);
+                    if outbox.is_traced {
+                        let own = self.wires.own_address(&flow);
+                        tapping::sent(&self.taps, self.core, &flow, own, bytes);
+                    }
+                }
+                Matter::Lost(flow) => self.element.handle_flow_lost(now, flow, outbox),
+                Matter::Taken => self.note_taken(bytes),
+            }
+            self.flush_if_heavy(now);
+        }
     }
 
     /// Called after [`Mailbox::may_sleep`] has announced that we sleep: the journal first raises its number and then checks the
@@ -441,6 +488,7 @@ impl<E: Element> Worker<E> {
         }
         self.wires.flush(now);
         self.mailbox.deliver();
+        self.mailbox.deliver_to_link(self.poll.registry());
         self.mailbox.tell_losses(now);
     }
 
@@ -465,6 +513,10 @@ impl<E: Element> Worker<E> {
                 Command::Answer(answer) => {
                     self.element.handle_answer(now, *answer, &mut self.outbox);
                 }
+                Command::Sockets(reply) => _ = reply.send((self.core, self.wires.duplicates())),
+                Command::HandOver(end, reply) => _ = reply.send(self.hand_over(now, end)),
+                Command::Resume(end, reply) => _ = reply.send(self.resume(now, end)),
+                Command::LetGo => self.let_go(),
                 Command::Stop => self.is_stopped = true,
             }
         }
@@ -494,6 +546,7 @@ impl<E: Element> Worker<E> {
             listeners: self.wires.counters(),
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
+            is_joined: self.mailbox.is_joined(),
             long_turns: self.long.counters(),
         }
     }

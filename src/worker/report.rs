@@ -36,6 +36,8 @@ pub struct Report {
     pub listeners: Vec<ListenerCounters>,
     pub cpu_ns: u64,
     pub turns: u64,
+    /// It has a link with the other process of a restart.
+    pub is_joined: bool,
     pub long_turns: LongTurns,
 }
 

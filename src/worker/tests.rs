@@ -1,5 +1,6 @@
 //! Workers over real loopback sockets, with small elements that echo, forward and count.
 
+mod handover;
 mod introducing;
 mod pulse;
 mod streams;
@@ -13,6 +14,7 @@ use crate::net::ListenerCounters;
 use crate::sip::Fault;
 use crate::stack::Settings;
 use crate::stack::auth::users::Users;
+use crate::stack::counterpart::Counterpart;
 use crate::stack::{Counters, Occupancy};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
@@ -44,6 +46,10 @@ struct Echo {
     timeout: Option<Instant>,
     counters: Counters,
     users: Arc<Users>,
+    /// Whatever comes on a connection is another process's.
+    is_left: bool,
+    /// It is that process.
+    is_new: bool,
 }
 
 /// Returns the flow of `port call …` over TCP.
@@ -57,9 +63,11 @@ fn dialled(flow: Flow, text: &[u8]) -> Flow {
 impl Element for Echo {
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
         outbox.note(b"1@a", format_args!("it is {}", "echoed"));
-        if bytes.starts_with(b"mail") {
+        if self.is_left {
+            outbox.mail(self.core + self.cores, Errand::Request, flow, bytes);
+        } else if bytes.starts_with(b"mail") {
             let other = (self.core + 1) % self.cores;
-            outbox.mail(other, Errand::Orphan { tried: 1 }, flow, bytes);
+            outbox.mail(other, Errand::Orphan { tried: 1, crossed: false }, flow, bytes);
         } else if let Some(port) = bytes.strip_prefix(b"to ") {
             let port = std::str::from_utf8(port).unwrap().parse().unwrap();
             let peer = SocketAddr::new(flow.peer.ip(), port);
@@ -81,7 +89,9 @@ impl Element for Echo {
     }
 
     fn handle_mail(&mut self, _now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
-        assert_eq!(errand, Errand::Orphan { tried: 1 });
+        let mailed = [Errand::Orphan { tried: 1, crossed: false }, Errand::Request];
+        assert!(mailed.contains(&errand) && !self.is_left);
+        assert_eq!(self.is_new, usize::from(flow.core) >= self.cores.into());
         outbox.send(flow, |out| {
             if flow.transport == Transport::Tcp {
                 out.extend_from_slice(FINAL); // so that it is not waited for any more
@@ -124,6 +134,10 @@ impl Element for Echo {
         self.notes.configured.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn handle_counterpart(&mut self, counterpart: Option<Counterpart>) {
+        self.is_left = matches!(counterpart, Some(Counterpart::Successor));
+    }
+
     fn handle_drain(&mut self) {
         self.notes.drained.fetch_add(1, Ordering::SeqCst);
     }
@@ -152,15 +166,21 @@ fn crew_of(options: Options, listeners: &[(Transport, SocketAddr)]) -> (Crew, Ar
     let cores = options.cores.len();
     let bound = bind(options, listeners).unwrap();
     let notes = Arc::new(Notes::default());
-    let crew = bound.spawn_elements(|core| Echo {
+    let crew = bound.spawn_elements(|core| echo(core, cores, &notes));
+    (crew.unwrap(), notes)
+}
+
+fn echo(core: u8, cores: usize, notes: &Arc<Notes>) -> Echo {
+    Echo {
         core,
         cores: cores as u8,
         notes: notes.clone(),
         timeout: None,
         counters: Counters::default(),
         users: Arc::default(),
-    });
-    (crew.unwrap(), notes)
+        is_left: false,
+        is_new: false,
+    }
 }
 
 fn client(address: SocketAddr) -> UdpSocket {
@@ -419,6 +439,7 @@ fn metrics_have_their_names_once_and_in_order() {
         trace: crate::trace::TraceCounters::default(),
         records: Some(metrics::RecordNumbers { dialogs: 4, written: 9, lost: 2, unrecorded: 1 }),
         trunks: vec![("carrier".to_owned(), true)],
+        restarts: metrics::Restarts { restarts: 2, failures: 1, predecessor: Some((5, 6, 7.5)) },
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
@@ -437,6 +458,8 @@ fn metrics_have_their_names_once_and_in_order() {
     }
     assert_eq!(value(&first, "strowger_bindings"), 7.0);
     assert_eq!(value(&first, "strowger_users"), 5.0);
+    assert_eq!(value(&first, "strowger_restarts_total"), 2.0);
+    assert_eq!(value(&first, "strowger_predecessor_connections"), 6.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
     assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
     assert_eq!(value(&first, "strowger_dialogs"), 4.0);

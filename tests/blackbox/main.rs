@@ -50,6 +50,7 @@ mod proxy_protocol;
 mod records;
 mod redis;
 mod registrations;
+mod restart;
 mod secrets;
 mod service;
 mod shared;

@@ -227,6 +227,26 @@ pub struct Server {
     pub address: SocketAddr,
     process: Process,
     control: PathBuf,
+    successors: Successors,
+}
+
+/// Processes that a restart has started: they are not children of ours, and end with the test all the same.
+#[derive(Default)]
+struct Successors(Vec<u32>);
+
+impl Drop for Successors {
+    fn drop(&mut self) {
+        let is_ours = |process: &&u32| {
+            let program = fs::read_link(format!("/proc/{process}/exe"));
+            program.is_ok_and(|program| program == binary())
+        };
+        self.0.iter().filter(is_ours).for_each(|process| send(*process, "KILL"));
+    }
+}
+
+fn send(process: u32, signal: &str) {
+    let line = ["-c", "kill -s \"$1\" \"$2\"", "kill", signal];
+    let _ = std::process::Command::new("sh").args(line).arg(process.to_string()).status();
 }
 
 impl Server {
@@ -246,7 +266,7 @@ impl Server {
                 Process::start(place, conf.name, shell, &arguments, environment)
             }
         };
-        Server { address: conf.listeners[0].address, process, control: conf.control.clone() }
+        Server { address: conf.listeners[0].address, process, control: conf.control.clone(), successors: Successors::default() }
     }
 
     /// Waits until it says of every listener that it serves.
@@ -272,6 +292,62 @@ impl Server {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The process that serves now.
+    pub fn serving(&self) -> u32 {
+        self.successors.0.last().copied().unwrap_or_else(|| self.id())
+    }
+
+    /// Restarts it, which must succeed.
+    pub fn restart(&mut self, place: &Place, arguments: &[&str]) {
+        let before = self.serving();
+        let outcome = self.try_restart(place, arguments);
+        assert_eq!(outcome.code, Some(0), "restart: {outcome:?}\n{}", self.log());
+        let named = outcome.stdout.strip_prefix("restarted: process ").and_then(|rest| rest.split(' ').next());
+        let process = named.and_then(|number| number.parse().ok());
+        self.successors.0.push(process.unwrap_or_else(|| panic!("no process in {outcome:?}")));
+        assert!(outcome.stdout.contains(&format!("process {before} still has")), "{outcome:?}");
+    }
+
+    pub fn try_restart(&self, place: &Place, arguments: &[&str]) -> Outcome {
+        let control = self.control.display().to_string();
+        let all = [&["--control", control.as_str(), "restart"], arguments].concat();
+        process::run(place, "restart", binary(), &all, Duration::from_secs(90))
+    }
+
+    /// Tries to, and sends a signal to the new process as soon as there is one.
+    pub fn restart_disturbed(&self, place: &Place, serving: u32, signal: &str) -> Outcome {
+        let running = self.begin(place, "restart", &["restart"]);
+        let children = || {
+            let tasks = fs::read_dir(format!("/proc/{serving}/task")).ok()?;
+            let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).ok();
+            let all: String = tasks.filter_map(|task| of_task(task.ok()?)).collect();
+            all.split_whitespace().next()?.parse::<u32>().ok()
+        };
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let child = loop {
+            if let Some(child) = children() {
+                break child;
+            }
+            assert!(std::time::Instant::now() < end, "no new process appears");
+        };
+        send(child, signal);
+        running.finish(Duration::from_secs(60))
+    }
+
+    /// Signals the process that serves, whichever that is.
+    pub fn signal_serving(&self, signal: &str) {
+        send(self.serving(), signal);
+    }
+
+    /// Kills all processes of it at once, and waits for their end.
+    pub fn kill(self) {
+        let all: Vec<u32> = self.successors.0.iter().copied().chain([self.id()]).collect();
+        all.iter().for_each(|process| send(*process, "KILL"));
+        let is_gone = |process: &u32| fs::read_link(format!("/proc/{process}/exe")).is_err();
+        let gone = wait_for(Duration::from_secs(10), || all.iter().all(is_gone).then_some(()));
+        assert!(gone.is_some(), "it is killed and does not end");
     }
 
     /// `sip:USER@` the server's own address, which is always one of its domains.
@@ -349,7 +425,9 @@ impl Server {
 
     /// Fails unless the server runs and answers an OPTIONS to itself.
     pub fn assert_alive(&mut self, place: &Place, host: u8) {
-        if let Some(status) = self.process.exited() {
+        if self.successors.0.is_empty()
+            && let Some(status) = self.process.exited()
+        {
             panic!("the server has ended ({status}):\n{}", self.process.stderr());
         }
         let agent = Agent::new(place.at_port(host, 0), self.address);

@@ -36,6 +36,8 @@ pub struct Report {
     pub outcome: Outcome,
     pub successful: u32,
     pub failed: u32,
+    /// Messages that were sent again.
+    pub retransmissions: u32,
     pub messages: Vec<Traced>,
     pub errors: String,
 }
@@ -119,17 +121,21 @@ impl<'a> Sipp<'a> {
 
 impl Running {
     /// Waits for SIPp's end.
-    pub fn finish(self) -> Report {
+    fn finish_within(self, within: Duration) -> Report {
         let name = self.name.clone();
         let directory = self.directory.clone();
-        let outcome = self.process.finish(Duration::from_secs(50));
+        let outcome = self.process.finish(within);
         report(&directory, &name, outcome)
     }
 
     /// Waits for SIPp's end and fails unless every one of `calls` calls succeeded.
     pub fn succeed(self, calls: u32) -> Report {
+        self.succeed_within(calls, Duration::from_secs(50))
+    }
+
+    pub fn succeed_within(self, calls: u32, within: Duration) -> Report {
         let name = self.name.clone();
-        let report = self.finish();
+        let report = self.finish_within(within);
         assert!(
             report.outcome.code == Some(0) && report.successful == calls && report.failed == 0,
             "SIPp {name}: exit code {:?}, {} successful and {} failed of {calls} calls\n{}\n{}",
@@ -166,6 +172,7 @@ fn report(directory: &Path, name: &str, outcome: Outcome) -> Report {
     Report {
         successful: count("SuccessfulCall(C)"),
         failed: count("FailedCall(C)"),
+        retransmissions: count("Retransmissions(C)"),
         messages: traced(&directory.join(format!("{name}.msg"))),
         errors: fs::read_to_string(directory.join(format!("{name}.errors"))).unwrap_or_default(),
         outcome,

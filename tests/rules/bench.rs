@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger::base::NoteKind;
 use strowger::base::dns::{Answer, Question};
-use strowger::base::{Channel, Flow, Instant, Key, LiveConnections, Outbox, Transport};
+use strowger::base::{Channel, Errand, Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::health::Health;
@@ -52,6 +52,15 @@ impl std::fmt::Display for Sent {
     }
 }
 
+/// What is for a core of another process; without an errand it is to be sent there on `flow`.
+#[derive(Clone, Debug)]
+pub struct Beyond {
+    pub core: u8,
+    pub errand: Option<Errand>,
+    pub flow: Flow,
+    pub bytes: Vec<u8>,
+}
+
 pub struct Bench {
     pub cores: Vec<Endpoint>,
     pub location: Arc<Location>,
@@ -69,6 +78,8 @@ pub struct Bench {
     pub records: Vec<u8>,
     /// What was said of calls to whoever follows them, in order, each with its kind and Call-ID.
     pub notes: Vec<(NoteKind, String, String)>,
+    /// What is for cores of the other process of a restart, in order.
+    pub beyond: Vec<Beyond>,
     outbox: Outbox,
 }
 
@@ -98,12 +109,16 @@ impl Bench {
     }
 
     fn made(secrets: &[Key], adapt: impl FnOnce(Location) -> Location, change: impl FnOnce(&mut Settings)) -> Bench {
+        Bench::over(Arc::new(adapt(Location::new(secrets[0], 1000))), secrets, change)
+    }
+
+    /// The same over this location table.
+    pub fn over(location: Arc<Location>, secrets: &[Key], change: impl FnOnce(&mut Settings)) -> Bench {
         let mut settings =
             Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
         settings.per_core.transactions = 1000;
         change(&mut settings);
         let secret = secrets[0];
-        let location = Arc::new(adapt(Location::new(secret, 1000)));
         let settings = Arc::new(settings);
         let live = Arc::new(LiveConnections::new(settings.cores.into(), 64));
         let health = Arc::new(Health::new(secret));
@@ -124,6 +139,7 @@ impl Bench {
             held: Vec::new(),
             records: Vec::new(),
             notes: Vec::new(),
+            beyond: Vec::new(),
             outbox: Outbox::default(),
         }
     }
@@ -144,6 +160,22 @@ impl Bench {
         let now = Instant::from_ms(self.now);
         let (endpoint, outbox) = (&mut self.cores[core], &mut self.outbox);
         endpoint.handle(now, flow, &message.wire(), outbox);
+        self.collect()
+    }
+
+    /// Mail from another process for one core.
+    pub fn mail(&mut self, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) -> Vec<Sent> {
+        let now = Instant::from_ms(self.now);
+        self.cores[usize::from(core)].handle_mail(now, errand, flow, bytes, &mut self.outbox);
+        self.collect()
+    }
+
+    /// A connection of another process has ended.
+    pub fn lose_other(&mut self, flow: Flow) -> Vec<Sent> {
+        let now = Instant::from_ms(self.now);
+        for endpoint in &mut self.cores {
+            endpoint.handle_flow_lost(now, flow, &mut self.outbox);
+        }
         self.collect()
     }
 
@@ -322,6 +354,11 @@ impl Bench {
                     false => self.live.is_alive(&flow),
                 };
                 assert!(takes, "sent on a dead connection");
+                if self.live.is_of_others(&flow) && matches!(flow.channel, Channel::Connection { .. }) {
+                    let (core, bytes) = (flow.core, outbox.get(transmit.span).to_vec());
+                    self.beyond.push(Beyond { core, errand: None, flow, bytes });
+                    continue;
+                }
                 let host = match flow.channel {
                     Channel::Peer { name, .. } => outbox.introduced(name),
                     _ => None,
@@ -342,7 +379,11 @@ impl Bench {
             rounds += 1;
             assert!(rounds < 16, "mail that never ends");
             for parcel in &outbox.parcels {
-                let endpoint = &mut self.cores[parcel.core as usize];
+                let Some(endpoint) = self.cores.get_mut(parcel.core as usize) else {
+                    let (core, errand, bytes) = (parcel.core, Some(parcel.errand), outbox.get(parcel.span).to_vec());
+                    self.beyond.push(Beyond { core, errand, flow: parcel.flow, bytes });
+                    continue;
+                };
                 endpoint.handle_mail(
                     Instant::from_ms(self.now),
                     parcel.errand,

@@ -34,6 +34,7 @@ mod redirect;
 mod reflection;
 mod registrar;
 mod relay;
+mod restart;
 mod shared;
 mod shares;
 mod sips;

@@ -22,7 +22,8 @@ struct Pair {
 }
 
 fn server(name: &str, at: &str, change: impl FnOnce(&mut Settings)) -> Bench {
-    let terms = SharingTerms { node: name.into(), wall_ms: 1_800_000_000_000, is_acknowledged: false };
+    let wall_ms = 1_800_000_000_000;
+    let terms = SharingTerms { node: name.into(), wall_ms, run: wall_ms, is_acknowledged: false };
     let listeners = vec![listener(at), strowger::stack::settings::Listener { transport: Transport::Tcp, ..listener(at) }];
     let mut bench = Bench::with_location(
         |location| location.with_sharing(terms),

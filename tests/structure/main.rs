@@ -95,6 +95,7 @@ pub const UNSAFE: &[&str] = &[
     "net/sys/identity.rs",
     "net/sys/name.rs",
     "net/sys/process.rs",
+    "net/sys/rights.rs",
     "net/sys/ssl.rs",
 ];
 pub const UNSAFE_ALLOWED_BY: &str = "net/mod.rs";

@@ -265,6 +265,7 @@ fn a_conf_with_everything() {
         key_file = "/var/lib/strowger/key"
         shared_key = true
         drain_deadline = "90s"
+        restart_deadline = "15m"
         user = "strowger"
         group = "ssl-cert"
         [[listen]]
@@ -435,6 +436,7 @@ fn a_conf_with_everything() {
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
     assert!(conf.server.shared_key);
     assert_eq!(conf.server.drain_deadline, secs(90));
+    assert_eq!(conf.server.restart_deadline, secs(900));
     assert_eq!(conf.server.user.as_deref(), Some("strowger"));
     assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
     let advertised: Vec<_> = conf.listen.iter().map(|l| l.advertise.as_deref()).collect();
@@ -742,6 +744,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "key_file = 1", "the path of a file"),
         ("server", "drain_deadline = \"25h\"", "from \"0s\" to"),
         ("server", "drain_deadline = 30", "a time such as"),
+        ("server", "restart_deadline = \"25h\"", "from \"0s\" to"),
         ("metrics", "address = \"9090\"", "an address with a port"),
         ("metrics", "address = \"127.0.0.1:0\"", "from 1 to 65535"),
         ("metrics", "address = 9090", "an address with a port"),

@@ -1,7 +1,7 @@
 //! The connections of one core: where each enters the table, changes its state and leaves, and the lists that hold it meanwhile.
 
 use super::logs::Logs;
-use crate::base::{Channel, Flow, Id, Instant, LiveConnections, Sources, Transport};
+use crate::base::{Channel, Flow, Id, Instant, LiveConnections, ProvedNames, Sources, Transport};
 use crate::net::age_list::AgeList;
 use crate::net::connection::{Connection, ReadQueue};
 use crate::net::counters::StreamCounters;
@@ -143,6 +143,16 @@ impl Streams {
 
     pub fn core(&self) -> u8 {
         self.core
+    }
+
+    /// Returns the connections on which messages may be sent, and what the peers of some have proved.
+    pub fn living(&self) -> (Vec<Flow>, Vec<(Flow, ProvedNames)>) {
+        let is_known = |state: State| !matches!(state, State::ProxyHeader | State::Connecting);
+        let known = self.connections.iter().filter(|(_, connection)| is_known(connection.state));
+        let flows = known.map(|(id, connection)| connection.flow(self.core, id));
+        let flows: Vec<Flow> = flows.filter(|flow| self.live.is_alive(flow)).collect();
+        let proved = flows.iter().filter_map(|flow| Some((*flow, self.live.proved(flow)?))).collect();
+        (flows, proved)
     }
 
     /// Returns the listener that a connection belongs to.

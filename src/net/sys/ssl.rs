@@ -31,6 +31,10 @@ pub trait TicketKeys: Send + Sync + 'static {
     fn to_seal(&self) -> Option<TicketKey>;
     /// Returns the key of that name if its tickets are still valid, and whether the client should get a new ticket instead.
     fn to_open(&self, name: &[u8]) -> Option<(TicketKey, bool)>;
+    /// Returns the keys for the process that takes over; empty if it derives them itself.
+    fn legacy(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 type Keys = Arc<dyn TicketKeys>;

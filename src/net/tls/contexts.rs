@@ -24,7 +24,7 @@ use super::material::{Fingerprint, LoadError, LoadedPair, Material};
 use super::names;
 use super::notes::{ClientNotes, notes_index};
 use super::sessions::{ClientSessions, PeerName};
-use super::settings::{Settings, Side};
+use super::settings::{Settings, Side, TicketLegacy};
 use super::shared_tickets::SharedKeys;
 use super::tickets::RotatingKeys;
 use super::verify::{Checks, Verifier};
@@ -176,6 +176,11 @@ impl Contexts {
         Ok(Tls::new(ssl, peer, Side::Client, client.verifies, offered)?)
     }
 
+    /// Returns the keys of session tickets for the process that takes over from this one.
+    pub fn ticket_legacy(&self) -> TicketLegacy {
+        TicketLegacy { trust: self.trust.to_vec(), keys: self.keys.legacy() }
+    }
+
     /// True if both were made from the same files and settings.
     pub fn is_same(&self, other: &Contexts) -> bool {
         self.fingerprint == other.fingerprint
@@ -206,8 +211,13 @@ impl Contexts {
 /// Returns new keys of tickets: of this server alone, or the same on each server that has the same secrets and the same trust.
 fn ticket_keys(settings: &Settings, trust: &Fingerprint) -> Arc<dyn TicketKeys> {
     let lifetime = settings.rules.lifetime();
+    let legacy = &settings.ticket_legacy;
+    let inherit = || RotatingKeys::inherit(lifetime, Instant::now(), &legacy.keys);
     match settings.ticket_secrets.0.is_empty() {
-        true => Arc::new(RotatingKeys::new(lifetime, Instant::now())),
+        true => {
+            let inherited = (legacy.trust == trust[..]).then(inherit).flatten();
+            Arc::new(inherited.unwrap_or_else(|| RotatingKeys::new(lifetime, Instant::now())))
+        }
         false => Arc::new(SharedKeys::new(&settings.ticket_secrets, lifetime, trust)),
     }
 }

@@ -11,6 +11,23 @@ pub struct Settings {
     pub rules: Tls,
     /// What the keys of session tickets are derived from, if other servers have it too.
     pub ticket_secrets: TicketSecrets,
+    /// The keys of the process that this one takes over from.
+    pub ticket_legacy: TicketLegacy,
+}
+
+/// The keys of session tickets on their way to the next process of the same server, with what they are good for.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct TicketLegacy {
+    /// A fingerprint of identities and verification: with others no session is resumed.
+    pub trust: Vec<u8>,
+    /// Empty: there are none.
+    pub keys: Vec<u8>,
+}
+
+impl std::fmt::Debug for TicketLegacy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TicketLegacy({})", self.keys.len())
+    }
 }
 
 /// Secrets shared with other servers: tickets are sealed by the first and opened by all. Empty: nothing is shared, and the keys of

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use openssl::rand::rand_bytes;
 
+use crate::base::pack::{Pack, Unpack};
 use crate::net::sys::ssl::{TICKET_NAME, TicketKey, TicketKeys};
 
 /// A key seals tickets for one period and opens them for one more. The period is the lifetime of a session, so that no ticket
@@ -27,6 +28,29 @@ impl RotatingKeys {
             period: period.max(Duration::from_secs(1)),
             keys: RwLock::new(Keys { current: fresh(), previous: None, since: now }),
         }
+    }
+
+    /// Goes on with the keys of the process before this one. `None`: they are not what [`RotatingKeys::write`] writes.
+    pub fn inherit(period: Duration, now: Instant, legacy: &[u8]) -> Option<RotatingKeys> {
+        let mut from = Unpack::new(legacy);
+        let since = now.checked_sub(Duration::from_millis(from.u64()?))?;
+        let keys = Keys { current: read(&mut from)?, previous: read(&mut from)?, since };
+        let is_whole = from.is_empty() && keys.current.is_some();
+        is_whole.then(|| RotatingKeys { period: period.max(Duration::from_secs(1)), keys: RwLock::new(keys) })
+    }
+
+    fn write(&self, now: Instant) -> Vec<u8> {
+        self.rotate(now);
+        let keys = self.keys.read().unwrap_or_else(|fault| fault.into_inner());
+        let mut out = Vec::new();
+        out.put_u64(now.saturating_duration_since(keys.since).as_millis() as u64);
+        for key in [&keys.current, &keys.previous] {
+            out.put_u8(u8::from(key.is_some()));
+            if let Some(key) = key {
+                [&key.name[..], &key.cipher, &key.mac].into_iter().for_each(|part| out.put_bytes(part));
+            }
+        }
+        out
     }
 
     fn rotate(&self, now: Instant) {
@@ -72,6 +96,19 @@ impl TicketKeys for RotatingKeys {
     fn to_open(&self, name: &[u8]) -> Option<(TicketKey, bool)> {
         self.opening(name, Instant::now())
     }
+
+    fn legacy(&self) -> Vec<u8> {
+        self.write(Instant::now())
+    }
+}
+
+/// The inner `None`: there was no key.
+fn read(from: &mut Unpack) -> Option<Option<TicketKey>> {
+    if from.u8()? == 0 {
+        return Some(None);
+    }
+    let (name, cipher, mac) = (from.bytes()?, from.bytes()?, from.bytes()?);
+    Some(Some(TicketKey { name: name.try_into().ok()?, cipher: cipher.try_into().ok()?, mac: mac.try_into().ok()? }))
 }
 
 /// Creates a new key; `None` if the library has no randomness, and then there are no tickets.
@@ -109,5 +146,26 @@ mod tests {
         // After a long silence no old key is valid.
         assert!(keys.opening(&second.name, start + hour * 9).is_none());
         assert!(keys.opening(b"another name 16 b", start).is_none());
+    }
+    #[test]
+    fn the_next_process_opens_and_seals_as_this_one_would_have() {
+        let hour = Duration::from_secs(3600);
+        let start = Instant::now() + hour * 9;
+        let keys = RotatingKeys::new(hour, start);
+        let first = keys.sealing(start).unwrap();
+        let later = start + hour + hour / 2;
+        let second = keys.sealing(later).unwrap();
+        let legacy = keys.write(later);
+        let next = RotatingKeys::inherit(hour, later, &legacy).unwrap();
+        assert_eq!(next.sealing(later).unwrap().name, second.name);
+        let (opened, renew) = next.opening(&first.name, later).unwrap();
+        assert!(renew && opened.cipher == first.cipher && opened.mac == first.mac);
+        // Its hour is not longer than it would have been.
+        let due = later + hour;
+        assert_ne!(next.sealing(due).unwrap().name, second.name);
+        assert!(next.opening(&first.name, due).is_none() && next.opening(&second.name, due).unwrap().1);
+        for short in 0..legacy.len() {
+            assert!(RotatingKeys::inherit(hour, later, &legacy[..short]).is_none());
+        }
     }
 }

@@ -60,21 +60,28 @@ impl Location {
         let shard = &mut *guard;
         if all {
             shard.lists.changed.clear();
-            shard.records.retain(|_, record| {
+            shard.records.retain(|name, record| {
+                self.touch(*name, &mut shard.lists);
                 taken.take(record);
                 record.is_remembered()
             });
             return;
         }
-        for name in shard.lists.changed.drain(..) {
-            let Some(record) = shard.records.get_mut(&name) else {
+        let changed = std::mem::take(&mut shard.lists.changed);
+        for name in &changed {
+            // What the disk has of it changes.
+            self.touch(*name, &mut shard.lists);
+            let Some(record) = shard.records.get_mut(name) else {
                 continue;
             };
             taken.take(record);
             if !record.is_remembered() {
-                shard.records.remove(&name);
+                shard.records.remove(name);
             }
         }
+        // Its allocation is used again.
+        shard.lists.changed = changed;
+        shard.lists.changed.clear();
     }
 
     /// Notes that what this and earlier rounds took is on disk.

@@ -2,6 +2,7 @@
 //! lookup or one change. What a REGISTER does to it is in [`crate::stack::registrar`], what of it goes to disk in [`journal`].
 
 pub mod binding;
+pub mod handover;
 pub mod journal;
 mod record;
 mod rounds;
@@ -37,7 +38,7 @@ use crate::stack::moved::Moved;
 use rounds::Rounds;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// All bindings of the server.
@@ -57,6 +58,8 @@ pub struct Location {
     rounds: Rounds,
     /// `None`: no other server has a part in it.
     sharing: Option<Box<Sharing>>,
+    /// The table is on its way to another process ([`handover`]).
+    is_handed_over: AtomicBool,
     /// Where parties to dialogs are, as distinct from where their users are.
     pub(in crate::stack) moved: Moved,
 }
@@ -86,6 +89,8 @@ struct ShardLists {
     changed: Vec<u64>,
     /// Since the store was last told, if several servers share the table.
     news: Vec<u64>,
+    /// Since they were last handed over ([`handover`]). Some are here several times.
+    touched: Vec<u64>,
 }
 
 /// A binding as shown to the outside.
@@ -136,6 +141,7 @@ impl Location {
             sweep_at: AtomicUsize::new(0),
             rounds: Rounds::default(),
             sharing: None,
+            is_handed_over: AtomicBool::new(false),
         }
     }
 
@@ -259,7 +265,7 @@ impl Location {
                     None => assert!(record.bindings.iter().all(|b| b.shared.is_none()), "a version, but nobody shares"),
                 }
             }
-            let ShardLists { changed, news } = &shard.lists;
+            let ShardLists { changed, news, .. } = &shard.lists;
             for (list, names, whom) in [(Lists::DISK, changed, "the disk"), (Lists::NEWS, news, "the store")] {
                 let listed = shard.records.values().filter(|record| record.lists.have(list));
                 assert_eq!(listed.count(), names.len(), "what shard {number} has for {whom}");
@@ -312,6 +318,7 @@ impl Location {
         let (number, name) = self.name(aor);
         let mut guard = self.lock(number);
         let shard = &mut *guard;
+        self.touch(name, &mut shard.lists);
         let room = self.room();
         let Some(record) = shard.records.get_mut(&name) else {
             let mut record = Record::default();
@@ -377,8 +384,17 @@ impl Location {
         self.sharing.as_ref().is_some_and(|sharing| record.is_changed && sharing.settle(before, record, now))
     }
 
+    /// Notes that a record is about to change, if the table is on its way to another process. Under the lock of its shard, so what is
+    /// not noted is handed over later.
+    fn touch(&self, name: u64, lists: &mut ShardLists) {
+        if self.is_handed_over.load(Ordering::Relaxed) && lists.touched.last() != Some(&name) {
+            lists.touched.push(name);
+        }
+    }
+
     /// Puts a changed record on its shard's lists.
     fn note(&self, number: usize, name: u64, record: &mut Record, lists: &mut ShardLists, has_news: bool) {
+        self.touch(name, lists);
         self.rounds.note(number, name, record, &mut lists.changed);
         if let (Some(sharing), true, false) = (&self.sharing, has_news, record.lists.have(Lists::NEWS)) {
             sharing.rounds.list(number, name, &mut lists.news);
@@ -512,7 +528,9 @@ impl Location {
             let after = record.counted();
             self.account(before, after);
             (held, kept) = (held + before.weight, kept + after.weight);
-            self.note(number, *name, record, lists, has_news);
+            if has_news || record.is_changed || before != after {
+                self.note(number, *name, record, lists, has_news);
+            }
             if after.weight > 0 {
                 return true;
             }

@@ -2,6 +2,7 @@
 
 use super::binding::Binding;
 use super::row::Row;
+use crate::base::pack::{Pack, Unpack};
 use crate::base::{Instant, ShareHolder};
 
 /// How long a removed binding is remembered: the maximum lifetime of a datagram or a retransmission (64·T1).
@@ -165,6 +166,35 @@ impl Record {
             }
             _ => changes.push(change),
         }
+    }
+
+    /// Writes the changes that are remembered, for the process that takes over.
+    pub(super) fn hand_over_changes(&self, out: &mut Vec<u8>) {
+        let earlier = self.earlier.as_deref();
+        let (changes, oldest) = earlier.map_or((&[][..], 0), |earlier| (&earlier.changes[..], earlier.oldest));
+        out.put_u8(oldest);
+        out.put_u8(changes.len() as u8);
+        for change in std::iter::once(&self.latest).chain(changes) {
+            for number in [change.what.order, change.what.contents, change.what.transaction, change.until_ms] {
+                out.put_u32(number);
+            }
+        }
+    }
+
+    /// Reads what that has written. `None`: it was something else.
+    pub(super) fn take_over_changes(&mut self, from: &mut Unpack) -> Option<()> {
+        let (oldest, count) = (from.u8()?, usize::from(from.u8()?));
+        let mut read = || {
+            let what = Print { order: from.u32()?, contents: from.u32()?, transaction: from.u32()? };
+            Some(Change { what, until_ms: from.u32()? })
+        };
+        self.latest = read()?;
+        let changes = (0..count).map(|_| read()).collect::<Option<Vec<Change>>>()?;
+        if count > CHANGES || usize::from(oldest) > count {
+            return None;
+        }
+        self.earlier = (count > 0).then(|| Box::new(Earlier { changes, oldest }));
+        Some(())
     }
 
     /// Adds a binding. It is almost always the only one, so no capacity is kept for others.

@@ -37,6 +37,8 @@ pub struct SharingTerms {
     pub node: Vec<u8>,
     /// The time since 1970 at [`Instant`] zero, in milliseconds.
     pub wall_ms: u64,
+    /// Distinguishes this run of the server from all others: when it was started, milliseconds since 1970.
+    pub run: u64,
     /// A 200 to a REGISTER waits until the store has the change.
     pub is_acknowledged: bool,
 }
@@ -53,6 +55,8 @@ pub(super) struct Sharing {
     reading: AtomicU32,
     /// When this server was started, milliseconds since 1970; some later if another's cookies would look like ours.
     run: AtomicU64,
+    /// Cookies bear it.
+    is_run_settled: AtomicBool,
 }
 
 /// A server among those that share a table.
@@ -102,7 +106,8 @@ impl Sharing {
             blocked: RwLock::default(),
             has_blocked: AtomicBool::new(false),
             reading: AtomicU32::new(0),
-            run: AtomicU64::new(terms.wall_ms),
+            run: AtomicU64::new(terms.run),
+            is_run_settled: AtomicBool::new(false),
         }
     }
 
@@ -154,14 +159,17 @@ impl Sharing {
         self.run.load(Ordering::Relaxed)
     }
 
-    /// Chooses a number for this run whose cookies look like those of no other node. Only before the first cookie is written. Returns
-    /// whether it is another than before.
-    pub fn distinguish(&self) -> bool {
+    /// Chooses a number for this run whose cookies look like those of no other node, and not like those of the run `before`. Once the
+    /// first may have been written, it stays. Returns whether it is another now.
+    pub fn distinguish(&self, before: Option<u32>) -> bool {
+        if self.is_run_settled.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut run = self.run();
         let is_taken = |run: u64| {
             let look = |nodes: &[Node]| {
                 let own = nodes.first().map_or(0, |own| cookie_run(&own.name, run));
-                nodes.iter().skip(1).filter_map(|node| node.cookie_run).any(|other| look_alike(own, other))
+                nodes.iter().skip(1).filter_map(|node| node.cookie_run).chain(before).any(|other| look_alike(own, other))
             };
             self.with_nodes(look)
         };
@@ -170,6 +178,12 @@ impl Sharing {
             run += 1;
         }
         self.run.swap(run, Ordering::Relaxed) != run
+    }
+
+    /// Has it stay from now on.
+    pub fn settle_run(&self, before: Option<u32>) {
+        self.distinguish(before);
+        self.is_run_settled.store(true, Ordering::Relaxed);
     }
 
     // ---- what cannot be told -------------------------------------------------------------------------------------------

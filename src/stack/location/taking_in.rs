@@ -138,7 +138,14 @@ impl SharedLocation<'_> {
     /// Sees to it that our cookies look like those of no other node. Only before the first is written. Returns whether that changes what
     /// [`SharedLocation::own`] returns.
     pub fn distinguish(&self) -> bool {
-        self.sharing.distinguish()
+        self.sharing.distinguish(None)
+    }
+
+    /// Returns the number of this run, from now on the same, by which cookies are known: they look like those of no other node that is
+    /// known, and not like those of the run `before`.
+    pub fn settle_run(&self, before: Option<u32>) -> u32 {
+        self.sharing.settle_run(before);
+        self.own().cookie_run()
     }
 
     /// Returns whether one of the other nodes takes requests at this address, or was known to.

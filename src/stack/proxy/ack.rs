@@ -14,8 +14,9 @@ use crate::stack::transaction::ServerEvent;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// Handles an ACK. One to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), and is never answered.
-    pub fn process_ack(&mut self, turn: &mut Turn, flow: Flow, message: &Message, via: &Via, key: u128, tried: u8) {
+    /// Handles an ACK. One to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), and is never answered. `errand` says
+    /// which other cores have already looked for its transaction.
+    pub fn process_ack(&mut self, turn: &mut Turn, flow: Flow, message: &Message, via: &Via, key: u128, errand: Errand) {
         // To an answer of our own, which left no state.
         let own = turn.core.own_tag(message);
         if own == Some(TagKind::Stateless) {
@@ -32,9 +33,8 @@ impl Proxy {
                 has_transaction = true;
             } else if turn.was_refused(message, key) {
                 return turn.core.counters.drop(Drop::Absorbed);
-            } else if turn.may_be_orphan(flow, message)
-                && !turn.was_accepted(message)
-                && turn.pass_on(Errand::Orphan { tried }, flow, message)
+            } else if (turn.may_be_orphan(flow, message) && !turn.was_accepted(message) && turn.pass_on(errand, flow, message))
+                || (turn.core.counterpart.is_some() && turn.is_ack_for_successor(errand, flow, message))
             {
                 return;
             }
@@ -99,7 +99,7 @@ impl Turn<'_> {
     /// that do are ACKs to 2xx, and other cores need not be asked about them. But after a lost connection a client may have come to
     /// another core than with its INVITE.
     fn may_be_orphan(&mut self, flow: Flow, message: &Message) -> bool {
-        self.core.settings.cores > 1
+        (self.core.settings.cores > 1 || self.core.counterpart.is_some())
             && self.preprocess_route(flow, message).is_ok_and(|request| {
                 let sender = request.dialog.sender;
                 !request.trusted

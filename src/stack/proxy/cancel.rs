@@ -9,8 +9,8 @@ use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// A CANCEL from upstream. `tried`: how many other cores have already looked for its INVITE.
-    pub fn process_cancel(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128, tried: u8) {
+    /// A CANCEL from upstream. `errand` says which other cores have already looked for its INVITE.
+    pub fn process_cancel(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128, errand: Errand) {
         if turn.core.settings.proxy.mode == Mode::Stateless {
             return self.forward_cancel_stateless(turn, flow, message, key);
         }
@@ -20,7 +20,7 @@ impl Proxy {
             if turn.is_under_way(message) {
                 return turn.answer(message, flow, 200, "", |_| ());
             }
-            if turn.pass_on(Errand::Orphan { tried }, flow, message) {
+            if turn.pass_on(errand, flow, message) {
                 return;
             }
             if turn.is_dropped(flow, message) {

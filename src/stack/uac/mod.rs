@@ -3,6 +3,7 @@
 
 mod duty;
 mod registration;
+mod standing;
 
 use crate::base::{Channel, Flow, Id, Instant, Key, Transport};
 use crate::sip::{Index, Message};
@@ -40,6 +41,8 @@ pub(in crate::stack) struct Uac {
     is_outdated: bool,
     /// The server is about to stop: registrations are being removed.
     is_leaving: bool,
+    /// A successor has taken over what is requested here.
+    is_resting: bool,
     /// Scratch buffer reused for each request.
     text: Vec<u8>,
     index: Index,
@@ -54,25 +57,11 @@ impl Uac {
             number: 0,
             is_outdated: is_first && has_duties(settings),
             is_leaving: false,
+            is_resting: false,
             text: Vec::new(),
             index: Index::default(),
             targets: TargetSet::default(),
         }
-    }
-
-    /// Notes that other settings are in force.
-    pub fn configure(&mut self, is_first: bool, settings: &Settings) {
-        self.is_outdated |= is_first && (has_duties(settings) || !self.duties.is_empty());
-    }
-
-    pub fn drain(&mut self) {
-        self.is_outdated |= !self.duties.is_empty();
-        self.is_leaving = true;
-    }
-
-    /// Returns the registrations that are being removed: the server waits for them.
-    pub fn pending(&self) -> usize {
-        self.duties.iter().filter(|duty| duty.is_leaving()).count()
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {

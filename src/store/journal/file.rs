@@ -92,7 +92,7 @@ impl WriterThread {
         let restored = table.restore(&self.location, now, &self.settings.rules, terms)?;
         let unusable = restored.unusable as u64;
         self.state.unusable.store(unusable, Ordering::Relaxed);
-        self.is_restored = true;
+        self.set_restored(true);
         self.has_old_log = restored.has_log;
         tell(&self.settings.path, &restored, start.elapsed());
         if let Some((ms, why)) = step {
@@ -105,6 +105,11 @@ impl WriterThread {
             self.replace_all();
         }
         Ok(())
+    }
+
+    pub(super) fn set_restored(&mut self, is_restored: bool) {
+        self.is_restored = is_restored;
+        self.state.is_restored.store(is_restored, Ordering::SeqCst);
     }
 
     /// Marks everything in memory to be written, including what is already on its way to the disk.

@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) batch_ns: AtomicU64,
     pub(super) unusable: AtomicU64,
     pub(super) is_stopping: AtomicBool,
+    /// Memory has taken in what was on disk.
+    pub(super) is_restored: AtomicBool,
 }
 
 impl State {

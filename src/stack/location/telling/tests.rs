@@ -12,7 +12,7 @@ fn at(ms: u64) -> Instant {
 }
 
 fn node(name: &str) -> Location {
-    let terms = SharingTerms { node: name.into(), wall_ms: WALL, is_acknowledged: true };
+    let terms = SharingTerms { node: name.into(), wall_ms: WALL, run: WALL, is_acknowledged: true };
     Location::new(Key::new(1, 2), 1000).with_sharing(terms)
 }
 
@@ -276,8 +276,12 @@ fn of_an_accepted_change_and_ours_the_store_decides_what_it_knows() {
     // A full reading shows an older version than the store was told: it has lost that.
     assert_eq!(shared.take_in(at(3002), &other(2500, 8, 1), false), TakenIn::Kept);
     assert_eq!(tell(&a, |_| ()).len(), 1);
-    let full =
-        Location::new(Key::new(1, 2), 0).with_sharing(SharingTerms { node: b"f".to_vec(), wall_ms: WALL, is_acknowledged: false });
+    let full = Location::new(Key::new(1, 2), 0).with_sharing(SharingTerms {
+        node: b"f".to_vec(),
+        wall_ms: WALL,
+        run: WALL,
+        is_acknowledged: false,
+    });
     assert_eq!(full.shared().unwrap().take_in(at(0), &other(1, 1, 1), true), TakenIn::Full);
     assert_eq!(a.shared().unwrap().take_in(at(421_000), &SharedRow { aor: b"b@x", ..other(1, 1, 1) }, true), TakenIn::Expired);
 }
@@ -401,7 +405,7 @@ fn what_a_gone_node_answered_for_is_held_no_longer_than_it_may_have_lasted_there
 
 #[test]
 fn only_what_a_node_answered_for_is_on_its_disk() {
-    let terms = SharingTerms { node: b"a".to_vec(), wall_ms: WALL, is_acknowledged: false };
+    let terms = SharingTerms { node: b"a".to_vec(), wall_ms: WALL, run: WALL, is_acknowledged: false };
     let a = Location::new(Key::new(1, 2), 1000).with_sharing(terms).with_journal(Durability::Acknowledged);
     assert_eq!(FIRST.at(&a, 0), 0, "the store counts, and that is not waited for");
     let disk = || {

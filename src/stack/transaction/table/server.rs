@@ -41,6 +41,11 @@ impl Transactions {
         None
     }
 
+    /// Returns the keys of all server transactions.
+    pub fn keys(&self) -> impl Iterator<Item = u128> {
+        self.servers.iter().map(|(_, server)| server.key)
+    }
+
     pub fn server(&self, id: Id) -> Option<&Server> {
         self.servers.get(id)
     }

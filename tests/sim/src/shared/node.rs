@@ -366,7 +366,8 @@ fn begin(name: &[u8], at: u64, skew_ms: i64, is_acknowledged: bool) -> (Arc<Loca
         listeners: vec![Listener { transport: Transport::Udp, address, advertise: address.to_string().into_bytes() }],
         ..Settings::default()
     };
-    let terms = SharingTerms { node: name.to_vec(), wall_ms: (WALL + at).saturating_add_signed(skew_ms), is_acknowledged };
+    let wall_ms = (WALL + at).saturating_add_signed(skew_ms);
+    let terms = SharingTerms { node: name.to_vec(), wall_ms, run: wall_ms, is_acknowledged };
     let location = Arc::new(Location::new(key(), 10_000).with_sharing(terms));
     let endpoint = Endpoint::new(Arc::new(settings), Arc::clone(&location), Arc::default(), 0, key());
     (location, endpoint)
