@@ -108,9 +108,16 @@ fn challenges(out: &mut dyn Write, conf: &Conf, source: &Source, loaded: &Loaded
     writeln!(out, "challenged {} by {}, realm {realm}", challenged.join(", "), words(&auth.algorithms))?;
     let (path, count) = (source.path().display(), loaded.users.len());
     write!(out, "users      {count} in {path}")?;
+    if count > 0 {
+        write!(out, " ({})", loaded.users.kinds())?;
+    }
     match loaded.unusable.count {
-        0 => writeln!(out),
-        bad => writeln!(out, ", {bad} of them cannot be used as they are, the first: {}", loaded.unusable.first),
+        0 => writeln!(out)?,
+        bad => writeln!(out, ", {bad} of its rows cannot be used as they are, the first: {}", loaded.unusable.first)?,
+    }
+    match loaded.users.kinds().consequences(&auth.algorithms).as_str() {
+        "" => Ok(()),
+        said => writeln!(out, "warning    of the users {said}"),
     }
 }
 

@@ -104,9 +104,14 @@ pub fn user(command: &User, places: &Places) -> Outcome {
         }
         User::Import { file } => {
             let imports = read_imports(file)?;
-            let imported = database.open(true)?.import(&imports);
-            let imported = database.outcome(imported, None)?;
+            let mut table = database.open(true)?;
+            let imported = database.outcome(table.import(&imports), None)?;
             let (added, changed) = (imported.added, imported.changed);
+            let kinds = imports.kinds();
+            let consequences = kinds.consequences(&conf.auth.algorithms);
+            if !consequences.is_empty() {
+                complain(&format_args!("imported are {kinds}: of these {consequences}"));
+            }
             print(|out| writeln!(out, "{added} added, {changed} changed"))
         }
     }

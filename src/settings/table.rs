@@ -201,7 +201,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// called by a number is not.
         live challenge_bye: bool = false, "false", boolean;
         /// "SHA-256", "SHA-512-256" and "MD5", in the order in which they are offered: a phone takes the first that it knows, and
-        /// some look at the first only. An algorithm for which some user has no hash is left out, as long as another remains.
+        /// some look at the first only. The user that a request names is offered those of them that it has hashes for; an
+        /// anonymous caller and a name that does not exist, all. "strowger check" counts the users that lack some. (docs/users.md)
         live algorithms: Vec<Algorithm> = vec![Algorithm::Sha256, Algorithm::Md5], "[\"SHA-256\", \"MD5\"]", filled(list(ALGORITHMS, word));
         /// Offer qop "auth" and "auth-int": a phone may then use a nonce again and again, counting. Without it each request is
         /// challenged anew; some phones from before 1999 want that.

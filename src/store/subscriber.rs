@@ -3,7 +3,7 @@
 
 use crate::base::Key;
 use crate::stack::auth::digest::{self, Algorithm, Hash};
-use crate::stack::auth::users::{Entry, Users};
+use crate::stack::auth::users::{Entry, Kinds, Known, Users};
 use crate::store::loaded::{BITE, Breathe, INTERRUPTED, Loaded, Unusable, UsersError};
 use crate::store::text::Line;
 use rusqlite::types::ValueRef;
@@ -188,6 +188,14 @@ impl Hashes {
             (Algorithm::Sha512_256, _) => &mut self.sha512_256,
         };
         place.replace(line.ha1).is_none()
+    }
+
+    fn known(&self) -> Known {
+        Known::of(|algorithm| match algorithm {
+            Algorithm::Md5 => self.md5.or(self.md5_whole).is_some(),
+            Algorithm::Sha256 => self.sha256.is_some(),
+            Algorithm::Sha512_256 => self.sha512_256.is_some(),
+        })
     }
 
     fn list(&self) -> [Option<Hash>; COLUMNS.len()] {
@@ -449,6 +457,15 @@ impl Imports {
         }
     }
 
+    /// Returns how many of them have exactly which hashes.
+    pub fn kinds(&self) -> Kinds {
+        let mut kinds = Kinds::default();
+        for (_, _, hashes) in &self.list {
+            kinds.add(hashes.known());
+        }
+        kinds
+    }
+
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -543,11 +560,11 @@ mod tests {
 
         let loaded = place.load();
         assert_eq!((loaded.users.len(), loaded.unusable.count), (2, 0));
+        assert_eq!(loaded.users.kinds().to_string(), "2 with MD5, SHA-256 and SHA-512-256");
         for algorithm in Algorithm::ALL {
             assert!(proves(&loaded.users, "alice", algorithm, "a"));
             assert!(proves(&loaded.users, "bob", algorithm, "b"));
             assert!(!proves(&loaded.users, "bob", algorithm, "a"));
-            assert!(loaded.users.all_have(b"example.com", algorithm, &Algorithm::ALL));
         }
         assert!(proves(&loaded.users, "alice@example.com", Algorithm::Md5, "a"));
         let disk = std::fs::read(place.path()).unwrap();
@@ -598,7 +615,7 @@ mod tests {
         ));
         let loaded = place.load();
         assert!(proves(&loaded.users, "carol", Algorithm::Md5, "c"));
-        assert!(!loaded.users.all_have(b"example.com", Algorithm::Sha256, &Algorithm::ALL));
+        assert_eq!(loaded.users.kinds().to_string(), "1 with MD5 alone");
         assert_eq!((loaded.users.len(), loaded.unusable.count), (1, 3));
         assert_eq!(loaded.unusable.first, "\"dave\" of \"example.com\" has no hash");
 

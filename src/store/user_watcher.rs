@@ -234,6 +234,9 @@ impl WatcherThread {
 pub fn summary(source: &Source, loaded: &Loaded) -> String {
     let (path, users, unusable) = (source.path(), loaded.users.len(), &loaded.unusable);
     let mut line = format!("users read from {}: {users}", path.display());
+    if users > 0 {
+        line.push_str(&format!(" ({})", loaded.users.kinds()));
+    }
     if unusable.count > 0 {
         let (count, first) = (unusable.count, &unusable.first);
         line.push_str(&format!("; {count} of its rows cannot be used as they are, the first: {first}"));

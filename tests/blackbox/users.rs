@@ -241,6 +241,51 @@ fn an_import_is_whole_or_nothing() {
     desk.refused(&["user", "import", "none.txt"], &["none.txt"]);
 }
 
+/// One user that is imported with MD5 alone, and a row without `ha1`, change nothing for others; what they mean is told by `user
+/// import`, by `check` and in the log.
+#[test]
+fn what_the_hashes_of_the_users_imply_is_told() {
+    let place = Place::new("kinds");
+    let conf = conf(&place, "users.db");
+    let desk = Desk::new(&place, &conf);
+    desk.add("alice", "a");
+    let check = |desk: &Desk| desk.run(&["check"]).stdout;
+    assert!(check(&desk).contains("users      1 in users.db (1 with MD5, SHA-256 and SHA-512-256)\n"), "{}", check(&desk));
+    assert!(!check(&desk).contains("warning"), "{}", check(&desk));
+    place.write("old.txt", &format!("bob:example.test:{}\n", md5("bob:example.test:b")));
+    let imported = desk.run(&["user", "import", "old.txt"]);
+    assert_eq!((imported.code, imported.stdout.as_str()), (Some(0), "1 added, 0 changed\n"));
+    let said = "1 have not all of SHA-256, MD5: in their own names they are offered what they have, and nothing else";
+    assert!(imported.stderr.contains(&format!("imported are 1 with MD5 alone: of these {said}")), "{imported:?}");
+    sqlite3(
+        &place,
+        "users.db",
+        &format!("INSERT INTO subscriber (username, domain, ha1_sha256) VALUES ('carol', 'example.test', '{SHA256}')"),
+    );
+    sqlite3(&place, "users.db", "INSERT INTO subscriber (username, domain) VALUES ('dave', 'example.test')");
+    let kinds = "1 with MD5, SHA-256 and SHA-512-256, 1 with SHA-256 alone, 1 with MD5 alone";
+    let checked = check(&desk);
+    let bad = "1 of its rows cannot be used as they are, the first: \"dave\" of \"example.test\" has no hash";
+    assert!(checked.contains(&format!("users      3 in users.db ({kinds}), {bad}\n")), "{checked}");
+    assert!(checked.contains("warning    of the users 2 have not all of SHA-256, MD5: "), "{checked}");
+    let mut server = conf.start(&place);
+    server.expect_log(&[&format!("users read from users.db: 3 ({kinds}); {bad}")]);
+    let offered = |user: &str| {
+        let agent = Agent::new(place.at_port(CALLER, 0), server.address);
+        let contact = format!("<sip:{user}@{}>", place.at(CALLER));
+        let challenged = agent.ask(&agent.register("example.test", user, &contact, 60));
+        let lines = challenged.headers.iter().filter(|(name, _)| name == "www-authenticate");
+        let algorithm = |line: &str| line.split("algorithm=").nth(1).and_then(|rest| rest.split(',').next()).map(str::to_owned);
+        lines.filter_map(|(_, line)| algorithm(line)).collect::<Vec<_>>()
+    };
+    assert_eq!(offered("alice"), ["SHA-256", "MD5"]);
+    assert_eq!(offered("bob"), ["MD5"]);
+    assert_eq!(offered("carol"), ["SHA-256"]);
+    assert_eq!(offered("dave"), ["SHA-256", "MD5"]);
+    assert!(may_register(&place, &server, "bob", "b"));
+    server.assert_alive(&place, CALLER);
+}
+
 #[test]
 fn without_users_nobody_is_challenged() {
     let place = Place::new("nousers");
