@@ -218,17 +218,20 @@ impl std::fmt::Display for Named {
 }
 
 /// The database that the conf names.
-struct Database<'c> {
-    path: &'c Path,
+struct Database {
+    path: PathBuf,
 }
 
-impl<'c> Database<'c> {
-    fn of(conf: &'c Conf) -> Result<Database<'c>, String> {
-        let path = conf.auth.users.as_path();
-        match Kind::of(path) {
+impl Database {
+    fn of(conf: &Conf) -> Result<Database, String> {
+        let path = conf.users_file();
+        if let Some(line) = conf.other_users_file() {
+            complain(&line);
+        }
+        match Kind::of(&path) {
             Ok(Kind::Database) => Ok(Database { path }),
             Ok(Kind::Text) => Err(format!(
-                "{}: [auth] users names a text file: change it with an editor, or name a database such as strowger.db",
+                "{}: [auth] users names a text file: change it with an editor, or name a database such as users.db",
                 path.display()
             )),
             Err(error) => Err(format!("{}: {error}", path.display())),
@@ -239,7 +242,7 @@ impl<'c> Database<'c> {
         if !make && !self.path.exists() {
             return Err(self.named("there is no such database; \"strowger user add\" makes it"));
         }
-        Table::open(self.path, make).map_err(|what| self.named(&what))
+        Table::open(&self.path, make).map_err(|what| self.named(&what))
     }
 
     fn named(&self, what: &str) -> String {

@@ -32,16 +32,16 @@ pub struct UnstartedDisk {
 }
 
 impl UnstartedDisk {
-    /// Reads back what the database holds and the rules accept. `listeners` are those of the conf, by position.
+    /// Reads back what the database holds and the rules accept. The error is one line: another server has it. `listeners` are those of the conf, by position.
     pub fn open(
         conf: &Conf,
         location: &Arc<Location>,
         listeners: Vec<(Transport, SocketAddr)>,
         rules: Arc<stack::Settings>,
         clock: Clock,
-    ) -> UnstartedDisk {
+    ) -> Result<UnstartedDisk, String> {
         let Some(path) = &conf.registrar.database else {
-            return UnstartedDisk::default();
+            return Ok(UnstartedDisk::default());
         };
         let settings =
             Settings { path: path.clone(), durability: conf.registrar.durability, listeners, rules: RowRules::new(rules) };
@@ -52,10 +52,9 @@ impl UnstartedDisk {
             boot: boot(),
         };
         let shared_file: Arc<SharedDatabaseFile> = Arc::default();
-        UnstartedDisk {
-            journal: Some(UnstartedJournal::open(location.clone(), settings, clocks, shared_file.clone())),
-            shared_file,
-        }
+        let journal = UnstartedJournal::open(location.clone(), settings, clocks, shared_file.clone());
+        let journal = journal.map_err(|what| format!("{}: {what}", path.display()))?;
+        Ok(UnstartedDisk { journal: Some(journal), shared_file })
     }
 
     /// For other users of the same file.

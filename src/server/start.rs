@@ -9,7 +9,7 @@ use super::logger;
 use super::notify::Manager;
 use super::records::Recorder;
 use super::running::{Current, Reread, RunningServer, Start, limit_sources};
-use super::secure::{forbid_dumps, warn_of_exposed};
+use super::secure::{forbid_dumps, warn_of_files};
 use super::sharing;
 use super::wait::End;
 use super::watch::Files;
@@ -54,7 +54,7 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
     step_down(conf, identity.as_ref(), Identity::assume)?;
     let open = Open::all(conf, &ground)?;
     step_down(conf, identity.as_ref(), Identity::seal)?;
-    warn_of_exposed(conf);
+    warn_of_files(conf, ground.contexts.as_deref());
     let server = launch(conf, ground, open, manager, reread)?;
     let scrape = server.scrape_at(conf.metrics.address)?;
     server.set_scrape(scrape);
@@ -210,7 +210,7 @@ fn open_stores(
 ) -> Result<(UnstartedDisk, Option<UnstartedShare>), String> {
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
     let rules = Arc::new(conf.rules(&addresses, ground.local.clone(), ground.memory));
-    let disk = UnstartedDisk::open(conf, location, listeners.to_vec(), rules.clone(), clock);
+    let disk = UnstartedDisk::open(conf, location, listeners.to_vec(), rules.clone(), clock)?;
     let share = sharing::join(conf, location, listeners.to_vec(), rules, &ground.local, clock, ground.secret)?;
     Ok((disk, share))
 }

@@ -152,10 +152,11 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// proxy, it is not called, unless the proxy is one of [limits] trusted_sources.
         live contact_networks: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
         /// The SQLite database that bindings are kept in, so that a restart loses none: the table "strowger_binding". If it is missing,
-        /// it is made, readable by its owner alone. It may be the users' database, too. "": bindings are in memory only.
+        /// it is made, readable by its owner alone. One server at a time has it: a second one does not start. "": bindings are in memory only.
+        /// It may be the users' database, too; then they are lost with it if it is torn.
         /// If it cannot be read or written (a full disk, a corrupt file, another program's file), a line in the log says why, calls
-        /// go on, and strowger_store_failures_total counts. A file that is corrupt or not ours is not touched: move it away, and all
-        /// bindings are written into a new one. After a start, bindings are missing until it can be read, or their phones register.
+        /// go on, and strowger_store_failures_total counts. A file that is corrupt or not ours is not touched: move it away,
+        /// with those beside it that end in -wal and -shm, and all bindings are written into a new one. After a start, bindings are missing until it can be read, or their phones register.
         fixed database: Option<PathBuf> = Some("strowger.db".into()), "\"strowger.db\"", optional(path);
         /// When a registration is answered. "batched": at once; the disk follows within about a second, and a crash loses no more
         /// than that. "acknowledged": when it is on disk, some milliseconds later; while nothing can be written, registrations are
@@ -229,8 +230,9 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live certificate: Certificate = Certificate::Off, "\"off\"", word;
         /// The users: a SQLite database with the table "subscriber" as Kamailio and OpenSIPS have it, or a text file with lines
         /// user:realm:HA1 (32 hexadecimal digits are MD5, 64 are SHA-256; ":SHA-512-256" after them says otherwise). It is read
-        /// when the server starts and whenever it has changed; needed where something above or a [[route]] challenges.
-        live users: PathBuf = "strowger.db".into(), "\"strowger.db\"", path;
+        /// when the server starts and whenever it has changed; needed where something above or a [[route]] challenges. If there is no
+        /// users.db, but a strowger.db with users, as earlier versions made it, that is used, and a line in the log says so.
+        live users: PathBuf = "users.db".into(), "\"users.db\"", path;
     }
     /// When a next hop, a target of a [[route]] or a server of a domain, counts as failed: no connection, no answer, a 503, a port unreachable.
     /// "strowger targets" shows them. A failed one is passed over, as long as there is another.

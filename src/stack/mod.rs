@@ -13,6 +13,7 @@ mod condition;
 pub mod cookie;
 mod core;
 pub mod counters;
+mod date;
 mod dialog;
 pub mod element;
 pub mod endpoint;

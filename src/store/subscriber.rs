@@ -43,6 +43,12 @@ pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Users
     Ok(connection)
 }
 
+/// Returns whether there is a table of users in this database, as far as that can be told.
+pub fn is_in(path: &Path) -> bool {
+    let found = open_to_read(path, PATIENCE).and_then(|connection| Ok(Columns::find(&connection)?));
+    found.is_ok_and(|columns| columns.is_some())
+}
+
 /// Returns a number that differs after each change made by another connection.
 pub fn version(connection: &Connection) -> Result<i64, UsersError> {
     Ok(connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)

@@ -1,7 +1,7 @@
 //! Digest authentication (RFC 3261 §22, RFC 7616, RFC 8760): who is asked, what is accepted, and what is said to the others.
 
 use std::sync::Arc;
-use strowger::base::Key;
+use strowger::base::{Instant, Key};
 use strowger::sip::Credentials;
 use strowger::stack::Element;
 use strowger::stack::Settings;
@@ -535,6 +535,37 @@ fn a_caller_is_offered_what_it_has_hashes_for() {
     assert_eq!(asked(&mut b, "<sip:alice@example.com>"), ["MD5"]);
     assert_eq!(asked(&mut b, "<sip:bob@example.com>"), ["SHA-256", "MD5"]);
     assert_eq!(asked(&mut b, "<sip:nobody@example.com>"), ["SHA-256", "MD5"]);
+}
+
+/// RFC 3261 §16.5: who exists and is not there is 480, who does not exist 404; before it has ever registered, and long after.
+#[test]
+fn a_user_of_ours_without_a_phone_is_480_and_a_name_that_does_not_exist_404() {
+    let called = |b: &mut Bench, method: &str, uri: &str| {
+        let n = unique();
+        let request = Request::new(method, uri).via(ALICE, &format!("z9hG4bKaway{n}")).call_id(&format!("away{n}"));
+        b.send_for_one(ALICE, request).status()
+    };
+    let mut b = registrar();
+    for method in ["INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE"] {
+        assert_eq!(called(&mut b, method, "sip:bob@example.com"), 480, "{method}");
+        assert_eq!(called(&mut b, method, "sip:nobody@example.com"), 404, "{method}");
+    }
+    for uri in ["sip:b%6Fb@EXAMPLE.com;x=y", "sips:bob@example.com", "sip:bob@example.com:5060"] {
+        assert_eq!(called(&mut b, "MESSAGE", uri), 480, "{uri}");
+    }
+    for uri in ["sip:Bob@example.com", "sip:bob@10.0.0.1"] {
+        assert_eq!(called(&mut b, "MESSAGE", uri), 404, "{uri}");
+    }
+    b.location.add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 1).unwrap();
+    b.location.add(Default::default(), b"guest@example.com", b"sip:guest@10.0.1.2:5060", 1).unwrap();
+    for _ in 0..3 {
+        b.tick(100_000);
+        for _ in 0..2000 {
+            b.location.sweep_some(Instant::from_ms(b.now));
+        }
+    }
+    // Without a password the registrar knows only whom it has seen of late.
+    assert_eq!((called(&mut b, "MESSAGE", "sip:bob@example.com"), called(&mut b, "MESSAGE", "sip:guest@example.com")), (480, 404));
 }
 
 // ---- the proxy -------------------------------------------------------------------------------------------------------------
