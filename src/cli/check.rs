@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use strowger::base::{Key, Transport};
 use strowger::config::{Conf, key};
-use strowger::net::tls::TicketSecrets;
 use strowger::settings::Words;
 use strowger::sip::Host;
 use strowger::store::Source;
@@ -19,14 +18,12 @@ pub fn check(places: &Places) -> Outcome {
     // Only the library can tell whether certificates and keys match.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
-    let contexts = conf.contexts(None, &TicketSecrets::default()).map_err(explain)?;
+    let certificates = conf.check_certificates(SystemTime::now()).map_err(explain)?;
     let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
     conf.check_records().map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())?;
-        let certificates = contexts.as_ref().map_or(&[][..], |contexts| contexts.certificates());
-        let certificates = certificates.iter().filter_map(|certificate| certificate.warning(SystemTime::now()));
         for line in key::exposed_files(&conf).into_iter().chain(conf.other_users_file()).chain(certificates) {
             writeln!(out, "warning    {line}")?;
         }

@@ -10,6 +10,7 @@ use crate::store::users::Loaded;
 use crate::store::{SharedDatabaseFile, Source, subscriber};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Where the users were by default when they had one database with the bindings.
 const FORMER_USERS: &str = "strowger.db";
@@ -30,6 +31,14 @@ impl Conf {
         }
         let contexts = Contexts::load(&self.tls_settings(tickets), previous);
         contexts.map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
+    }
+
+    /// Checks whether everything that handshakes need can be read and fits. Returns a line for each certificate that is not valid, or
+    /// soon will not be.
+    pub fn check_certificates(&self, now: SystemTime) -> Result<Vec<String>, String> {
+        let contexts = self.contexts(None, &TicketSecrets::default())?;
+        let certificates = contexts.as_ref().map_or(&[][..], |contexts| contexts.certificates());
+        Ok(certificates.iter().filter_map(|certificate| certificate.warning(now)).collect())
     }
 
     /// Returns the file of the users. Before there were two files by default, one database had users and bindings: where only that

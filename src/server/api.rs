@@ -66,7 +66,7 @@ impl ControlApi for RunningServer {
             true => Duration::from_millis(current.conf.records.lost_after),
             false => current.conf.server.drain_deadline,
         });
-        Ok(self.drain.by_command(patience, calls, self))
+        Ok(self.drain.by_command(patience, calls, &self.drained()))
     }
 
     fn log(&self, level: Option<&str>) -> Result<String, Refusal> {

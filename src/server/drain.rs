@@ -2,13 +2,22 @@
 //! more, and with `--calls` when no call is in progress any more either, or at the deadline.
 
 use super::lock::lock;
-use super::running::RunningServer;
+use super::notify::Manager;
+use super::records::Recorder;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use strowger::control::Draining;
+use strowger::worker::Crew;
 
 /// This many checks in a row must find nothing: a request may be in a socket that its worker has not read yet.
 const QUIET_LOOKS: u32 = 2;
+
+/// What is drained: the workers, and what is known of calls; and who is told.
+pub struct Drained<'s> {
+    pub crew: &'s Mutex<Crew>,
+    pub recorder: Option<&'s Recorder>,
+    pub manager: &'s Manager,
+}
 
 /// Whether the server is draining, and until when.
 #[derive(Default)]
@@ -30,7 +39,7 @@ impl Drain {
     }
 
     /// Drains for at most `patience`, even if a command has set a later deadline before.
-    pub fn by_signal(&self, patience: Duration, server: &RunningServer) {
+    pub fn by_signal(&self, patience: Duration, server: &Drained) {
         let until = Instant::now() + patience;
         self.drain_until("SIGTERM", server, |before| match before {
             Some((deadline, for_calls)) => (deadline.min(until), for_calls),
@@ -39,18 +48,13 @@ impl Drain {
     }
 
     /// Drains for `patience` from now on, whatever was in force before. `for_calls`: also waits for established calls to end.
-    pub fn by_command(&self, patience: Duration, for_calls: bool, server: &RunningServer) -> Draining {
+    pub fn by_command(&self, patience: Duration, for_calls: bool, server: &Drained) -> Draining {
         let until = Instant::now() + patience;
         self.drain_until("by command", server, |_| (until, for_calls))
     }
 
     /// Begins to drain, or changes what is waited for. `until` gets the previous deadline, and whether calls were waited for.
-    fn drain_until(
-        &self,
-        why: &str,
-        server: &RunningServer,
-        until: impl FnOnce(Option<(Instant, bool)>) -> (Instant, bool),
-    ) -> Draining {
+    fn drain_until(&self, why: &str, server: &Drained, until: impl FnOnce(Option<(Instant, bool)>) -> (Instant, bool)) -> Draining {
         let (left, for_calls) = {
             let mut state = lock(&self.state);
             let (deadline, for_calls) = until(state.as_ref().map(|state| (state.deadline, state.for_calls)));
@@ -70,7 +74,7 @@ impl Drain {
     }
 
     /// True if the server is draining and has finished. To be called periodically.
-    pub fn is_over(&self, server: &RunningServer) -> bool {
+    pub fn is_over(&self, server: &Drained) -> bool {
         if !self.is_draining() {
             return false;
         }
@@ -101,8 +105,8 @@ impl Drain {
 
 /// Has the workers begin no new dialogs. Returns how many requests still wait for their answer, and whether all workers have
 /// reported.
-fn pending(server: &RunningServer) -> (usize, bool) {
-    let crew = server.crew();
+fn pending(server: &Drained) -> (usize, bool) {
+    let crew = lock(server.crew);
     crew.drain();
     let stats = crew.stats();
     let pending = stats.numbers.occupancy.pending;
@@ -110,6 +114,6 @@ fn pending(server: &RunningServer) -> (usize, bool) {
 }
 
 /// Returns how many established calls there are, as far as records of them tell.
-fn calls(server: &RunningServer) -> usize {
-    server.recorder.as_ref().map_or(0, |recorder| recorder.numbers().dialogs)
+fn calls(server: &Drained) -> usize {
+    server.recorder.map_or(0, |recorder| recorder.numbers().dialogs)
 }

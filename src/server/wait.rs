@@ -33,12 +33,12 @@ impl RunningServer {
                     SIGTERM if !told_to_stop => {
                         told_to_stop = true;
                         let patience = self.current().conf.server.drain_deadline;
-                        self.drain.by_signal(patience, self);
+                        self.drain.by_signal(patience, &self.drained());
                     }
                     signal => return End::Signal(signal),
                 }
             }
-            if self.drain.is_over(self) {
+            if self.drain.is_over(&self.drained()) {
                 return End::Drained;
             }
             if !self.crew().is_whole() {

@@ -153,10 +153,10 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live contact_networks: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
         /// The SQLite database that bindings are kept in, so that a restart loses none: the table "strowger_binding". If it is missing,
         /// it is made, readable by its owner alone. One server at a time has it: a second one does not start. "": bindings are in memory only.
-        /// It may be the users' database, too; then they are lost with it if it is torn.
-        /// If it cannot be read or written (a full disk, a corrupt file, another program's file), a line in the log says why, calls
-        /// go on, and strowger_store_failures_total counts. A file that is corrupt or not ours is not touched: move it away,
-        /// with those beside it that end in -wal and -shm, and all bindings are written into a new one. After a start, bindings are missing until it can be read, or their phones register.
+        /// It may be the users' database, too; then they are lost with it if it is torn. If it cannot be read or written (a full disk, a
+        /// corrupt file, another program's file), a line in the log says why, calls go on, and strowger_store_failures_total counts. A file
+        /// that is corrupt or not ours is not touched: move it away, with those beside it that end in -wal and -shm, and all bindings are
+        /// written into a new one. After a start, bindings are missing until it can be read, or their phones register.
         fixed database: Option<PathBuf> = Some("strowger.db".into()), "\"strowger.db\"", optional(path);
         /// When a registration is answered. "batched": at once; the disk follows within about a second, and a crash loses no more
         /// than that. "acknowledged": when it is on disk, some milliseconds later; while nothing can be written, registrations are
@@ -265,7 +265,7 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// is answered 503.
         live transactions: Capacity = Capacity::FromMemory, "0", capacity;
         /// Bindings in the location service. A REGISTER beyond them is answered 503. One counts as several from some 320 bytes of text on, one for
-        /// each 320 begun. 0: as many as fit into a share of the memory.
+        /// each 320 begun; an address of 320 bytes or more counts in the same way. 0: as many as fit into a share of the memory.
         fixed bindings: Capacity = Capacity::FromMemory, "0", capacity;
         /// The longest contact that is stored, with its parameters, "128B" to "60KiB". Its Path and its Call-ID may be as long, each. A REGISTER
         /// with a longer one is answered 400 and binds nothing, and so does one whose contacts together would not fit into an answer.

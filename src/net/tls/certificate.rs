@@ -1,7 +1,7 @@
 //! For how long a certificate is valid, and who is to be told of its end: whoever runs `strowger check`, the log, and the metrics.
 
-use super::material::LoadError;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
 use openssl::x509::X509;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,18 +42,12 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// `chain` begins with the certificate itself.
-    pub(super) fn of(file: &Path, chain: &[X509], role: Role) -> Result<Certificate, LoadError> {
-        let unreadable = |errors: openssl::error::ErrorStack| LoadError::file(file, errors.to_string());
-        let Some(first) = chain.first() else {
-            return Err(LoadError::file(file, "no certificate in it"));
-        };
+    /// `rest` is the chain of the certificate.
+    pub(super) fn of(file: &Path, first: &X509, rest: &[X509], role: Role) -> Result<Certificate, ErrorStack> {
         let (mut from, mut until) = (first.not_before(), first.not_after());
-        for other in &chain[1..] {
-            let is_later = seconds(other.not_before()).map_err(unreadable)? > seconds(from).map_err(unreadable)?;
-            from = if is_later { other.not_before() } else { from };
-            let is_sooner = seconds(other.not_after()).map_err(unreadable)? < seconds(until).map_err(unreadable)?;
-            until = if is_sooner { other.not_after() } else { until };
+        for other in rest {
+            from = if seconds(other.not_before())? > seconds(from)? { other.not_before() } else { from };
+            until = if seconds(other.not_after())? < seconds(until)? { other.not_after() } else { until };
         }
         let subject = first.subject_name();
         let named = subject.entries_by_nid(openssl::nid::Nid::COMMONNAME).next().or_else(|| subject.entries().next());
@@ -62,8 +56,8 @@ impl Certificate {
             file: file.to_owned(),
             role,
             subject,
-            valid_from: seconds(from).map_err(unreadable)?,
-            valid_until: seconds(until).map_err(unreadable)?,
+            valid_from: seconds(from)?,
+            valid_until: seconds(until)?,
             from_text: from.to_string(),
             until_text: until.to_string(),
         })
@@ -99,7 +93,7 @@ impl Certificate {
 }
 
 /// Returns the seconds since 1970.
-fn seconds(time: &Asn1TimeRef) -> Result<i64, openssl::error::ErrorStack> {
+fn seconds(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(i64::from(since.days) * 24 * 3600 + i64::from(since.secs))
 }

@@ -123,13 +123,18 @@ impl Material {
             self.default_identity.iter().chain(self.identities.iter().flat_map(|(_, pairs)| pairs)).chain(&self.client_identity);
         let own = own.chain(self.client_identities.iter().flat_map(|(_, pairs)| pairs));
         let mut certificates = Vec::new();
+        let mut add = |file: &Path, first: &X509, rest: &[X509], role| {
+            let certificate = Certificate::of(file, first, rest, role);
+            certificates.push(certificate.map_err(|errors| LoadError::file(file, words_of(&errors)))?);
+            Ok::<(), LoadError>(())
+        };
         for pair in own {
-            certificates.push(Certificate::of(&pair.file, &pair.chain, Role::Shown)?);
+            if let Some((first, rest)) = pair.chain.split_first() {
+                add(&pair.file, first, rest, Role::Shown)?;
+            }
         }
         if let Some(file) = &settings.rules.trusted_ca {
-            for authority in &self.authorities {
-                certificates.push(Certificate::of(file, std::slice::from_ref(authority), Role::Trusted)?);
-            }
+            self.authorities.iter().try_for_each(|authority| add(file, authority, &[], Role::Trusted))?;
         }
         certificates.sort();
         certificates.dedup();
