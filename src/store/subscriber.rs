@@ -45,7 +45,7 @@ pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Users
 
 /// Returns whether there is a table of users in this database, as far as that can be told.
 pub fn is_in(path: &Path) -> bool {
-    let found = open_to_read(path, PATIENCE).and_then(|connection| Ok(Columns::find(&connection)?));
+    let found = open_to_read(path, PATIENCE).and_then(|connection| Columns::find(&connection));
     found.is_ok_and(|columns| columns.is_some())
 }
 
