@@ -104,6 +104,11 @@ enum Command {
         /// another time.
         #[arg(long, value_name = "S")]
         deadline: Option<u32>,
+        /// Wait for established calls to end, too. The server knows of them where it writes records of calls ([records] file) and
+        /// stays in their way ([proxy] record_route); without --deadline it waits for as long as a call may be silent
+        /// ([records] lost_after).
+        #[arg(long)]
+        calls: bool,
         /// Return when the server has stopped, not when it has begun to drain.
         #[arg(long)]
         wait: bool,
@@ -170,7 +175,7 @@ fn main() -> ExitCode {
         Command::Targets { json } => cli::targets(*json, places),
         Command::Reload => cli::reload(places),
         Command::Restart { deadline } => cli::restart(*deadline, places),
-        Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
+        Command::Drain { deadline, calls, wait } => cli::drain(*deadline, *calls, *wait, places),
         Command::Top { interval, once } => cli::top(*interval, *once, places),
         Command::Trace(wanted) => cli::trace(wanted, places),
         Command::Log { level } => cli::log_level(level.as_deref(), places),

@@ -8,6 +8,7 @@ use super::places::Places;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 use strowger::base::{Key, Transport};
 use strowger::config::{Conf, Machine, key};
 use strowger::settings::Words;
@@ -21,13 +22,15 @@ pub fn check(places: &Places) -> Outcome {
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
     conf.control_group().map_err(explain)?;
-    conf.check_certificates().map_err(explain)?;
+    let certificates = conf.check_certificates(SystemTime::now()).map_err(explain)?;
     let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
     conf.check_records().map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())?;
-        for line in conf.left_behind.iter().chain(&conf.warnings).cloned().chain(key::exposed_files(&conf)) {
+        let slips = conf.left_behind.iter().chain(&conf.warnings).cloned();
+        let files = key::exposed_files(&conf).into_iter().chain(conf.other_users_file()).chain(certificates);
+        for line in slips.chain(files) {
             writeln!(out, "warning    {line}")?;
         }
         Ok(())
@@ -121,9 +124,16 @@ fn challenges(out: &mut dyn Write, conf: &Conf, source: &Source, loaded: &Loaded
     writeln!(out, "challenged {} by {}, realm {realm}", challenged.join(", "), words(&auth.algorithms))?;
     let (path, count) = (source.path().display(), loaded.users.len());
     write!(out, "users      {count} in {path}")?;
+    if count > 0 {
+        write!(out, " ({})", loaded.users.kinds())?;
+    }
     match loaded.unusable.count {
-        0 => writeln!(out),
-        bad => writeln!(out, ", {bad} of them cannot be used as they are, the first: {}", loaded.unusable.first),
+        0 => writeln!(out)?,
+        bad => writeln!(out, ", {bad} of its rows cannot be used as they are, the first: {}", loaded.unusable.first)?,
+    }
+    match loaded.users.kinds().consequences(&auth.algorithms).as_str() {
+        "" => Ok(()),
+        said => writeln!(out, "warning    of the users {said}"),
     }
 }
 

@@ -39,13 +39,14 @@ pub fn restart(deadline: Option<u32>, places: &Places) -> Outcome {
     })
 }
 
-pub fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
+pub fn drain(deadline: Option<u32>, calls: bool, wait: bool, places: &Places) -> Outcome {
     let mut client = places.connect()?;
-    let draining = client.drain(deadline)?;
+    let draining = client.drain(deadline, calls)?;
+    let calls = draining.calls.map_or_else(String::new, |calls| format!(" and {calls} calls are in progress"));
     print(|out| {
         writeln!(
             out,
-            "draining: {} requests wait for their answer; the server stops in {:.1} s at the latest",
+            "draining: {} requests wait for their answer{calls}; the server stops in {:.1} s at the latest",
             draining.pending,
             draining.deadline_ms as f64 / 1000.0
         )

@@ -116,6 +116,11 @@ pub fn user(command: &User, places: &Places) -> Outcome {
             let imported = database.open(true)?.import(&imports);
             let imported = database.outcome(imported, None)?;
             let (added, changed) = (imported.added, imported.changed);
+            let kinds = imports.kinds();
+            let consequences = kinds.consequences(&conf.auth.algorithms);
+            if !consequences.is_empty() {
+                complain(&format_args!("imported are {kinds}: of these {consequences}"));
+            }
             database.tell(&format!("{added} added, {changed} changed"))
         }
     }
@@ -233,17 +238,20 @@ impl std::fmt::Display for Named {
 }
 
 /// The database that the conf names.
-struct Database<'c> {
-    path: &'c Path,
+struct Database {
+    path: PathBuf,
 }
 
-impl<'c> Database<'c> {
-    fn of(conf: &'c Conf) -> Result<Database<'c>, String> {
-        let path = conf.auth.users.as_path();
-        match Kind::of(path) {
+impl Database {
+    fn of(conf: &Conf) -> Result<Database, String> {
+        let path = conf.users_file();
+        if let Some(line) = conf.other_users_file() {
+            complain(&line);
+        }
+        match Kind::of(&path) {
             Ok(Kind::Database) => Ok(Database { path }),
             Ok(Kind::Text) => Err(format!(
-                "{}: [auth] users names a text file: change it with an editor, or name a database such as strowger.db",
+                "{}: [auth] users names a text file: change it with an editor, or name a database such as users.db",
                 path.display()
             )),
             Err(error) => Err(format!("{}: {error}", path.display())),
@@ -254,7 +262,7 @@ impl<'c> Database<'c> {
         if !make && !self.path.exists() {
             return Err(self.named("there is no such database; \"strowger user add --create\" makes it"));
         }
-        Table::open(self.path, make).map_err(|what| self.named(&what))
+        Table::open(&self.path, make).map_err(|what| self.named(&what))
     }
 
     /// A conf that is not the one meant names a database that is not there: nothing is made unless that is said.

@@ -5,9 +5,15 @@ use super::model::Conf;
 use crate::base::{Key, Transport};
 use crate::net::sys::identity::{Identity, group_number};
 use crate::net::tls::{self, Contexts, TicketLegacy, TicketSecrets};
+use crate::settings;
 use crate::store::users::Loaded;
-use crate::store::{SharedDatabaseFile, Source};
+use crate::store::{SharedDatabaseFile, Source, subscriber};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Where the users were by default when they had one database with the bindings.
+const FORMER_USERS: &str = "strowger.db";
 
 impl Conf {
     /// Looks up the user that the server becomes after it has read its keys. The error is one line.
@@ -42,9 +48,37 @@ impl Conf {
         Contexts::load(&settings, None).map(|contexts| Some(Arc::new(contexts))).map_err(|error| error.to_string())
     }
 
-    /// Checks whether everything that handshakes need can be read and fits.
-    pub fn check_certificates(&self) -> Result<(), String> {
-        self.contexts(None, &TicketSecrets::default()).map(drop)
+    /// Checks whether everything that handshakes need can be read and fits. Returns a line for each certificate that is not valid, or
+    /// soon will not be.
+    pub fn check_certificates(&self, now: SystemTime) -> Result<Vec<String>, String> {
+        let contexts = self.contexts(None, &TicketSecrets::default())?;
+        let certificates = contexts.as_ref().map_or(&[][..], |contexts| contexts.certificates());
+        Ok(certificates.iter().filter_map(|certificate| certificate.warning(now)).collect())
+    }
+
+    /// Returns the file of the users. Before there were two files by default, one database had users and bindings: where only that
+    /// one is there, and has users, it is theirs still.
+    pub fn users_file(&self) -> PathBuf {
+        let named = &self.auth.users;
+        if *named == settings::Auth::default().users && !named.exists() {
+            let former = named.with_file_name(FORMER_USERS);
+            if former.exists() && subscriber::is_in(&former) {
+                return former;
+            }
+        }
+        named.clone()
+    }
+
+    /// Returns a line that tells where the users are, if that is not the file that the conf names.
+    pub fn other_users_file(&self) -> Option<String> {
+        let file = self.users_file();
+        (self.challenges() && file != self.auth.users).then(|| {
+            let (file, named) = (file.display(), self.auth.users.display());
+            format!(
+                "[auth] users: there is no {named}, and {file} has users: these are used. \
+                 Name it in the conf, or move them to {named}, as docs/users.md says"
+            )
+        })
     }
 
     /// Reads the current users, if the conf challenges anybody. `file` is shared with the journal, which may write to the same
@@ -53,7 +87,7 @@ impl Conf {
         if !self.challenges() {
             return Ok(None);
         }
-        let mut source = Source::new(&self.auth.users, secret.derive("users")).beside(file);
+        let mut source = Source::new(&self.users_file(), secret.derive("users")).beside(file);
         let loaded = source.read(&mut || true).map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
         Ok(Some((source, loaded)))
     }

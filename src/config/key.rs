@@ -88,7 +88,7 @@ pub fn exposed_files(conf: &Conf) -> Vec<String> {
     }
     if conf.challenges() {
         for beside in ["", "-wal", "-shm"] {
-            let mut path = conf.auth.users.clone().into_os_string();
+            let mut path = conf.users_file().into_os_string();
             path.push(beside);
             files.push(("users", path.into()));
         }

@@ -36,11 +36,11 @@ fn memory_bounds() -> Vec<(u64, String)> {
     bounds.extend(total_memory(&meminfo).map(|bytes| (bytes, "the machine's (/proc/meminfo)".to_owned())));
     bounds.extend(address_space(&limits).map(|bytes| (bytes / 2, "half of the address space (ulimit -v)".to_owned())));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let files = ["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
-    for file in files.into_iter().chain(group_files(&groups)) {
-        // The word "max" means no limit.
-        let limit = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
-        bounds.extend(limit.map(|bytes| (bytes, format!("the control group ({file})"))));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for file in group_files(&groups, &mounts) {
+        if let Ok(text) = fs::read_to_string(&file) {
+            bounds.push((group_limit(&text), format!("the control group ({file})")));
+        }
     }
     bounds
 }
@@ -79,16 +79,92 @@ fn address_space(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The files with the limits of this process's control group and of its ancestors, as `/proc/self/cgroup` names it (version 2).
-fn group_files(groups: &str) -> Vec<String> {
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let mut path = own.unwrap_or_default().trim_end();
+/// Bytes that a file of a control group allows. Version 2 says "max" if there is no limit, version 1 a number beyond any memory.
+fn group_limit(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(u64::MAX)
+}
+
+/// What bounds memory in a control group of version 2: beyond the first the kernel slows a process down until it stands still, beyond
+/// the second it ends it.
+const LIMITS_2: [&str; 2] = ["memory.high", "memory.max"];
+
+/// The same of version 1.
+const LIMITS_1: [&str; 1] = ["memory.limit_in_bytes"];
+
+/// The files with the memory limits of this process's control group and of those around it, of version 1 and 2. `groups` is
+/// `/proc/self/cgroup`, which has the group's path in its hierarchy; `mounts` is `/proc/self/mountinfo`, which has the places where
+/// a hierarchy, or a part of it, can be seen.
+fn group_files(groups: &str, mounts: &str) -> Vec<String> {
     let mut files = Vec::new();
-    while !path.is_empty() {
-        files.push(format!("/sys/fs/cgroup/{path}/memory.max"));
-        path = path.rsplit_once('/').map_or("", |(around, _)| around);
+    for mount in mounts.lines() {
+        let Some((before, after)) = mount.split_once(" - ") else {
+            continue;
+        };
+        let (mut before, mut after) = (before.split(' ').skip(3), after.split(' '));
+        let (Some(root), Some(place), Some(kind)) = (before.next(), before.next(), after.next()) else {
+            continue;
+        };
+        let options = after.nth(1).unwrap_or_default();
+        let (own, limits) = match kind {
+            "cgroup2" => (own_group(groups, |controllers| controllers.is_empty()), &LIMITS_2[..]),
+            "cgroup" if options.split(',').any(|option| option == "memory") => {
+                (own_group(groups, |controllers| controllers.split(',').any(|one| one == "memory")), &LIMITS_1[..])
+            }
+            _ => continue,
+        };
+        let (root, place) = (unescaped(root), unescaped(place));
+        let mut inner = within(own.unwrap_or("/"), &root);
+        loop {
+            let folder = match inner {
+                "" => place.clone(),
+                inner => format!("{place}/{inner}"),
+            };
+            files.extend(limits.iter().map(|limit| format!("{folder}/{limit}")));
+            if inner.is_empty() {
+                break;
+            }
+            inner = inner.rsplit_once('/').map_or("", |(around, _)| around);
+        }
     }
     files
+}
+
+/// Returns the path of this process's group in the hierarchy whose controllers `is_it` accepts.
+fn own_group(groups: &str, is_it: impl Fn(&str) -> bool) -> Option<&str> {
+    groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        is_it(controllers).then_some(path)
+    })
+}
+
+/// Returns where a group is below the part of its hierarchy that is mounted, or nothing if it is that itself, or is not below it: a
+/// container sees a part whose path it does not know, and its own group there is the one at the top.
+fn within<'g>(group: &'g str, root: &str) -> &'g str {
+    let root = root.trim_end_matches('/');
+    let inner = group.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or_default();
+    match inner.split('/').any(|part| part == "..") {
+        true => "",
+        false => inner.trim_matches('/'),
+    }
+}
+
+/// Returns a path as the kernel means it: it writes a blank as `\040`.
+fn unescaped(path: &str) -> String {
+    let mut parts = path.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                text.push(char::from(byte));
+                text.push_str(&part[3..]);
+            }
+            None => {
+                text.push('\\');
+                text.push_str(part);
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -133,11 +209,53 @@ Max open files            1024                 524288               files
         assert_eq!(address_space(""), None);
     }
 
+    const UNIFIED: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    /// Each limit of a folder of version 2.
+    fn v2(folders: &[&str]) -> Vec<String> {
+        folders.iter().flat_map(|folder| LIMITS_2.map(|limit| format!("{folder}/{limit}"))).collect()
+    }
+
     #[test]
     fn a_control_group_counts_with_those_around_it() {
-        let files = group_files("1:name=systemd:/x\n0::/system.slice/strowger.service\n");
-        assert_eq!(files, ["/sys/fs/cgroup/system.slice/strowger.service/memory.max", "/sys/fs/cgroup/system.slice/memory.max"]);
-        assert!(group_files("0::/\n").is_empty() && group_files("").is_empty());
+        let files = group_files("1:name=systemd:/x\n0::/system.slice/strowger.service\n", UNIFIED);
+        assert_eq!(files, v2(&["/sys/fs/cgroup/system.slice/strowger.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup"]));
+        // The top of a namespace, as in a container: only the mount says where it is.
+        assert_eq!(group_files("0::/\n", UNIFIED), v2(&["/sys/fs/cgroup"]));
+        // A namespace that the process was moved out of.
+        assert_eq!(group_files("0::/../other\n", UNIFIED), v2(&["/sys/fs/cgroup"]));
+        assert!(group_files("0::/x\n", "").is_empty());
+        assert_eq!(group_files("", UNIFIED), v2(&["/sys/fs/cgroup"]));
+    }
+
+    #[test]
+    fn a_control_group_of_the_first_version_counts_too() {
+        let groups = "9:name=systemd:/\n5:devices:/\n4:cpu,memory:/outer/strowger\n0::/\n";
+        let mounts = "\
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime master:9 - cgroup cgroup rw,cpu,memory\n\
+36 31 0:33 / /proc rw - proc proc rw\nnonsense\n";
+        assert_eq!(
+            group_files(groups, mounts),
+            [
+                "/sys/fs/cgroup/memory/outer/strowger/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/outer/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            ]
+        );
+        // A container of version 1 sees its own part only, and its whole path.
+        let part = "35 31 0:32 /outer/strowger /a\\040b ro - cgroup cgroup rw,memory\n";
+        assert_eq!(group_files(groups, part), ["/a b/memory.limit_in_bytes"]);
+        let deeper = groups.replace("strowger", "strowger/calls");
+        assert_eq!(group_files(&deeper, part), ["/a b/calls/memory.limit_in_bytes", "/a b/memory.limit_in_bytes"]);
+        let similar = groups.replace("strowger", "strowger2");
+        assert_eq!(group_files(&similar, part), ["/a b/memory.limit_in_bytes"]);
+    }
+
+    #[test]
+    fn what_a_group_allows_is_a_number_or_nothing() {
+        assert_eq!(group_limit("50331648\n"), 50_331_648);
+        assert_eq!(group_limit("max\n"), u64::MAX);
     }
 
     #[test]

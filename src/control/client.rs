@@ -89,9 +89,13 @@ impl Client {
         self.answer(&sent, RESTART).and_then(result)
     }
 
-    /// `deadline`: seconds.
-    pub fn drain(&mut self, deadline: Option<u32>) -> Result<Draining, String> {
-        let params = json!({ "deadline": deadline });
+    /// `deadline`: seconds. `calls`: also wait until no call is in progress.
+    pub fn drain(&mut self, deadline: Option<u32>, calls: bool) -> Result<Draining, String> {
+        // An earlier server knows no "calls".
+        let params = match calls {
+            true => json!({ "deadline": deadline, "calls": calls }),
+            false => json!({ "deadline": deadline }),
+        };
         self.call("drain", params).and_then(result)
     }
 

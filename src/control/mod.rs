@@ -10,7 +10,7 @@
 //! | `targets` | | a [`Targets`] |
 //! | `reload` | | what has changed, a string |
 //! | `restart` | `deadline` (seconds, optional) | a [`Restarted`] |
-//! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
+//! | `drain` | `deadline` (seconds, optional), `calls` (true or false, optional) | a [`Draining`] |
 //! | `log` | `level` (optional) | the level in force |
 //! | `trace` | `call`, `user`, `peer`, `seconds`, `count` (all optional) | a [`Traced`], behind a notification for each [`TraceEvent`] |
 //! | `ul.show` | `aor` (optional) | a list of [`AorEntry`] |
@@ -81,7 +81,8 @@ pub trait ControlApi: Send + Sync {
 
     /// Stops beginning dialogs, and ends the server once no request waits for its answer, or when the deadline has passed (`None`:
     /// that of the conf). A further call sets a new deadline.
-    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal>;
+    /// `calls`: also wait until no call is in progress, as far as records of them tell.
+    fn drain(&self, deadline: Option<Duration>, calls: bool) -> Result<Draining, Refusal>;
 
     /// Sets the log level, if one is given; returns what is in force.
     fn log(&self, level: Option<&str>) -> Result<String, Refusal>;
@@ -153,6 +154,9 @@ pub struct NewBinding {
 pub struct Draining {
     /// Requests that wait for their final response.
     pub pending: usize,
+    /// Calls in progress, if the server waits for their end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<usize>,
     /// After this time the server stops in any case.
     pub deadline_ms: u64,
 }

@@ -308,7 +308,7 @@ mod tests {
             Ok(String::new())
         }
 
-        fn drain(&self, _: Option<Duration>) -> Result<Draining, Refusal> {
+        fn drain(&self, _: Option<Duration>, _: bool) -> Result<Draining, Refusal> {
             Err(Refusal::Refused(String::new()))
         }
 

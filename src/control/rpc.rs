@@ -209,10 +209,11 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             Done::Restarted(api.restart(deadline)?)
         }
         "drain" => {
-            let [deadline] = params_of(params, ["deadline"])?;
+            let [deadline, calls] = params_of(params, ["deadline", "calls"])?;
+            let calls = calls.flag()?;
             let deadline = deadline.seconds_from(0)?;
             let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
-            Done::Draining(api.drain(deadline)?)
+            Done::Draining(api.drain(deadline, calls)?)
         }
         "log" => {
             let [level] = params_of(params, ["level"])?;
@@ -272,6 +273,15 @@ impl Param {
             Value::Null => Ok(None),
             Value::String(text) => Ok(Some(text)),
             other => Err(invalid_params(format!("{} must be a string, not {other}", self.name))),
+        }
+    }
+
+    /// Reads true or false, which is what absence means.
+    fn flag(self) -> Result<bool, Error> {
+        match self.value {
+            Value::Null => Ok(false),
+            Value::Bool(flag) => Ok(flag),
+            other => Err(invalid_params(format!("{} must be true or false, not {other}", self.name))),
         }
     }
 

@@ -37,9 +37,13 @@ impl ControlApi for Table {
         HealthReport { unready: vec!["draining".to_owned()], notes: vec!["the disk".to_owned()], ..HealthReport::default() }
     }
 
-    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
+    fn drain(&self, deadline: Option<Duration>, calls: bool) -> Result<Draining, Refusal> {
         let deadline = deadline.unwrap_or(Duration::from_secs(30));
-        Ok(Draining { pending: self.entries.lock().unwrap().len(), deadline_ms: deadline.as_millis() as u64 })
+        Ok(Draining {
+            calls: calls.then_some(3),
+            pending: self.entries.lock().unwrap().len(),
+            deadline_ms: deadline.as_millis() as u64,
+        })
     }
 
     fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
@@ -217,9 +221,10 @@ fn a_client_does_what_the_desk_does() {
     );
     assert_eq!(client.stats("strowger_b").unwrap().len(), 1);
 
-    let draining = |deadline_ms| Draining { pending: 0, deadline_ms };
-    assert_eq!(client.drain(None), Ok(draining(30_000)));
-    assert_eq!(client.drain(Some(0)), Ok(draining(0)));
+    let draining = |deadline_ms| Draining { pending: 0, calls: None, deadline_ms };
+    assert_eq!(client.drain(None, false), Ok(draining(30_000)));
+    assert_eq!(client.drain(Some(0), false), Ok(draining(0)));
+    assert_eq!(client.drain(Some(0), true), Ok(Draining { calls: Some(3), ..draining(0) }));
     assert_eq!(client.log(None).as_deref(), Ok("info"));
     assert_eq!(client.log(Some("debug")).as_deref(), Ok("debug"));
     assert_eq!(client.log(Some("loud")), Err("loud: no level".to_owned()));
@@ -313,6 +318,7 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#, json!(1), rpc::NOT_FOUND),
         (r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#, json!(1), -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[1,"yes"]}"#, json!(1), -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"log","params":["loud"]}"#, json!(1), rpc::REFUSED),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","y"]}"#, json!(1), rpc::REFUSED),
     ] {

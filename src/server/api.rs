@@ -10,12 +10,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use strowger::base::Instant;
 use strowger::base::metric::Families;
+use strowger::config::Conf;
 use strowger::control::{
     AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, HealthReport, NewBinding, Refusal, Restarted, Targets,
     TrunkEntry, guests,
 };
 use strowger::net::streams::Description;
-use strowger::settings::{Words, level_named};
+use strowger::settings::{Mode, Words, level_named};
 use strowger::share::Numbers;
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::location::BindingView;
@@ -75,10 +76,18 @@ impl ControlApi for RunningServer {
         }
     }
 
-    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
-        let patience = deadline.unwrap_or(self.current().conf.server.drain_deadline);
+    fn drain(&self, deadline: Option<Duration>, calls: bool) -> Result<Draining, Refusal> {
+        let current = self.current();
+        if calls {
+            self.knows_calls(&current.conf).map_err(|why| Refusal::Refused(format!("no drain: {why}")))?;
+        }
+        let patience = deadline.unwrap_or_else(|| match calls {
+            // One that is silent for longer counts as over.
+            true => Duration::from_millis(current.conf.records.lost_after),
+            false => current.conf.server.drain_deadline,
+        });
         self.drain_predecessor(patience);
-        Ok(self.drain.by_command(patience, &self.crew, &self.manager))
+        Ok(self.drain.by_command(patience, calls, &self.drained()))
     }
 
     fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
@@ -110,6 +119,7 @@ impl ControlApi for RunningServer {
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
+            certificates: self.current().contexts.as_ref().map_or_else(Vec::new, |contexts| contexts.certificates().to_vec()),
             trunks: self.trunks.all().into_iter().map(|(name, standing)| (name, standing.until > now)).collect(),
             restarts: self.restarts(),
         };
@@ -214,6 +224,22 @@ fn shared(numbers: Numbers) -> metrics::Shared {
 }
 
 impl RunningServer {
+    /// Returns why it cannot be told when calls have ended, if it cannot.
+    fn knows_calls(&self, conf: &Conf) -> Result<(), &'static str> {
+        if self.recorder.is_none() {
+            return Err(
+                "only a server that writes records of calls knows when they have ended: set [records] file, or leave out --calls",
+            );
+        }
+        if conf.proxy.mode == Mode::Stateless {
+            return Err("[proxy] mode = \"stateless\" knows of no calls: leave out --calls");
+        }
+        if !conf.proxy.record_route {
+            return Err("the ends of calls do not pass here while [proxy] record_route is false: leave out --calls");
+        }
+        Ok(())
+    }
+
     /// Returns when the server started, by the current system clock: it may have been set since.
     fn started(&self, clock: Clock) -> Duration {
         let (then_ms, now_ms) = (self.start.wall_ms, clock.wall_ms());

@@ -32,15 +32,16 @@ pub struct UnstartedDisk {
 }
 
 impl UnstartedDisk {
-    /// Reads back what the database holds and the rules accept. `listeners` are those of the conf, by position.
+    /// Reads back what the database holds and the rules accept. The error is one line: another server has it. `listeners` are those of the conf, by position.
     pub fn open(
         conf: &Conf,
         location: &Arc<Location>,
         listeners: Vec<(Transport, SocketAddr)>,
         rules: Arc<stack::Settings>,
         clock: Clock,
-    ) -> UnstartedDisk {
-        UnstartedDisk::with(conf, location, listeners, rules, clock, UnstartedJournal::open)
+    ) -> Result<UnstartedDisk, String> {
+        let open = UnstartedJournal::open;
+        UnstartedDisk::with(conf, location, listeners, rules, clock, open)
     }
 
     /// Goes on where the process before this one leaves the database, as [`UnstartedDisk::was_left`] is told: nothing is read.
@@ -50,8 +51,9 @@ impl UnstartedDisk {
         listeners: Vec<(Transport, SocketAddr)>,
         rules: Arc<stack::Settings>,
         clock: Clock,
-    ) -> UnstartedDisk {
-        UnstartedDisk::with(conf, location, listeners, rules, clock, UnstartedJournal::follow)
+    ) -> Result<UnstartedDisk, String> {
+        let open = |location, settings, clocks, file| Ok(UnstartedJournal::follow(location, settings, clocks, file));
+        UnstartedDisk::with(conf, location, listeners, rules, clock, open)
     }
 
     fn with(
@@ -60,10 +62,10 @@ impl UnstartedDisk {
         listeners: Vec<(Transport, SocketAddr)>,
         rules: Arc<stack::Settings>,
         clock: Clock,
-        open: impl FnOnce(Arc<Location>, Settings, Clocks, Arc<SharedDatabaseFile>) -> UnstartedJournal,
-    ) -> UnstartedDisk {
+        open: impl FnOnce(Arc<Location>, Settings, Clocks, Arc<SharedDatabaseFile>) -> Result<UnstartedJournal, String>,
+    ) -> Result<UnstartedDisk, String> {
         let Some(path) = &conf.registrar.database else {
-            return UnstartedDisk::default();
+            return Ok(UnstartedDisk::default());
         };
         let settings =
             Settings { path: path.clone(), durability: conf.registrar.durability, listeners, rules: RowRules::new(rules) };
@@ -74,7 +76,9 @@ impl UnstartedDisk {
             boot: boot(),
         };
         let shared_file: Arc<SharedDatabaseFile> = Arc::default();
-        UnstartedDisk { journal: Some(open(location.clone(), settings, clocks, shared_file.clone())), shared_file }
+        let journal = open(location.clone(), settings, clocks, shared_file.clone());
+        let journal = journal.map_err(|what| format!("{}: {what}", path.display()))?;
+        Ok(UnstartedDisk { journal: Some(journal), shared_file })
     }
 
     /// How the process before this one has left the database ([`UnstartedJournal::was_left`]).

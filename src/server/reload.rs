@@ -85,7 +85,7 @@ impl RunningServer {
             false => None,
         };
         // Users must be known before they are asked for a password.
-        let people = self.read_people(&plan, &current.conf, &conf)?;
+        let people = self.read_people(&current.conf, &conf)?;
         self.switch_people(people)?;
 
         // From here on nothing can fail.
@@ -121,7 +121,8 @@ impl RunningServer {
         self.set_current(Current { conf, settings, contexts });
         let changed = format!("reloaded, {changed}{certificates}");
         log::info!("{changed}");
-        secure::warn_of_exposed(&self.current().conf);
+        let current = self.current();
+        secure::warn_of_files(&current.conf, current.contexts.as_deref());
         self.warn_of_new_secrets();
         Ok(changed)
     }
@@ -165,10 +166,10 @@ impl RunningServer {
     }
 
     /// Reads the users, if requests are challenged.
-    fn read_people(&self, plan: &Plan, old: &Conf, new: &Conf) -> Result<UserChange, String> {
-        let same = old.challenges() && !plan.changes("[auth] users");
+    fn read_people(&self, old: &Conf, new: &Conf) -> Result<UserChange, String> {
+        let file = new.users_file();
         match (new.challenges(), self.user_watcher()) {
-            (true, Some(watcher)) if same => {
+            (true, Some(watcher)) if old.challenges() && watcher.watches(&file) => {
                 watcher.read_now(PATIENCE)?;
                 Ok(UserChange::Same)
             }

@@ -2,7 +2,7 @@
 //! neighbouring files.
 
 use super::bindings::Disk;
-use super::drain::Drain;
+use super::drain::{Drain, Drained};
 use super::handover::succession::Succession;
 use super::lock::lock;
 use super::notify::Manager;
@@ -90,6 +90,11 @@ pub struct Current {
 }
 
 impl RunningServer {
+    /// What a drain is about.
+    pub(crate) fn drained(&self) -> Drained<'_> {
+        Drained { crew: &self.crew, recorder: self.recorder.as_ref(), manager: &self.manager }
+    }
+
     pub fn crew(&self) -> MutexGuard<'_, Crew> {
         lock(&self.crew)
     }

@@ -13,7 +13,7 @@ use super::logger;
 use super::notify::Manager;
 use super::records::Recorder;
 use super::running::{Current, Reread, RunningServer, Start, limit_sources};
-use super::secure::{forbid_dumps, warn_of_exposed};
+use super::secure::{forbid_dumps, warn_of_files};
 use super::sharing::{self, Sharing};
 use super::wait::End;
 use super::watch::Files;
@@ -65,7 +65,7 @@ pub fn run(conf: &Conf, name: &str, reread: Reread, mut successor: Option<Succes
     step_down(conf, identity.as_ref(), Identity::assume)?;
     let open = Open::all(conf, &ground, successor.as_mut())?;
     step_down(conf, identity.as_ref(), Identity::seal)?;
-    warn_of_exposed(conf);
+    warn_of_files(conf, ground.contexts.as_deref());
     let begin = Beginning { ground, open, manager, reread };
     let (server, control) = match successor {
         None => begin.first(conf)?,
@@ -241,7 +241,7 @@ fn open_stores(
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
     let rules = Arc::new(conf.rules(&addresses, ground.local.clone(), ground.memory));
     let open = if is_successor { UnstartedDisk::follow } else { UnstartedDisk::open };
-    let disk = open(conf, location, listeners.to_vec(), rules.clone(), clock);
+    let disk = open(conf, location, listeners.to_vec(), rules.clone(), clock)?;
     let share = sharing::terms(conf, listeners.to_vec(), rules, &ground.local, clock, ground.secret)?;
     let share = share.map(|terms| sharing::join(location, terms, is_successor)).transpose()?;
     Ok((disk, share))

@@ -47,7 +47,7 @@ impl RunningServer {
                     SIGTERM if !told_to_stop => {
                         told_to_stop = true;
                         let patience = self.current().conf.server.drain_deadline;
-                        self.drain.by_signal(patience, &self.crew, &self.manager);
+                        self.drain.by_signal(patience, &self.drained());
                         self.drain_predecessor(patience);
                     }
                     signal => return End::Signal(signal),
@@ -58,7 +58,7 @@ impl RunningServer {
             }
             // The predecessor drains as well, and a service manager ends what is left of us when we end.
             let is_last = self.succession.predecessor().is_none() || self.drain.is_late_by(LAST);
-            if is_last && self.drain.is_over(&self.crew) {
+            if is_last && self.drain.is_over(&self.drained()) {
                 return End::Drained;
             }
             if !self.crew().is_whole() {

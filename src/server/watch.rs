@@ -130,8 +130,8 @@ impl RunningServer {
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
-        self.set_current(Current { conf: current.conf.clone(), settings: current.settings.clone(), contexts });
         log::info!("certificates and keys have changed, and were read again");
-        secure::warn_of_exposed(&current.conf);
+        secure::warn_of_files(&current.conf, contexts.as_deref());
+        self.set_current(Current { conf: current.conf.clone(), settings: current.settings.clone(), contexts });
     }
 }

@@ -155,10 +155,11 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// proxy, it is not called, unless the proxy is one of [limits] trusted_sources.
         live contact_networks: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
         /// The SQLite database that bindings are kept in, so that a restart loses none: the table "strowger_binding". If it is missing,
-        /// it is made, readable by its owner alone. It may be the users' database, too. "": bindings are in memory only.
-        /// If it cannot be read or written (a full disk, a corrupt file, another program's file), a line in the log says why, calls
-        /// go on, and strowger_store_failures_total counts. A file that is corrupt or not ours is not touched: move it away, and all
-        /// bindings are written into a new one. After a start, bindings are missing until it can be read, or their phones register.
+        /// it is made, readable by its owner alone. One server at a time has it: a second one does not start. "": bindings are in memory only.
+        /// It may be the users' database, too; then they are lost with it if it is torn. If it cannot be read or written (a full disk, a
+        /// corrupt file, another program's file), a line in the log says why, calls go on, and strowger_store_failures_total counts. A file
+        /// that is corrupt or not ours is not touched: move it away, with those beside it that end in -wal and -shm, and all bindings are
+        /// written into a new one. After a start, bindings are missing until it can be read, or their phones register.
         fixed database: Option<PathBuf> = Some("strowger.db".into()), "\"strowger.db\"", optional(path);
         /// When a registration is answered. "batched": at once; the disk follows within about a second, and a crash loses no more
         /// than that. "acknowledged": when it is on disk, some milliseconds later; while nothing can be written, registrations are
@@ -205,7 +206,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// called by a number is not.
         live challenge_bye: bool = false, "false", boolean;
         /// "SHA-256", "SHA-512-256" and "MD5", in the order in which they are offered: a phone takes the first that it knows, and
-        /// some look at the first only. An algorithm for which some user has no hash is left out, as long as another remains.
+        /// some look at the first only. The user that a request names is offered those of them that it has hashes for; an
+        /// anonymous caller and a name that does not exist, all. "strowger check" counts the users that lack some. (docs/users.md)
         live algorithms: Vec<Algorithm> = vec![Algorithm::Sha256, Algorithm::Md5], "[\"SHA-256\", \"MD5\"]", filled(list(ALGORITHMS, word));
         /// Offer qop "auth" and "auth-int": a phone may then use a nonce again and again, counting. Without it each request is
         /// challenged anew; some phones from before 1999 want that.
@@ -232,8 +234,9 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live certificate: Certificate = Certificate::Off, "\"off\"", word;
         /// The users: a SQLite database with the table "subscriber" as Kamailio and OpenSIPS have it, or a text file with lines
         /// user:realm:HA1 (32 hexadecimal digits are MD5, 64 are SHA-256; ":SHA-512-256" after them says otherwise). It is read
-        /// when the server starts and whenever it has changed; needed where something above or a [[route]] challenges.
-        live users: PathBuf = "strowger.db".into(), "\"strowger.db\"", path;
+        /// when the server starts and whenever it has changed; needed where something above or a [[route]] challenges. If there is no
+        /// users.db, but a strowger.db with users, as earlier versions made it, that is used, and a line in the log says so.
+        live users: PathBuf = "users.db".into(), "\"users.db\"", path;
     }
     /// When a next hop, a target of a [[route]] or a server of a domain, counts as failed: no connection, no answer, a 503, a port unreachable.
     /// "strowger targets" shows them. A failed one is passed over, as long as there is another.
@@ -266,7 +269,7 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// is answered 503.
         live transactions: Capacity = Capacity::FromMemory, "0", capacity;
         /// Bindings in the location service. A REGISTER beyond them is answered 503. One counts as several from some 320 bytes of text on, one for
-        /// each 320 begun. 0: as many as fit into a share of the memory.
+        /// each 320 begun; an address of 320 bytes or more counts in the same way. 0: as many as fit into a share of the memory.
         fixed bindings: Capacity = Capacity::FromMemory, "0", capacity;
         /// The longest contact that is stored, with its parameters, "128B" to "60KiB". Its Path and its Call-ID may be as long, each. A REGISTER
         /// with a longer one is answered 400 and binds nothing, and so does one whose contacts together would not fit into an answer.

@@ -11,6 +11,7 @@ use crate::stack::branch::Signer;
 use crate::stack::calls::Calls;
 use crate::stack::cookie::Cookies;
 use crate::stack::counterpart::{Counterpart, Predecessor};
+use crate::stack::date::Date;
 use crate::stack::gates::Gates;
 use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
@@ -74,6 +75,7 @@ pub(in crate::stack) struct Core {
     pub nonce_count: u32,
     /// The time since 1970 at [`crate::base::Instant`] zero, in milliseconds.
     pub wall_ms: u64,
+    pub date: Date,
     pub log: LogBudget,
     /// A separate budget, so that what strangers cause to be logged cannot use it up.
     pub guess_log: LogBudget,
@@ -121,6 +123,7 @@ impl Core {
             others: Box::default(),
             nonce_count: 0,
             wall_ms: 0,
+            date: Date::default(),
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
             health_log: LogBudget::new("next hops that have failed or answer again"),

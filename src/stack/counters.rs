@@ -200,6 +200,8 @@ counters! {
         pub stateless: u64,
         /// Bindings left out of a target set because the connection to their phone is gone.
         pub dead_flows: u64,
+        /// Registrations refused at once because nothing can be stored.
+        pub unstored: u64,
         /// Outcomes of calls, by route and next hop.
         pub calls: RouteCounters,
     }

@@ -31,6 +31,8 @@ pub trait Element: Send + 'static {
     fn take_freed(&mut self) -> bool {
         false
     }
+    /// Notes what the machine's clock shows: the time since 1970 at [`Instant`] zero, in milliseconds. Told every second or so.
+    fn handle_clock(&mut self, _wall_ms: u64) {}
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
     /// The server is about to stop.

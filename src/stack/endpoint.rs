@@ -79,6 +79,7 @@ impl Endpoint {
     /// Sets the time since 1970 at [`Instant`] zero, in milliseconds: servers that share a secret recognise each other's passages.
     pub fn set_clock(&mut self, wall_ms: u64) {
         self.core.wall_ms = wall_ms;
+        self.core.date.set_clock(wall_ms);
     }
 
     /// Shares nonces with the other cores. Otherwise a nonce's counts are known to this core only, and nonces of an earlier run can
@@ -345,6 +346,10 @@ impl Element for Endpoint {
 
     fn handle_load(&mut self, now: Instant, load: Load) {
         self.core.note_load(now, load);
+    }
+
+    fn handle_clock(&mut self, wall_ms: u64) {
+        self.core.date.set_clock(wall_ms);
     }
 
     /// Returns the latest time at which [`Element::handle_load`] is to be called.

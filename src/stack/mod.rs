@@ -15,6 +15,7 @@ mod core;
 pub mod counterpart;
 pub mod counters;
 mod crossing;
+mod date;
 mod dialog;
 pub mod element;
 pub mod endpoint;

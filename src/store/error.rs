@@ -9,6 +9,8 @@ pub enum StoreError {
     Busy(String),
     /// It may recover by itself: a full disk, a missing folder, a file without write permission.
     Transient(String),
+    /// Another server has it, and may go on having it.
+    Held(String),
     /// Nothing is written into this file any more: it is torn, or it is somebody else's.
     NotOurs(String),
 }
@@ -16,7 +18,7 @@ pub enum StoreError {
 impl StoreError {
     pub fn message(&self) -> &str {
         match self {
-            StoreError::Busy(what) | StoreError::Transient(what) | StoreError::NotOurs(what) => what,
+            StoreError::Busy(what) | StoreError::Transient(what) | StoreError::Held(what) | StoreError::NotOurs(what) => what,
         }
     }
 }
@@ -28,7 +30,9 @@ impl From<rusqlite::Error> for StoreError {
                 return StoreError::Busy(format!("another program has it locked ({error})"));
             }
             Some(ErrorCode::NotADatabase) => {
-                return StoreError::NotOurs(format!("{error}: name another file in [registrar] database, or move this one away"));
+                return StoreError::NotOurs(format!(
+                    "{error}: name another file in [registrar] database, or move this one away, together with its -wal and -shm"
+                ));
             }
             Some(ErrorCode::DatabaseCorrupt) => return torn(&error.to_string()),
             Some(ErrorCode::DiskFull) => ": make room on the disk",
@@ -40,5 +44,8 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 pub fn torn(what: &str) -> StoreError {
-    StoreError::NotOurs(format!("it is torn ({what}): move it away; \"sqlite3 FILE .recover\" shows what is left in it"))
+    StoreError::NotOurs(format!(
+        "it is torn ({what}): move it away, together with the files beside it whose names end in -wal and -shm, which belong to it; \
+         \"sqlite3 FILE .recover\" shows what is left in it"
+    ))
 }

@@ -11,6 +11,7 @@ mod shared;
 mod tests;
 mod writer;
 
+use super::error::StoreError;
 use super::shared_file::SharedDatabaseFile;
 use crate::stack::location::Location;
 use shared::State;
@@ -99,14 +100,22 @@ impl Drop for Journal {
 pub struct UnstartedJournal(WriterThread);
 
 impl UnstartedJournal {
-    /// Opens the database and reads the bindings back. If that fails, the reason is logged and the journal keeps retrying: calls go
-    /// on with what memory has.
-    pub fn open(location: Arc<Location>, settings: Settings, clocks: Clocks, door: Arc<SharedDatabaseFile>) -> UnstartedJournal {
+    /// Takes the database's lock ([`DatabaseLock`](super::database_lock::DatabaseLock)), opens it and reads the bindings back. The
+    /// error is one line, without the name of the file: another server has it. If anything else fails, the reason is logged and the
+    /// journal keeps retrying: calls go on with what memory has. The lock is held until the journal, or what this returns, is dropped.
+    pub fn open(
+        location: Arc<Location>,
+        settings: Settings,
+        clocks: Clocks,
+        door: Arc<SharedDatabaseFile>,
+    ) -> Result<UnstartedJournal, String> {
         let mut desk = WriterThread::new(location, settings, clocks, door);
-        if let Err(trouble) = desk.look() {
-            desk.suffer(&trouble);
+        match desk.look() {
+            Ok(()) => {}
+            Err(StoreError::Held(what)) => return Err(what),
+            Err(trouble) => desk.suffer(&trouble),
         }
-        UnstartedJournal(desk)
+        Ok(UnstartedJournal(desk))
     }
 
     /// Goes on where another process has left the database: nothing is opened before the journal starts.

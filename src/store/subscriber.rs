@@ -3,7 +3,7 @@
 
 use crate::base::Key;
 use crate::stack::auth::digest::{self, Algorithm, Hash};
-use crate::stack::auth::users::{Entry, Users};
+use crate::stack::auth::users::{Entry, Kinds, Known, Users};
 use crate::store::loaded::{BITE, Breathe, INTERRUPTED, Loaded, Unusable, UsersError};
 use crate::store::text::Line;
 use rusqlite::types::ValueRef;
@@ -41,6 +41,12 @@ pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Users
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(patience)?;
     Ok(connection)
+}
+
+/// Returns whether there is a table of users in this database, as far as that can be told.
+pub fn is_in(path: &Path) -> bool {
+    let found = open_to_read(path, PATIENCE).and_then(|connection| Columns::find(&connection));
+    found.is_ok_and(|columns| columns.is_some())
 }
 
 /// Returns a number that differs after each change made by another connection.
@@ -188,6 +194,14 @@ impl Hashes {
             (Algorithm::Sha512_256, _) => &mut self.sha512_256,
         };
         place.replace(line.ha1).is_none()
+    }
+
+    fn known(&self) -> Known {
+        Known::of(|algorithm| match algorithm {
+            Algorithm::Md5 => self.md5.or(self.md5_whole).is_some(),
+            Algorithm::Sha256 => self.sha256.is_some(),
+            Algorithm::Sha512_256 => self.sha512_256.is_some(),
+        })
     }
 
     fn list(&self) -> [Option<Hash>; COLUMNS.len()] {
@@ -449,6 +463,15 @@ impl Imports {
         }
     }
 
+    /// Returns how many of them have exactly which hashes.
+    pub fn kinds(&self) -> Kinds {
+        let mut kinds = Kinds::default();
+        for (_, _, hashes) in &self.list {
+            kinds.add(hashes.known());
+        }
+        kinds
+    }
+
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -543,11 +566,11 @@ mod tests {
 
         let loaded = place.load();
         assert_eq!((loaded.users.len(), loaded.unusable.count), (2, 0));
+        assert_eq!(loaded.users.kinds().to_string(), "2 with MD5, SHA-256 and SHA-512-256");
         for algorithm in Algorithm::ALL {
             assert!(proves(&loaded.users, "alice", algorithm, "a"));
             assert!(proves(&loaded.users, "bob", algorithm, "b"));
             assert!(!proves(&loaded.users, "bob", algorithm, "a"));
-            assert!(loaded.users.all_have(b"example.com", algorithm, &Algorithm::ALL));
         }
         assert!(proves(&loaded.users, "alice@example.com", Algorithm::Md5, "a"));
         let disk = std::fs::read(place.path()).unwrap();
@@ -598,7 +621,7 @@ mod tests {
         ));
         let loaded = place.load();
         assert!(proves(&loaded.users, "carol", Algorithm::Md5, "c"));
-        assert!(!loaded.users.all_have(b"example.com", Algorithm::Sha256, &Algorithm::ALL));
+        assert_eq!(loaded.users.kinds().to_string(), "1 with MD5 alone");
         assert_eq!((loaded.users.len(), loaded.unusable.count), (1, 3));
         assert_eq!(loaded.unusable.first, "\"dave\" of \"example.com\" has no hash");
 

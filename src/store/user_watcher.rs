@@ -4,6 +4,7 @@
 use super::loaded::UsersError;
 use super::users::{Loaded, Source};
 use crate::stack::auth::users::Users;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ pub type Publish = Box<dyn Fn(&Arc<Users>) + Send>;
 
 /// The thread that keeps the users. Dropping it ends the thread.
 pub struct UserWatcher {
+    /// The file that is watched, or will be when the thread has taken the last order.
+    path: Mutex<Option<PathBuf>>,
     orders: Mutex<Sender<Order>>,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
@@ -50,6 +53,7 @@ impl UserWatcher {
     /// Starts the thread. `users` are those in force, as `source` gave them; every later set goes to `publish`.
     pub fn start(source: Source, users: Arc<Users>, publish: Publish) -> io::Result<UserWatcher> {
         let (orders, inbox) = mpsc::channel();
+        let path = Mutex::new(Some(source.path().to_owned()));
         let state = Arc::new(State {
             users: AtomicUsize::new(users.len()),
             is_unreadable: AtomicBool::new(false),
@@ -58,12 +62,17 @@ impl UserWatcher {
         let desk =
             WatcherThread { source: Some(source), publish, state: state.clone(), users, replaced: Vec::new(), busy_looks: 0 };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || desk.run(&inbox))?;
-        Ok(UserWatcher { orders: Mutex::new(orders), state, thread: Some(thread) })
+        Ok(UserWatcher { path, orders: Mutex::new(orders), state, thread: Some(thread) })
     }
 
     /// Users in force.
     pub fn users(&self) -> usize {
         self.state.users.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether this is the file that is watched.
+    pub fn watches(&self, path: &Path) -> bool {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(path)
     }
 
     /// The source cannot be read now; the previous users are in force.
@@ -90,6 +99,7 @@ impl UserWatcher {
     /// Switches to another source, as `source` gave its users; `None`: no users. Returns when they were handed on, or when the
     /// thread has been busy with the previous ones for too long: then the switch is still to come.
     pub fn switch(&self, users: Option<(Source, Loaded)>, patience: Duration) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = users.as_ref().map(|(source, _)| source.path().to_owned());
         let (reply, answer) = mpsc::channel();
         self.order(Order::Switch(users.map(Box::new), reply));
         let _ = answer.recv_timeout(patience);
@@ -234,6 +244,9 @@ impl WatcherThread {
 pub fn summary(source: &Source, loaded: &Loaded) -> String {
     let (path, users, unusable) = (source.path(), loaded.users.len(), &loaded.unusable);
     let mut line = format!("users read from {}: {users}", path.display());
+    if users > 0 {
+        line.push_str(&format!(" ({})", loaded.users.kinds()));
+    }
     if unusable.count > 0 {
         let (count, first) = (unusable.count, &unusable.first);
         line.push_str(&format!("; {count} of its rows cannot be used as they are, the first: {first}"));
@@ -256,7 +269,6 @@ mod tests {
     use super::*;
     use crate::base::Key;
     use std::fs;
-    use std::path::Path;
 
     const MD5: &str = "0123456789abcdef0123456789abcdef";
 

@@ -10,6 +10,7 @@ use crate::base::Transport;
 use crate::base::metric::Families;
 use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
+use crate::net::tls::Certificate;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::settings::Words;
 use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side};
@@ -43,6 +44,8 @@ pub struct ProcessStats {
     pub records: Option<RecordNumbers>,
     /// Trunks, and whether each is registered.
     pub trunks: Vec<(String, bool)>,
+    /// Certificates that are shown or trusted.
+    pub certificates: Vec<Certificate>,
     pub restarts: Restarts,
 }
 
@@ -149,6 +152,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     }
     trunks(&mut list, &beside.trunks);
     restarts(&mut list, &beside.restarts);
+    certificates(&mut list, &beside.certificates);
     process(&mut list, beside);
     list
 }
@@ -169,6 +173,24 @@ fn trunks(list: &mut Families, trunks: &[(String, bool)]) {
     let family = list.gauge("strowger_trunk_registered", "Whether the registration with the carrier of a [[trunk]] holds: 1 or 0.");
     for (name, is_registered) in trunks {
         family.of(&[("trunk", name)], *is_registered);
+    }
+}
+
+fn certificates(list: &mut Families, certificates: &[Certificate]) {
+    let family = list.gauge(
+        "strowger_tls_certificate_expires_seconds",
+        "When a certificate, or the first of its chain, ceases to be valid, in seconds since 1970. Role: shown or trusted.",
+    );
+    let key = |certificate: &Certificate| (certificate.file.clone(), certificate.role, certificate.subject.clone());
+    // They are sorted. One of several authorities of one name is enough: the first to end.
+    for alike in certificates.chunk_by(|one, other| key(one) == key(other)) {
+        let Some(certificate) = alike.iter().min_by_key(|certificate| certificate.valid_until) else {
+            continue;
+        };
+        let file = certificate.file.display();
+        let labels: [(&str, &dyn std::fmt::Display); 3] =
+            [("file", &file), ("name", &certificate.subject), ("role", &certificate.role.label())];
+        family.of(&labels, certificate.valid_until as f64);
     }
 }
 
@@ -295,7 +317,8 @@ fn store(list: &mut Families, stats: &Stats, store: &Store) {
         gauge "strowger_registrations_held", "Answers to registrations that wait for the disk." = held.waiting;
         counter "strowger_registrations_held_total", "Answers to registrations that have waited for the disk." = held.kept;
         counter "strowger_registrations_unstored_total",
-            "Registrations that were answered 503 because the disk did not take them." = held.refused;
+            "Registrations that were answered 503 because they could not be stored: at once, or after a wait for the disk, or because too many waited."
+            = stats.numbers.counters.unstored + held.refused + held.full;
     }
     hit(list, "held_answers", held.full);
 }

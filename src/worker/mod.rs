@@ -107,6 +107,7 @@ pub struct Worker<E: Element = Endpoint> {
     records: Option<RecordSink>,
     delay: Histogram,
     turns: u64,
+    tell_time_at: Instant,
     long: Turns,
     is_stopped: bool,
 }
@@ -157,6 +158,7 @@ impl<E: Element> Worker<E> {
             records: options.recording.as_ref().map(|recording| recording.sink.clone()),
             delay: Histogram::default(),
             turns: 0,
+            tell_time_at: Instant::default(),
             long: Turns::new(core),
             is_stopped: false,
         }
@@ -175,6 +177,7 @@ impl<E: Element> Worker<E> {
         self.wait()?; // the only place where we sleep
         let start = self.clock.read(); // time is read once for the rules
         let now = start.instant();
+        self.tell_time(now);
         self.outbox.is_traced = self.taps.is_open(); // does somebody follow calls?
         self.note_events(now);
         self.check();
@@ -390,6 +393,14 @@ impl<E: Element> Worker<E> {
                 Matter::Taken => self.note_taken(bytes),
             }
             self.flush_if_heavy(now);
+        }
+    }
+
+    /// The machine's clock may be set while the server runs: it is looked at once a second, in a turn that there is anyway.
+    fn tell_time(&mut self, now: Instant) {
+        if now >= self.tell_time_at {
+            self.tell_time_at = now.after_ms(1000);
+            self.element.handle_clock(self.clock.wall_ms());
         }
     }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::base::metric::Families;
 use crate::base::{Errand, Transport};
 use crate::net::ListenerCounters;
+use crate::net::tls::{Certificate, Role};
 use crate::sip::Fault;
 use crate::stack::Settings;
 use crate::stack::auth::users::Users;
@@ -425,7 +426,13 @@ fn metrics_have_their_names_once_and_in_order() {
     let socket = client(address);
     socket.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
     receive(&socket);
+    let certificate = |subject: &str, valid_until| {
+        let mut certificate = Certificate::new("certs/a.pem".into(), Role::Trusted);
+        (certificate.subject, certificate.valid_until) = (subject.to_owned(), valid_until);
+        certificate
+    };
     let beside = ProcessStats {
+        certificates: vec![certificate("CA", 2_000_000_000), certificate("CA", 1_900_000_000), certificate("Other", 1)],
         store: crate::worker::metrics::Store::default(),
         bindings: 7,
         binding_bytes: 2240,
@@ -462,6 +469,9 @@ fn metrics_have_their_names_once_and_in_order() {
     assert_eq!(value(&first, "strowger_predecessor_connections"), 6.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
     assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
+    let expires =
+        |name| format!("strowger_tls_certificate_expires_seconds{{file=\"certs/a.pem\",name=\"{name}\",role=\"trusted\"}}");
+    assert_eq!((value(&first, &expires("CA")), value(&first, &expires("Other"))), (1_900_000_000.0, 1.0));
     assert_eq!(value(&first, "strowger_dialogs"), 4.0);
     assert_eq!(value(&first, "strowger_records_written_total"), 9.0);
     assert_eq!(value(&first, "strowger_records_lost_total"), 2.0);

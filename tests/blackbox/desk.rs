@@ -298,6 +298,60 @@ fn a_server_that_drains_ends_what_it_has_begun_and_begins_nothing() {
 }
 
 #[test]
+fn a_drain_waits_for_calls_where_it_knows_of_them() {
+    let place = Place::new("desk-drain-calls");
+    let conf = || Conf::new(&place).set("records", "file", "\"calls.json\"");
+    let establish = |server: &Server| {
+        let agent = Agent::new(place.at(CALLER), server.address);
+        let phone = Agent::new(place.at(CALLEE), server.address);
+        server.bind(&place, "bob", phone.address);
+        let call = agent.request("INVITE", &server.uri("bob"));
+        agent.send(&call);
+        phone.accept(&phone.expect("INVITE", |message| message.is("INVITE")));
+        let answer = agent.final_for(&call);
+        agent.send(&agent.in_dialog("ACK", &call, &answer));
+        phone.expect("ACK", |message| message.is("ACK"));
+        (agent, phone, call, answer)
+    };
+    let server = conf().start(&place);
+    let (agent, phone, call, answer) = establish(&server);
+    let said = server.command(&place, &["drain", "--calls"]);
+    assert!(said.stdout.starts_with("draining: 0 requests wait for their answer and 1 calls are in progress"), "{said:?}");
+    assert!(said.stdout.contains("stops in 43200.0 s at the latest"), "{said:?}");
+    // Longer than a drain without calls takes to find that there is nothing to do.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(server.stat(&place, "strowger_draining"), 1.0);
+    let bye = agent.in_dialog("BYE", &call, &answer);
+    agent.send(&bye);
+    phone.respond(&phone.expect("BYE", |message| message.is("BYE")), 200, &[]);
+    assert_eq!(agent.final_for(&bye).status(), Some(200));
+    let outcome = server.finish(Duration::from_secs(5));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("no request waits for its answer any more, and no call is in progress"), "{outcome:?}");
+    drop((agent, phone));
+
+    // The deadline ends it all the same, and a drain without calls does not wait for them.
+    for arguments in [&["drain", "--calls", "--deadline", "1"][..], &["drain"]] {
+        let server = conf().start(&place);
+        let (_agent, _phone, ..) = establish(&server);
+        assert_eq!(server.command(&place, arguments).code, Some(0));
+        let outcome = server.finish(Duration::from_secs(5));
+        let is_late = outcome.stderr.contains("and 1 calls go on without this server");
+        assert_eq!((outcome.code, is_late), (Some(0), arguments.len() > 1), "{outcome:?}");
+    }
+
+    // Where nobody knows of calls, nothing begins.
+    let blind = Conf::new(&place).start(&place);
+    let said = blind.command(&place, &["drain", "--calls"]);
+    assert!(said.code == Some(1) && said.stderr.contains("set [records] file"), "{said:?}");
+    assert_eq!(blind.stat(&place, "strowger_draining"), 0.0);
+    drop(blind);
+    let aside = conf().set("proxy", "record_route", "false").start(&place);
+    let said = aside.command(&place, &["drain", "--calls"]);
+    assert!(said.code == Some(1) && said.stderr.contains("[proxy] record_route is false"), "{said:?}");
+}
+
+#[test]
 fn a_drain_ends_at_its_deadline() {
     let place = Place::new("desk-deadline");
     for by_signal in [true, false] {

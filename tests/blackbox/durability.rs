@@ -359,6 +359,62 @@ fn assert_calls_go_on(place: &Place, server: &Server) {
     callee.expect("the MESSAGE", |message| message.is("MESSAGE"));
 }
 
+/// Two would overwrite each other's rows.
+#[test]
+fn a_second_server_on_one_database_is_refused_and_told_whose_it_is() {
+    let place = Place::new("second");
+    let first = conf(&place, "batched").start(&place);
+    register_until(&place, &first, "bob", 200);
+    let elsewhere = place.at_port(SERVER, 5070);
+    let text = |database: &str| {
+        format!(
+            "[[listen]]\ntransport = \"udp\"\naddress = \"{elsewhere}\"\n[registrar]\ndatabase = \"{database}\"\n\
+             [control]\nsocket = \"second.sock\"\n[server]\nkey_file = \"second.key\"\n"
+        )
+    };
+    let start = |database: &str| {
+        place.write("second.toml", &text(database));
+        process::run(&place, "second", binary(), &["run", "-c", "second.toml"], PATIENCE)
+    };
+    let whose = format!("another server has it: process {}", first.id());
+    for database in ["strowger.db", "./strowger.db"] {
+        let second = start(database);
+        let said = second.stderr.lines().last().unwrap_or_default().to_owned();
+        assert!(second.code == Some(1) && said.contains(database) && said.contains(&whose), "{second:?}");
+    }
+    register_until(&place, &first, "carol", 200);
+    // However the first one ends, the next has it.
+    first.signal("KILL");
+    drop(first);
+    let next = conf(&place, "batched").start(&place);
+    next.expect_log(&["strowger.db: ", "bindings read"]);
+    stop(next);
+}
+
+/// Those that are refused at once, those that have waited in vain, and nothing else.
+#[test]
+fn every_registration_that_cannot_be_stored_counts() {
+    let place = Place::new("unstored");
+    let server = conf(&place, "acknowledged").start(&place);
+    register_until(&place, &server, "first", 200);
+    let unstored = || server.stat(&place, "strowger_registrations_unstored_total");
+    assert_eq!(unstored(), 0.0);
+    let lock = Lock::new(&place);
+    register_until(&place, &server, "second", 503);
+    let before = unstored();
+    assert!(before >= 1.0);
+    let agent = Agent::new(place.at_port(CALLEE, 0), server.address);
+    for number in 0..5 {
+        let contact = format!("<{}>", agent.uri());
+        let request = agent.register(&server.address.to_string(), &format!("user{number}"), &contact, 600);
+        assert_eq!(agent.ask(&request).status(), Some(503));
+    }
+    assert_eq!(unstored(), before + 5.0);
+    lock.release();
+    register_until(&place, &server, "third", 200);
+    stop(server);
+}
+
 #[test]
 fn a_locked_database_is_waited_for() {
     let place = Place::new("locked");
@@ -400,7 +456,7 @@ fn a_torn_or_foreign_file_is_neither_served_nor_touched() {
         for content in [bytes, b"alice:example.test:0123456789abcdef\n".repeat(50)] {
             fs::write(place.path("strowger.db"), &content).expect("a file");
             let server = conf(&place, durability).start(&place);
-            server.expect_log(&["strowger.db: bindings are not stored", "move"]);
+            server.expect_log(&["strowger.db: bindings are not stored", "move", "-wal"]);
             assert_eq!(bound(&place).len(), 0, "nothing of it is served");
             assert!(server.stat(&place, "strowger_store_failures_total") >= 1.0);
             assert_calls_go_on(&place, &server);

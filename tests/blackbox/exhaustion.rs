@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -387,6 +387,74 @@ fn an_address_space_that_is_short_is_answered_503_and_no_abort() {
     server.signal("INT");
     let outcome = server.finish(PATIENCE);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
+}
+
+/// A control group of its own below this process's; it is gone when this is dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` if this machine lets nobody make one.
+    fn new(name: &str, bytes: u64) -> Option<Group> {
+        let name = format!("strowger-test-{name}-{}", std::process::id());
+        for (hierarchy, limit) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
+            if !Path::new(hierarchy).join("cgroup.procs").exists() {
+                continue;
+            }
+            let group = Group(Path::new(hierarchy).join(&name));
+            let made = fs::create_dir(&group.0).and_then(|()| fs::write(group.0.join(limit), bytes.to_string()));
+            if made.is_ok() {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = wait_for(Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok().then_some(()));
+    }
+}
+
+/// The limits that follow from memory are those of the server's own group, and what fills the table counts by what it holds, be it
+/// the contact or the address: it is refused before the kernel ends the server.
+#[test]
+fn a_control_group_that_is_full_is_answered_503_and_no_end() {
+    let Some(group) = Group::new("bindings", 48 << 20) else {
+        println!("nothing is tested: this machine lets nobody make a control group");
+        return;
+    };
+    let join = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", group.0.display());
+    for (user, contact) in [(20, 30), (20, 900), (900, 30)] {
+        let place = Place::new(&format!("group{user}-{contact}"));
+        let mut server = Conf::new(&place)
+            .set("limits", "trusted_sources", "[\"127.0.0.0/8\"]")
+            .set("limits", "overload", "\"0s\"")
+            .start_by(&place, &join);
+        let caller = Agent::new(place.at(CALLER), server.address);
+        let domain = server.address.to_string();
+        let full = wait_for(Duration::from_secs(90), || {
+            for _ in 0..16 {
+                let name = format!("u{}", unique());
+                let name = format!("{name}{}", "x".repeat(user));
+                let uri = format!("<sip:x{}@192.0.2.1>", "y".repeat(contact));
+                caller.send(&caller.register(&domain, &name, &uri, 3600));
+            }
+            let heard = caller.collect(Duration::from_millis(2));
+            caller.forget();
+            heard.iter().any(|message| message.status() == Some(503)).then_some(())
+        });
+        let bindings = server.stat(&place, "strowger_bindings");
+        println!("user {user}, contact {contact}: {bindings} bindings, {} kB in memory", server.resident_kib());
+        assert!(full.is_some(), "not full:\n{}", server.log());
+        // A quarter of the memory, by 512 bytes for each, or for each 320 bytes of its text.
+        let most = f64::from(48 << 20) / 4.0 / 512.0;
+        assert!(bindings <= most && bindings > most / 8.0, "{bindings} of {most}");
+        // What the journal writes and the kernel keeps of it must find room, too.
+        std::thread::sleep(Duration::from_secs(3));
+        server.assert_alive(&place, SERVER + 7);
+        stop(server);
+    }
 }
 
 /// An operator's script that has gone wrong: reloads fall together, and calls go on beside them.

@@ -1,13 +1,17 @@
 //! REGISTER: made, refreshed, asked for, removed, refused; and what the location table then shows.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::agent::{Agent, Request};
 use crate::calls::by_call;
 use crate::message::{Message, parameter, uri_of};
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, wait_for};
+use crate::process;
 use crate::server::Conf;
 use crate::sipp::{Scenario, Sipp};
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const REGISTER: &str = include_str!("scenarios/register.xml");
 
@@ -52,6 +56,25 @@ fn the_life_of_a_registration() {
     }
     let shown = server.show(&place, "phone7");
     assert!(!shown.stdout.contains(&first) && !shown.stdout.contains(&second), "{shown:?}");
+}
+
+/// A phone without a clock takes the time from the 200 (10.3, step 8; 20.17), as another program reads it.
+#[test]
+fn a_registration_tells_the_time() {
+    let place = Place::new("date");
+    let server = Conf::new(&place).start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    for seconds in [60, 0] {
+        let contact = format!("<{}>", phone.uri());
+        let answer = phone.ask(&phone.register(&server.address.to_string(), "bob", &contact, seconds));
+        assert_eq!(answer.status(), Some(200));
+        let said = answer.header("date").expect("a Date").to_owned();
+        let read = process::run(&place, "date", Path::new("date"), &["-u", "-d", &said, "+%s %a, %d %b %Y %H:%M:%S GMT"], PATIENCE);
+        let (told, form) = read.stdout.trim().split_once(' ').expect("a time");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        let told: f64 = told.parse().expect("seconds");
+        assert!((now - told).abs() < 30.0 && form == said, "{said}: {read:?}");
+    }
 }
 
 /// Too short a time is refused with the least that is granted; too long a time is cut (10.3, step 6 and 7).

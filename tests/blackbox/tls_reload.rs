@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::agent::Agent;
 use crate::openssl_tool::SClient;
 use crate::pki::{Authority, Kind};
 use crate::place::{CALLER, Place, wait_for};
-use crate::server::{Conf, Server};
+use crate::process;
+use crate::server::{Conf, Server, binary};
 
 const DONE: &str = "certificates and keys read again";
 const KEPT: &str = "reload refused, everything stays as it was";
@@ -81,6 +83,53 @@ fn new_certificates_without_a_restart() {
     asks(&first);
     asks(&connect("third.example.test"));
     server.assert_alive(&place, CALLER);
+}
+
+/// Before it is too late: `check` says it, the log at the start and at a reload, and a metric at any time.
+#[test]
+fn certificates_that_expire_are_told() {
+    let place = Place::new("expiry");
+    let authority = Authority::new(&place, "ca");
+    let issue = |days| authority.issue_for(&place, "server", Kind::Ecdsa, &["sip.example.test"], days);
+    let certificate = issue(100);
+    let conf = Conf::new(&place).tls(&place, &[&certificate]).trust(&authority, "optional");
+    let file = conf.write(&place).display().to_string();
+    let check = || {
+        let outcome = process::run(&place, "check", binary(), &["check", "-c", &file], Duration::from_secs(20));
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let lines = outcome.stdout.lines().filter(|line| line.starts_with("warning") && line.contains("server.pem"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(check(), [""; 0]);
+    issue(5);
+    let said = check();
+    // The fifth may have begun.
+    let is_soon = |line: &str| line.ends_with(", in 4 days") || line.ends_with(", in 5 days");
+    let [soon] = &said[..] else { panic!("{said:?}") };
+    assert!(soon.contains("certificate ") && soon.contains("server.pem: expires on ") && is_soon(soon), "{soon}");
+    let server = conf.start(&place);
+    let line = server.expect_log(&["WARN", "server.pem: expires on "]);
+    assert!(is_soon(&line), "{line}");
+    let expires = |role: &str, name: &str| {
+        let stats = server.stats(&place);
+        let wanted = format!("name={name:?},role={role:?}}}");
+        let found =
+            stats.iter().find(|(key, _)| key.starts_with("strowger_tls_certificate_expires_seconds{") && key.ends_with(&wanted));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        found.map(|(_, value)| ((value - now) / 86_400.0).round()).unwrap_or_else(|| panic!("{stats:?}"))
+    };
+    assert_eq!((expires("shown", "sip.example.test"), expires("trusted", "ca")), (5.0, 30.0));
+    issue(-1);
+    let said = check();
+    assert!(said.len() == 1 && said[0].contains("server.pem: expired on "), "{said:?}");
+    let before = server.log().len();
+    hang_up(&server, DONE);
+    server.expect_log_after(before, &["WARN", "server.pem: expired on "]);
+    assert_eq!(expires("shown", "sip.example.test"), -1.0);
+    // Renewed in time, it is told of no more.
+    issue(100);
+    hang_up(&server, DONE);
+    assert_eq!((expires("shown", "sip.example.test"), check().len()), (100.0, 0));
 }
 
 /// Whom to trust is read again too: a client of a new authority is let in, one of the old is not.

@@ -159,15 +159,15 @@ fn the_life_of_a_user() {
     let desk = Desk::new(&place, &Conf::new(&place));
     for command in [vec!["list"], vec!["rm", "alice"]] {
         let arguments = [vec!["user"], command].concat();
-        desk.refused(&arguments, &["strowger.db: there is no such database", "user add"]);
+        desk.refused(&arguments, &["users.db: there is no such database", "user add"]);
     }
-    assert!(!place.path("strowger.db").exists());
+    assert!(!place.path("users.db").exists());
 
     desk.add("alice", "open sesame\n");
     let all = "SELECT username, domain, ha1, ha1b, ha1_sha256, ha1_sha512t256 FROM subscriber";
     let row = format!("alice|example.test|{MD5}|{MD5_WHOLE}|{SHA256}|{SHA512_256}\n");
-    assert_eq!(sqlite3(&place, "strowger.db", all), row);
-    let disk = fs::read(place.path("strowger.db")).expect("the database");
+    assert_eq!(sqlite3(&place, "users.db", all), row);
+    let disk = fs::read(place.path("users.db")).expect("the database");
     let says = |text: &str| disk.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     assert!(says(MD5) && !says("sesame"), "hashes, and never a password");
 
@@ -176,11 +176,11 @@ fn the_life_of_a_user() {
     desk.refused(&["user", "rm", "bob@example.test"], &["no bob@example.test"]);
     desk.refused(&["user", "add", "b:b", "--password", "x"], &["colon"]);
     desk.refused(&["user", "add", "bob", "--password", ""], &["empty"]);
-    assert_eq!(sqlite3(&place, "strowger.db", all), row, "nothing has changed");
+    assert_eq!(sqlite3(&place, "users.db", all), row, "nothing has changed");
 
     let changed = desk.run(&["user", "passwd", "alice", "--password", "other"]);
     assert_eq!(changed.code, Some(0), "{changed:?}");
-    let ha1 = sqlite3(&place, "strowger.db", "SELECT ha1 FROM subscriber");
+    let ha1 = sqlite3(&place, "users.db", "SELECT ha1 FROM subscriber");
     assert_eq!(ha1.trim(), md5("alice:example.test:other"));
     desk.add("bob@other.test", "b");
     assert_eq!(
@@ -198,6 +198,40 @@ fn the_life_of_a_user() {
         let outcome = desk.run(&arguments);
         assert!(outcome.code == Some(1) && outcome.stderr.contains("--password-stdin"), "{outcome:?}");
     }
+}
+
+/// Users and bindings had one database by default. Where only that is there, it goes on being used.
+#[test]
+fn users_that_are_where_they_were_by_default_are_found_there() {
+    let place = Place::new("former");
+    let before = conf(&place, "strowger.db");
+    let desk = Desk::new(&place, &before);
+    desk.add("alice", "a");
+    // The conf of before named no file.
+    let now = Conf::new(&place).set("auth", "challenge_register", "true").set("registrar", "database", r#""strowger.db""#);
+    now.write(&place);
+    let told = ["there is no users.db, and strowger.db has users: these are used", "docs/users.md"];
+    desk.add("bob", "b");
+    let listed = desk.run(&["user", "list"]);
+    assert!(listed.stdout.contains("alice") && listed.stdout.contains("bob"), "{listed:?}");
+    assert!(told.iter().all(|words| listed.stderr.contains(words)), "{listed:?}");
+    assert!(!place.path("users.db").exists());
+    let checked = desk.run(&["check"]);
+    assert!(checked.stdout.contains("users      2 in strowger.db"), "{checked:?}");
+    assert!(checked.stdout.contains("warning    [auth] users: there is no users.db"), "{checked:?}");
+    let mut server = now.start(&place);
+    server.expect_log(&["WARN", told[0]]);
+    assert!(may_register(&place, &server, "alice", "a") && may_register(&place, &server, "bob", "b"));
+    // Moved as the documentation says, while the server runs.
+    let dump = sqlite3(&place, "strowger.db", ".dump subscriber");
+    sqlite3(&place, "users.db", &dump);
+    sqlite3(&place, "users.db", "DELETE FROM subscriber WHERE username = 'bob'");
+    let said = server.log().len();
+    assert_eq!(server.command(&place, &["reload"]).code, Some(0));
+    server.expect_log_after(said, &["users read from users.db: 1"]);
+    assert!(may_register(&place, &server, "alice", "a") && !may_register(&place, &server, "bob", "b"));
+    assert!(!desk.run(&["user", "list"]).stderr.contains("users.db"));
+    server.assert_alive(&place, CALLER);
 }
 
 #[test]
@@ -241,6 +275,51 @@ fn an_import_is_whole_or_nothing() {
     assert_eq!(imported.stdout, format!("1 added, 1 changed in {database}\n"), "{imported:?}");
     assert!(desk.list().contains("alice  example.test  SHA-256\n"));
     desk.refused(&["user", "import", "none.txt"], &["none.txt"]);
+}
+
+/// One user that is imported with MD5 alone, and a row without `ha1`, change nothing for others; what they mean is told by `user
+/// import`, by `check` and in the log.
+#[test]
+fn what_the_hashes_of_the_users_imply_is_told() {
+    let place = Place::new("kinds");
+    let conf = conf(&place, "users.db");
+    let desk = Desk::new(&place, &conf);
+    desk.add("alice", "a");
+    let check = |desk: &Desk| desk.run(&["check"]).stdout;
+    assert!(check(&desk).contains("users      1 in users.db (1 with MD5, SHA-256 and SHA-512-256)\n"), "{}", check(&desk));
+    assert!(!check(&desk).contains("warning"), "{}", check(&desk));
+    place.write("old.txt", &format!("bob:example.test:{}\n", md5("bob:example.test:b")));
+    let imported = desk.run(&["user", "import", "old.txt"]);
+    assert_eq!((imported.code, imported.stdout.as_str()), (Some(0), "1 added, 0 changed\n"));
+    let said = "1 have not all of SHA-256, MD5: in their own names they are offered what they have, and nothing else";
+    assert!(imported.stderr.contains(&format!("imported are 1 with MD5 alone: of these {said}")), "{imported:?}");
+    sqlite3(
+        &place,
+        "users.db",
+        &format!("INSERT INTO subscriber (username, domain, ha1_sha256) VALUES ('carol', 'example.test', '{SHA256}')"),
+    );
+    sqlite3(&place, "users.db", "INSERT INTO subscriber (username, domain) VALUES ('dave', 'example.test')");
+    let kinds = "1 with MD5, SHA-256 and SHA-512-256, 1 with SHA-256 alone, 1 with MD5 alone";
+    let checked = check(&desk);
+    let bad = "1 of its rows cannot be used as they are, the first: \"dave\" of \"example.test\" has no hash";
+    assert!(checked.contains(&format!("users      3 in users.db ({kinds}), {bad}\n")), "{checked}");
+    assert!(checked.contains("warning    of the users 2 have not all of SHA-256, MD5: "), "{checked}");
+    let mut server = conf.start(&place);
+    server.expect_log(&[&format!("users read from users.db: 3 ({kinds}); {bad}")]);
+    let offered = |user: &str| {
+        let agent = Agent::new(place.at_port(CALLER, 0), server.address);
+        let contact = format!("<sip:{user}@{}>", place.at(CALLER));
+        let challenged = agent.ask(&agent.register("example.test", user, &contact, 60));
+        let lines = challenged.headers.iter().filter(|(name, _)| name == "www-authenticate");
+        let algorithm = |line: &str| line.split("algorithm=").nth(1).and_then(|rest| rest.split(',').next()).map(str::to_owned);
+        lines.filter_map(|(_, line)| algorithm(line)).collect::<Vec<_>>()
+    };
+    assert_eq!(offered("alice"), ["SHA-256", "MD5"]);
+    assert_eq!(offered("bob"), ["MD5"]);
+    assert_eq!(offered("carol"), ["SHA-256"]);
+    assert_eq!(offered("dave"), ["SHA-256", "MD5"]);
+    assert!(may_register(&place, &server, "bob", "b"));
+    server.assert_alive(&place, CALLER);
 }
 
 #[test]

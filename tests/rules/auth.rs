@@ -1,7 +1,7 @@
 //! Digest authentication (RFC 3261 §22, RFC 7616, RFC 8760): who is asked, what is accepted, and what is said to the others.
 
 use std::sync::Arc;
-use strowger::base::Key;
+use strowger::base::{Instant, Key};
 use strowger::sip::Credentials;
 use strowger::stack::Element;
 use strowger::stack::Settings;
@@ -454,23 +454,118 @@ fn a_line_that_cannot_be_read_spoils_no_call() {
     }
 }
 
-#[test]
-fn an_algorithm_that_not_all_users_have_is_not_offered() {
-    let mut b = registrar();
-    let mut users = Users::new(Key::new(3, 4), 2);
+/// bob with both hashes, alice with MD5 alone, as another server's users are imported; carol with SHA-256 alone; dave with one that
+/// is not offered.
+pub fn know_users_of_every_kind(b: &mut Bench) {
+    let mut users = Users::new(Key::new(3, 4), 4);
     let hash = |algorithm, name| Some(ha1(algorithm, name, b"example.com", b"b"));
-    users.insert(&Entry {
-        name: b"bob",
-        domain: b"example.com",
-        md5: hash(Algorithm::Md5, b"bob"),
-        sha256: hash(Algorithm::Sha256, b"bob"),
-        ..Entry::default()
-    });
-    users.insert(&Entry { name: b"alice", domain: b"example.com", md5: hash(Algorithm::Md5, b"alice"), ..Entry::default() });
+    let (md5, sha256) = (|name| hash(Algorithm::Md5, name), |name| hash(Algorithm::Sha256, name));
+    let entry = |name| Entry { name, domain: b"example.com", ..Entry::default() };
+    users.insert(&Entry { md5: md5(b"bob"), sha256: sha256(b"bob"), ..entry(b"bob") });
+    users.insert(&Entry { md5: md5(b"alice"), ..entry(b"alice") });
+    users.insert(&Entry { sha256: sha256(b"carol"), ..entry(b"carol") });
+    users.insert(&Entry { sha512_256: hash(Algorithm::Sha512_256, b"dave"), ..entry(b"dave") });
+    users.insert(&Entry { md5_whole: md5(b"erin@example.com"), ..entry(b"erin") });
     b.cores[0].handle_users(Arc::new(users));
-    let all = challenges(&ask(&mut b));
-    assert_eq!(all.len(), 1);
-    assert_eq!(register_with(&mut b, &BOBS, &all[0]).status(), 200);
+}
+
+/// What a challenge offers, in its order.
+fn offered(answer: &Text) -> Vec<String> {
+    challenges(answer).iter().map(|line| said(line, "algorithm").expect("an algorithm").to_owned()).collect()
+}
+
+#[test]
+fn each_user_is_offered_what_it_has_hashes_for_whatever_others_have() {
+    let mut b = registrar();
+    know_users_of_every_kind(&mut b);
+    let asked = |b: &mut Bench, to: &str| b.send_for_one(BOB, register().to(to));
+    for (to, expected) in [
+        ("<sip:bob@example.com>", &["SHA-256", "MD5"][..]),
+        ("<sip:b%6Fb@EXAMPLE.com.:5070;x=y>", &["SHA-256", "MD5"]),
+        ("<sip:alice@example.com>", &["MD5"]),
+        ("<sip:al%69ce@Example.com.>", &["MD5"]),
+        ("<sip:erin@example.com>", &["MD5"]),
+        ("<sip:carol@example.com>", &["SHA-256"]),
+        // It could answer nothing of what the conf says: it is as one that does not exist.
+        ("<sip:dave@example.com>", &["SHA-256", "MD5"]),
+        ("<sip:nobody@example.com>", &["SHA-256", "MD5"]),
+        ("<sip:example.com>", &["SHA-256", "MD5"]),
+    ] {
+        let answer = asked(&mut b, to);
+        assert_eq!((answer.status(), offered(&answer)), (401, expected.iter().map(|one| (*one).to_owned()).collect()), "{to}");
+    }
+    // Of another name as long as any, or longer.
+    for len in [255, 256, 600] {
+        let answer = asked(&mut b, &format!("<sip:{}@example.com>", "n".repeat(len)));
+        assert_eq!(offered(&answer), ["SHA-256", "MD5"], "{len}");
+    }
+    let answer = ask(&mut b);
+    let first = challenges(&answer).swap_remove(0);
+    assert_eq!(register_with(&mut b, &BOBS, &first).status(), 200, "bob by SHA-256");
+}
+
+#[test]
+fn the_order_and_the_choice_are_the_confs_for_every_user() {
+    let mut b = bench(|settings| {
+        settings.auth.challenge_register = true;
+        settings.auth.algorithms = vec![Algorithm::Md5, Algorithm::Sha256];
+    });
+    know_users_of_every_kind(&mut b);
+    assert_eq!(offered(&ask(&mut b)), ["MD5", "SHA-256"]);
+    let mut b = bench(|settings| {
+        settings.auth.challenge_register = true;
+        settings.auth.algorithms = vec![Algorithm::Sha256];
+    });
+    know_users_of_every_kind(&mut b);
+    let alice = b.send_for_one(BOB, register().to("<sip:alice@example.com>"));
+    assert_eq!(offered(&alice), ["SHA-256"], "what the conf does not say is offered to nobody");
+}
+
+#[test]
+fn a_caller_is_offered_what_it_has_hashes_for() {
+    let mut b = proxy();
+    know_users_of_every_kind(&mut b);
+    let asked = |b: &mut Bench, from: &str| {
+        let n = unique();
+        let invite = invite().via(ALICE, &format!("z9hG4bKcall{n}")).from(&format!("{from};tag=a")).call_id(&format!("call{n}"));
+        let sent = b.send(ALICE, invite);
+        let answer = sent.iter().find(|sent| sent.status() == 407).expect("a challenge");
+        offered(answer)
+    };
+    assert_eq!(asked(&mut b, "<sip:alice@example.com>"), ["MD5"]);
+    assert_eq!(asked(&mut b, "<sip:bob@example.com>"), ["SHA-256", "MD5"]);
+    assert_eq!(asked(&mut b, "<sip:nobody@example.com>"), ["SHA-256", "MD5"]);
+}
+
+/// RFC 3261 §16.5: who exists and is not there is 480, who does not exist 404; before it has ever registered, and long after.
+#[test]
+fn a_user_of_ours_without_a_phone_is_480_and_a_name_that_does_not_exist_404() {
+    let called = |b: &mut Bench, method: &str, uri: &str| {
+        let n = unique();
+        let request = Request::new(method, uri).via(ALICE, &format!("z9hG4bKaway{n}")).call_id(&format!("away{n}"));
+        b.send_for_one(ALICE, request).status()
+    };
+    let mut b = registrar();
+    for method in ["INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE"] {
+        assert_eq!(called(&mut b, method, "sip:bob@example.com"), 480, "{method}");
+        assert_eq!(called(&mut b, method, "sip:nobody@example.com"), 404, "{method}");
+    }
+    for uri in ["sip:b%6Fb@EXAMPLE.com;x=y", "sip:bob@example.com:5060"] {
+        assert_eq!(called(&mut b, "MESSAGE", uri), 480, "{uri}");
+    }
+    for uri in ["sip:Bob@example.com", "sip:bob@10.0.0.1"] {
+        assert_eq!(called(&mut b, "MESSAGE", uri), 404, "{uri}");
+    }
+    b.location.add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 1).unwrap();
+    b.location.add(Default::default(), b"guest@example.com", b"sip:guest@10.0.1.2:5060", 1).unwrap();
+    for _ in 0..3 {
+        b.tick(100_000);
+        for _ in 0..2000 {
+            b.location.sweep_some(Instant::from_ms(b.now));
+        }
+    }
+    // Without a password the registrar knows only whom it has seen of late.
+    assert_eq!((called(&mut b, "MESSAGE", "sip:bob@example.com"), called(&mut b, "MESSAGE", "sip:guest@example.com")), (480, 404));
 }
 
 // ---- the proxy -------------------------------------------------------------------------------------------------------------

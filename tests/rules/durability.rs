@@ -110,6 +110,7 @@ fn a_disk_that_takes_nothing_is_told_before_anything_changes() {
         let retry_after = refused.header("Retry-After").map(str::to_owned);
         assert_eq!(retry_after, Some(unstored::RETRY_AFTER_S.to_string()));
     }
+    assert_eq!(strowger::stack::Element::counters(&b.cores[0]).unstored, 2, "each of them counts");
     // What is bound stays bound: calls go on.
     let call = b.send(ALICE, Request::new("MESSAGE", "sip:bob@example.com"));
     assert_eq!(only(call).to, BOB);

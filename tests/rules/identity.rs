@@ -548,7 +548,7 @@ fn a_branch_that_comes_again_with_other_contents_is_authorised_by_nothing() {
     assert_eq!(b.send_for_one(DAVE, query.clone()).status(), 401, "from another address");
     assert_eq!(b.send_for_one(BOB, query).status(), 200, "the same again");
     let call = Request::invite().from("<sip:x@example.org>;tag=a");
-    assert_eq!(b.send_for_one(ALICE, call).status(), 404, "nobody was bound");
+    assert_eq!(b.send_for_one(ALICE, call).status(), 480, "nobody was bound");
 }
 
 #[test]

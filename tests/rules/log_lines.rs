@@ -285,6 +285,22 @@ fn who_proves_itself_and_who_does_not_is_told() {
 }
 
 #[test]
+fn who_answers_with_an_algorithm_that_it_has_no_hash_for_is_told_with_what_it_has() {
+    lines();
+    let mut b = auth::registrar();
+    auth::know_users_of_every_kind(&mut b);
+    // A phone that asks in the name of a user with both hashes, and answers as one that has MD5 alone.
+    let challenge = auth::challenge(&auth::ask(&mut b), "SHA-256");
+    let client = auth::Client { user: "alice", password: "b", ..auth::BOBS };
+    assert_eq!(auth::register_with(&mut b, &client, &challenge).status(), 401);
+    let (subject, _, text) = line();
+    assert_eq!(subject, "auth");
+    let wanted = "user \"alice\": answered with SHA-256, for which there is no hash of its password (there is MD5 alone): \
+                  \"strowger user passwd\" makes all";
+    assert!(text.contains(wanted), "{text}");
+}
+
+#[test]
 fn while_nobody_follows_calls_nothing_is_noted() {
     let mut b = bench();
     let sent = b.send(ALICE, Request::invite());

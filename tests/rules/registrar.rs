@@ -1,5 +1,6 @@
 //! The registrar (RFC 3261 §10.3, with Path of RFC 3327 and instances of RFC 5626).
 
+use strowger::stack::Element;
 use strowger::stack::counters::Limit;
 
 use crate::bench::*;
@@ -38,6 +39,45 @@ fn query(b: &mut Bench) -> Vec<String> {
 }
 
 const A: &str = "<sip:bob@10.0.1.2:5060>";
+
+#[test]
+fn the_200_has_the_date_and_follows_a_clock_that_is_set() {
+    let mut b = Bench::new();
+    let date = |b: &mut Bench, lines: &[&str]| {
+        let request = lines.iter().fold(register(), |request, line| request.add(line));
+        let answer = b.send_for_one(BOB, request);
+        assert_eq!(answer.status(), 200, "{answer}");
+        answer.header("Date").map(str::to_owned)
+    };
+    assert_eq!(date(&mut b, &[]), None, "nobody has told the time");
+    let now_ms = b.now;
+    b.cores[0].handle_clock(1_289_690_940_000 - now_ms);
+    let bind = format!("Contact: {A}");
+    for lines in [&[bind.as_str()][..], &[], &["Contact: *", "Expires: 0"]] {
+        assert_eq!(date(&mut b, lines).as_deref(), Some("Sat, 13 Nov 2010 23:29:00 GMT"), "{lines:?}");
+    }
+    b.tick(1000);
+    assert_eq!(date(&mut b, &[]).as_deref(), Some("Sat, 13 Nov 2010 23:29:01 GMT"));
+    b.cores[0].handle_clock(784_111_777_000 - now_ms - 1000);
+    assert_eq!(date(&mut b, &[]).as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+}
+
+/// Where room is short it is the date that goes, and not a contact.
+#[test]
+fn where_there_is_no_room_for_the_date_the_contacts_are_told() {
+    let mut b = Bench::with(|settings| settings.limits.answer_factor = 2);
+    let now_ms = b.now;
+    b.cores[0].handle_clock(1_289_690_940_000 - now_ms);
+    let mut with = 0;
+    for count in 1..10 {
+        assert_eq!(contact(&mut b, &format!("<sip:bob@10.0.1.2:700{count}>")).0, 200);
+        let answer = b.send_for_one(BOB, register());
+        let has_date = answer.header("Date").is_some();
+        assert!(!has_date || contacts(&answer).len() == count, "{count}: {answer}");
+        with += u32::from(has_date);
+    }
+    assert!((1..9).contains(&with), "{with} of 9 had the date");
+}
 
 #[test]
 fn a_binding_is_added_shown_refreshed_and_removed() {

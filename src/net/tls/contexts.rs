@@ -18,6 +18,7 @@ use openssl::stack::Stack;
 use openssl::x509::X509;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 
+use super::certificate::Certificate;
 use super::failure::words_of;
 use super::machine::Tls;
 use super::material::{Fingerprint, LoadError, LoadedPair, Material};
@@ -68,6 +69,8 @@ pub struct Contexts {
     /// With other certificates to show, by number.
     clients: HashMap<u64, ClientContext>,
     keys: Arc<dyn TicketKeys>,
+    /// For how long what they were made from is valid.
+    certificates: Vec<Certificate>,
     /// Of everything that the contexts were made from.
     fingerprint: Fingerprint,
     /// Of identities and verification alone: while it is unchanged, tickets remain valid.
@@ -92,6 +95,7 @@ impl Contexts {
         let material = Material::read(settings)?;
         let trust = material.trust(settings);
         let fingerprint = material.fingerprint(settings, &trust);
+        let certificates = material.certificates(settings)?;
         if let Some(previous) = previous
             && previous.fingerprint == fingerprint
         {
@@ -101,6 +105,7 @@ impl Contexts {
                 client: previous.client.clone(),
                 clients: previous.clients.clone(),
                 keys: previous.keys.clone(),
+                certificates,
                 fingerprint,
                 trust,
             });
@@ -121,6 +126,7 @@ impl Contexts {
                 .map(|(number, pairs)| Ok((*number, maker.client(pairs)?)))
                 .collect::<Result<_, LoadError>>()?,
             keys,
+            certificates,
             fingerprint,
             trust,
         })
@@ -179,6 +185,11 @@ impl Contexts {
     /// Returns the keys of session tickets for the process that takes over from this one.
     pub fn ticket_legacy(&self) -> TicketLegacy {
         TicketLegacy { trust: self.trust.to_vec(), keys: self.keys.legacy() }
+    }
+
+    /// Returns the certificates that we show, and the authorities that the conf names.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
     }
 
     /// True if both were made from the same files and settings.

@@ -8,6 +8,7 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::sha::Sha256;
 use openssl::x509::X509;
 
+use super::certificate::{Certificate, Role};
 use super::failure::words_of;
 use super::names;
 use super::settings::{Pair, Settings};
@@ -60,6 +61,8 @@ pub struct Material {
 }
 
 pub struct LoadedPair {
+    /// Of the certificate.
+    pub file: PathBuf,
     /// The certificate itself, then its chain.
     pub chain: Vec<X509>,
     pub key: PKey<Private>,
@@ -112,6 +115,30 @@ impl Material {
                 .collect::<Result<_, LoadError>>()?,
             authorities,
         })
+    }
+
+    /// Returns for how long each certificate is valid that we show, and each authority that the conf names.
+    pub fn certificates(&self, settings: &Settings) -> Result<Vec<Certificate>, LoadError> {
+        let own =
+            self.default_identity.iter().chain(self.identities.iter().flat_map(|(_, pairs)| pairs)).chain(&self.client_identity);
+        let own = own.chain(self.client_identities.iter().flat_map(|(_, pairs)| pairs));
+        let mut certificates = Vec::new();
+        let mut add = |file: &Path, first: &X509, rest: &[X509], role| {
+            let certificate = Certificate::of(file, first, rest, role);
+            certificates.push(certificate.map_err(|errors| LoadError::file(file, words_of(&errors)))?);
+            Ok::<(), LoadError>(())
+        };
+        for pair in own {
+            if let Some((first, rest)) = pair.chain.split_first() {
+                add(&pair.file, first, rest, Role::Shown)?;
+            }
+        }
+        if let Some(file) = &settings.rules.trusted_ca {
+            self.authorities.iter().try_for_each(|authority| add(file, authority, &[], Role::Trusted))?;
+        }
+        certificates.sort();
+        certificates.dedup();
+        Ok(certificates)
     }
 
     /// Our identities, what we trust, and for how long.
@@ -222,14 +249,7 @@ impl LoadedPair {
             hash.update(&certificate.to_der()?);
         }
         hash.update(&text);
-        let file = pair.certificate.display();
-        let now = openssl::asn1::Asn1Time::days_from_now(0)?;
-        if leaf.not_after() < now {
-            log::warn!("{file}: expired on {}", leaf.not_after());
-        } else if leaf.not_before() > now {
-            log::warn!("{file}: not valid before {}", leaf.not_before());
-        }
-        Ok(LoadedPair { chain, key, digest: hash.finish() })
+        Ok(LoadedPair { file: pair.certificate.clone(), chain, key, digest: hash.finish() })
     }
 }
 

@@ -12,6 +12,7 @@
 #[cfg(not(any(feature = "aws-lc", feature = "system-openssl")))]
 compile_error!("choose a TLS library: the feature aws-lc (the default) or system-openssl");
 
+mod certificate;
 mod contexts;
 mod failure;
 mod flights;
@@ -31,6 +32,7 @@ mod wire;
 mod tests;
 
 pub use crate::settings::{Purpose, VerifyClient, Version};
+pub use certificate::{Certificate, Role};
 pub use contexts::Contexts;
 pub use failure::{By, Failure};
 pub use machine::{Progress, Tls};

@@ -75,7 +75,7 @@ impl RunningServer {
             }
             Kind::Drain => {
                 if let Some(patience) = patience() {
-                    self.drain.because("with the process that serves", patience, &self.crew, &self.manager);
+                    self.drain.because("with the process that serves", patience, &self.drained());
                 }
             }
             _ => log::warn!("process {}: {:?} is nothing that a predecessor is told", successor.process, message.kind),
@@ -94,7 +94,7 @@ impl RunningServer {
         if (ended.is_some() || state.is_alone) && !self.drain.is_draining() {
             let patience = self.current().conf.server.drain_deadline;
             log::error!("process {}, which served, has ended, and nobody serves: this one ends as well", successor.process);
-            self.drain.because("because nobody serves", patience, &self.crew, &self.manager);
+            self.drain.because("because nobody serves", patience, &self.drained());
         }
         if now < state.next_look {
             return false;

@@ -120,7 +120,7 @@ impl Turn<'_> {
             Err((failure, name)) => {
                 self.core.counters.auth[failure.outcome() as usize] += 1;
                 if let Some(words) = failure.words() {
-                    self.log_user(&request.message, request.flow, name, words);
+                    self.log_user(&request.message, request.flow, name, &words);
                 }
                 Err(failure.refusal(claim.who).logged())
             }
@@ -133,17 +133,20 @@ impl Turn<'_> {
         from.is_ok_and(|from| self.core.has_password(&from))
     }
 
-    /// Appends the challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
+    /// Appends the challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3): those of the conf, and of these what
+    /// the user that the request names has hashes for. No other user has a say in it. For one that does not exist, or could answer
+    /// none of them, it is all that the conf says.
     pub fn write_challenges(&mut self, message: &Message, who: Challenger, stale: bool, to: IpAddr, out: &mut Vec<u8>) {
         let settings = self.core.settings.clone();
         let auth = &settings.auth;
         let mut room = [0; 256];
         let claim = Claim::of(who, message, &settings);
         let realm = realm(&settings, message, &claim, &mut room);
-        let users = self.core.users.clone();
-        let usable = |algorithm: &&Algorithm| users.all_have(realm, **algorithm, &auth.algorithms);
-        let some = auth.algorithms.iter().any(|algorithm| usable(&algorithm));
-        for algorithm in auth.algorithms.iter().filter(|a| !some || usable(a)) {
+        let user = claim.whose.and_then(|whose| self.core.user(whose, realm));
+        let known = user.map(|user| user.known());
+        let has = |algorithm: &Algorithm| known.is_some_and(|known| known.has(*algorithm));
+        let some = auth.algorithms.iter().any(has);
+        for algorithm in auth.algorithms.iter().filter(|algorithm| !some || has(algorithm)) {
             self.core.nonce_count = self.core.nonce_count.wrapping_add(1);
             out.extend_from_slice(who.challenge_in());
             out.extend_from_slice(b"Digest realm=\"");

@@ -2,6 +2,7 @@
 
 use crate::sip::{Host, Message, Uri, same_name, without_dot};
 use crate::stack::auth::demand::Challenger;
+use crate::stack::auth::users::User;
 use crate::stack::core::Core;
 use crate::stack::settings;
 use crate::stack::whose::Whose;
@@ -46,9 +47,47 @@ pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, cla
             }
         }
     };
+    host.map_or(&b""[..], |host| written(host, room))
+}
+
+impl Core {
+    /// Returns whether this names one of our users that has a password.
+    pub fn has_password(&self, uri: &Uri) -> bool {
+        let Some(whose) = self.settings.whose(uri) else {
+            return false;
+        };
+        let mut room = [0; 256];
+        let realm = match self.settings.auth.realm.as_bytes() {
+            b"" => written(whose.domain(), &mut room),
+            realm => realm,
+        };
+        self.user(whose, realm).is_some()
+    }
+
+    /// Returns the user of ours that a request names, if it is known in this realm: by its bare name, or by name and domain.
+    pub(super) fn user(&self, whose: Whose, realm: &[u8]) -> Option<User<'_>> {
+        // As long as the longest name, an "@", and the longest domain.
+        let mut room = [0; 512];
+        let mut len = 0;
+        for byte in whose.name() {
+            *room.get_mut(len).filter(|_| len < NAME_LONGEST)? = byte;
+            len += 1;
+        }
+        self.users.find(&room[..len], realm).or_else(|| {
+            let mut domain_room = [0; 256];
+            let domain = written(whose.domain(), &mut domain_room);
+            let end = len + 1 + domain.len();
+            room[len] = b'@';
+            room.get_mut(len + 1..end)?.copy_from_slice(domain);
+            self.users.find(&room[..end], realm)
+        })
+    }
+}
+
+/// Returns a host as users' hashes were made with it: a name in lower case and without its dot. Empty if it is longer than any.
+fn written<'a>(host: Host, room: &'a mut Room) -> &'a [u8] {
     let len = match host {
-        None => 0,
-        Some(Host::Name(name)) => {
+        Host::Name(name) => {
             let name = without_dot(name);
             match room.get_mut(..name.len()) {
                 // No domain is longer.
@@ -60,7 +99,7 @@ pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, cla
                 }
             }
         }
-        Some(address) => {
+        address => {
             let mut rest = &mut room[..];
             // The buffer is larger than any address.
             let _ = write!(rest, "{address}");
@@ -70,30 +109,11 @@ pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, cla
     &room[..len]
 }
 
-impl Core {
-    /// Returns whether this names one of our users that has a password.
-    pub fn has_password(&self, uri: &Uri) -> bool {
-        let Some(whose) = self.settings.whose(uri) else {
-            return false;
-        };
-        let mut domain = Vec::new();
-        whose.domain().write_canonical(&mut domain);
-        let realm = match self.settings.auth.realm.is_empty() {
-            true => &domain[..],
-            false => self.settings.auth.realm.as_bytes(),
-        };
-        let mut name: Vec<u8> = whose.name().collect();
-        if self.users.find(&name, realm).is_some() {
-            return true;
-        }
-        name.push(b'@');
-        name.extend_from_slice(&domain);
-        self.users.find(&name, realm).is_some()
-    }
-}
-
 /// A buffer for a name as long as any of ours.
 pub(super) type Room = [u8; 256];
+
+/// No name of ours is longer, bytes.
+const NAME_LONGEST: usize = 255;
 
 /// Maximum bytes of a name in a log line.
 pub(super) const NAME_SHOWN: usize = 100;

@@ -2,8 +2,11 @@
 
 use crate::base::guesses::Bound;
 use crate::stack::auth::demand::Challenger;
+use crate::stack::auth::digest::Algorithm;
+use crate::stack::auth::users::Known;
 use crate::stack::counters::{AuthOutcome, Limit};
 use crate::stack::refusal::{Extra, Refusal};
+use std::borrow::Cow;
 
 /// Why a request is challenged or refused.
 pub(super) enum Failure {
@@ -16,8 +19,8 @@ pub(super) enum Failure {
     /// An algorithm or a qop that was not offered, or the hash that it needs is unknown.
     NotOffered,
     UnknownUser,
-    /// The user has no hash for the algorithm.
-    NoHash,
+    /// The user has no hash for the algorithm, but for these.
+    NoHash(Algorithm, Known),
     WrongResponse,
     /// It was not checked: too many had been wrong.
     TooMany(Bound),
@@ -34,7 +37,7 @@ impl Failure {
     pub fn outcome(&self) -> AuthOutcome {
         match self {
             Failure::None | Failure::ForeignNonce => AuthOutcome::Challenged,
-            Failure::Malformed | Failure::NotOffered | Failure::NoHash => AuthOutcome::Malformed,
+            Failure::Malformed | Failure::NotOffered | Failure::NoHash(..) => AuthOutcome::Malformed,
             Failure::Stale => AuthOutcome::Stale,
             Failure::UnknownUser => AuthOutcome::UnknownUser,
             Failure::TooMany(_) => AuthOutcome::TooMany,
@@ -47,20 +50,26 @@ impl Failure {
     }
 
     /// Returns the text for the log; `None` for what happens to every honest client.
-    pub fn words(&self) -> Option<&'static str> {
-        match self {
-            Failure::None | Failure::ForeignNonce | Failure::Stale => None,
-            Failure::TooMany(_) => Some("too many wrong passwords ([auth] guesses)"),
-            Failure::Limited(_) => Some("too many requests ([limits] requests_per_user)"),
-            Failure::Malformed => Some("malformed credentials"),
-            Failure::NotOffered => Some("an algorithm or qop that was not offered"),
-            Failure::NoHash => Some("an algorithm that no hash is known of"),
-            Failure::UnknownUser => Some("unknown user"),
-            Failure::WrongResponse => Some("wrong password"),
-            Failure::Replayed => Some("credentials used before"),
-            Failure::OtherUri => Some("credentials for another Request-URI"),
-            Failure::OtherUser => Some("acts for another user"),
-        }
+    pub fn words(&self) -> Option<Cow<'static, str>> {
+        let words = match self {
+            Failure::None | Failure::ForeignNonce | Failure::Stale => return None,
+            Failure::TooMany(_) => "too many wrong passwords ([auth] guesses)",
+            Failure::Limited(_) => "too many requests ([limits] requests_per_user)",
+            Failure::Malformed => "malformed credentials",
+            Failure::NotOffered => "an algorithm or qop that was not offered",
+            Failure::NoHash(algorithm, known) => {
+                let name = algorithm.name();
+                return Some(Cow::Owned(format!(
+                    "answered with {name}, for which there is no hash of its password (there is {known}): \"strowger user passwd\" makes all"
+                )));
+            }
+            Failure::UnknownUser => "unknown user",
+            Failure::WrongResponse => "wrong password",
+            Failure::Replayed => "credentials used before",
+            Failure::OtherUri => "credentials for another Request-URI",
+            Failure::OtherUser => "acts for another user",
+        };
+        Some(Cow::Borrowed(words))
     }
 
     pub fn refusal(&self, who: Challenger) -> Refusal {

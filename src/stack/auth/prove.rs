@@ -138,10 +138,10 @@ impl Turn<'_> {
     ) -> Result<&'l [u8], Failure> {
         let user = self.core.users.find(login, credentials.realm);
         let user = user.ok_or(Failure::UnknownUser)?;
-        let ha1 = user.ha1(algorithm).ok_or(Failure::NoHash)?;
+        let ha1 = user.ha1(algorithm).ok_or_else(|| Failure::NoHash(algorithm, user.known_here()))?;
         let (method, body) = (message.method_name(), message.body());
         let expected = digest::response(algorithm, session, &ha1, credentials, method, body);
-        let expected = expected.ok_or(Failure::NoHash)?;
+        let expected = expected.ok_or(Failure::Malformed)?;
         let said = Hash::from_hex(credentials.response);
         match said.is_some_and(|said| said.equals(&expected)) {
             true => Ok(user.name(login)),

@@ -4,6 +4,7 @@
 use super::digest::{Algorithm, Hash};
 use crate::base::{BuildPrehashed, Key};
 use std::collections::HashMap;
+use std::fmt;
 
 /// What is known of one user in one realm; `None` means unknown.
 #[derive(Clone, Copy, Default)]
@@ -29,8 +30,7 @@ pub struct Users {
     sha256: Column<32>,
     sha512_256: Column<32>,
     len: u32,
-    /// For each realm, how many users have exactly which hashes ([`Users::has`]).
-    realms: HashMap<u128, [u32; 1 << Algorithm::ALL.len()], BuildPrehashed>,
+    kinds: Kinds,
 }
 
 /// One hash for each user; empty if no user has one.
@@ -91,6 +91,103 @@ impl User<'_> {
             (_, true) => None,
         }
     }
+
+    /// Returns for which algorithms there is a hash with the name as it was given.
+    pub fn known_here(&self) -> Known {
+        Known::of(|algorithm| self.ha1(algorithm).is_some())
+    }
+
+    /// Returns for which algorithms the user can answer a challenge, by its bare name or by its whole address.
+    pub fn known(&self) -> Known {
+        self.users.known(self.row)
+    }
+}
+
+/// The algorithms that there is a hash for: one bit each, in the order of [`Algorithm::ALL`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Known(u8);
+
+impl Known {
+    pub fn of(holds: impl Fn(Algorithm) -> bool) -> Known {
+        let algorithms = Algorithm::ALL.into_iter().enumerate();
+        Known(algorithms.fold(0, |bits, (place, algorithm)| bits | u8::from(holds(algorithm)) << place))
+    }
+
+    pub fn has(self, algorithm: Algorithm) -> bool {
+        self.0 & Known::of(|one| one == algorithm).0 != 0
+    }
+
+    fn has_all(self, algorithms: &[Algorithm]) -> bool {
+        algorithms.iter().all(|algorithm| self.has(*algorithm))
+    }
+
+    fn has_any(self, algorithms: &[Algorithm]) -> bool {
+        algorithms.iter().any(|algorithm| self.has(*algorithm))
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Algorithm::ALL.into_iter().filter(|algorithm| self.has(*algorithm)).map(Algorithm::name).collect();
+        match names.split_last() {
+            None => f.write_str("no hash"),
+            Some((only, [])) => write!(f, "{only} alone"),
+            Some((last, rest)) => write!(f, "{} and {last}", rest.join(", ")),
+        }
+    }
+}
+
+/// How many users have exactly which hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kinds([u32; 1 << Algorithm::ALL.len()]);
+
+impl Kinds {
+    pub fn add(&mut self, known: Known) {
+        self.0[usize::from(known.0)] += 1;
+    }
+
+    fn remove(&mut self, known: Known) {
+        self.0[usize::from(known.0)] -= 1;
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Known, u32)> {
+        let counts = self.0.iter().enumerate().rev();
+        counts.filter(|(_, count)| **count > 0).map(|(bits, count)| (Known(bits as u8), *count))
+    }
+
+    /// Returns how many users have no hash for any of these algorithms, and how many have some but not all.
+    pub fn lacking(&self, offered: &[Algorithm]) -> (u32, u32) {
+        self.each().fold((0, 0), |(none, some), (known, count)| match (known.has_any(offered), known.has_all(offered)) {
+            (false, _) => (none + count, some),
+            (true, false) => (none, some + count),
+            (true, true) => (none, some),
+        })
+    }
+
+    /// Returns what a conf that offers these algorithms means for those users who lack a hash; empty if nobody does.
+    pub fn consequences(&self, offered: &[Algorithm]) -> String {
+        let (none, some) = self.lacking(offered);
+        let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
+        let names = names.join(", ");
+        let mut said = Vec::new();
+        if some > 0 {
+            said.push(format!(
+                "{some} have not all of {names}: in their own names they are offered what they have, and nothing else"
+            ));
+        }
+        if none > 0 {
+            said.push(format!("{none} have none of {names} ([auth] algorithms), and can answer no challenge"));
+        }
+        said.join("; ")
+    }
+}
+
+/// As in `12 with MD5 and SHA-256, 1 with MD5 alone`; empty if there are none.
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = self.each().map(|(known, count)| format!("{count} with {known}")).collect();
+        f.write_str(&words.join(", "))
+    }
 }
 
 impl Users {
@@ -102,33 +199,34 @@ impl Users {
     /// Adds a user, or replaces what was known of it. An entry without a hash is ignored.
     pub fn insert(&mut self, entry: &Entry) {
         let hashes = [entry.md5, entry.md5_whole, entry.sha256, entry.sha512_256];
-        let places = (self.place(entry.name, entry.domain), self.place(b"", entry.domain));
-        let (Some(place), Some(realm)) = places else {
+        let Some(place) = self.place(entry.name, entry.domain) else {
             return;
         };
         if entry.name.is_empty() || hashes.iter().all(Option::is_none) {
             return;
         }
         let row = *self.rows.entry(place).or_insert(self.len);
-        let before = (row < self.len).then(|| self.has(row));
+        let before = (row < self.len).then(|| self.known(row));
         self.len = self.len.max(row + 1);
         self.md5.push(row, entry.md5.as_ref());
         self.md5_whole.push(row, entry.md5_whole.as_ref());
         self.sha256.push(row, entry.sha256.as_ref());
         self.sha512_256.push(row, entry.sha512_256.as_ref());
-        let now = self.has(row);
-        let counts = self.realms.entry(realm).or_default();
+        let now = self.known(row);
         if let Some(before) = before {
-            counts[before] -= 1;
+            self.kinds.remove(before);
         }
-        counts[now] += 1;
+        self.kinds.add(now);
     }
 
-    /// Returns the algorithms for which a user can answer a challenge, one bit each in the order of [`Algorithm::ALL`].
-    fn has(&self, row: u32) -> usize {
+    fn known(&self, row: u32) -> Known {
         let user = |whole| User { users: self, row, whole };
-        let knows = |algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some();
-        bits(knows)
+        Known::of(|algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some())
+    }
+
+    /// Returns how many users have exactly which hashes.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// Finds the user that credentials name: `alice`, or `alice@example.com`, in the realm of the challenge.
@@ -142,20 +240,6 @@ impl Users {
             let of_realm = name[at + 1..].eq_ignore_ascii_case(realm);
             of_realm.then(|| found(&name[..at], true)).flatten()
         })
-    }
-
-    /// Returns whether every user of a realm has a hash of this algorithm: otherwise some could not answer a challenge for it.
-    /// Users that could not answer a challenge for any of `offered` are not counted.
-    pub fn all_have(&self, realm: &[u8], algorithm: Algorithm, offered: &[Algorithm]) -> bool {
-        let realm = self.place(b"", realm);
-        let Some(counts) = realm.and_then(|realm| self.realms.get(&realm)) else {
-            return true;
-        };
-        let offered = bits(|algorithm| offered.contains(&algorithm));
-        let wanted = bits(|one| one == algorithm);
-        let lacks = |has: usize| has & offered != 0 && has & wanted == 0;
-        let mut kinds = counts.iter().enumerate();
-        !kinds.any(|(has, count)| *count > 0 && lacks(has))
     }
 
     pub fn len(&self) -> usize {
@@ -175,12 +259,6 @@ impl Users {
         lower.make_ascii_lowercase();
         Some(key.wide(&[name, lower]))
     }
-}
-
-/// Returns one bit for each algorithm, in the order of [`Algorithm::ALL`].
-fn bits(holds: impl Fn(Algorithm) -> bool) -> usize {
-    let algorithms = Algorithm::ALL.into_iter().enumerate();
-    algorithms.fold(0, |bits, (place, algorithm)| bits | usize::from(holds(algorithm)) << place)
 }
 
 #[cfg(test)]
@@ -264,30 +342,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offered_is_a_matter_of_those_who_can_answer() {
+    fn each_user_is_known_by_the_hashes_that_it_has() {
         use Algorithm::{Md5, Sha256, Sha512_256};
-        let offered = [Sha256, Md5];
         let mut users = Users::new(Key::new(1, 2), 0);
-        let have = |users: &Users, realm: &[u8]| Algorithm::ALL.map(|algorithm| users.all_have(realm, algorithm, &offered));
-        assert_eq!(have(&users, b"d"), [true; 3], "nobody is in the way of anything");
+        assert_eq!(users.kinds().to_string(), "");
         users.insert(&entry(b"full", b"d", b"p"));
-        assert_eq!(have(&users, b"D"), [true, true, false]);
-        // Of another realm, of no use here, or no user at all.
-        users.insert(&Entry { sha256: None, ..entry(b"old", b"elsewhere", b"p") });
-        users.insert(&Entry {
-            name: b"odd",
-            domain: b"d",
-            sha512_256: Some(ha1(Sha512_256, b"odd", b"d", b"p")),
-            ..Entry::default()
-        });
+        users.insert(&Entry { sha256: None, ..entry(b"old", b"d", b"p") });
+        let whole = Entry { md5: None, sha256: None, ..entry(b"whole", b"d", b"p") };
+        users.insert(&whole);
+        users.insert(&Entry { md5: None, md5_whole: None, ..entry(b"new", b"d", b"p") });
+        // No user at all.
         users.insert(&Entry { name: b"bare", domain: b"d", ..Entry::default() });
-        assert_eq!(have(&users, b"d"), [true, true, false]);
-        assert_eq!(have(&users, b"elsewhere"), [true, false, false]);
-        let old = Entry { sha256: None, ..entry(b"old", b"d", b"p") };
-        users.insert(&old);
-        assert_eq!(have(&users, b"d"), [true, false, false]);
-        users.insert(&entry(b"old", b"d", b"p"));
-        assert_eq!(have(&users, b"d"), [true, true, false]);
+        let known = |name: &[u8]| Algorithm::ALL.map(|one| users.find(name, b"D").unwrap().known().has(one));
+        assert_eq!(known(b"full"), [true, true, false]);
+        assert_eq!(known(b"old"), [true, false, false]);
+        assert_eq!(known(b"whole@d"), [true, false, false], "by its whole address");
+        assert_eq!(known(b"new"), [false, true, false]);
+        assert_eq!(users.kinds().to_string(), "1 with MD5 and SHA-256, 1 with SHA-256 alone, 2 with MD5 alone");
+        assert_eq!(users.kinds().lacking(&[Sha256, Md5]), (0, 3));
+        assert_eq!(users.kinds().lacking(&[Sha256]), (2, 0));
+        assert_eq!(users.kinds().lacking(&[Sha512_256, Md5]), (1, 3));
+        let said = users.kinds().consequences(&[Sha256]);
+        assert_eq!(said, "2 have none of SHA-256 ([auth] algorithms), and can answer no challenge");
+        // The last word counts here too.
+        for name in [&b"old"[..], b"whole", b"new"] {
+            users.insert(&entry(name, b"d", b"p"));
+        }
+        assert_eq!(users.kinds().to_string(), "4 with MD5 and SHA-256");
+        assert_eq!(users.kinds().consequences(&[Sha256, Md5]), "");
     }
 
     #[test]

@@ -182,6 +182,11 @@ pub fn weight(text: usize) -> usize {
     1 + text.saturating_sub(1) / WEIGHED
 }
 
+/// Returns the weight of an address-of-record with this many bytes, beside its bindings': nothing for one of usual length.
+pub fn weight_of_address(address: usize) -> usize {
+    address / WEIGHED
+}
+
 /// Bytes of text that fit, besides the rest of the binding, into the 512 bytes that `[limits] bindings` allows for it.
 pub const WEIGHED: usize = 320;
 

@@ -16,8 +16,8 @@ pub mod telling;
 mod version;
 
 pub use crate::settings::Durability;
-use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
+use binding::{WEIGHED, weight_of_address};
 pub use record::REMOVED_MS;
 use record::{Counted, Lists};
 pub use record::{Print, Recalled, Record};
@@ -321,14 +321,15 @@ impl Location {
         self.touch(name, &mut shard.lists);
         let room = self.room();
         let Some(record) = shard.records.get_mut(&name) else {
+            // A long address takes room of its own.
             let mut record = Record::default();
-            let result = change(&mut record, room);
+            let result = change(&mut record, room.saturating_sub(weight_of_address(aor.len())));
             let has_news = self.sharing.is_some() && self.settle(Vec::new(), &mut record, now);
             let weight = record.weight();
             let is_kept = weight > 0 && room > 0;
             if is_kept {
-                self.account(Counted::default(), record.counted());
                 record.address = aor.into();
+                self.account(Counted::default(), record.counted());
                 self.note(number, name, &mut record, &mut shard.lists, has_news);
             }
             let round = self.round_of(&record);
@@ -584,6 +585,23 @@ mod tests {
             found.push(String::from_utf8_lossy(b.uri()).into_owned());
         });
         found
+    }
+
+    /// It was weighed as one, and a table full of them took four times the memory that it may have.
+    #[test]
+    fn a_long_address_counts_by_what_it_holds() {
+        let location = Location::new(Key::new(1, 2), 10);
+        let long = |first: u8| [&[first; 1000][..], b"@x"].concat();
+        let add = |aor: &[u8]| location.add(at(0), aor, b"sip:a@1.1.1.1", 10);
+        assert_eq!(weight_of_address(long(b'a').len()), 3);
+        assert_eq!((add(&long(b'a')), add(&long(b'b'))), (Ok(()), Ok(())));
+        assert_eq!(add(&long(b'c')), Err(LocationFull), "there is room for two more of usual length");
+        assert_eq!(location.add(at(0), &long(b'a'), b"sip:a@1.1.1.2", 10), Ok(()), "its address is there already");
+        assert_eq!((add(b"a@x"), add(b"b@x")), (Ok(()), Err(LocationFull)));
+        assert_eq!((location.bindings(), location.bytes()), (4, 10 * WEIGHED));
+        location.check();
+        (0..SHARDS).for_each(|_| _ = location.sweep(at(60_000)));
+        assert_eq!((location.bindings(), location.bytes()), (0, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The bindings of one address-of-record, and which REGISTERs last changed them.
 
-use super::binding::Binding;
+use super::binding::{Binding, weight_of_address};
 use super::row::Row;
 use crate::base::pack::{Pack, Unpack};
 use crate::base::{Instant, ShareHolder};
@@ -57,7 +57,7 @@ impl Lists {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub bindings: usize,
-    /// In the units of [`Binding::weight`].
+    /// In the units of [`Binding::weight`], the address included.
     pub weight: usize,
     /// The part of it that its holder's share is charged with: all but what other nodes have answered for.
     pub charged: usize,
@@ -127,7 +127,13 @@ impl Record {
         }
         let bindings = self.count();
         let weight = weight.max(bindings);
-        Counted { bindings, weight, charged: weight.saturating_sub(elsewhere), holder: self.holder }
+        let charged = self.with_address(weight.saturating_sub(elsewhere));
+        Counted { bindings, weight: self.with_address(weight), charged, holder: self.holder }
+    }
+
+    /// Adds what the address weighs to the weight of what is kept of it, if anything is.
+    fn with_address(&self, weight: usize) -> usize {
+        weight + if weight > 0 { weight_of_address(self.address.len()) } else { 0 }
     }
 
     /// Returns whether this REGISTER has already changed the record.
@@ -211,7 +217,7 @@ impl Record {
     /// Returns its weight under `[limits] bindings`; 0 if there is nothing left to remember.
     pub(super) fn weight(&self) -> usize {
         let bindings = self.bindings.iter().map(Binding::weight).sum::<usize>();
-        bindings.max(self.count())
+        self.with_address(bindings.max(self.count()))
     }
 
     /// Removes what has expired.

@@ -1,5 +1,6 @@
 //! What the store that several servers share tells this one: changes of the others, what it has, and which nodes live.
 
+use super::binding::weight_of_address;
 use super::record::Counted;
 use super::shared_note::{NodeNumber, SharedNote};
 use super::sharing::{Node, Server, Sharing, cookie_run, tell_again};
@@ -47,7 +48,7 @@ impl SharedLocation<'_> {
         let room = self.location.room();
         let Some(record) = shard.records.get_mut(&name) else {
             let mut record = Box::<Record>::default();
-            let taken = arrival.add(&mut record, room);
+            let taken = arrival.add(&mut record, room.saturating_sub(weight_of_address(row.aor.len())));
             if taken == TakenIn::Added {
                 record.address = row.aor.into();
                 self.location.account(Counted::default(), record.counted());

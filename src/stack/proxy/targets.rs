@@ -163,6 +163,8 @@ impl Turn<'_> {
         }
         let located = self.look_up(request, redirect, targets);
         match (located.is_known, targets.targets.is_empty()) {
+            // A user of ours whose phone is away exists all the same (§16.5).
+            (false, _) if self.core.has_password(&request.parsed) => Err(Refusal::new(480, "")),
             (false, _) => Err(Refusal::new(404, "")),
             (true, true) if located.insecure > 0 => Err(Refusal::new(480, "").with(Extra::SipsNotAllowed)),
             (true, true) if located.lead_back > 0 => Err(Refusal::new(480, "Contact Leads Back To Itself")),

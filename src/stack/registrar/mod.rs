@@ -71,6 +71,12 @@ impl Registrar {
             lines.extend_from_slice(header.value);
             lines.extend_from_slice(b"\r\n");
         }
+        // Step 8 (§20.17). It is the first to go where room is short.
+        let room = turn.room_for_list(&request.message, request.flow);
+        let date = turn.core.date.line(turn.now);
+        if lines.len() + date.len() <= room {
+            lines.extend_from_slice(date);
+        }
         turn.answer_listing(&request.message, request.flow, 200, &lines);
         turn.core.lines = lines;
         if round > turn.core.location.progress().durable {
@@ -89,6 +95,7 @@ impl Registrar {
         let mut plan = contact::plan(message, &turn.core.location, (limits, longest), path)?;
         let asks_for_change = !matches!(plan, Plan::Query);
         if asks_for_change && turn.core.location.refuses_changes() {
+            turn.core.counters.unstored += 1;
             let refusal = Refusal::new(503, "Bindings Cannot Be Stored");
             return Err(refusal.with(Extra::RetryAfter(unstored::RETRY_AFTER_S)));
         }

@@ -3,6 +3,7 @@
 use super::writer::{INTERVAL, Stamp, WriterThread, open, terms};
 use crate::store::bindings::Table;
 use crate::store::clock;
+use crate::store::database_lock::DatabaseLock;
 use crate::store::error::StoreError;
 use crate::store::restore::Restored;
 use crate::store::round_log::Pending;
@@ -21,6 +22,9 @@ const RESETTLE: Duration = Duration::from_secs(10);
 impl WriterThread {
     /// Checks that the open file is the one at the path; opens it if none is open, and reads it if none was read.
     pub(super) fn look(&mut self) -> Result<(), StoreError> {
+        if self.lock.is_none() {
+            self.lock = Some(DatabaseLock::take(&self.settings.path)?);
+        }
         let found = fs::metadata(&self.settings.path);
         if let Some((_, open)) = &self.table {
             let is_same = |file: &Metadata| FileId::of(file) == *open;

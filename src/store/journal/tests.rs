@@ -71,7 +71,20 @@ impl Place {
             up_ms: Box::new(|| 5_000),
             boot: boot.to_owned(),
         };
-        UnstartedJournal::open(location.clone(), settings, clocks, Arc::default())
+        UnstartedJournal::open(location.clone(), settings, clocks, Arc::default()).unwrap()
+    }
+
+    /// Why another server does not get it.
+    fn refusal(&self) -> Option<String> {
+        let settings =
+            Settings { path: self.path(), durability: Durability::Batched, listeners: Vec::new(), rules: RowRules::default() };
+        let clocks = Clocks {
+            now: Box::new(Instant::default),
+            wall_ms: Box::new(|| 1_000_000),
+            up_ms: Box::new(|| 5_000),
+            boot: String::new(),
+        };
+        UnstartedJournal::open(location(None), settings, clocks, Arc::default()).err()
     }
 
     fn journal(&self, location: &Arc<Location>) -> Journal {
@@ -99,6 +112,22 @@ fn until(what: &str, mut test: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "never: {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+#[test]
+fn a_second_server_is_refused_until_the_first_has_closed() {
+    let place = Place::new();
+    let location = location(Some(Durability::Batched));
+    let unstarted = place.book(&location);
+    let process = format!("process {}", std::process::id());
+    assert!(place.refusal().unwrap().contains(&process));
+    let journal = start(unstarted);
+    assert!(place.refusal().unwrap().contains(&process));
+    // Also while the file is elsewhere: the first will make a new one.
+    fs::rename(place.path(), place.path().with_file_name("away.db")).unwrap();
+    assert!(place.refusal().unwrap().contains(&process));
+    drop(journal);
+    assert_eq!(place.refusal(), None);
 }
 
 #[test]
@@ -321,8 +350,13 @@ fn a_piece_of_the_log_that_is_not_whole_is_never_served() {
     let connection = Connection::open(place.path()).unwrap();
     let spoil = "INSERT INTO strowger_binding_log (changes) VALUES (x'0102030405060708090a')";
     connection.execute_batch(spoil).unwrap();
+    // As another server would find it: the first one still has this database.
+    let copy = Place::new();
+    for end in ["", "-wal"] {
+        fs::copy(beside(&place.path(), end), beside(&copy.path(), end)).unwrap();
+    }
     let after = location(Durability::Batched);
-    let book = place.book(&after);
+    let book = copy.book(&after);
     assert!(after.progress().is_failing);
     assert_eq!(after.records(), 0);
     drop((book, journal));

@@ -5,6 +5,7 @@ use crate::stack::location::Round;
 use crate::stack::location::journal::Taken;
 use crate::stack::location::{Durability, Location};
 use crate::store::bindings::Table;
+use crate::store::database_lock::DatabaseLock;
 use crate::store::error::StoreError;
 use crate::store::round_log::{self as binding_log, Folding, Pending};
 use crate::store::shared_file::{FileId, SharedDatabaseFile};
@@ -59,6 +60,8 @@ pub(super) struct WriterThread {
     pub(super) bell: Arc<Bell>,
     pub(super) state: Arc<State>,
     pub(super) table: Option<(Table, FileId)>,
+    /// Keeps other servers off the database from when it was first there to when the thread ends, whatever happens to the file.
+    pub(super) lock: Option<DatabaseLock>,
     /// Identity of the log file beside the database.
     pub(super) log: Option<FileId>,
     /// A file that nothing is written into, and why.
@@ -116,6 +119,7 @@ impl WriterThread {
             bell: Arc::default(),
             state: Arc::default(),
             table: None,
+            lock: None,
             log: None,
             refused: None,
             is_restored: false,
