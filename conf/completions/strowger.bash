@@ -37,6 +37,9 @@ _strowger() {
             strowger,reload)
                 cmd="strowger__subcmd__reload"
                 ;;
+            strowger,restart)
+                cmd="strowger__subcmd__restart"
+                ;;
             strowger,run)
                 cmd="strowger__subcmd__run"
                 ;;
@@ -81,6 +84,9 @@ _strowger() {
                 ;;
             strowger__subcmd__help,reload)
                 cmd="strowger__subcmd__help__subcmd__reload"
+                ;;
+            strowger__subcmd__help,restart)
+                cmd="strowger__subcmd__help__subcmd__restart"
                 ;;
             strowger__subcmd__help,run)
                 cmd="strowger__subcmd__help__subcmd__run"
@@ -197,7 +203,7 @@ _strowger() {
 
     case "${cmd}" in
         strowger)
-            opts="-c -h -V --conf --control --help --version run check ul user health connections targets trunks reload drain log top trace stats help"
+            opts="-c -h -V --conf --control --help --version run check ul user health connections targets trunks reload restart drain log top trace stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -275,7 +281,7 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__drain)
-            opts="-c -h --deadline --wait --conf --control --help"
+            opts="-c -h --deadline --calls --wait --conf --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -331,7 +337,7 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__help)
-            opts="run check ul user health connections targets trunks reload drain log top trace stats help"
+            opts="run check ul user health connections targets trunks reload restart drain log top trace stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -429,6 +435,20 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__help__subcmd__reload)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        strowger__subcmd__help__subcmd__restart)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -718,6 +738,36 @@ _strowger() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        strowger__subcmd__restart)
+            opts="-c -h --deadline --conf --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --conf)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         strowger__subcmd__run)
             opts="-c -h --conf --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -929,13 +979,21 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__ul__subcmd__add)
-            opts="-c -h --expires --conf --control --help"
+            opts="-c -h --expires --q --path --conf --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --expires)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --q)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1055,7 +1113,7 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__ul__subcmd__show)
-            opts="-c -h --conf --control --help"
+            opts="-c -h --json --conf --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1107,7 +1165,7 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__user__subcmd__add)
-            opts="-c -h --password-stdin --password --conf --control --help"
+            opts="-c -h --password-stdin --password --create --conf --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1235,7 +1293,7 @@ _strowger() {
             return 0
             ;;
         strowger__subcmd__user__subcmd__import)
-            opts="-c -h --conf --control --help"
+            opts="-c -h --create --conf --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
