@@ -234,7 +234,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 23);
+        assert_eq!(walk(&Arguments::command()), 24);
     }
 
     #[test]

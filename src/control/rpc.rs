@@ -204,16 +204,11 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         }
         "restart" => {
             let [deadline] = params_of(params, ["deadline"])?;
-            let deadline = deadline.seconds_from(0)?;
-            let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
-            Done::Restarted(api.restart(deadline)?)
+            Done::Restarted(api.restart(deadline.time()?)?)
         }
         "drain" => {
             let [deadline, calls] = params_of(params, ["deadline", "calls"])?;
-            let calls = calls.flag()?;
-            let deadline = deadline.seconds_from(0)?;
-            let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
-            Done::Draining(api.drain(deadline, calls)?)
+            Done::Draining(api.drain(deadline.time()?, calls.flag()?)?)
         }
         "log" => {
             let [level] = params_of(params, ["level"])?;
@@ -314,6 +309,11 @@ impl Param {
             Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
             _ => Err(invalid_params(format!("{} must be a whole number from 1 to {most}, not {}", self.name, self.value))),
         }
+    }
+
+    /// A time in seconds, 0 among them.
+    fn time(self) -> Result<Option<Duration>, Error> {
+        Ok(self.seconds_from(0)?.map(|seconds| Duration::from_secs(u64::from(seconds))))
     }
 
     fn seconds_from(self, least: u32) -> Result<Option<u32>, Error> {
