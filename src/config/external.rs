@@ -60,7 +60,8 @@ impl Conf {
     /// one is there, and has users, it is theirs still.
     pub fn users_file(&self) -> PathBuf {
         let named = &self.auth.users;
-        if *named == settings::Auth::default().users && !named.exists() {
+        let default = settings::Auth::default().users;
+        if named.file_name() == default.file_name() && !named.exists() {
             let former = named.with_file_name(FORMER_USERS);
             if former.exists() && subscriber::is_in(&former) {
                 return former;

@@ -1,7 +1,7 @@
 //! Route information preprocessing (RFC 3261 §16.4): what the Request-URI and the Route values that name us say about a request.
 
 use crate::base::{Flow, Transport};
-use crate::sip::{Fault, Message, Name, NameAddr, Scheme, Uri, Value};
+use crate::sip::{Fault, Message, Method, Name, NameAddr, Scheme, Uri, Value};
 use crate::stack::cookie::{self, Recorded, Verdict};
 use crate::stack::hop_uri::transport_of;
 use crate::stack::passage::Proof;
@@ -107,6 +107,7 @@ impl Turn<'_> {
                 Verdict::Ours(recorded) => {
                     if uri.scheme == Scheme::Sip
                         && let Some(node) = self.node_of(&recorded)
+                        && !self.is_done_without(request, &value, &recorded)
                     {
                         (request.next_route, request.node) = (Some(value), Some(node));
                         break;
@@ -134,6 +135,29 @@ impl Turn<'_> {
             request.own_routes += 1;
         }
         Ok(())
+    }
+
+    /// Returns whether the request finds its way without the server that wrote this Route value: another one behind it, which goes by our
+    /// names as well, has the receiver, and only an INVITE or the like needs to know what has changed in the dialog. That server may have
+    /// ended a moment ago, and a BYE or an ACK is not sent twice.
+    #[cold]
+    fn is_done_without(&mut self, request: &Request, value: &Value, recorded: &Recorded) -> bool {
+        if !matches!(request.message.method(), Method::Bye | Method::Ack) {
+            return false;
+        }
+        let message = request.message;
+        let behind = message.values(Name::Route).skip_while(|other| other.span != value.span).skip(1);
+        for other in behind.take(MAX_OWN_ROUTES) {
+            let Some(uri) = NameAddr::parse(other.text).ok().and_then(|address| Uri::parse(address.uri).ok()) else {
+                return false;
+            };
+            match self.core.is_own_uri(&uri).then(|| self.core.read_cookie(&message, &uri)) {
+                Some(Verdict::Ours(other)) if !other.is_of_the_run_of(recorded) => return true,
+                Some(Verdict::Ours(_)) => {}
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// Returns where the living server takes requests that wrote this cookie, if it is another one. It alone reaches what came to it by a

@@ -24,6 +24,9 @@ use writer::WriterThread;
 
 pub use shared::{Bell, Clocks, Hooks, Settings};
 
+/// How long a process that was killed may take to let go of the database.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// What the journal counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Numbers {
@@ -110,10 +113,17 @@ impl UnstartedJournal {
         door: Arc<SharedDatabaseFile>,
     ) -> Result<UnstartedJournal, String> {
         let mut desk = WriterThread::new(location, settings, clocks, door);
-        match desk.look() {
-            Ok(()) => {}
-            Err(StoreError::Held(what)) => return Err(what),
-            Err(trouble) => desk.suffer(&trouble),
+        let end = time::Instant::now() + PARTING;
+        loop {
+            match desk.look() {
+                Ok(()) => break,
+                Err(StoreError::Held(_)) if time::Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+                Err(StoreError::Held(what)) => return Err(what),
+                Err(trouble) => {
+                    desk.suffer(&trouble);
+                    break;
+                }
+            }
         }
         Ok(UnstartedJournal(desk))
     }

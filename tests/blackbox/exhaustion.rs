@@ -172,7 +172,10 @@ fn a_panic_or_a_fatal_error_is_the_last_line_of_the_log() {
     let place = Place::new("fatal");
     let server = Conf::new(&place).start(&place);
     let file = place.path("strowger.toml").display().to_string();
-    let outcome = server.command(&place, &["run", "-c", &file]);
+    // With a database of its own, so that it is the port that it cannot have.
+    let other = fs::read_to_string(&file).expect("the conf") + "\n[registrar]\ndatabase = \"\"\n";
+    let other = place.write("other.toml", &other).display().to_string();
+    let outcome = server.command(&place, &["run", "-c", &other]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     let last = outcome.stderr.lines().last().unwrap_or_default();
     assert!(last.contains("Address already in use") || last.contains("in use"), "{outcome:?}");

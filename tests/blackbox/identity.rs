@@ -314,7 +314,7 @@ fn a_name_may_have_any_character() {
     conf.write(&place);
     for (name, _) in NAMES.iter().chain(&[("bob", "bob")]) {
         let name = format!("{name}@example.test");
-        let added = user(&place, &["add", &name, "--password-stdin"], "pw\n");
+        let added = user(&place, &["add", &name, "--create", "--password-stdin"], "pw\n");
         assert_eq!(added.code, Some(0), "{name}: {added:?}");
     }
     let server = conf.start(&place);
@@ -479,7 +479,7 @@ fn a_row_that_nobody_can_use_is_nobody() {
     let place = Place::new("identity-rows");
     let conf = Conf::new(&place).set("auth", "challenge_register", "true").set("auth", "users", "\"users.db\"");
     conf.write(&place);
-    let added = user(&place, &["add", "bob@example.test", "--password-stdin"], "pw\n");
+    let added = user(&place, &["add", "bob@example.test", "--create", "--password-stdin"], "pw\n");
     assert_eq!(added.code, Some(0), "{added:?}");
     let database = place.path("users.db").display().to_string();
     // Of the others carol alone can answer for nothing but MD5: that is what all are asked for.

@@ -43,7 +43,7 @@ fn prepared(place: &Place) -> Authority {
     let file = place.path("strowger.toml").display().to_string();
     for user in ["10", "11"] {
         let (name, password) = (format!("{user}@example.com"), format!("open-{user}"));
-        let added = ["-c", &file, "user", "add", &name, "--password", &password];
+        let added = ["-c", &file, "user", "add", &name, "--create", "--password", &password];
         let added = process::run(place, "user-add", binary(), &added, PATIENCE);
         assert_eq!(added.code, Some(0), "{added:?}");
     }

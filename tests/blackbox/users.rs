@@ -210,15 +210,16 @@ fn users_that_are_where_they_were_by_default_are_found_there() {
     // The conf of before named no file.
     let now = Conf::new(&place).set("auth", "challenge_register", "true").set("registrar", "database", r#""strowger.db""#);
     now.write(&place);
-    let told = ["there is no users.db, and strowger.db has users: these are used", "docs/users.md"];
+    let (users, former) = (place.path("users.db").display().to_string(), place.path("strowger.db").display().to_string());
+    let told = [&*format!("there is no {users}, and {former} has users: these are used"), "docs/users.md"];
     desk.add("bob", "b");
     let listed = desk.run(&["user", "list"]);
     assert!(listed.stdout.contains("alice") && listed.stdout.contains("bob"), "{listed:?}");
     assert!(told.iter().all(|words| listed.stderr.contains(words)), "{listed:?}");
     assert!(!place.path("users.db").exists());
     let checked = desk.run(&["check"]);
-    assert!(checked.stdout.contains("users      2 in strowger.db"), "{checked:?}");
-    assert!(checked.stdout.contains("warning    [auth] users: there is no users.db"), "{checked:?}");
+    assert!(checked.stdout.contains(&format!("users      2 in {former}")), "{checked:?}");
+    assert!(checked.stdout.contains(&format!("warning    [auth] users: there is no {users}")), "{checked:?}");
     let mut server = now.start(&place);
     server.expect_log(&["WARN", told[0]]);
     assert!(may_register(&place, &server, "alice", "a") && may_register(&place, &server, "bob", "b"));
@@ -228,9 +229,9 @@ fn users_that_are_where_they_were_by_default_are_found_there() {
     sqlite3(&place, "users.db", "DELETE FROM subscriber WHERE username = 'bob'");
     let said = server.log().len();
     assert_eq!(server.command(&place, &["reload"]).code, Some(0));
-    server.expect_log_after(said, &["users read from users.db: 1"]);
+    server.expect_log_after(said, &[&format!("users read from {users}: 1")]);
     assert!(may_register(&place, &server, "alice", "a") && !may_register(&place, &server, "bob", "b"));
-    assert!(!desk.run(&["user", "list"]).stderr.contains("users.db"));
+    assert!(!desk.run(&["user", "list"]).stderr.contains("there is no"));
     server.assert_alive(&place, CALLER);
 }
 
@@ -261,9 +262,9 @@ fn an_import_is_whole_or_nothing() {
              bob:example.test:{SHA256}\n"
         ),
     );
-    desk.refused(&["user", "import", "users.txt"], &["strowger.db: there is no such database", "--create"]);
+    desk.refused(&["user", "import", "users.txt"], &["users.db: there is no such database", "--create"]);
     let imported = desk.run(&["user", "import", "users.txt", "--create"]);
-    let database = place.path("strowger.db").display().to_string();
+    let database = place.path("users.db").display().to_string();
     assert_eq!(imported.stdout, format!("2 added, 0 changed in {database}\n"), "{imported:?}");
     assert!(desk.list().contains("alice  example.test  SHA-512-256,MD5\n"));
     place.write("more.txt", &format!("carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"));
@@ -286,11 +287,12 @@ fn what_the_hashes_of_the_users_imply_is_told() {
     let desk = Desk::new(&place, &conf);
     desk.add("alice", "a");
     let check = |desk: &Desk| desk.run(&["check"]).stdout;
-    assert!(check(&desk).contains("users      1 in users.db (1 with MD5, SHA-256 and SHA-512-256)\n"), "{}", check(&desk));
+    let users = place.path("users.db").display().to_string();
+    assert!(check(&desk).contains(&format!("users      1 in {users} (1 with MD5, SHA-256 and SHA-512-256)\n")), "{}", check(&desk));
     assert!(!check(&desk).contains("warning"), "{}", check(&desk));
     place.write("old.txt", &format!("bob:example.test:{}\n", md5("bob:example.test:b")));
     let imported = desk.run(&["user", "import", "old.txt"]);
-    assert_eq!((imported.code, imported.stdout.as_str()), (Some(0), "1 added, 0 changed\n"));
+    assert_eq!((imported.code, imported.stdout.as_str()), (Some(0), &*format!("1 added, 0 changed in {users}\n")));
     let said = "1 have not all of SHA-256, MD5: in their own names they are offered what they have, and nothing else";
     assert!(imported.stderr.contains(&format!("imported are 1 with MD5 alone: of these {said}")), "{imported:?}");
     sqlite3(
@@ -302,10 +304,10 @@ fn what_the_hashes_of_the_users_imply_is_told() {
     let kinds = "1 with MD5, SHA-256 and SHA-512-256, 1 with SHA-256 alone, 1 with MD5 alone";
     let checked = check(&desk);
     let bad = "1 of its rows cannot be used as they are, the first: \"dave\" of \"example.test\" has no hash";
-    assert!(checked.contains(&format!("users      3 in users.db ({kinds}), {bad}\n")), "{checked}");
+    assert!(checked.contains(&format!("users      3 in {users} ({kinds}), {bad}\n")), "{checked}");
     assert!(checked.contains("warning    of the users 2 have not all of SHA-256, MD5: "), "{checked}");
     let mut server = conf.start(&place);
-    server.expect_log(&[&format!("users read from users.db: 3 ({kinds}); {bad}")]);
+    server.expect_log(&[&format!("users read from {users}: 3 ({kinds}); {bad}")]);
     let offered = |user: &str| {
         let agent = Agent::new(place.at_port(CALLER, 0), server.address);
         let contact = format!("<sip:{user}@{}>", place.at(CALLER));
