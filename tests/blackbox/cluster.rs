@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Request};
+use crate::exhaustion::Clock;
 use crate::pki::{Authority, Certificate, Kind};
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
 use crate::redis::Redis;
@@ -586,6 +587,58 @@ fn a_cluster_may_move_its_slots_and_lose_a_primary() {
     assert_eq!(c.stat(&at_c, "strowger_bindings"), all, "whoever joins finds everything");
 }
 
+/// What is shared is by Redis's clock: a server's own may be wrong by more than a binding lasts.
+#[test]
+fn clocks_need_not_agree() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let conf = |place, node| conf(place, &redis, node).set("registrar", "durability", "\"acknowledged\"");
+    let a = conf(&at_a, "a").start(&at_a);
+    let clock = Clock::new(&at_b);
+    clock.set(-600);
+    let b = clock.start(&at_b, &conf(&at_b, "b").only(at_a.at(SECOND_SERVER)));
+    b.expect_log(&["this server's clock is", "s behind that of Redis"]);
+    let phone = Agent::new(at_a.at(CALLEE), b.address);
+    let first = register(&phone, "alice", 60);
+    assert!(!redis.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty(), "it was told before the 200");
+    until("alice at a", || Two::knows(&a, &at_a, "alice"));
+    register(&Agent::new(at_a.at(SECOND_CALLEE), a.address), "bob", 60);
+    until("bob at b", || Two::knows(&b, &at_b, "bob"));
+    register_again(&phone, &first, "alice", 0);
+    until("gone at a", || !Two::knows(&a, &at_a, "alice"));
+    // It is set while the server runs.
+    clock.set(600);
+    b.expect_log(&["s ahead of that of Redis"]);
+    register_again(&phone, &first, "alice", 60);
+    until("alice at a again", || Two::knows(&a, &at_a, "alice"));
+}
+
+/// Another program has the stream of a part: the others are shared, and so is that when the key is gone.
+#[test]
+fn a_stream_that_is_none_takes_its_part_down_alone() {
+    let two = Two::start(|conf| conf);
+    register(&two.phone(), "alice", 600);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    let key = two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:alice@*"]);
+    let stream = format!("{}:changes", &key[..key.find(":aor:").unwrap()]);
+    two.redis.ask(&two.at_redis, &["DEL", &stream]);
+    two.redis.ask(&two.at_redis, &["SET", &stream, "mine"]);
+    two.a.expect_log(&[&stream, "it is no stream"]);
+    // A user of the same part, and of each other one.
+    let late = two.phone_at(SECOND_CALLEE);
+    let bound = |number: u32| two.a.command(&two.at_a, &["ul", "add", &format!("u{number}@{DOMAIN}"), "sip:u@192.0.2.7"]);
+    for number in 0..64 {
+        assert_eq!(bound(number).code, Some(0));
+    }
+    register(&late, "alice", 600);
+    until("the others at b", || two.b.stat(&two.at_b, "strowger_bindings") > 40.0);
+    assert!(two.b.stat(&two.at_b, "strowger_bindings") < 65.0);
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_up"), 1.0);
+    assert_eq!(two.redis.ask(&two.at_redis, &["GET", &stream]), "mine");
+    two.redis.ask(&two.at_redis, &["DEL", &stream]);
+    until("all at b", || two.b.stat(&two.at_b, "strowger_bindings") == 66.0);
+}
+
 /// Another program has the roster's key: everything else is shared, and one line says so.
 #[test]
 fn a_foreign_roster_keeps_nobody_from_sharing() {
@@ -599,4 +652,37 @@ fn a_foreign_roster_keeps_nobody_from_sharing() {
     assert_eq!(a.stat(&at_a, "strowger_shared_up"), 1.0);
     assert_eq!(said.matches("strowger:nodes").count(), 1, "{said}");
     assert_eq!(redis.ask(&at_redis, &["GET", "strowger:nodes"]), "mine");
+}
+
+/// A time that no clock shows in the roster, and a sign that is taken back.
+#[test]
+fn a_server_that_takes_its_sign_back_is_gone_at_once() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    redis.ask(&at_redis, &["HSET", "strowger:nodes", "evil", "18446744073709551615"]);
+    let key = at_a.path("cluster.key").display().to_string();
+    let one_key = |conf: Conf| conf.set("server", "key_file", &format!("{key:?}"));
+    let a = one_key(conf(&at_a, &redis, "a")).stream("tcp", at_a.at(SERVER)).start(&at_a);
+    let b = one_key(conf(&at_b, &redis, "b").only(at_a.at(SECOND_SERVER))).start(&at_b);
+    until("it is taken out", || !redis.ask(&at_redis, &["HKEYS", "strowger:nodes"]).contains("evil"));
+    let phone = Agent::tcp(at_a.ip(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&b, &at_b, "alice"));
+    let caller = Agent::new(at_a.at(CALLER), b.address);
+    until("called through a", || {
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.send(&message);
+        if let Some(came) = phone.receive(Duration::from_millis(300)) {
+            phone.respond(&came, 200, &[]);
+        }
+        caller.final_for(&message).status() == Some(200)
+    });
+    a.signal("KILL");
+    redis.ask(&at_redis, &["DEL", "strowger:node:a"]);
+    let start = Instant::now();
+    until("passed over", || {
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.ask(&message).status() == Some(480)
+    });
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
