@@ -151,11 +151,12 @@ impl Teller {
     /// Tells what was taken. If that fails, it is told again: Redis knows what it has.
     fn tell(&mut self) -> Result<(), Trouble> {
         let named = self.room.named();
-        let mut session = match self.session.take() {
+        // One that was not used since the sentinels have named another is left without a word.
+        let kept = self.session.take().filter(|session| session.check_named(named.as_ref()).is_ok());
+        let mut session = match kept {
             Some(session) => session,
             None => Session::open(&self.room.settings.access, named.as_ref())?,
         };
-        session.check_named(named.as_ref())?;
         let all = batches(self.untold.iter());
         for batches in all.chunks(IN_FLIGHT) {
             let strangers = tell_some(&self.room, &mut self.reader, &mut session, batches)?;

@@ -686,3 +686,61 @@ fn a_server_that_takes_its_sign_back_is_gone_at_once() {
     });
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
+
+/// What a server knows may be old while it is not told what others change, even if it can tell Redis itself.
+#[test]
+fn nothing_is_acknowledged_by_a_server_that_cannot_follow() {
+    let two = Two::start(|conf| conf.set("registrar", "durability", "\"acknowledged\""));
+    let phone = two.phone();
+    let ask = || phone.ask(&phone.register(DOMAIN, "alice", &format!("<{}>", phone.uri()), 600)).status();
+    assert_eq!(ask(), Some(200));
+    two.redis.ask(&two.at_redis, &["ACL", "SETUSER", "default", "-xread"]);
+    two.a.expect_log(&["the location table is not shared", "NOPERM", "registrations are answered 503 until it is"]);
+    for _ in 0..3 {
+        assert_eq!(ask(), Some(503));
+    }
+    two.redis.ask(&two.at_redis, &["ACL", "SETUSER", "default", "+xread"]);
+    until("accepted again", || ask() == Some(200));
+}
+
+/// It hangs for so long that another takes its name: it is told, though it had other troubles before.
+#[test]
+fn a_server_that_has_lost_its_name_meanwhile_says_so() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let a = conf(&at_a, &redis, "same").start(&at_a);
+    a.signal("STOP");
+    until("its sign has expired", || redis.ask(&at_redis, &["EXISTS", "strowger:node:same"]) == "0");
+    let b = conf(&at_b, &redis, "same").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    assert_eq!(b.stat(&at_b, "strowger_shared_up"), 1.0);
+    // It has lost its connection, and then its name.
+    redis.ask(&at_redis, &["CLIENT", "PAUSE", "2500"]);
+    a.signal("CONT");
+    a.expect_log(&["the location table is not shared"]);
+    a.expect_log_within(PATIENCE, &["for another reason: another server that lives is called \"same\""]);
+    assert_eq!(a.stat(&at_a, "strowger_shared_up"), 0.0);
+}
+
+/// The sentinels have made another server the primary: the old one, which lives, is left.
+#[test]
+fn a_primary_that_was_replaced_is_left() {
+    let [at_a, at_redis, at_sentinel] = ["node-a", "redis", "sentinel"].map(Place::new);
+    let primary = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let (ip, port) = (primary.address.ip().to_string(), primary.address.port().to_string());
+    let replica =
+        Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &["--replicaof", &ip, &port, "--replica-announce-ip", &ip]);
+    until("replicated", || primary.ask(&at_redis, &["INFO", "replication"]).contains("state=online"));
+    let _sentinel = Redis::sentinel(&at_sentinel, at_a.at_port(REDIS, 26379), primary.address);
+    let shared = format!("\"redis-sentinel://{ip}:26379/main/0\"");
+    let a = conf(&at_a, &primary, "a").set("location", "shared", &shared).start(&at_a);
+    register(&Agent::new(at_a.at(CALLEE), a.address), "alice", 600);
+    until("told", || replica.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).lines().count() == 1);
+    let words = ["-h", &ip, "-p", "26379", "sentinel", "failover", "main"];
+    let done = crate::process::run(&at_sentinel, "failover", std::path::Path::new("redis-cli"), &words, PATIENCE);
+    assert!(done.stdout.contains("OK"), "{done:?}");
+    until("replaced", || replica.ask(&at_redis, &["ROLE"]).starts_with("master"));
+    // Whatever the old primary still takes would be lost.
+    until("left", || replica.ask(&at_redis, &["CLIENT", "LIST"]).contains("cmd=xread"));
+    register(&Agent::new(at_a.at(SECOND_CALLEE), a.address), "bob", 600);
+    until("told the new one", || !replica.ask(&at_redis, &["KEYS", "strowger:*:aor:bob@*"]).is_empty());
+}
