@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often they are asked, and how soon one again that could not be.
+/// How often they are asked.
 const INTERVAL: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_secs(10);
+
+/// One that could not be asked is left alone for so many times what the attempt has taken: the others wait meanwhile.
+const RESTS: u32 = 4;
 
 /// How long one step of waiting takes.
 const NAP: Duration = Duration::from_millis(50);
@@ -53,11 +55,12 @@ pub fn watch(room: &Arc<Room>) {
 
 impl Sentinel {
     fn ask(&mut self, room: &Room, host: &str, port: u16, service: &str) -> Option<(String, u16)> {
+        let begun = Instant::now();
         let outcome = self.try_ask(room, host, port, service);
         self.until = None;
         if let Err(trouble) = &outcome {
             log::debug!("the sentinel {host}:{port}: {trouble}");
-            (self.wire, self.until) = (None, Some(Instant::now() + RETRY));
+            (self.wire, self.until) = (None, Some(Instant::now() + begun.elapsed() * RESTS));
         }
         outcome.ok()
     }

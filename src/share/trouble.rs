@@ -52,3 +52,16 @@ pub fn refusal(reply: &Reply) -> Option<Trouble> {
     let why = reply.error().filter(|why| !why.starts_with("WRONGTYPE"))?;
     Some(Trouble::Refused(why))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_says_is_shown_as_text() {
+        let reply = Reply::Array(vec![Reply::BulkString(b"a\xff\n\"".to_vec()), Reply::Int(7), Reply::Nil]);
+        assert_eq!(unexpected("XREAD", &reply).to_string(), r#"to XREAD it replies ["a\xff\n\"", int(7), nil]"#);
+        let long = unexpected("XREAD", &Reply::BulkString(vec![b'x'; 1000])).to_string();
+        assert_eq!(long.len(), "to XREAD it replies ".len() + 100);
+    }
+}
