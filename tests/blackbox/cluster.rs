@@ -406,6 +406,8 @@ fn replicas_must_have_what_is_acknowledged() {
     let phone = Agent::new(at_a.at(CALLEE), a.address);
     let ask = || phone.ask(&phone.register(DOMAIN, "alice", &format!("<{}>", phone.uri()), 600)).status();
     assert_eq!(ask(), Some(503));
+    a.expect_log(&["its primary has 0 replicas, [location] replicas wants 1", "5 s at most"]);
+    a.expect_log(&["goes on with a primary that has 0 replicas"]);
     a.expect_log(&["0 replicas have it, [location] replicas wants 1"]);
     let (ip, port) = (redis.address.ip().to_string(), redis.address.port().to_string());
     let replica = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &["--replicaof", &ip, &port]);
