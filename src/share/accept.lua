@@ -2,9 +2,9 @@
 -- KEYS: the stream of changes, the counter of positions, then the hash of each change's address.
 -- ARGV: how many changes the stream keeps, then the field and the value of each change.
 -- Returns for each change: "a" and its position if it is accepted, "s" and the position of that very version, "b" and the better
--- value that is there, or "e" and why this address cannot be shared.
+-- value that is there, "o" if its lease is over by Redis's clock, or "e" and why this address cannot be shared.
 
--- A field is kept for so long after its lease, because clocks differ.
+-- A field is kept for so long after its lease: the servers know Redis's clock, but not to the millisecond.
 local GRACE_MS = 60000
 
 local function text(value, name)
@@ -14,6 +14,12 @@ end
 
 local function number(value, name)
     return tonumber(string.match(value, '&' .. name .. '=(%d+)'))
+end
+
+-- A position that nobody has counted to is none; above 2^53 Lua does not count.
+local function sound(position)
+    local is_sound = position and position >= 0 and position < 2 ^ 53
+    return is_sound and math.floor(position) or 0
 end
 
 -- The order of bytes. Lua's own follows the server's language.
@@ -63,7 +69,7 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_us = time[1] * 1000000 + time[2]
-local last = tonumber(redis.call('GET', KEYS[2]) or '0') or 0
+local last = 0
 local prefix = #KEYS[1] - #'changes' + #'aor:'
 local answers = {}
 
@@ -110,11 +116,14 @@ local function judge(key, field, value)
     if not new then
         return 'eno version in what is told'
     end
+    if new.lease <= now_ms then
+        return 'o'
+    end
     if old and not held then
         return 'ewhat is there cannot be read'
     end
     if held and is_same(new, held) then
-        return 's' .. string.format('%.0f', number(old, 'position') or 0)
+        return 's' .. string.format('%.0f', sound(number(old, 'position')))
     end
     if held and not wins_over(new, held) then
         return 'b' .. old
@@ -122,6 +131,11 @@ local function judge(key, field, value)
     return accept(key, field, value, math.max(latest, new.lease))
 end
 
+local counter = redis.call('TYPE', KEYS[2]).ok
+if counter ~= 'none' and counter ~= 'string' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is no string')
+end
+last = sound(tonumber(redis.call('GET', KEYS[2]) or '0'))
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then
     return redis.error_reply('WRONGTYPE ' .. KEYS[1] .. ' is no stream')

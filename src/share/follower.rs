@@ -10,7 +10,7 @@ use super::reply::{Contents, Reply};
 use super::room::{Duty, Room};
 use super::session::Session;
 use super::shards::{ADDRESSES, PARTS, address_of, changes_key, part_of, position_key};
-use super::trouble::{Trouble, refusal, unexpected};
+use super::trouble::{Trouble, is_wrong_type, refusal, unexpected};
 use super::wire::sound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,10 @@ const KEYS: &[u8] = b"1000";
 /// How long one step of stopping or waiting takes.
 const NAP: Duration = Duration::from_millis(20);
 
+/// How long a primary without the replicas that `[location] replicas` wants is not read: it may have lost everything, and be about to be
+/// replaced by one of them.
+const REPLICAS_WAIT: Duration = Duration::from_secs(5);
+
 /// How far a stream was followed.
 #[derive(Clone, Default)]
 struct Place {
@@ -36,6 +40,8 @@ struct Place {
     id: Vec<u8>,
     /// The position of its change; `None` if there was none.
     position: Option<u64>,
+    /// Another program has the stream's key.
+    is_foreign: bool,
 }
 
 pub struct Follower {
@@ -119,15 +125,21 @@ impl Follower {
     }
 
     fn beat(&mut self) -> Result<(), Trouble> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        session.check_named(self.room.named().as_ref())?;
         if !self.nodes.is_due() {
             return Ok(());
         }
         self.room.renew();
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
+        learn_time(&self.room, session)?;
         if self.nodes.beat(&self.room, session)? == Beat::Emptied {
             self.must_read = true;
+        }
+        for part in (0..PARTS).filter(|part| self.places[*part].is_foreign) {
+            let kind = session.wire(part).call(&[b"TYPE", &changes_key(part)])?;
+            self.must_read |= matches!(kind.text(), Some(b"none" | b"stream"));
         }
         Ok(())
     }
@@ -136,8 +148,10 @@ impl Follower {
 
     fn attach(&mut self) -> Result<(), Trouble> {
         if self.session.is_none() {
-            let mut session = Session::open(&self.room.settings.access)?;
+            let mut session = Session::open(&self.room.settings.access, self.room.named().as_ref())?;
             session.wires().iter().try_for_each(|wire| wire.grant(WAIT))?;
+            await_replicas(&self.room, &mut session)?;
+            learn_time(&self.room, &mut session)?;
             self.nodes.claim(&self.room, &mut session)?;
             let history = session.history()?;
             let is_same = history.is_some() && history == self.history;
@@ -146,8 +160,12 @@ impl Follower {
             self.session = Some(session);
         }
         if self.must_read {
-            self.read_all()?;
+            self.room.set_reading(true);
             self.must_read = false;
+            let outcome = self.read_all();
+            self.must_read |= outcome.is_err();
+            outcome?;
+            self.room.set_reading(self.must_read);
         }
         self.room.join();
         Ok(())
@@ -169,11 +187,19 @@ impl Follower {
         let start = Instant::now();
         let range = |part| [&b"XREVRANGE"[..], &changes_key(part), b"+", b"-", b"COUNT", b"1"].map(<[u8]>::to_vec).to_vec();
         let last = self.session()?.of_each_part(range)?;
-        for (place, reply) in self.places.iter_mut().zip(&last) {
-            *place = Place { id: b"0-0".to_vec(), position: None };
+        for (part, (place, reply)) in self.places.iter_mut().zip(&last).enumerate() {
+            let (is_foreign, was_foreign) = (is_wrong_type(reply), place.is_foreign);
+            *place = Place { id: b"0-0".to_vec(), position: None, is_foreign };
+            if is_foreign && !was_foreign {
+                let (store, key) = (&room.settings.access.store, String::from_utf8_lossy(&changes_key(part)).into_owned());
+                log::error!(
+                    "{store}: what it has under {key:?} is left alone and not used: it is no stream; until that key is removed, each server \
+                     knows the addresses of that part alone"
+                );
+            }
             for entry in reply.list().unwrap_or_default() {
                 let change = Change::read(entry).ok_or_else(|| unexpected("XREVRANGE", reply))?;
-                *place = Place { id: change.id.to_vec(), position: position_of(change.value) };
+                *place = Place { id: change.id.to_vec(), position: position_of(change.value), is_foreign };
             }
         }
         shared.begin_reading();
@@ -242,17 +268,21 @@ impl Follower {
 
     /// Waits for changes for a moment, and takes them in.
     fn follow(&mut self) -> Result<(), Trouble> {
+        let all: Vec<usize> = (0..PARTS).filter(|part| !self.places[*part].is_foreign).collect();
+        if all.is_empty() {
+            thread::sleep(NAP);
+            return Ok(());
+        }
         if self.session()?.wires().len() == 1 {
-            let all: Vec<usize> = (0..PARTS).collect();
             self.ask_for_changes(&all, true)?;
             return self.take_changes(&all);
         }
         // A cluster takes no question about several parts, and none of its servers may be waited for.
-        for part in 0..PARTS {
-            self.ask_for_changes(&[part], false)?;
+        for part in &all {
+            self.ask_for_changes(&[*part], false)?;
         }
         self.session()?.flush()?;
-        for part in 0..PARTS {
+        for part in all {
             self.take_changes(&[part])?;
         }
         thread::sleep(NAP);
@@ -280,7 +310,13 @@ impl Follower {
 
     /// Takes in the answer to that.
     fn take_changes(&mut self, parts: &[usize]) -> Result<(), Trouble> {
-        let reply = sound(self.session()?.wire(parts[0]).read()?)?;
+        let reply = self.session()?.wire(parts[0]).read()?;
+        if is_wrong_type(&reply) {
+            // Which of the parts it is, the reading shows.
+            self.must_read = true;
+            return Ok(());
+        }
+        let reply = sound(reply)?;
         for stream in reply.list().unwrap_or_default() {
             let Some([key, entries]) = stream.list() else {
                 return Err(unexpected("XREAD", stream));
@@ -301,13 +337,50 @@ impl Follower {
         let place = &mut self.places[part];
         let follows = place.position.is_none_or(|position| change.after == Some(position));
         self.must_read |= !follows;
-        *place = Place { id: change.id.to_vec(), position: position_of(change.value) };
+        *place = Place { id: change.id.to_vec(), position: position_of(change.value), is_foreign: false };
         match part_of(change.aor) == part {
             true => _ = self.room.take_in(&mut self.reader, change.aor, change.field, change.value, true),
             false => self.room.unusable(change.aor, "it is in a stream where it does not belong"),
         }
         Ok(())
     }
+}
+
+/// Learns what time it is by Redis's clock.
+fn learn_time(room: &Room, session: &mut Session) -> Result<(), Trouble> {
+    let before = room.now();
+    let time_ms = session.time_ms()?;
+    room.learn_time(time_ms, before, room.now());
+    Ok(())
+}
+
+/// Waits for a moment until the primary has as many replicas as the conf wants.
+fn await_replicas(room: &Room, session: &mut Session) -> Result<(), Trouble> {
+    let (store, wanted) = (&room.settings.access.store, room.settings.replicas);
+    let start = Instant::now();
+    let mut has_said = false;
+    while wanted > 0
+        && let Some(have) = session.replicas()?
+        && have < wanted
+    {
+        if start.elapsed() >= REPLICAS_WAIT {
+            log::warn!("{store}: goes on with a primary that has {have} replicas");
+            break;
+        }
+        if room.is_stopping() {
+            return Err(Trouble::Lost("this server stops".to_owned()));
+        }
+        if !has_said {
+            let seconds = REPLICAS_WAIT.as_secs();
+            log::info!(
+                "{store}: its primary has {have} replicas, [location] replicas wants {wanted}: waiting for them, {seconds} s at most"
+            );
+        }
+        has_said = true;
+        session.check_named(room.named().as_ref())?;
+        thread::sleep(NAP);
+    }
+    Ok(())
 }
 
 /// An entry of a stream.

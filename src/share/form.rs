@@ -163,7 +163,9 @@ impl ReadRow {
             "cseq" => self.version.cseq = short()?,
             "expires" => self.expires_ms = long()?,
             "lease" => self.lease_ms = long()?,
-            "position" => self.position = long()?,
+            "position" => {
+                self.position = long().ok().filter(|position| *position < POSITIONS).ok_or("a position is none, or too great")?;
+            }
             "life" => self.lifetime_s = short()?,
             "reg" => self.reg_id = short()?,
             "q" => self.q = short()?.min(1000) as u16,
@@ -208,6 +210,9 @@ impl ReadRow {
         }
     }
 }
+
+/// Redis counts no further.
+const POSITIONS: u64 = 1 << 53;
 
 const NAMES: [&str; 19] = [
     "uri", "node", "time", "series", "cseq", "call", "expires", "lease", "life", "q", "reached", "path", "instance", "reg", "from",
@@ -290,6 +295,9 @@ mod tests {
             assert_eq!(read(&form).err(), Some(why), "{form}");
         }
         assert!(read(&format!("{PLAIN}&from=udp")).is_err());
+        for position in ["9007199254740992", "18446744073709551615", "99999999999999999999999", "-1"] {
+            assert_eq!(read(&format!("{PLAIN}&position={position}")).err(), Some("a position is none, or too great"));
+        }
         assert!(read("").is_err());
     }
 

@@ -1,6 +1,6 @@
 //! The location table that several servers share through Redis: memory is the truth on each of them, Redis is where they meet.
 //!
-//! Two threads, each with connections of its own; no worker ever waits for them. The [`teller`] tells Redis what has changed here.
+//! Two threads, each with connections of its own, and a third for the [`sentinels`]; no worker ever waits for them. The [`teller`] tells Redis what has changed here.
 //! The [`follower`] reads what Redis has when this server joins, then follows the streams of accepted changes, and writes a sign of
 //! life ([`nodes`]). What they tell and take in, and when, are the rules of [`crate::stack::location::telling`]; that a change is accepted
 //! or not is decided in Redis itself, by the [`script`].
@@ -19,12 +19,14 @@ mod redis_server;
 mod reply;
 mod room;
 mod script;
+mod sentinels;
 mod session;
 mod shards;
 mod teller;
 mod trouble;
 mod wire;
 
+use crate::settings::StoreKind;
 use crate::stack::location::Location;
 pub use access::{Access, Credentials};
 use follower::Follower;
@@ -94,6 +96,10 @@ impl UnstartedShare {
         let UnstartedShare { room, follower, bell, rung } = self;
         let _ = room.hooks.set(hooks);
         let mut share = Share { room: room.clone(), bell, threads: Vec::new() };
+        if let StoreKind::Sentinels(_) = room.settings.access.store.kind {
+            let room = room.clone();
+            share.spawn("sentinels", move || sentinels::watch(&room))?;
+        }
         let teller = Teller::new(room.clone(), rung);
         share.spawn("teller", move || teller.run())?;
         share.spawn("follower", move || follower.run())?;

@@ -119,6 +119,11 @@ impl Nodes {
         session.flush()?;
         let before = sound(session.wire_of_key(&key).read()?)?;
         sound(session.wire_of_key(&key).read()?)?;
+        let is_recent = self.last.is_some_and(|last| last.elapsed() < Duration::from_millis(LASTS_MS - 1000));
+        let is_emptied = before == Reply::Nil && is_recent;
+        if is_emptied {
+            self.attached = room.now();
+        }
         for other in others {
             let reply = session.wire_of_key(&node_key(&other)).read()?;
             if let Some(refusal) = refusal(&reply) {
@@ -126,10 +131,9 @@ impl Nodes {
             }
             self.note(room, other, &reply);
         }
-        let is_recent = self.last.is_some_and(|last| last.elapsed() < Duration::from_millis(LASTS_MS - 1000));
         self.last = Some(time::Instant::now());
         match before {
-            Reply::Nil if is_recent => return Ok(Beat::Emptied),
+            _ if is_emptied => return Ok(Beat::Emptied),
             before if before != Reply::Nil && self.beats > 1 && !self.is_own(&before) => self.complain(room),
             _ => {}
         }
@@ -139,7 +143,7 @@ impl Nodes {
     /// Enters our name in the roster. Returns those of the others that are there, or that are known from their bindings.
     fn others(&mut self, room: &Room, session: &mut Session) -> Result<Vec<Box<[u8]>>, Trouble> {
         let own = room.settings.node.as_bytes();
-        let now_ms = (room.clocks.wall_ms)() + room.now().as_ms();
+        let now_ms = room.now_ms();
         let wire = session.wire_of_key(ROSTER);
         wire.put(&[b"HSET", ROSTER, own, now_ms.to_string().as_bytes()]);
         wire.put(&[b"HGETALL", ROSTER]);
@@ -160,7 +164,8 @@ impl Nodes {
             let (Some(name), seen_ms) = (name.text(), seen.number().unwrap_or_default()) else {
                 continue;
             };
-            if seen_ms + FORGOTTEN_MS < now_ms {
+            // What is far ahead of now was entered by no server of ours.
+            if seen_ms.abs_diff(now_ms) > FORGOTTEN_MS {
                 sound(session.wire_of_key(ROSTER).call(&[b"HDEL", ROSTER, name])?)?;
             } else if name != own && !names.iter().any(|known| **known == *name) && names.len() < NAMES {
                 names.push(name.into());
@@ -190,10 +195,11 @@ impl Nodes {
             self.seen.insert(name, now);
             return;
         }
-        // Redis may have been restarted without its data: the others have some time to come back as well.
-        let last = self.seen.get(&name).copied().unwrap_or(self.attached);
-        if now.ms_since(last.max(self.attached)) >= LASTS_MS {
-            shared.node_gone(&name, last);
+        // Redis may have been restarted without its data: the others have some time to come back as well. But a sign that Redis had has
+        // expired, or was taken back.
+        let last = self.seen.get(&name).copied();
+        if is_gone(last, self.attached, now) {
+            shared.node_gone(&name, last.unwrap_or(self.attached));
         }
     }
 
@@ -230,6 +236,11 @@ impl Nodes {
     }
 }
 
+/// Returns whether a server without a sign is gone: `last` is when it had one, and Redis has answered without a break since `attached`.
+fn is_gone(last: Option<Instant>, attached: Instant, now: Instant) -> bool {
+    last.is_some_and(|last| last >= attached) || now.ms_since(attached) >= LASTS_MS
+}
+
 fn value_of(sign: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let (_, value) = pairs(sign).flatten().find(|(found, _)| *found == name)?;
     let mut text = Vec::new();
@@ -243,4 +254,22 @@ fn relay_of(sign: &[u8]) -> Option<SocketAddr> {
 
 fn since_of(sign: &[u8]) -> Option<u64> {
     String::from_utf8(value_of(sign, b"since")?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_that_redis_had_is_missed_at_once() {
+        let at = Instant::from_ms;
+        assert!(is_gone(Some(at(2000)), at(1000), at(3000)), "it was there, and Redis was as well ever since");
+        // Redis is back without its data.
+        assert!(!is_gone(Some(at(2000)), at(3000), at(3000)));
+        assert!(!is_gone(Some(at(2000)), at(3000), at(7999)));
+        assert!(is_gone(Some(at(2000)), at(3000), at(8000)));
+        // It was never seen.
+        assert!(!is_gone(None, at(3000), at(7999)));
+        assert!(is_gone(None, at(3000), at(8000)));
+    }
 }

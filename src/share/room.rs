@@ -7,8 +7,9 @@ use crate::base::{Channel, Flow, Instant, LogBudget, Transport};
 use crate::stack::location::telling::SharedLocation;
 use crate::stack::location::{Location, Reached, Row, RowRules, SharedRow, TakenIn};
 use crate::stack::relay::RelayTokens;
+use std::mem::Discriminant;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time;
 
@@ -34,7 +35,8 @@ pub struct Settings {
 /// The clock of the rules, and that of the wall.
 pub struct Clocks {
     pub now: Box<dyn Fn() -> Instant + Send + Sync>,
-    /// The time since 1970 at time 0, milliseconds, by the wall clock as it is now.
+    /// The time since 1970 at time 0, milliseconds, by the wall clock as it is now. What the servers tell each other is by Redis's clock;
+    /// this one is only compared with that.
     pub wall_ms: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -82,6 +84,17 @@ struct Condition {
     since: Option<time::Instant>,
     /// The table was read in full, once at least.
     is_joined: bool,
+    /// Changes were missed, and the table is read anew.
+    is_reading: bool,
+    /// The kinds of trouble that this outage has brought.
+    said: Vec<Discriminant<Trouble>>,
+}
+
+impl Condition {
+    /// Returns whether changes must not be promised: Redis cannot be told of them, or what is known here may be old.
+    fn is_failing(&self) -> bool {
+        self.ill.contains(&true) || self.is_reading
+    }
 }
 
 pub struct Room {
@@ -94,6 +107,10 @@ pub struct Room {
     pub hooks: OnceLock<Hooks>,
     condition: Mutex<Condition>,
     budget: Mutex<LogBudget>,
+    /// By how many seconds the clocks differ, as the log has said.
+    said_skew_s: AtomicI64,
+    /// The primary that the sentinels name.
+    named: Mutex<Option<(String, u16)>>,
 }
 
 impl Room {
@@ -108,6 +125,8 @@ impl Room {
             hooks: OnceLock::new(),
             condition: Mutex::default(),
             budget: Mutex::new(LogBudget::new("the shared location table")),
+            said_skew_s: AtomicI64::new(0),
+            named: Mutex::default(),
         }
     }
 
@@ -130,12 +149,62 @@ impl Room {
         }
     }
 
-    /// Follows the wall clock, and lets lines about others be logged again.
+    /// Lets lines about others be logged again.
     pub fn renew(&self) {
-        if let Some(shared) = self.shared() {
-            shared.set_wall_ms((self.clocks.wall_ms)());
-        }
         lock(&self.budget).renew(self.now());
+    }
+
+    // ---- the clock -----------------------------------------------------------------------------------------------------
+
+    /// Returns the time since 1970 in milliseconds by Redis's clock; by ours until that is known.
+    pub fn now_ms(&self) -> u64 {
+        let start_ms = self.shared().map_or_else(|| (self.clocks.wall_ms)(), |shared| shared.wall_ms());
+        start_ms.saturating_add(self.now().as_ms())
+    }
+
+    /// Learns what time it is by Redis's clock: it has said `time_ms` after `before`, and we have heard it at `after`.
+    pub fn learn_time(&self, time_ms: u64, before: Instant, after: Instant) {
+        let Some(shared) = self.shared() else {
+            return;
+        };
+        let known_ms = shared.wall_ms();
+        let (earliest, latest) = (time_ms.saturating_sub(after.as_ms()), time_ms.saturating_add(1).saturating_sub(before.as_ms()));
+        if !(earliest..=latest).contains(&known_ms) {
+            let start_ms = earliest.midpoint(latest);
+            shared.set_wall_ms(start_ms);
+            // What Redis has not taken may have been refused for its times.
+            if start_ms.abs_diff(known_ms) >= NOTABLE_MS {
+                shared.list_untold();
+            }
+        }
+        self.note_skew((self.clocks.wall_ms)() as i64 - shared.wall_ms() as i64);
+    }
+
+    /// Says that the clocks differ, once for each such difference.
+    fn note_skew(&self, ahead_ms: i64) {
+        let said_s = self.said_skew_s.load(Ordering::Relaxed);
+        let is_notable = ahead_ms.unsigned_abs() >= SKEW_MS;
+        if is_notable == (said_s != 0) && ahead_ms.abs_diff(said_s * 1000) < SKEW_MS {
+            return;
+        }
+        let (seconds, store) = (ahead_ms / 1000, &self.settings.access.store);
+        self.said_skew_s.store(if is_notable { seconds } else { 0 }, Ordering::Relaxed);
+        match seconds {
+            _ if !is_notable => log::info!("{store}: this server's clock and that of Redis agree again"),
+            1.. => log::warn!("{store}: this server's clock is {seconds} s ahead of that of Redis, by which bindings are shared"),
+            _ => log::warn!("{store}: this server's clock is {} s behind that of Redis, by which bindings are shared", -seconds),
+        }
+    }
+
+    // ---- the sentinels -------------------------------------------------------------------------------------------------
+
+    /// Returns the primary that the sentinels name; `None` if there are none, or none of them has said it yet.
+    pub fn named(&self) -> Option<(String, u16)> {
+        lock(&self.named).clone()
+    }
+
+    pub fn set_named(&self, server: (String, u16)) {
+        *lock(&self.named) = Some(server);
     }
 
     // ---- well and ill --------------------------------------------------------------------------------------------------
@@ -154,15 +223,20 @@ impl Room {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
         let mut condition = lock(&self.condition);
         condition.ill[duty as usize] = true;
-        let is_new = condition.since.is_none();
+        let is_first = condition.since.is_none();
         condition.since.get_or_insert_with(time::Instant::now);
-        let is_telling = duty == Duty::Telling || !condition.is_joined;
-        drop(condition);
-        if is_telling && let Some(shared) = self.shared() {
-            shared.set_failing(true);
-            self.progress();
-        }
+        let kind = std::mem::discriminant(trouble);
+        let is_new = !condition.said.contains(&kind);
         if is_new {
+            condition.said.push(kind);
+        }
+        self.show(&condition);
+        drop(condition);
+        self.progress();
+        if !is_first && is_new {
+            log::error!("{}: still not shared, and now for another reason: {trouble}", self.settings.access.store);
+        }
+        if is_first {
             let consequence = match self.location.refuses_changes() {
                 true => "registrations are answered 503 until it is, calls go on",
                 false => "calls and registrations go on with what this server knows",
@@ -174,17 +248,15 @@ impl Room {
     pub fn recover(&self, duty: Duty) {
         let mut condition = lock(&self.condition);
         condition.ill[duty as usize] = false;
+        self.show(&condition);
         if condition.ill.contains(&true) {
             return;
         }
         let Some(since) = condition.since.take() else {
             return;
         };
+        condition.said.clear();
         drop(condition);
-        let Some(shared) = self.shared() else {
-            return;
-        };
-        shared.set_failing(false);
         let (seconds, untold) = (since.elapsed().as_secs_f64(), self.untold());
         log::info!(
             "{}: the location table is shared again after {seconds:.1} s; {untold} addresses are still to be told",
@@ -192,8 +264,22 @@ impl Room {
         );
     }
 
+    /// Has the workers refuse what cannot be promised.
+    fn show(&self, condition: &Condition) {
+        if let Some(shared) = self.shared() {
+            shared.set_failing(condition.is_failing());
+        }
+    }
+
     pub fn join(&self) {
         lock(&self.condition).is_joined = true;
+    }
+
+    /// Notes that the table is being read, or has been.
+    pub fn set_reading(&self, is_reading: bool) {
+        let mut condition = lock(&self.condition);
+        condition.is_reading = is_reading;
+        self.show(&condition);
     }
 
     /// Returns what Redis has still to be told. Visits every shard.
@@ -215,6 +301,10 @@ impl Room {
             }
         };
         let taken = self.shared()?.take_in(self.now(), &row, is_settled);
+        if taken == TakenIn::Expired && !row.removed {
+            let (over_ms, aor) = (self.now_ms().saturating_sub(row.lease_ms), String::from_utf8_lossy(aor));
+            log::debug!("a binding of {aor:?} at another server is not known here: its lease was over {over_ms} ms ago");
+        }
         match taken {
             TakenIn::Added | TakenIn::Replaced | TakenIn::Removed => {
                 self.counts.taken_in.fetch_add(1, Ordering::Relaxed);
@@ -237,6 +327,24 @@ impl Room {
         if lock(&self.budget).may_say() {
             let (store, aor) = (&self.settings.access.store, String::from_utf8_lossy(aor));
             log::warn!("{store}: what it has of {aor:?} is left alone and not used: {why}");
+        }
+    }
+
+    /// Notes that Redis has not taken a version, because nobody keeps it any longer by Redis's clock.
+    pub fn over(&self, row: &SharedRow) {
+        let Some(shared) = self.shared() else {
+            return;
+        };
+        // Nor does anybody keep what a removal removes.
+        if row.removed {
+            shared.told(row, row.position);
+            return;
+        }
+        shared.blocked(row);
+        self.counts.unusable.fetch_add(1, Ordering::Relaxed);
+        if lock(&self.budget).may_say() {
+            let (store, aor) = (&self.settings.access.store, String::from_utf8_lossy(row.aor));
+            log::warn!("{store}: a binding of {aor:?} is not shared: it is over by the clock of Redis");
         }
     }
 
@@ -269,7 +377,7 @@ impl Room {
         let now = self.now();
         let rules = &self.settings.rules;
         let longest_ms = u64::from(rules.max_expires_s()) * 1000;
-        let now_ms = (self.clocks.wall_ms)() + now.as_ms();
+        let now_ms = self.now_ms();
         row.lease_ms = row.lease_ms.min(now_ms + LEASES * longest_ms);
         row.expires_ms = row.expires_ms.min(now_ms + longest_ms).min(row.lease_ms);
         row.lifetime_s = row.lifetime_s.min(rules.max_expires_s());
@@ -304,6 +412,10 @@ impl Room {
 
 /// The longest lease of a binding, in the longest lifetimes that a REGISTER is granted.
 const LEASES: u64 = 7;
+
+/// From what difference of the clocks on it is said, and from which on what was refused is told again, in milliseconds.
+const SKEW_MS: u64 = 5000;
+const NOTABLE_MS: u64 = 1000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -53,6 +53,8 @@ impl Batch<'_> {
 pub enum Answer<'a> {
     /// It has it, accepted now or before, at this position.
     Has(u64),
+    /// Its lease is over.
+    Over,
     /// It has a better version.
     Better(&'a [u8]),
     /// This address cannot be shared, and why.
@@ -64,6 +66,7 @@ pub fn answer(reply: &Reply) -> Option<Answer<'_>> {
     let (kind, rest) = reply.text()?.split_first()?;
     match kind {
         b'a' | b's' => Some(Answer::Has(std::str::from_utf8(rest).ok()?.parse().ok()?)),
+        b'o' => Some(Answer::Over),
         b'b' => Some(Answer::Better(rest)),
         b'e' => Some(Answer::Unfit(std::str::from_utf8(rest).unwrap_or("what it has is not text"))),
         _ => None,

@@ -10,8 +10,8 @@ use super::cluster;
 use super::reply::{Contents, Reply};
 use super::script::SCRIPT;
 use super::shards::{PARTS, slot_of};
-use super::trouble::{Trouble, unexpected};
-use super::wire::{Wire, sound};
+use super::trouble::{Trouble, refusal, unexpected};
+use super::wire::Wire;
 use crate::settings::{SharedStore, StoreKind};
 use std::ops::RangeInclusive;
 
@@ -21,28 +21,73 @@ pub struct Session {
     slots: Vec<(RangeInclusive<u16>, usize)>,
     /// The script's name, as Redis gave it.
     pub script: Vec<u8>,
+    /// The primary that the sentinels named.
+    primary: Option<(String, u16)>,
 }
 
 impl Session {
-    pub fn open(access: &Access) -> Result<Session, Trouble> {
+    /// `named` is the primary that the sentinels name, if that is known.
+    pub fn open(access: &Access, named: Option<&(String, u16)>) -> Result<Session, Trouble> {
         let SharedStore { kind, hosts, db, .. } = &access.store;
         if *kind == StoreKind::Cluster {
             let (slots, wires) = cluster::connect(hosts, access)?;
-            let mut session = Session { wires, slots, script: Vec::new() };
+            let mut session = Session { wires, slots, script: Vec::new(), primary: None };
             session.load_script()?;
             return Ok(session);
         }
-        let mut wire = match (kind, hosts.first()) {
-            (StoreKind::Sentinels(service), _) => primary(hosts, service, access)?,
-            (_, Some((host, port))) => Wire::open(host, *port, access)?,
+        let (mut wire, primary) = match (kind, hosts.first()) {
+            (StoreKind::Sentinels(service), _) => {
+                let (wire, server) = primary(hosts, service, named, access)?;
+                (wire, Some(server))
+            }
+            (_, Some((host, port))) => (Wire::open(host, *port, access)?, None),
             (_, None) => return Err(Trouble::Lost("it has no address".to_owned())),
         };
         if *db != 0 {
             wire.call(&[b"SELECT", db.to_string().as_bytes()])?;
         }
-        let mut session = Session { wires: vec![wire], slots: vec![(0..=u16::MAX, 0)], script: Vec::new() };
+        let mut session = Session { wires: vec![wire], slots: vec![(0..=u16::MAX, 0)], script: Vec::new(), primary };
         session.load_script()?;
         Ok(session)
+    }
+
+    /// Refuses to go on if the sentinels name another primary than this one.
+    pub fn check_named(&self, named: Option<&(String, u16)>) -> Result<(), Trouble> {
+        match (&self.primary, named) {
+            (Some(own), Some(named)) if own != named => {
+                let (ip, port) = named;
+                Err(Trouble::Lost(format!("{}:{} is the primary no more: the sentinels name {ip}:{port}", own.0, own.1)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the time since 1970 in milliseconds, by Redis's clock; in a cluster, by that of one of its servers.
+    pub fn time_ms(&mut self) -> Result<u64, Trouble> {
+        let wire = self.wires.first_mut().ok_or_else(|| Trouble::Lost("it is not connected".to_owned()))?;
+        let reply = wire.call(&[b"TIME"])?;
+        let time = match reply.list() {
+            Some([seconds, micros]) => seconds.number().zip(micros.number()),
+            _ => None,
+        };
+        let (seconds, micros) = time.ok_or_else(|| unexpected("TIME", &reply))?;
+        Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
+    }
+
+    /// Returns how many replicas follow the primary; in a cluster, the one with the fewest. `None` if we may not ask.
+    pub fn replicas(&mut self) -> Result<Option<usize>, Trouble> {
+        let mut fewest = None;
+        for wire in &mut self.wires {
+            wire.put(&[b"ROLE"]);
+            wire.flush()?;
+            let reply = wire.read()?;
+            if reply.error().is_some() {
+                return Ok(None);
+            }
+            let replicas = reply.list().and_then(|list| list.get(2)?.list()).map_or(0, <[Reply]>::len);
+            fewest = Some(fewest.map_or(replicas, |fewest: usize| fewest.min(replicas)));
+        }
+        Ok(fewest)
     }
 
     /// Has each server learn the script.
@@ -79,7 +124,7 @@ impl Session {
         self.wires.iter_mut().try_for_each(Wire::flush)
     }
 
-    /// Asks something of each part; `words` are the command's for one.
+    /// Asks something of each part; `words` are the command's for one. A part where another program has the key answers so.
     pub fn of_each_part(&mut self, words: impl Fn(usize) -> Vec<Vec<u8>>) -> Result<Vec<Reply>, Trouble> {
         for part in 0..PARTS {
             let words = words(part);
@@ -87,7 +132,11 @@ impl Session {
             self.wire(part).put(&words);
         }
         self.flush()?;
-        (0..PARTS).map(|part| sound(self.wire(part).read()?)).collect()
+        let read = |part| {
+            let reply = self.wire(part).read()?;
+            refusal(&reply).map_or(Ok(reply), Err)
+        };
+        (0..PARTS).map(read).collect()
     }
 
     /// Returns what identifies the server's present life and history: after a restart, or if another has taken its place, it differs.
@@ -110,18 +159,20 @@ impl Session {
     }
 }
 
-/// Asks the sentinels, one after the other, for the primary of the service, and connects there.
-fn primary(sentinels: &[(String, u16)], service: &str, access: &Access) -> Result<Wire, Trouble> {
+/// Connects to the primary of a service: the one that is known, else the one that the first sentinel names which answers.
+fn primary(
+    sentinels: &[(String, u16)],
+    service: &str,
+    known: Option<&(String, u16)>,
+    access: &Access,
+) -> Result<(Wire, (String, u16)), Trouble> {
+    if let Some(server) = known {
+        return open_primary(server.clone(), access);
+    }
     let mut outcome = Err(Trouble::Lost("it has no sentinels".to_owned()));
     for (host, port) in sentinels {
-        outcome = named_by(host, *port, service, access).and_then(|(ip, port)| {
-            let mut wire = Wire::open(&ip, port, access)?;
-            let role = wire.call(&[b"ROLE"])?;
-            match role.list().and_then(|list| list.first()?.text()) {
-                Some(b"master") => Ok(wire),
-                _ => Err(Trouble::Lost(format!("the sentinel {host} names {ip}:{port}, which is not the primary"))),
-            }
-        });
+        let named = Wire::open_unproved(host, *port, access).and_then(|mut wire| named_by(&mut wire, host, service));
+        outcome = named.and_then(|server| open_primary(server, access));
         if outcome.is_ok() {
             break;
         }
@@ -129,9 +180,18 @@ fn primary(sentinels: &[(String, u16)], service: &str, access: &Access) -> Resul
     outcome
 }
 
+fn open_primary(server: (String, u16), access: &Access) -> Result<(Wire, (String, u16)), Trouble> {
+    let (ip, port) = &server;
+    let mut wire = Wire::open(ip, *port, access)?;
+    let role = wire.call(&[b"ROLE"])?;
+    match role.list().and_then(|list| list.first()?.text()) {
+        Some(b"master") => Ok((wire, server)),
+        _ => Err(Trouble::Lost(format!("the sentinels name {ip}:{port}, which is not the primary"))),
+    }
+}
+
 /// Returns the primary that one sentinel names.
-fn named_by(host: &str, port: u16, service: &str, access: &Access) -> Result<(String, u16), Trouble> {
-    let mut wire = Wire::open_unproved(host, port, access)?;
+pub fn named_by(wire: &mut Wire, host: &str, service: &str) -> Result<(String, u16), Trouble> {
     let reply = wire.call(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service.as_bytes()])?;
     let words = reply.list().unwrap_or_default();
     let [Reply::BulkString(ip), port] = words else {

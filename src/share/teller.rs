@@ -6,7 +6,7 @@ use super::reply::{Contents, Reply};
 use super::room::{Duty, Room};
 use super::script::{Answer, Batch, answer, batches};
 use super::session::Session;
-use super::shards::{address_key, changes_key};
+use super::shards::{address_key, changes_key, position_key};
 use super::trouble::{Trouble, unexpected};
 use super::wire::sound;
 use crate::base::Flow;
@@ -150,9 +150,12 @@ impl Teller {
 
     /// Tells what was taken. If that fails, it is told again: Redis knows what it has.
     fn tell(&mut self) -> Result<(), Trouble> {
-        let mut session = match self.session.take() {
+        let named = self.room.named();
+        // One that was not used since the sentinels have named another is left without a word.
+        let kept = self.session.take().filter(|session| session.check_named(named.as_ref()).is_ok());
+        let mut session = match kept {
             Some(session) => session,
-            None => Session::open(&self.room.settings.access)?,
+            None => Session::open(&self.room.settings.access, named.as_ref())?,
         };
         let all = batches(self.untold.iter());
         for batches in all.chunks(IN_FLIGHT) {
@@ -167,6 +170,8 @@ impl Teller {
             }
         }
         let outcome = await_replicas(&mut session, self.room.settings.replicas);
+        // What was told to a server that is the primary no more is told to its successor.
+        session.check_named(self.room.named().as_ref())?;
         // The connection is kept if replicas are missing: Redis knows by it what they must have.
         if !matches!(outcome, Err(Trouble::Lost(_))) {
             self.session = Some(session);
@@ -190,7 +195,10 @@ fn tell_some(room: &Room, reader: &mut ReadRow, session: &mut Session, batches: 
             reply => match reply.error() {
                 Some(why) if why.starts_with("NOSCRIPT") => strangers.push(at),
                 Some(why) if why.contains("WRONGTYPE") => {
-                    batch.rows.iter().for_each(|row| room.blocked(row, &changes_key(batch.part), &why))
+                    let keys = [position_key(batch.part), changes_key(batch.part)];
+                    let [position, changes] = &keys;
+                    let key = if memchr::memmem::find(why.as_bytes(), position).is_some() { position } else { changes };
+                    batch.rows.iter().for_each(|row| room.blocked(row, key, &why));
                 }
                 Some(why) => return Err(Trouble::Refused(why)),
                 None => return Err(unexpected("EVALSHA", &reply)),
@@ -217,6 +225,7 @@ fn heed(room: &Room, reader: &mut ReadRow, batch: &Batch, answers: &[Reply]) -> 
                 room.take_in(reader, row.aor, &field, value, true);
                 room.counts.rejected.fetch_add(1, Ordering::Relaxed);
             }
+            Some(Answer::Over) => room.over(row),
             Some(Answer::Unfit(why)) => room.blocked(row, &address_key(batch.part, row.aor), why),
             None => return Err(unexpected("EVALSHA", reply)),
         }

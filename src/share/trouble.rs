@@ -25,15 +25,43 @@ impl fmt::Display for Trouble {
 
 /// Redis has replied something that it should not.
 pub fn unexpected(to: &str, reply: &Reply) -> Trouble {
-    let mut said = format!("{reply:?}");
+    let mut said = shown(reply);
     if let Some((end, _)) = said.char_indices().nth(100) {
         said.truncate(end);
     }
     Trouble::Lost(format!("to {to} it replies {said}"))
 }
 
+/// Returns a reply as a person can read it.
+fn shown(reply: &Reply) -> String {
+    match (reply.text(), reply.list(), reply.error()) {
+        (Some(text), _, _) => format!("\"{}\"", text.escape_ascii()),
+        (_, Some(list), _) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        (_, _, Some(why)) => why,
+        _ => format!("{reply:?}"),
+    }
+}
+
+/// Returns whether a reply refuses because another program has a key of another type there.
+pub fn is_wrong_type(reply: &Reply) -> bool {
+    reply.error().is_some_and(|why| why.starts_with("WRONGTYPE"))
+}
+
 /// Returns why Redis refuses, unless it is that another program has a key of another type there: that concerns this key alone.
 pub fn refusal(reply: &Reply) -> Option<Trouble> {
     let why = reply.error().filter(|why| !why.starts_with("WRONGTYPE"))?;
     Some(Trouble::Refused(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_says_is_shown_as_text() {
+        let reply = Reply::Array(vec![Reply::BulkString(b"a\xff\n\"".to_vec()), Reply::Int(7), Reply::Nil]);
+        assert_eq!(unexpected("XREAD", &reply).to_string(), r#"to XREAD it replies ["a\xff\n\"", int(7), nil]"#);
+        let long = unexpected("XREAD", &Reply::BulkString(vec![b'x'; 1000])).to_string();
+        assert_eq!(long.len(), "to XREAD it replies ".len() + 100);
+    }
 }

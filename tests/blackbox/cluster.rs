@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Request};
+use crate::exhaustion::Clock;
 use crate::pki::{Authority, Certificate, Kind};
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
 use crate::redis::Redis;
@@ -405,6 +406,8 @@ fn replicas_must_have_what_is_acknowledged() {
     let phone = Agent::new(at_a.at(CALLEE), a.address);
     let ask = || phone.ask(&phone.register(DOMAIN, "alice", &format!("<{}>", phone.uri()), 600)).status();
     assert_eq!(ask(), Some(503));
+    a.expect_log(&["its primary has 0 replicas, [location] replicas wants 1", "5 s at most"]);
+    a.expect_log(&["goes on with a primary that has 0 replicas"]);
     a.expect_log(&["0 replicas have it, [location] replicas wants 1"]);
     let (ip, port) = (redis.address.ip().to_string(), redis.address.port().to_string());
     let replica = Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &["--replicaof", &ip, &port]);
@@ -586,6 +589,58 @@ fn a_cluster_may_move_its_slots_and_lose_a_primary() {
     assert_eq!(c.stat(&at_c, "strowger_bindings"), all, "whoever joins finds everything");
 }
 
+/// What is shared is by Redis's clock: a server's own may be wrong by more than a binding lasts.
+#[test]
+fn clocks_need_not_agree() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let conf = |place, node| conf(place, &redis, node).set("registrar", "durability", "\"acknowledged\"");
+    let a = conf(&at_a, "a").start(&at_a);
+    let clock = Clock::new(&at_b);
+    clock.set(-600);
+    let b = clock.start(&at_b, &conf(&at_b, "b").only(at_a.at(SECOND_SERVER)));
+    b.expect_log(&["this server's clock is", "s behind that of Redis"]);
+    let phone = Agent::new(at_a.at(CALLEE), b.address);
+    let first = register(&phone, "alice", 60);
+    assert!(!redis.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).is_empty(), "it was told before the 200");
+    until("alice at a", || Two::knows(&a, &at_a, "alice"));
+    register(&Agent::new(at_a.at(SECOND_CALLEE), a.address), "bob", 60);
+    until("bob at b", || Two::knows(&b, &at_b, "bob"));
+    register_again(&phone, &first, "alice", 0);
+    until("gone at a", || !Two::knows(&a, &at_a, "alice"));
+    // It is set while the server runs.
+    clock.set(600);
+    b.expect_log(&["s ahead of that of Redis"]);
+    register_again(&phone, &first, "alice", 60);
+    until("alice at a again", || Two::knows(&a, &at_a, "alice"));
+}
+
+/// Another program has the stream of a part: the others are shared, and so is that when the key is gone.
+#[test]
+fn a_stream_that_is_none_takes_its_part_down_alone() {
+    let two = Two::start(|conf| conf);
+    register(&two.phone(), "alice", 600);
+    until("seen at b", || Two::knows(&two.b, &two.at_b, "alice"));
+    let key = two.redis.ask(&two.at_redis, &["KEYS", "strowger:*:aor:alice@*"]);
+    let stream = format!("{}:changes", &key[..key.find(":aor:").unwrap()]);
+    two.redis.ask(&two.at_redis, &["DEL", &stream]);
+    two.redis.ask(&two.at_redis, &["SET", &stream, "mine"]);
+    two.a.expect_log(&[&stream, "it is no stream"]);
+    // A user of the same part, and of each other one.
+    let late = two.phone_at(SECOND_CALLEE);
+    let bound = |number: u32| two.a.command(&two.at_a, &["ul", "add", &format!("u{number}@{DOMAIN}"), "sip:u@192.0.2.7"]);
+    for number in 0..64 {
+        assert_eq!(bound(number).code, Some(0));
+    }
+    register(&late, "alice", 600);
+    until("the others at b", || two.b.stat(&two.at_b, "strowger_bindings") > 40.0);
+    assert!(two.b.stat(&two.at_b, "strowger_bindings") < 65.0);
+    assert_eq!(two.a.stat(&two.at_a, "strowger_shared_up"), 1.0);
+    assert_eq!(two.redis.ask(&two.at_redis, &["GET", &stream]), "mine");
+    two.redis.ask(&two.at_redis, &["DEL", &stream]);
+    until("all at b", || two.b.stat(&two.at_b, "strowger_bindings") == 66.0);
+}
+
 /// Another program has the roster's key: everything else is shared, and one line says so.
 #[test]
 fn a_foreign_roster_keeps_nobody_from_sharing() {
@@ -599,4 +654,95 @@ fn a_foreign_roster_keeps_nobody_from_sharing() {
     assert_eq!(a.stat(&at_a, "strowger_shared_up"), 1.0);
     assert_eq!(said.matches("strowger:nodes").count(), 1, "{said}");
     assert_eq!(redis.ask(&at_redis, &["GET", "strowger:nodes"]), "mine");
+}
+
+/// A time that no clock shows in the roster, and a sign that is taken back.
+#[test]
+fn a_server_that_takes_its_sign_back_is_gone_at_once() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    redis.ask(&at_redis, &["HSET", "strowger:nodes", "evil", "18446744073709551615"]);
+    let key = at_a.path("cluster.key").display().to_string();
+    let one_key = |conf: Conf| conf.set("server", "key_file", &format!("{key:?}"));
+    let a = one_key(conf(&at_a, &redis, "a")).stream("tcp", at_a.at(SERVER)).start(&at_a);
+    let b = one_key(conf(&at_b, &redis, "b").only(at_a.at(SECOND_SERVER))).start(&at_b);
+    until("it is taken out", || !redis.ask(&at_redis, &["HKEYS", "strowger:nodes"]).contains("evil"));
+    let phone = Agent::tcp(at_a.ip(CALLEE), a.address);
+    register(&phone, "alice", 600);
+    until("seen at b", || Two::knows(&b, &at_b, "alice"));
+    let caller = Agent::new(at_a.at(CALLER), b.address);
+    until("called through a", || {
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.send(&message);
+        if let Some(came) = phone.receive(Duration::from_millis(300)) {
+            phone.respond(&came, 200, &[]);
+        }
+        caller.final_for(&message).status() == Some(200)
+    });
+    a.signal("KILL");
+    redis.ask(&at_redis, &["DEL", "strowger:node:a"]);
+    let start = Instant::now();
+    until("passed over", || {
+        let message = caller.request("MESSAGE", &format!("sip:alice@{DOMAIN}"));
+        caller.ask(&message).status() == Some(480)
+    });
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+/// What a server knows may be old while it is not told what others change, even if it can tell Redis itself.
+#[test]
+fn nothing_is_acknowledged_by_a_server_that_cannot_follow() {
+    let two = Two::start(|conf| conf.set("registrar", "durability", "\"acknowledged\""));
+    let phone = two.phone();
+    let ask = || phone.ask(&phone.register(DOMAIN, "alice", &format!("<{}>", phone.uri()), 600)).status();
+    assert_eq!(ask(), Some(200));
+    two.redis.ask(&two.at_redis, &["ACL", "SETUSER", "default", "-xread"]);
+    two.a.expect_log(&["the location table is not shared", "NOPERM", "registrations are answered 503 until it is"]);
+    for _ in 0..3 {
+        assert_eq!(ask(), Some(503));
+    }
+    two.redis.ask(&two.at_redis, &["ACL", "SETUSER", "default", "+xread"]);
+    until("accepted again", || ask() == Some(200));
+}
+
+/// It hangs for so long that another takes its name: it is told, though it had other troubles before.
+#[test]
+fn a_server_that_has_lost_its_name_meanwhile_says_so() {
+    let [at_a, at_b, at_redis] = ["node-a", "node-b", "redis"].map(Place::new);
+    let redis = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let a = conf(&at_a, &redis, "same").start(&at_a);
+    a.signal("STOP");
+    until("its sign has expired", || redis.ask(&at_redis, &["EXISTS", "strowger:node:same"]) == "0");
+    let b = conf(&at_b, &redis, "same").only(at_a.at(SECOND_SERVER)).start(&at_b);
+    assert_eq!(b.stat(&at_b, "strowger_shared_up"), 1.0);
+    // It has lost its connection, and then its name.
+    redis.ask(&at_redis, &["CLIENT", "PAUSE", "2500"]);
+    a.signal("CONT");
+    a.expect_log(&["the location table is not shared"]);
+    a.expect_log_within(PATIENCE, &["for another reason: another server that lives is called \"same\""]);
+    assert_eq!(a.stat(&at_a, "strowger_shared_up"), 0.0);
+}
+
+/// The sentinels have made another server the primary: the old one, which lives, is left.
+#[test]
+fn a_primary_that_was_replaced_is_left() {
+    let [at_a, at_redis, at_sentinel] = ["node-a", "redis", "sentinel"].map(Place::new);
+    let primary = Redis::start(&at_redis, at_a.at_port(REDIS, 6379));
+    let (ip, port) = (primary.address.ip().to_string(), primary.address.port().to_string());
+    let replica =
+        Redis::start_with(&at_redis, at_a.at_port(REDIS, 6380), &["--replicaof", &ip, &port, "--replica-announce-ip", &ip]);
+    until("replicated", || primary.ask(&at_redis, &["INFO", "replication"]).contains("state=online"));
+    let _sentinel = Redis::sentinel(&at_sentinel, at_a.at_port(REDIS, 26379), primary.address);
+    let shared = format!("\"redis-sentinel://{ip}:26379/main/0\"");
+    let a = conf(&at_a, &primary, "a").set("location", "shared", &shared).start(&at_a);
+    register(&Agent::new(at_a.at(CALLEE), a.address), "alice", 600);
+    until("told", || replica.ask(&at_redis, &["KEYS", "strowger:*:aor:alice@*"]).lines().count() == 1);
+    let words = ["-h", &ip, "-p", "26379", "sentinel", "failover", "main"];
+    let done = crate::process::run(&at_sentinel, "failover", std::path::Path::new("redis-cli"), &words, PATIENCE);
+    assert!(done.stdout.contains("OK"), "{done:?}");
+    until("replaced", || replica.ask(&at_redis, &["ROLE"]).starts_with("master"));
+    // Whatever the old primary still takes would be lost.
+    until("left", || replica.ask(&at_redis, &["CLIENT", "LIST"]).contains("cmd=xread"));
+    register(&Agent::new(at_a.at(SECOND_CALLEE), a.address), "bob", 600);
+    until("told the new one", || !replica.ask(&at_redis, &["KEYS", "strowger:*:aor:bob@*"]).is_empty());
 }

@@ -186,7 +186,7 @@ fn a_panic_or_a_fatal_error_is_the_last_line_of_the_log() {
 // ---- the clock ---------------------------------------------------------------------------------------------------------
 
 /// A wall clock that a test sets: a library that the server is started with.
-struct Clock {
+pub struct Clock {
     library: String,
     file: String,
 }
@@ -194,7 +194,7 @@ struct Clock {
 const YEAR_S: i64 = 365 * 86_400;
 
 impl Clock {
-    fn new(place: &Place) -> Clock {
+    pub fn new(place: &Place) -> Clock {
         let source = place.write("clock.c", include_str!("clock.c"));
         let (source, library) = (source.display().to_string(), place.path("clock.so"));
         let library = library.display().to_string();
@@ -207,13 +207,13 @@ impl Clock {
     }
 
     /// So many seconds from the right time.
-    fn set(&self, seconds: i64) {
+    pub fn set(&self, seconds: i64) {
         let draft = format!("{}.new", self.file);
         fs::write(&draft, seconds.to_string()).expect("written");
         fs::rename(&draft, &self.file).expect("renamed");
     }
 
-    fn start(&self, place: &Place, conf: &Conf) -> Server {
+    pub fn start(&self, place: &Place, conf: &Conf) -> Server {
         let environment = [("LD_PRELOAD", self.library.as_str()), ("CLOCK_SHIFT", self.file.as_str())];
         conf.start_with(place, &environment)
     }

@@ -169,7 +169,10 @@ fn a_hash_lasts_as_long_as_its_last_lease_and_loses_what_is_over() {
         lease_ms: time.saturating_add_signed(for_ms),
         ..row()
     };
-    tell(&mut wire, &name, &[lasting(b"sip:long@x", 600_000), lasting(b"sip:short@x", 1000), lasting(b"sip:over@x", -70_000)]);
+    tell(&mut wire, &name, &[lasting(b"sip:long@x", 600_000), lasting(b"sip:short@x", 1000)]);
+    let mut over = Vec::new();
+    form::write(&lasting(b"sip:over@x", -70_000), &mut over);
+    wire.call(&[b"HSET", &key, b"sip:over@x", &over]).unwrap();
     let left = wire.call(&[b"PTTL", &key]).unwrap().number().unwrap();
     assert!((650_000..=660_000).contains(&left), "{left}");
     tell(&mut wire, &name, &[lasting(b"sip:new@x", 1000)]);
@@ -206,4 +209,42 @@ fn what_belongs_to_others_is_left_alone() {
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let refused = wire.call(&words).unwrap_err().to_string();
     assert!(refused.contains("WRONGTYPE") && refused.contains("is no stream"), "{refused}");
+}
+
+#[test]
+fn what_is_over_by_the_clock_of_redis_is_refused() {
+    let redis = RedisServer::start();
+    let mut wire = redis.wire();
+    let name = load(&mut wire);
+    let time = wire.call(&[b"TIME"]).unwrap().list().unwrap()[0].number().unwrap() * 1000;
+    let late = SharedRow { lease_ms: time - 1000, ..row() };
+    assert_eq!(answer(&tell(&mut wire, &name, &[late])[0]), Some(Answer::Over));
+    assert_eq!(wire.call(&[b"DBSIZE"]).unwrap().number(), Some(0));
+    assert!(matches!(answer(&tell(&mut wire, &name, &[SharedRow { lease_ms: time + 60_000, ..row() }])[0]), Some(Answer::Has(_))));
+}
+
+#[test]
+fn a_counter_that_nobody_has_counted_to_is_begun_anew() {
+    let redis = RedisServer::start();
+    let mut wire = redis.wire();
+    let name = load(&mut wire);
+    let key = position_key(part_of(b"a@x"));
+    let words = ["abc", "99999999999999999999999", "-1", "", "inf", "nan", "1e400", "9007199254740992", "18446744073709551615"];
+    for (step, word) in (1..).zip(words) {
+        wire.call(&[b"SET", &key, word.as_bytes()]).unwrap();
+        let later = SharedRow { version: Version { time_ms: 1000 + step, ..row().version }, ..row() };
+        let replies = tell(&mut wire, &name, &[later, later]);
+        let said = [answer(&replies[0]), answer(&replies[1])];
+        let [Some(Answer::Has(position)), Some(Answer::Has(same))] = said else {
+            panic!("{word:?}: {replies:?}");
+        };
+        assert!(position == same && position < 1 << 53, "{word:?}: {position}");
+        assert_eq!(wire.call(&[b"GET", &key]).unwrap().number(), Some(position));
+    }
+    wire.call(&[b"DEL", &key]).unwrap();
+    wire.call(&[b"LPUSH", &key, b"1"]).unwrap();
+    let words = batches([row()].into_iter())[0].command(&name, 10);
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let refused = wire.call(&words).unwrap_err().to_string();
+    assert!(refused.contains("WRONGTYPE") && refused.contains(":position is no string"), "{refused}");
 }

@@ -171,9 +171,18 @@ impl Binding {
         lengths(self) == lengths(other) && rest(self) == rest(other) && self.text == other.text
     }
 
-    /// Returns the whole seconds left, rounded up.
+    /// Returns when it expires as far as this server may say: of a binding that another node answered for, no later than its phone was
+    /// granted there. It is held for longer, because its refreshes are not told.
+    pub fn granted_until(&self, now: Instant) -> Instant {
+        match self.shared.as_deref().filter(|_| self.is_elsewhere() && !self.removed) {
+            Some(note) => self.expires.min(note.granted_until(now)),
+            None => self.expires,
+        }
+    }
+
+    /// Returns the whole seconds left, as they are said to phones, rounded up.
     pub fn seconds_left(&self, now: Instant) -> u64 {
-        self.expires.ms_since(now).div_ceil(1000)
+        self.granted_until(now).ms_since(now).div_ceil(1000)
     }
 }
 

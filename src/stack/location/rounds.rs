@@ -126,8 +126,13 @@ impl Rounds {
 
     /// Notes that what this and earlier rounds took is taken care of.
     pub(super) fn finish(&self, number: u64) {
-        self.durable.fetch_max(number, Ordering::SeqCst);
+        self.reach(number);
         self.set_failing(false);
+    }
+
+    /// The same, but whether something is failing is another question.
+    pub(super) fn reach(&self, number: u64) {
+        self.durable.fetch_max(number, Ordering::SeqCst);
     }
 
     pub(super) fn set_failing(&self, is_failing: bool) {

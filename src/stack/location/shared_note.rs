@@ -43,6 +43,15 @@ impl SharedNote {
         self.version.time_ms.max(self.refreshed_ms)
     }
 
+    /// Returns when the binding of another node expires, as far as is known: as that node has told; if that is over and the binding is
+    /// held nevertheless, it has been refreshed, and lasts for a lifetime at most.
+    pub fn granted_until(&self, now: Instant) -> Instant {
+        match self.told_expires > now {
+            true => self.told_expires,
+            false => now.after_ms(u64::from(self.lifetime_s) * 1000),
+        }
+    }
+
     /// Returns when the binding expires at the latest if its node is gone since `gone`: no REGISTER was answered there later.
     pub fn bound(&self, gone: Option<Instant>) -> Instant {
         match gone {

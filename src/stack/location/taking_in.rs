@@ -92,6 +92,11 @@ impl SharedLocation<'_> {
         missing
     }
 
+    /// Has all told that the store does not have. Visits every shard.
+    pub fn list_untold(&self) {
+        self.visit(|binding| binding.is_untold());
+    }
+
     /// Notes that a node lives, where it takes requests for phones that only it can reach, and when it was started (milliseconds since
     /// 1970). Visits every shard if it was gone.
     pub fn node_seen(&self, name: &[u8], relay: Option<SocketAddr>, since_ms: Option<u64>) {

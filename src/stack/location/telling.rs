@@ -52,10 +52,15 @@ impl Location {
 }
 
 impl SharedLocation<'_> {
-    /// Sets the time since 1970 at [`crate::base::Instant`] zero, in milliseconds, after the clock was set. The versions that were
-    /// made remain as they are.
+    /// Sets the time since 1970 at [`crate::base::Instant`] zero, in milliseconds, by the store's clock. The versions that were made
+    /// remain as they are.
     pub fn set_wall_ms(&self, wall_ms: u64) {
         self.sharing.set_wall_ms(wall_ms);
+    }
+
+    /// Returns the time that was set last; that of this server's own clock at first.
+    pub fn wall_ms(&self) -> u64 {
+        self.sharing.wall_ms()
     }
 
     /// Returns true if a round would take something.
@@ -132,10 +137,11 @@ impl SharedLocation<'_> {
 
     /// Notes that what this and earlier rounds took is in the store. The workers have to be woken afterwards if answers wait.
     pub fn finish_telling(&self, number: u64) {
-        self.sharing.rounds.finish(number);
+        self.sharing.rounds.reach(number);
     }
 
-    /// Sets whether the store cannot be told anything at present. If answers wait for it, REGISTERs are refused then.
+    /// Sets whether the store cannot be told anything at present, or cannot be followed. If answers wait for it, REGISTERs are refused
+    /// then.
     pub fn set_failing(&self, is_failing: bool) {
         self.sharing.rounds.set_failing(is_failing);
     }

@@ -454,3 +454,48 @@ fn shares_of_sources_are_charged_with_what_came_here_alone() {
     sweep(&a, 420_000);
     assert_eq!((a.bindings(), a.shares.held(holder)), (0, 0));
 }
+
+/// It is held for the lease, but nobody is told that its phone was granted so much.
+#[test]
+fn no_more_is_said_than_what_the_phone_was_granted() {
+    let (home, other) = (node("home"), node("other"));
+    FIRST.at(&home, 0);
+    pass_on(&home, &other, 0, 1);
+    let said = |location: &Location, now: u64| {
+        let mut said = Vec::new();
+        location.show(at(now), Some(b"a@x"), &mut |_, view| said.push(view.expires.ms_since(at(now))));
+        said
+    };
+    assert_eq!(said(&home, 20_000), [40_000]);
+    assert_eq!(said(&other, 20_000), [40_000]);
+    // It may have been refreshed at home since.
+    assert_eq!(said(&other, 70_000), [60_000]);
+    // At the end of the lease it is gone in any case.
+    assert_eq!(said(&other, 410_000), [10_000]);
+    assert!(said(&other, 420_000).is_empty());
+}
+
+/// What was refused for its times is told again when the store's clock is known.
+#[test]
+fn what_the_store_has_not_taken_is_listed_again_with_the_times_of_its_clock() {
+    let home = node("home");
+    FIRST.at(&home, 0);
+    assert_eq!(tell(&home, |row| assert_eq!(row.lease_ms, WALL + 420_000)).len(), 1);
+    let shared = home.shared().unwrap();
+    assert!(!shared.has_untold());
+    shared.set_wall_ms(WALL + 600_000);
+    shared.list_untold();
+    assert_eq!(tell(&home, |row| assert_eq!(row.lease_ms, WALL + 1_020_000)).len(), 1);
+}
+
+/// That changes were told is one thing, that the store can be followed another.
+#[test]
+fn a_round_that_is_told_does_not_end_a_trouble() {
+    let home = node("home");
+    home.shared().unwrap().set_failing(true);
+    FIRST.at(&home, 0);
+    tell_well(&home, 1);
+    assert!(home.refuses_changes());
+    home.shared().unwrap().set_failing(false);
+    assert!(!home.refuses_changes());
+}
