@@ -115,7 +115,8 @@ impl ControlApi for RunningServer {
             displaced_clients: guests::displaced(),
             is_draining: self.drain.is_draining(),
             store: store(&self.disk),
-            sharing: self.sharing.numbers().map(shared),
+            // After a restart it is joined a moment later.
+            sharing: self.location.shared().map(|_| shared(self.sharing.numbers().unwrap_or_default())),
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
