@@ -1,6 +1,7 @@
 //! Numbers and byte strings one behind the other, as one process writes them for the next one of the same server; what is read is
 //! checked for its length, and for nothing else.
 
+use super::ProvedNames;
 use super::flow::{Channel, Flow, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -22,6 +23,16 @@ pub trait Pack {
 
     fn put_u64(&mut self, number: u64) {
         self.put(&number.to_le_bytes());
+    }
+
+    fn put_u128(&mut self, number: u128) {
+        self.put(&number.to_le_bytes());
+    }
+
+    /// With their number before them.
+    fn put_names(&mut self, names: &[Box<str>]) {
+        self.put_u32(names.len() as u32);
+        names.iter().for_each(|name| self.put_bytes(name.as_bytes()));
     }
 
     /// With their length before them.
@@ -70,6 +81,18 @@ impl<'a> Unpack<'a> {
 
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    pub fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_le_bytes)
+    }
+
+    pub fn names(&mut self) -> Option<ProvedNames> {
+        let mut names: Vec<Box<str>> = Vec::new();
+        for _ in 0..self.u32()? {
+            names.push(std::str::from_utf8(self.bytes()?).ok()?.into());
+        }
+        Some(names.into())
     }
 
     pub fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -191,5 +214,12 @@ mod tests {
         assert_eq!(Unpack::new(&bytes).bytes(), Some(&b"four"[..]));
         assert_eq!(Unpack::new(&bytes[..7]).bytes(), None);
         assert_eq!(Unpack::new(&[0xff; 4]).bytes(), None);
+        bytes.clear();
+        bytes.put_names(&["sip:alice@example.com".into(), "example.com".into()]);
+        bytes.put_u128(u128::MAX - 5);
+        let mut from = Unpack::new(&bytes);
+        assert_eq!(from.names().map(|names| names.len()), Some(2));
+        assert_eq!(from.u128(), Some(u128::MAX - 5));
+        assert!((0..bytes.len() - 16).all(|cut| Unpack::new(&bytes[..cut]).names().is_none()));
     }
 }

@@ -1,6 +1,6 @@
 //! What the predecessor of a restart leaves to its successor: its sockets, and what its workers know.
 
-use super::packed::{Pack, Unpack};
+use crate::base::pack::{Pack, Unpack};
 use crate::base::{Flow, ProvedNames, Transport};
 use crate::stack::counterpart::Bequest;
 use std::net::SocketAddr;
@@ -31,48 +31,44 @@ impl Legacy {
     /// Appends it as bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
         let rules = &self.rules;
-        out.number(rules.run.into(), 4);
-        out.number(rules.sharing_run.into(), 8);
-        out.number(rules.has_forgotten.into(), 1);
-        out.number(rules.transactions.len() as u128, 4);
+        out.put_u32(rules.run);
+        out.put_u64(rules.sharing_run);
+        out.put_u8(rules.has_forgotten.into());
+        out.put_u32(rules.transactions.len() as u32);
         for (key, core) in &rules.transactions {
-            out.number(*key, 16);
-            out.number((*core).into(), 1);
+            out.put_u128(*key);
+            out.put_u8(*core);
         }
-        out.number(rules.moved.len() as u128, 4);
-        for fact in &rules.moved {
-            out.number((*fact).into(), 8);
-        }
-        out.number(self.connections.len() as u128, 4);
-        for flow in &self.connections {
-            out.flow(flow);
-        }
-        out.number(self.proved.len() as u128, 4);
+        out.put_u32(rules.moved.len() as u32);
+        rules.moved.iter().for_each(|fact| out.put_u64(*fact));
+        out.put_u32(self.connections.len() as u32);
+        self.connections.iter().for_each(|flow| flow.pack(out));
+        out.put_u32(self.proved.len() as u32);
         for (flow, names) in &self.proved {
-            out.flow(flow);
-            out.names(names);
+            flow.pack(out);
+            out.put_names(names);
         }
     }
 
     /// Reads what [`Legacy::write`] wrote; `None` if it is anything else.
     pub fn read(bytes: &[u8]) -> Option<Legacy> {
-        let mut from = Unpack(bytes);
+        let mut from = Unpack::new(bytes);
         let mut legacy = Legacy::default();
         let rules = &mut legacy.rules;
-        rules.run = from.number(4)? as u32;
-        rules.sharing_run = from.number(8)? as u64;
-        rules.has_forgotten = from.byte()? != 0;
-        for _ in 0..from.number(4)? {
-            rules.transactions.push((from.number(16)?, from.byte()?));
+        rules.run = from.u32()?;
+        rules.sharing_run = from.u64()?;
+        rules.has_forgotten = from.u8()? != 0;
+        for _ in 0..from.u32()? {
+            rules.transactions.push((from.u128()?, from.u8()?));
         }
-        for _ in 0..from.number(4)? {
-            rules.moved.push(from.number(8)? as u64);
+        for _ in 0..from.u32()? {
+            rules.moved.push(from.u64()?);
         }
-        for _ in 0..from.number(4)? {
-            legacy.connections.push(from.flow()?);
+        for _ in 0..from.u32()? {
+            legacy.connections.push(Flow::unpack(&mut from)?);
         }
-        for _ in 0..from.number(4)? {
-            let flow = from.flow()?;
+        for _ in 0..from.u32()? {
+            let flow = Flow::unpack(&mut from)?;
             legacy.proved.push((flow, from.names()?));
         }
         from.is_empty().then_some(legacy)

@@ -5,7 +5,7 @@
 //! A letter names flows as the predecessor does: only the successor, which knows the listeners of both, translates.
 
 use super::legacy::Legacy;
-use super::packed::{Pack, Unpack};
+use crate::base::pack::{Pack, Unpack};
 use crate::base::{Channel, Errand, Flow, LiveConnections};
 use crate::stack::counterpart::Predecessor;
 use mio::event::Event;
@@ -221,8 +221,8 @@ impl Link {
             let flow = self.outgoing(flow);
             self.append(|out| {
                 out.extend_from_slice(&[PROVED, to]);
-                out.flow(&flow);
-                out.names(&names);
+                flow.pack(out);
+                out.put_names(&names);
             });
         }
         let translate = |flow: Flow| self.numbering.as_ref().map_or(flow, |numbering| numbering.outgoing(flow));
@@ -349,7 +349,7 @@ impl Link {
     }
 
     fn unpack(&self, packet: &[u8], on: &mut impl FnMut(u8, Dispatch)) {
-        let mut from = Unpack(packet);
+        let mut from = Unpack::new(packet);
         while !from.is_empty() {
             let Some((to, letter)) = unpack(&mut from, &self.live, self.numbering.as_deref()) else {
                 log::error!("a packet of the other process cannot be read");
@@ -419,35 +419,35 @@ fn pack(to: u8, letter: Dispatch, out: &mut Vec<u8>) {
                 Errand::Request => (REQUEST, 0),
             };
             out.extend_from_slice(&[MESSAGE, to, errand, tried]);
-            out.flow(&flow);
-            out.text(bytes);
+            flow.pack(out);
+            out.put_bytes(bytes);
         }
         Dispatch::Undelivered(bytes) => {
             out.extend_from_slice(&[UNDELIVERED, to]);
-            out.text(bytes);
+            out.put_bytes(bytes);
         }
         Dispatch::Transmit(flow, bytes) => {
             out.extend_from_slice(&[TRANSMIT, to]);
-            out.flow(&flow);
-            out.text(bytes);
+            flow.pack(out);
+            out.put_bytes(bytes);
         }
         Dispatch::Lost(flow, takes_answers) => {
             out.extend_from_slice(&[LOST, to, takes_answers.into()]);
-            out.flow(&flow);
+            flow.pack(out);
         }
         Dispatch::Taken(listeners) => {
             out.extend_from_slice(&[TAKEN, to]);
-            out.text(listeners);
+            out.put_bytes(listeners);
         }
     }
 }
 
 /// Reads one letter; one that only says what a peer has proved is carried out, and none is returned.
 fn unpack<'a>(from: &mut Unpack<'a>, live: &LiveConnections, numbering: Option<&Numbering>) -> Option<(u8, Option<Dispatch<'a>>)> {
-    let (kind, to) = (from.byte()?, from.byte()?);
+    let (kind, to) = (from.u8()?, from.u8()?);
     let letter = match kind {
         MESSAGE => {
-            let (errand, tried) = (from.byte()?, from.byte()?);
+            let (errand, tried) = (from.u8()?, from.u8()?);
             let errand = match errand {
                 RESPONSE => Errand::Response { crossed: true },
                 ORPHAN => Errand::Orphan { tried, crossed: true },
@@ -455,16 +455,16 @@ fn unpack<'a>(from: &mut Unpack<'a>, live: &LiveConnections, numbering: Option<&
                 REQUEST => Errand::Request,
                 _ => return None,
             };
-            Dispatch::Message(errand, from.flow()?, from.text()?)
+            Dispatch::Message(errand, Flow::unpack(from)?, from.bytes()?)
         }
-        UNDELIVERED => Dispatch::Undelivered(from.text()?),
-        TRANSMIT => Dispatch::Transmit(from.flow()?, from.text()?),
+        UNDELIVERED => Dispatch::Undelivered(from.bytes()?),
+        TRANSMIT => Dispatch::Transmit(Flow::unpack(from)?, from.bytes()?),
         LOST => {
-            let takes_answers = from.byte()? != 0;
-            Dispatch::Lost(from.flow()?, takes_answers)
+            let takes_answers = from.u8()? != 0;
+            Dispatch::Lost(Flow::unpack(from)?, takes_answers)
         }
         PROVED => {
-            let (flow, names) = (from.flow()?, from.names()?);
+            let (flow, names) = (Flow::unpack(from)?, from.names()?);
             let flow = match numbering {
                 Some(numbering) => numbering.incoming(flow),
                 None => Some(flow),
@@ -474,7 +474,7 @@ fn unpack<'a>(from: &mut Unpack<'a>, live: &LiveConnections, numbering: Option<&
             }
             return Some((to, None));
         }
-        TAKEN => Dispatch::Taken(from.text()?),
+        TAKEN => Dispatch::Taken(from.bytes()?),
         _ => return None,
     };
     Some((to, Some(letter)))
@@ -563,8 +563,8 @@ mod tests {
         let mut packet = Vec::new();
         pack(1, Dispatch::Transmit(connection(0, 0), b"answer"), &mut packet);
         for cut in 0..packet.len() {
-            assert!(unpack(&mut Unpack(&packet[..cut]), &live, None).is_none());
+            assert!(unpack(&mut Unpack::new(&packet[..cut]), &live, None).is_none());
         }
-        assert!(unpack(&mut Unpack(&[99, 0, 0]), &live, None).is_none());
+        assert!(unpack(&mut Unpack::new(&[99, 0, 0]), &live, None).is_none());
     }
 }

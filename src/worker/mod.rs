@@ -12,7 +12,6 @@ mod link;
 pub mod mailbox;
 pub mod metrics;
 mod pace;
-mod packed;
 mod pulse;
 mod report;
 mod tapping;
