@@ -25,7 +25,8 @@ VALUES = {
     "REUSE": "true",
     "OUTGOING": "reuse",
     "CONNECTIONS": "0",
-    "ROUTE": "",
+    # Where the calls over TLS lead.
+    "ROUTE": '[[route]]\nto_host = "tls.example"\naction = "relay"\ntarget = ["sip:127.0.0.1:16570"]\n',
     "SOCKET": CONTROL,
 }
 # Calls that could not begin, or ended in something other than their 200s.
@@ -53,7 +54,7 @@ class Bench:
 
     def generate(self, name, *options):
         output = os.path.join(self.directory, f"{name}.json")
-        command = ["taskset", "-c", str(CORE), self.load, "call", "--json", output, "--wait", "sleep", "--domain", "127.0.0.1"]
+        command = ["taskset", "-c", str(CORE), self.load, "call", "--json", output, "--wait", "sleep"]
         command += ["--warm", 0, "--settle", 1, "--duration", self.seconds, *options]
         log = open(os.path.join(self.directory, f"{name}.log"), "wb")
         return subprocess.Popen([str(word) for word in command], stdout=log, stderr=log), output
@@ -77,24 +78,11 @@ class Bench:
 
     def measure(self):
         calls, tls = self.arguments.calls, self.arguments.tls
+        over_tls = ["--domain", "tls.example", "--routed", "--transport", "tls", "--connections", "per-call", "--resume"]
+        over_tls += ["--callee-transport", "udp", "--server", "127.0.0.1:5061", "--caller-port", 16070, "--answerer-port", 16570]
         runs = {
-            "calls over UDP": self.generate("udp", "--register-first", "--rate", calls),
-            "calls over TLS, a connection each": self.generate(
-                "tls",
-                *[
-                    "--register-first",
-                    "--users",
-                    200,
-                    "--transport",
-                    "tls",
-                    "--connections",
-                    "per-call",
-                    "--callee-transport",
-                    "udp",
-                ],
-                *["--server", "127.0.0.1:5061", "--register-server", "127.0.0.1:5060", "--resume"],
-                *["--caller-port", 16070, "--answerer-port", 16570, "--rate", tls],
-            ),
+            "calls over UDP": self.generate("udp", "--domain", "127.0.0.1", "--register-first", "--rate", calls),
+            "calls over TLS, a connection each": self.generate("tls", *over_tls, "--rate", tls),
         }
         time.sleep(5)
         pauses, refused, end = [], [], time.monotonic() + self.seconds - 10
@@ -112,6 +100,8 @@ class Bench:
         lines = []
         for what, (child, output) in runs.items():
             child.wait(self.seconds + 60)
+            if not os.path.exists(output):
+                raise RuntimeError(f"the generator of the {what} has failed")
             with open(output) as text:
                 (result,) = json.load(text)
             self.report.raw.append({"label": what, **result})
