@@ -56,9 +56,9 @@ impl ControlApi for Clerk {
         Err(Refusal::Refused("a: 1\nb: 2".to_owned()))
     }
 
-    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
+    fn drain(&self, deadline: Option<Duration>, calls: bool) -> Result<Draining, Refusal> {
         let deadline_ms = deadline.map_or(0, |deadline| deadline.as_millis() as u64);
-        Ok(Draining { pending: 1, deadline_ms })
+        Ok(Draining { pending: 1, calls: calls.then_some(2), deadline_ms })
     }
 
     fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
