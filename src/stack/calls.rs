@@ -10,6 +10,7 @@
 //! (RFC 3261 §15.1.1), but one that is refused with 401 or 407 comes again, and a callee that has refused one may talk on. So a
 //! refused BYE ends nothing; if nothing is heard of the call after it, it is what the record says in the end, instead of "lost".
 
+use crate::base::hash::BuildPrehashed;
 use crate::base::{Flow, Instant, Timestamp, Transport};
 use crate::stack::health::Cause;
 use serde::Serialize;
@@ -142,7 +143,7 @@ impl Hop {
     }
 }
 
-type ShardMap = HashMap<u64, Box<Call>>;
+type ShardMap = HashMap<u64, Box<Call>, BuildPrehashed>;
 type Shard = Mutex<ShardMap>;
 
 /// The table of calls; see the module documentation.
@@ -464,8 +465,9 @@ impl Calls {
         self.shard(call).get_mut(&call).map(|call| work(call))
     }
 
+    /// Returns the shard of a call: by the upper half of its hash, since the lower half spreads it within the shard.
     fn shard(&self, call: u64) -> MutexGuard<'_, ShardMap> {
-        lock(&self.shards[call as usize % SHARDS])
+        lock(&self.shards[(call >> 32) as usize % SHARDS])
     }
 }
 
