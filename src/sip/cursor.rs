@@ -140,6 +140,24 @@ pub(super) fn skip_few(text: &[u8], mut at: usize, class: u8) -> usize {
     at
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+
+/// The place of the first byte of a word, in the order of memory, that is `byte`.
+#[inline(always)]
+pub(super) fn find_in_word(word: u64, byte: u8) -> Option<usize> {
+    // The lowest zero byte is now the first one sought; bits above it may be wrong, and are not used.
+    first_below(word ^ (ONES * u64::from(byte)), 1)
+}
+
+/// The place of the first byte of a word, in the order of memory, that is below `bound`, which is at most 128.
+#[inline(always)]
+pub(super) fn first_below(word: u64, bound: u8) -> Option<usize> {
+    // The lowest set bit is right; those above it may be wrong, and are not used.
+    let found = word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGH_BITS;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
 /// Whether `text` is `word` in any case; `word` is in lower case, as nearly all senders write it.
 #[inline(always)]
 pub(super) fn is_word(text: &[u8], word: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! Header field names (RFC 3261 §20, the compact forms of §7.3.3 and the extensions met at a proxy) and header lines.
 
+use super::cursor;
 use crate::base::Span;
 
 /// One header line, folded lines joined to it.
@@ -112,14 +113,27 @@ impl Name {
     pub fn parse(token: &[u8]) -> Name {
         match token.len() {
             1 => COMPACT[usize::from(token[0])],
-            2..=MAX_LEN => {
-                let slot = &TABLE[hash(token)];
-                // Word by word: comparing the whole would stall until the words are stored.
-                let [a, b, c] = words(token);
-                let differs = (a ^ slot.words[0]) | (b ^ slot.words[1]) | (c ^ slot.words[2]);
-                if slot.len as usize == token.len() && differs == 0 { slot.name } else { Name::Other }
+            2..=SHORT => of_words(words(token)),
+            _ => LONG.iter().find(|name| name.canonical().as_bytes().eq_ignore_ascii_case(token)).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Reads the name of a header line that begins with these bytes: what [`Name::parse`] returns for the bytes before the first
+    /// colon, and their number. `None` if there is no colon, or nothing before it.
+    #[inline(always)]
+    pub(super) fn at_start(line: &[u8; SHORT]) -> Option<(Name, usize)> {
+        let (low, high) = (eight(line, 0), eight(line, 8));
+        let (len, words) = match cursor::find_in_word(low, b':') {
+            Some(len) => (len, [kept(low, len), 0]),
+            None => {
+                let len = cursor::find_in_word(high, b':')?;
+                (8 + len, [low | FOLD, kept(high, len)])
             }
-            _ => Name::Other,
+        };
+        match len {
+            0 => None,
+            1 => Some((COMPACT[usize::from(line[0])], len)),
+            _ => Some((of_words(words), len)),
         }
     }
 
@@ -167,64 +181,93 @@ const fn compact() -> [Name; 256] {
     table
 }
 
-/// The longest known name, rounded up to whole words of eight bytes.
-const MAX_LEN: usize = 24;
+/// Names up to this length are found by their bytes in two words.
+const SHORT: usize = 16;
 const SLOTS: usize = 256;
 
-/// One place of the perfect hash table: the words of the lower-case name, its length, and the name.
+/// One place of the perfect hash table: the words of a name, and the name.
 struct Slot {
-    words: [u64; 3],
-    len: u8,
+    words: [u64; 2],
     name: Name,
 }
 
 static TABLE: [Slot; SLOTS] = table();
 
-/// The slot of a token of two bytes or more. Length, first, last and middle byte distinguish all known names; `table` does not
-/// compile if a new name breaks that, and other factors must then be found.
+/// The known names of more than [`SHORT`] bytes. They are rare.
+const LONG: [Name; 8] = [
+    Name::ContentDisposition,
+    Name::ProxyAuthorization,
+    Name::ProxyAuthenticate,
+    Name::AuthenticationInfo,
+    Name::RequestDisposition,
+    Name::SubscriptionState,
+    Name::PAssertedIdentity,
+    Name::PPreferredIdentity,
+];
+
 #[inline(always)]
-const fn hash(token: &[u8]) -> usize {
-    let len = token.len();
-    let first = (token[0] | 0x20) as usize;
-    let last = (token[len - 1] | 0x20) as usize;
-    let middle = (token[len / 2] | 0x20) as usize;
-    (first * FACTORS[0] + last * FACTORS[1] + middle * FACTORS[2] + len * FACTORS[3]) % SLOTS
+fn of_words(words: [u64; 2]) -> Name {
+    let slot = &TABLE[slot(words)];
+    let differs = (words[0] ^ slot.words[0]) | (words[1] ^ slot.words[1]);
+    if differs == 0 { slot.name } else { Name::Other }
 }
 
-const FACTORS: [usize; 4] = [245, 143, 233, 131];
+/// The slot of a name. The factor gives each known name its own; `table` does not compile if a new name breaks that, and another
+/// one must then be found.
+#[inline(always)]
+const fn slot([low, high]: [u64; 2]) -> usize {
+    const FACTOR: u64 = 0xb772_3d4c_3564_6533;
+    ((low ^ high.rotate_left(5)).wrapping_mul(FACTOR) >> 56) as usize
+}
 
 const fn table() -> [Slot; SLOTS] {
-    let mut table = [const { Slot { words: [0; 3], len: 0, name: Name::Other } }; SLOTS];
-    let mut i = 0;
+    let mut table = [const { Slot { words: [0; 2], name: Name::Other } }; SLOTS];
+    let (mut i, mut long) = (0, 0);
     while i < ALL.len() {
         let (name, canonical) = ALL[i];
         let token = canonical.as_bytes();
-        assert!(token.len() >= 2 && token.len() <= MAX_LEN);
-        let place = hash(token);
-        assert!(table[place].len == 0, "two header names in one slot");
-        table[place] = Slot { words: words(token), len: token.len() as u8, name };
+        assert!(token.len() >= 2);
+        if token.len() > SHORT {
+            assert!(LONG[long] as u8 == name as u8, "a long name that is not among the long ones");
+            long += 1;
+        } else {
+            let words = words(token);
+            let place = &mut table[slot(words)];
+            assert!(place.words[0] == 0, "two header names in one slot");
+            *place = Slot { words, name };
+        }
         i += 1;
     }
+    assert!(long == LONG.len());
     table
 }
 
-/// All bytes of a token of 2 to 24 bytes in three words, overlapping rather than padded, so that they are plain loads. Setting bit
-/// 5 folds the case of letters; it would also turn a CR into a hyphen, but a token contains no CR.
+/// Setting bit 5 folds the case of letters. It would also turn a CR into a hyphen, but a line that is read has none in its name.
+const FOLD: u64 = 0x2020_2020_2020_2020;
+
+/// The first `len` bytes of a word, fewer than eight, folded.
 #[inline(always)]
-const fn words(token: &[u8]) -> [u64; 3] {
-    const FOLD: u64 = 0x2020_2020_2020_2020;
+const fn kept(word: u64, len: usize) -> u64 {
+    (word | FOLD) & !(u64::MAX << (8 * len))
+}
+
+/// The bytes of a token of 2 to [`SHORT`] bytes, folded, with zeros behind them.
+const fn words(token: &[u8]) -> [u64; 2] {
     let len = token.len();
     if len >= 8 {
-        let (first, last) = (eight(token, 0), eight(token, len - 8));
-        let middle = if len > 16 { eight(token, 8) } else { 0 };
-        [first | FOLD, middle | FOLD, last | FOLD]
-    } else if len >= 4 {
-        let (first, last) = (four(token, 0), four(token, len - 4));
-        [first | FOLD, FOLD, last | FOLD]
-    } else {
-        let bytes = token[0] as u64 | (token[len / 2] as u64) << 8 | (token[len - 1] as u64) << 16;
-        [bytes | FOLD, FOLD, FOLD]
+        let behind = match eight(token, len - 8).checked_shr(8 * (SHORT - len) as u32) {
+            Some(behind) => behind,
+            None => 0,
+        };
+        let high = if len == SHORT { behind | FOLD } else { kept(behind, len - 8) };
+        return [eight(token, 0) | FOLD, high];
     }
+    let low = if len >= 4 {
+        four(token, 0) | four(token, len - 4) << (8 * (len - 4))
+    } else {
+        token[0] as u64 | (token[len / 2] as u64) << (8 * (len / 2)) | (token[len - 1] as u64) << (8 * (len - 1))
+    };
+    [kept(low, len), 0]
 }
 
 #[inline(always)]
@@ -259,12 +302,29 @@ mod tests {
                     assert_eq!(Name::parse(&changed), Name::Other);
                 }
                 assert_eq!(Name::parse(format!("{spelling}x").as_bytes()), Name::Other);
+                assert_eq!(Name::parse(format!("{spelling}\0").as_bytes()), Name::Other);
             }
         }
         assert_eq!(Name::Other.canonical(), "");
         assert_eq!(Name::parse(b""), Name::Other);
         assert_eq!(Name::parse(b"C%6Fntact"), Name::Other);
         assert_eq!(Name::parse(&[b'x'; 300]), Name::Other);
+    }
+
+    #[test]
+    fn the_name_before_a_colon_is_the_one_that_its_bytes_spell() {
+        let tokens = ALL.iter().map(|(_, canonical)| canonical.to_string());
+        let compact = (0..=255).map(|byte| char::from(byte).to_string());
+        let odd = ["", "\0", "To ", "X", "X-Y", "Via\0", "Fro", "1234567", "12345678", "123456789012345", "1234567890123456"];
+        for token in tokens.chain(compact).chain(odd.map(String::from)) {
+            let mut line = token.clone().into_bytes();
+            line.extend_from_slice(b": a:b: c:d: e:f: ");
+            let start = line.first_chunk().unwrap();
+            let colon = start.iter().position(|byte| *byte == b':').filter(|colon| *colon > 0);
+            let expected = colon.map(|colon| (Name::parse(&start[..colon]), colon));
+            assert_eq!(Name::at_start(start), expected, "{token:?}");
+        }
+        assert_eq!(Name::at_start(b"Content-Encoding"), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::cursor;
 use super::error::Fault;
 use super::header::Name;
-use super::lines::{Lines, blame, header_line, line_end};
+use super::lines::{Lines, blame, header_line, line_end, plain_line};
 use super::memo::Memo;
 use super::name_addr::AddressParts;
 use super::start_line::StartLine;
@@ -75,6 +75,13 @@ impl Index {
     /// Indexes the header lines from `at` on; returns where the body starts.
     fn header_lines(&mut self, bytes: &[u8], mut at: usize) -> usize {
         loop {
+            if self.lines.len() < MAX_HEADER_LINES
+                && let Some(line) = plain_line(bytes, at)
+            {
+                at = line.end();
+                self.lines.push(line);
+                continue;
+            }
             match bytes.get(at..) {
                 Some([b'\r', b'\n', ..]) => {
                     self.headers_end = at as u32;
@@ -87,37 +94,40 @@ impl Index {
                 }
                 _ => {}
             }
-            let Some((first_end, mut next)) = line_end(bytes, at, &mut self.fault) else {
-                self.blame(Fault::Truncated);
-                self.headers_end = at as u32;
-                return bytes.len();
-            };
-            let mut end = first_end;
-            while matches!(bytes.get(next), Some(b' ' | b'\t')) {
-                let Some((folded_end, folded_next)) = line_end(bytes, next, &mut self.fault) else {
+            match self.unusual_line(bytes, at) {
+                Some(next) => at = next,
+                None => {
                     self.blame(Fault::Truncated);
                     self.headers_end = at as u32;
                     return bytes.len();
-                };
-                end = folded_end;
-                next = folded_next;
-            }
-            if self.lines.len() >= MAX_HEADER_LINES {
-                self.blame(Fault::TooManyHeaders);
-                // It is refused; the search for what its answer needs goes on.
-                if let Some(line) = header_line(bytes, at, first_end, end, next) {
-                    self.lines.push_for_answer(line);
                 }
-                at = next;
-                continue;
             }
-            match header_line(bytes, at, first_end, end, next) {
-                Some(line) => self.lines.push(line),
-                None if self.start_line.status != 0 => self.has_unread_lines = true,
-                None => self.blame(Fault::HeaderLine),
-            }
-            at = next;
         }
+    }
+
+    /// Indexes the header line at `at`, however it is written; returns where the next one starts. `None` if it has no end.
+    #[cold]
+    fn unusual_line(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
+        let (first_end, mut next) = line_end(bytes, at, &mut self.fault)?;
+        let mut end = first_end;
+        while matches!(bytes.get(next), Some(b' ' | b'\t')) {
+            (end, next) = line_end(bytes, next, &mut self.fault)?;
+        }
+        let line = header_line(bytes, at, first_end, end, next);
+        if self.lines.len() >= MAX_HEADER_LINES {
+            self.blame(Fault::TooManyHeaders);
+            // It is refused; the search for what its answer needs goes on.
+            if let Some(line) = line {
+                self.lines.push_for_answer(line);
+            }
+            return Some(next);
+        }
+        match line {
+            Some(line) => self.lines.push(line),
+            None if self.start_line.status != 0 => self.has_unread_lines = true,
+            None => self.blame(Fault::HeaderLine),
+        }
+        Some(next)
     }
 
     /// Finds the end of the body by Content-Length (§18.3, §20.14).

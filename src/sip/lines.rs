@@ -19,7 +19,7 @@ pub(super) struct Lines {
 }
 
 /// One header line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Line {
     start: u32,
     end: u32,
@@ -67,7 +67,7 @@ impl Lines {
         self.list.get(usize::from(line.next))
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn push(&mut self, line: Line) {
         let place = self.list.len() as u16;
         let name = line.name as usize;
@@ -98,6 +98,12 @@ impl Line {
     #[inline]
     pub(super) fn is_last(&self) -> bool {
         self.next == NONE
+    }
+
+    /// Where the next line starts.
+    #[inline]
+    pub(super) fn end(&self) -> usize {
+        self.end as usize
     }
 
     #[inline]
@@ -160,9 +166,9 @@ fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
             at += 16;
         }
         let first = match rest.first_chunk::<8>() {
-            Some(eight) => first_below(*eight).or_else(|| {
+            Some(eight) => cursor::first_below(u64::from_le_bytes(*eight), FIRST_ABOVE).or_else(|| {
                 let eight = rest.get(8..16)?.first_chunk::<8>()?;
-                Some(8 + first_below(*eight)?)
+                Some(8 + cursor::first_below(u64::from_le_bytes(*eight), FIRST_ABOVE)?)
             }),
             None => None,
         };
@@ -181,21 +187,41 @@ fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 const FIRST_ABOVE: u8 = b'\r' + 1;
 
-/// The first byte below [`FIRST_ABOVE`].
+/// Reads the header line at `at` if it is as nearly all are written: a token of up to fifteen bytes, a colon, one space or none, and
+/// a value without white space around it, on one line that ends in CRLF and is not the last one. Any other line, valid or not, is
+/// left to [`header_line`], which reads the same in a line that is taken here.
 #[inline(always)]
-fn first_below(bytes: [u8; 8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest set bit is right; those above it may be wrong, and are not used.
-    let word = u64::from_le_bytes(bytes);
-    let found = word.wrapping_sub(LOW * FIRST_ABOVE as u64) & !word & HIGH;
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+pub(super) fn plain_line(bytes: &[u8], at: usize) -> Option<Line> {
+    let rest = bytes.get(at..)?;
+    let (name, name_len) = Name::at_start(rest.first_chunk()?)?;
+    let end = cr_or_lf(rest, 0)?;
+    let [b'\r', b'\n', behind, ..] = rest.get(end..)? else {
+        return None;
+    };
+    let value_start = name_len + 1 + usize::from(rest.get(name_len + 1) == Some(&b' '));
+    // A CR in the name would end before this start.
+    let value = rest.get(value_start..end)?;
+    let is_plain = *behind > b' ' || *behind == b'\r';
+    if !is_plain || *value.first()? <= b' ' || *value.last()? <= b' ' {
+        return None;
+    }
+    if name == Name::Other && !cursor::all(&rest[..name_len], TOKEN) {
+        return None;
+    }
+    Some(Line {
+        start: at as u32,
+        end: (at + end + 2) as u32,
+        value_start: (at + value_start) as u32,
+        value_end: (at + end) as u32,
+        name_len: name_len as u16,
+        next: NONE,
+        name,
+    })
 }
 
 /// Reads one header line: `at..first_end` is its first physical line, `end` the end of its last one, `next` what follows.
-#[inline(always)]
 pub(super) fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize, next: usize) -> Option<Line> {
-    let colon = at + colon(&bytes[at..first_end])?;
+    let colon = at + memchr::memchr(b':', &bytes[at..first_end])?;
     let mut token = &bytes[at..colon];
     let mut name = Name::parse(token);
     if name == Name::Other {
@@ -208,11 +234,7 @@ pub(super) fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize,
             return None;
         }
     }
-    let mut value_start = colon + 1;
-    if bytes[value_start..end].first() == Some(&b' ') {
-        value_start += 1;
-    }
-    let value_start = cursor::skip_space(&bytes[..end], value_start);
+    let value_start = cursor::skip_space(&bytes[..end], colon + 1);
     let value = cursor::trim_end(&bytes[value_start..end]);
     Some(Line {
         start: at as u32,
@@ -225,30 +247,74 @@ pub(super) fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize,
     })
 }
 
-/// The first colon. Nearly all names are shorter than sixteen bytes, so two words are searched before anything with a set-up cost.
-#[inline(always)]
-fn colon(line: &[u8]) -> Option<usize> {
-    if let Some((head, rest)) = line.split_first_chunk::<8>() {
-        if let Some(at) = colon_in_word(*head) {
-            return Some(at);
-        }
-        if let Some((head, rest)) = rest.split_first_chunk::<8>() {
-            if let Some(at) = colon_in_word(*head) {
-                return Some(8 + at);
-            }
-            return memchr::memchr(b':', rest).map(|at| 16 + at);
-        }
-        return rest.iter().position(|&b| b == b':').map(|at| 8 + at);
-    }
-    line.iter().position(|&b| b == b':')
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
-#[inline(always)]
-fn colon_in_word(bytes: [u8; 8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest zero byte is now the first colon; bits above it may be wrong, and are not used.
-    let zero = u64::from_le_bytes(bytes) ^ (LOW * b':' as u64);
-    let found = zero.wrapping_sub(LOW) & !zero & HIGH;
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+    /// The first line as the full reader reads it, if it has no fault.
+    fn read_fully(bytes: &[u8]) -> Option<Line> {
+        let mut fault = None;
+        let (first_end, mut next) = line_end(bytes, 0, &mut fault)?;
+        let mut end = first_end;
+        while matches!(bytes.get(next), Some(b' ' | b'\t')) {
+            (end, next) = line_end(bytes, next, &mut fault)?;
+        }
+        let line = header_line(bytes, 0, first_end, end, next)?;
+        assert_eq!(fault, None, "a line with a fault is not plain");
+        Some(line)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn a_plain_line_reads_the_same(
+            name in "(Via|v|V|To|cseq|Max-Forwards|Max\rForwards|X-Other|X%|x|Session-ID-1234|Content-Encoding|WWW-Authenticate|\u{e9}|)[ \t]?",
+            colon in "(: |: |:|:  |:\t| : |)",
+            value in "([a-z:;,=<>@0-9]{0,40}|[a-z\u{0}-\u{20}:\u{e9}]{0,20}|70|0|)",
+            end in "(\r\n|\r\n|\n|\r|\r\n |\r\n\t| \r\n)",
+            behind in "(\r\n|v: x\r\n\r\n|\n|\u{0}|)",
+        ) {
+            let text = format!("{name}{colon}{value}{end}{behind}");
+            if let Some(line) = plain_line(text.as_bytes(), 0) {
+                prop_assert_eq!(Some(line), read_fully(text.as_bytes()));
+                let shifted = format!("{text}{text}");
+                let again = plain_line(shifted.as_bytes(), text.len());
+                prop_assert_eq!(again.map(|line| line.end()), Some(text.len() + line.end()));
+            }
+        }
+    }
+
+    /// The property above would also hold if no line were plain.
+    #[test]
+    fn the_usual_lines_are_plain() {
+        for line in [
+            "Via: SIP/2.0/UDP 127.0.0.1:5070;branch=z9hG4bK1\r\n\r\n",
+            "Content-Length: 0\r\n\r\n",
+            "Max-Forwards:70\r\nTo: x\r\n",
+            "v: SIP/2.0/UDP 127.0.0.1\r\n\r\n",
+            "X-Unheard-Of: a b  c\r\n\r\n",
+        ] {
+            assert!(plain_line(line.as_bytes(), 0).is_some(), "{line}");
+        }
+        for line in [
+            "To: x\r\n",
+            "To: a-long-value\r\n folded\r\n\r\n",
+            "To: a-long-value\r\n\tfolded\r\n\r\n",
+            "To: a-long-value\n\r\n",
+            "To: a\rb-and-so-on\r\n\r\n",
+            "To: a\nb-and-so-on\r\n\r\n",
+            "To : a-long-value\r\n\r\n",
+            "To:  a-long-value\r\n\r\n",
+            "To: a-long-value \r\n\r\n",
+            "Supported:\r\n\r\nbehind it",
+            "Supported: \r\n\r\nbehind it",
+            ": a value without a name\r\n\r\n",
+            "no colon in all of this\r\n\r\n",
+            "\r\nv=0: the body of a message\r\n\r\n",
+        ] {
+            assert!(plain_line(line.as_bytes(), 0).is_none(), "{line:?}");
+        }
+    }
 }
