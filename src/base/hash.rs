@@ -1,7 +1,7 @@
 //! Keyed hashing (SipHash-1-3): table keys for which outsiders cannot cause collisions, and short check values that they cannot
 //! forge.
 
-use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher};
+use super::keyed::Hashed;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A secret of 128 bits. Everything that is sent out and must be recognised later is checked with it.
@@ -23,22 +23,27 @@ impl Key {
     ///
     /// Servers that share a key must agree on these values, and on those of [`Key::wide`]; records on disk are checked by them too.
     pub fn hash(&self, parts: &[&[u8]]) -> u64 {
-        self.wide(parts) as u64
+        let mut room = [0; GATHERED];
+        match gather(parts, &mut room) {
+            Some(text) => self.text(text),
+            None => self.text(&joined(parts)),
+        }
     }
 
     /// Returns a 128-bit keyed hash over the parts in order: wide enough to stand for the parts themselves.
     pub fn wide(&self, parts: &[&[u8]]) -> u128 {
         let mut room = [0; GATHERED];
         match gather(parts, &mut room) {
-            Some(text) => self.hasher().hash(text).as_u128(),
-            None => self.streamed(parts),
+            Some(text) => self.hashed(text).whole(),
+            None => self.hashed(&joined(parts)).whole(),
         }
     }
 
     /// Returns a 64-bit keyed hash over one text, cheaper than [`Key::hash`] and with different values: nothing separates the text
     /// from other inputs hashed under this key, so all of those must use this function.
+    #[inline]
     pub fn text(&self, text: &[u8]) -> u64 {
-        self.hasher().hash(text).h1
+        self.hashed(text).low()
     }
 
     /// Returns a 64-bit keyed hash over three numbers.
@@ -51,20 +56,21 @@ impl Key {
         self.text(&text)
     }
 
-    fn hasher(&self) -> SipHasher {
-        SipHasher::new_with_keys(self.0, self.1)
+    #[inline(always)]
+    fn hashed(&self, text: &[u8]) -> Hashed {
+        Hashed::new((self.0, self.1), text)
     }
+}
 
-    /// [`Key::wide`] for parts of any length.
-    #[cold]
-    fn streamed(&self, parts: &[&[u8]]) -> u128 {
-        let mut hasher = self.hasher();
-        for part in parts {
-            hasher.write(part);
-            hasher.write(&length(part));
-        }
-        hasher.finish128().as_u128()
+/// The text that [`gather`] has no room for.
+#[cold]
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
+    for part in parts {
+        text.extend_from_slice(part);
+        text.extend_from_slice(&length(part));
     }
+    text
 }
 
 const GATHERED: usize = 256;
@@ -253,6 +259,7 @@ impl Hasher for Prehashed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher};
 
     #[test]
     fn parts_are_separated_and_keys_differ() {
@@ -305,7 +312,13 @@ mod tests {
         let text = [7; 1000];
         for sizes in [&[0usize][..], &[252], &[253], &[248, 0], &[249, 0, 1], &[600, 5], &[5, 600, 7], &[100; 9]] {
             let parts: Vec<&[u8]> = sizes.iter().map(|size| &text[..*size]).collect();
-            assert_eq!(key.wide(&parts), key.streamed(&parts), "{sizes:?}");
+            let mut hasher = SipHasher::new_with_keys(1, 2);
+            for part in &parts {
+                hasher.write(part);
+                hasher.write_u32(part.len() as u32);
+            }
+            assert_eq!(key.wide(&parts), hasher.finish128().as_u128(), "{sizes:?}");
+            assert_eq!(key.hash(&parts), key.wide(&parts) as u64, "{sizes:?}");
         }
     }
 

@@ -10,6 +10,7 @@ pub mod dns;
 mod flow;
 pub(crate) mod guesses;
 pub(crate) mod hash;
+mod keyed;
 pub(crate) mod list;
 mod live_connections;
 mod load;
