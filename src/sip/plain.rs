@@ -111,6 +111,15 @@ pub(super) fn user_at(text: &[u8], start: usize) -> Option<UserAt> {
     Some(UserAt { user: (user_start, at), host: host_port(text, at + 1)? })
 }
 
+/// `sip:host[:port]`, if no more than parameters follow, which the caller checks: what follows could make it the user of another
+/// host.
+#[inline(always)]
+pub(super) fn host_alone(text: &[u8]) -> Option<HostPort> {
+    text.strip_prefix(b"sip:")?;
+    let host = host_port(text, 4)?;
+    matches!(text.get(host.end), None | Some(b';')).then_some(host)
+}
+
 /// `<sip:user@host[:port]>` alone or followed by `;tag=`.
 #[derive(Clone, Copy)]
 pub(super) struct Address {
@@ -278,6 +287,12 @@ mod tests {
         }
         for text in ["sip:a@127.0.0.1:5060", "sip:a_b@h;transport=udp"] {
             assert!(super::user_at(text.as_bytes(), 0).is_some(), "{text}");
+        }
+        for text in ["sip:127.0.0.1", "sip:h.example.com", "sip:127.0.0.1:5060;lr;sc=0f"] {
+            assert!(super::host_alone(text.as_bytes()).is_some(), "{text}");
+        }
+        for text in ["sip:alice@h", "sip:alice:1234@h", "sip:1001@h", "sip:[::1]", "sips:h", "sip:h?a=b"] {
+            assert!(super::host_alone(text.as_bytes()).is_none(), "{text}");
         }
     }
 }

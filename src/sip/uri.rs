@@ -318,26 +318,30 @@ impl UriParts {
 impl<'a> Uri<'a> {
     /// Reads a URI that is the whole of `text`.
     pub fn parse(text: &'a [u8]) -> Result<Uri<'a>, Fault> {
-        if let Some(plain) = plain::user_at(text, 0) {
-            let rest = &text[plain.host.end..];
+        let plain = match plain::user_at(text, 0) {
+            Some(plain) => Some((Some(plain.user), plain.user.1 + 1, plain.host)),
+            None => plain::host_alone(text).map(|host| (None, b"sip:".len(), host)),
+        };
+        if let Some((user, host_start, host)) = plain {
+            let rest = &text[host.end..];
             if rest.is_empty() || uri_params(rest) == Ok(rest.len()) {
-                return Ok(Uri::plain(&plain, text));
+                return Ok(Uri::plain(user, host_start, &host, text));
             }
         }
         Uri::parse_fully(text)
     }
 
-    fn plain(plain: &plain::UserAt, text: &'a [u8]) -> Uri<'a> {
-        let (user_start, user_end) = plain.user;
-        let host_text = &text[user_end + 1..plain.host.host_end];
+    #[inline(always)]
+    fn plain(user: Option<(usize, usize)>, host_start: usize, host: &plain::HostPort, text: &'a [u8]) -> Uri<'a> {
+        let host_text = &text[host_start..host.host_end];
         Uri {
             scheme: Scheme::Sip,
-            user: Some(&text[user_start..user_end]),
+            user: user.map(|(start, end)| &text[start..end]),
             password: None,
-            host: plain.host.ip.map_or(Host::Name(host_text), Host::V4),
+            host: host.ip.map_or(Host::Name(host_text), Host::V4),
             host_text,
-            port: plain.host.port,
-            params: Params::new(&text[plain.host.end..]),
+            port: host.port,
+            params: Params::new(&text[host.end..]),
             headers: None,
             text,
         }

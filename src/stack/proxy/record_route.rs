@@ -230,9 +230,9 @@ fn cookie_in(value: &[u8]) -> Option<Range<usize>> {
         if let Some(text) = rest.strip_prefix(cookie::PARAM)
             && let Some(text) = text.strip_prefix(b"=")
         {
-            let len = text.iter().take_while(|b| b.is_ascii_alphanumeric());
+            let len = memchr::memchr2(b';', b'>', text).unwrap_or(text.len());
             let start = value.len() - text.len();
-            return Some(start..start + len.count());
+            return Some(start..start + len);
         }
     }
 }
