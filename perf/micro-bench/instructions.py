@@ -1,4 +1,5 @@
-"""Runs the fixed runs of `instructions` under callgrind, twice each, and prints what was counted in `counted_turn`."""
+"""Runs the fixed runs of `instructions` under callgrind, twice each, and prints what was counted in `counted_turn`. Or compares it
+with what is kept of an earlier count."""
 
 import argparse
 import collections
@@ -8,6 +9,12 @@ import re
 import subprocess
 import sys
 import tempfile
+
+import kept
+
+# What is kept in the repository, beside the command.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+KEPT = os.path.join(ROOT, "perf", "instructions.json")
 
 COUNTED = "*counted_turn*"
 SIZES = {"calls": 2000, "recorded": 2000, "registrations": 2000}
@@ -105,47 +112,41 @@ def source(path):
     return path
 
 
-def measure(program, what):
+def measure(program, what, runs):
     with tempfile.TemporaryDirectory() as folder:
         profiles = []
-        for number in range(2):
+        for number in range(runs):
             out = os.path.join(folder, f"out.{number}")
             operations, messages = run(program, what, out)
             profiles.append(Profile(out))
-    first, second = profiles
-    if first.total != second.total or first.own != second.own:
-        sys.exit(f"{what}: two runs differ: {first.total} and {second.total} instructions")
+    first = profiles[0]
+    for other in profiles[1:]:
+        if first.total != other.total or first.own != other.own:
+            sys.exit(f"{what}: two runs differ: {first.total} and {other.total} instructions")
     if first.total == 0:
         sys.exit(f"{what}: nothing was counted; is {COUNTED} inlined?")
     return first, operations, messages
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("program")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--top", type=int, default=25)
-    options = parser.parse_args()
-    results = {}
-    for what in SIZES:
-        profile, operations, messages = measure(options.program, what)
-        results[what] = {
-            "count": operations,
-            "instructions": profile.total,
-            "per_operation": round(profile.total / operations, 1),
-            "per_message": round(profile.total / messages, 1),
-        }
-        for key, counter in (("own", profile.own), ("inclusive", profile.all), ("files", profile.files)):
-            spell = source if key == "files" else short
-            merged = collections.Counter()
-            for name, cost in counter.items():
-                merged[spell(name)] += cost
-            results[what][key] = [
-                {"name": name, "per_operation": round(cost / operations, 1)} for name, cost in merged.most_common(options.top)
-            ]
-    if options.json:
-        print(json.dumps(results, indent=2))
-        return
+def result_of(program, what, runs, top):
+    profile, operations, messages = measure(program, what, runs)
+    result = {
+        "count": operations,
+        "instructions": profile.total,
+        "rooms": kept.by_room(profile.files, ROOT),
+        "per_operation": round(profile.total / operations, 1),
+        "per_message": round(profile.total / messages, 1),
+    }
+    for key, counter in (("own", profile.own), ("inclusive", profile.all), ("files", profile.files)):
+        spell = source if key == "files" else short
+        merged = collections.Counter()
+        for name, cost in counter.items():
+            merged[spell(name)] += cost
+        result[key] = [{"name": name, "per_operation": round(cost / operations, 1)} for name, cost in merged.most_common(top)]
+    return result
+
+
+def show(results):
     for what, result in results.items():
         singular = SINGULAR[what]
         print(
@@ -163,4 +164,38 @@ def main():
         print()
 
 
-main()
+def check(new):
+    with open(KEPT) as file:
+        lines, has_failed = kept.compare(json.load(file), new)
+    for line in lines:
+        print(f"perf/instructions: {line}")
+    each = (f"{singular} takes {kept.per_one(new[what]):,.0f}" for what, singular in kept.SINGULAR.items())
+    print(f"perf/instructions: {', '.join(each)} instructions")
+    sys.exit(1 if has_failed else 0)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="perf/instructions", description=__doc__)
+    parser.add_argument("program", help=argparse.SUPPRESS)
+    parser.add_argument("--top", type=int, default=25, help="how many functions and files are listed")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for machines")
+    how.add_argument("--check", action="store_true", help="compare with perf/instructions.json; a rise fails")
+    how.add_argument("--write", action="store_true", help="write perf/instructions.json")
+    options = parser.parse_args()
+    # A comparison needs no second run: a count that does not repeat is found by the others.
+    runs = 1 if options.check else 2
+    results = {what: result_of(options.program, what, runs, options.top) for what in SIZES}
+    if options.json:
+        print(json.dumps(results, indent=2))
+    elif options.check:
+        check(kept.figures(results, kept.tools(ROOT)))
+    elif options.write:
+        with open(KEPT, "w") as file:
+            file.write(kept.text(kept.figures(results, kept.tools(ROOT))))
+    else:
+        show(results)
+
+
+if __name__ == "__main__":
+    main()
