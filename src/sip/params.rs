@@ -26,17 +26,18 @@ impl<'a> Params<'a> {
     /// The first parameter named `name` in any case; Some(None) if it has no value.
     pub fn get(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
         let begins = |param: &[u8]| param.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-        let mut rest = *self;
+        let mut rest = self.text;
         loop {
+            let body = cursor::trim_start(rest.strip_prefix(b";")?);
+            let end = param_end(body);
             // Most have another name: only those that begin with this one are looked at further.
-            let param = rest.next_param()?;
-            if !begins(param) {
-                continue;
+            if begins(body) {
+                let (found, value) = name_and_value(cursor::trim_end(&body[..end]));
+                if found.len() == name.len() {
+                    return Some(value);
+                }
             }
-            let (found, value) = name_and_value(param);
-            if found.len() == name.len() {
-                return Some(value);
-            }
+            rest = &body[end..];
         }
     }
 

@@ -251,6 +251,20 @@ pub struct Uri<'a> {
     /// The part after the `?`.
     pub headers: Option<&'a [u8]>,
     pub text: &'a [u8],
+    initials: Initials,
+}
+
+/// The letters with which the names of a URI's parameters begin. Most parameters that rules ask for are not there, and then nothing
+/// needs to be searched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Initials(u32);
+
+impl Initials {
+    /// The bit of a byte, the same for a letter in either case; other bytes share the bits of letters.
+    #[inline(always)]
+    fn of(name: Option<&u8>) -> u32 {
+        name.map_or(0, |byte| 1 << (byte & 31))
+    }
 }
 
 /// A URI as offsets into its text, for the index of a message.
@@ -265,6 +279,7 @@ pub(super) struct UriParts {
     port: Option<u16>,
     params: Span,
     headers: Option<Span>,
+    initials: Initials,
 }
 
 impl UriParts {
@@ -284,6 +299,7 @@ impl UriParts {
             port: uri.port,
             params: span(uri.params.text()),
             headers: uri.headers.map(span),
+            initials: uri.initials,
         })
     }
 
@@ -311,6 +327,7 @@ impl UriParts {
             params: Params::new(self.params.in_text(text)),
             headers: self.headers.map(|span| span.in_text(text)),
             text,
+            initials: self.initials,
         }
     }
 }
@@ -324,8 +341,9 @@ impl<'a> Uri<'a> {
         };
         if let Some((user, host_start, host)) = plain {
             let rest = &text[host.end..];
-            if rest.is_empty() || uri_params(rest) == Ok(rest.len()) {
-                return Ok(Uri::plain(user, host_start, &host, text));
+            let mut initials = Initials::default();
+            if rest.is_empty() || uri_params(rest, &mut initials) == Ok(rest.len()) {
+                return Ok(Uri { initials, ..Uri::plain(user, host_start, &host, text) });
             }
         }
         Uri::parse_fully(text)
@@ -344,6 +362,7 @@ impl<'a> Uri<'a> {
             params: Params::new(&text[host.end..]),
             headers: None,
             text,
+            initials: Initials::default(),
         }
     }
 
@@ -374,10 +393,11 @@ impl<'a> Uri<'a> {
         };
         let (sent_by, end) = HostPort::parse_prefix(tail, false)?;
         let mut params = Params::default();
+        let mut initials = Initials::default();
         let mut headers = None;
         let mut rest = &tail[end..];
         if let Some(b';') = rest.first() {
-            let length = uri_params(rest)?;
+            let length = uri_params(rest, &mut initials)?;
             params = Params::new(&rest[..length]);
             rest = &rest[length..];
         }
@@ -387,7 +407,18 @@ impl<'a> Uri<'a> {
             }
             headers = Some(fields);
         }
-        Ok(Uri { scheme, user, password, host: sent_by.host, host_text: sent_by.text, port: sent_by.port, params, headers, text })
+        Ok(Uri {
+            scheme,
+            user,
+            password,
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
+            params,
+            headers,
+            text,
+            initials,
+        })
     }
 
     /// `telephone-subscriber` of RFC 3966 after `tel:`.
@@ -410,10 +441,11 @@ impl<'a> Uri<'a> {
             return Err(Fault::Uri);
         }
         let params = &rest[end..];
-        if uri_params(params)? != params.len() {
+        let mut initials = Initials::default();
+        if uri_params(params, &mut initials)? != params.len() {
             return Err(Fault::Uri);
         }
-        Ok(Uri { scheme: Scheme::Tel, user: Some(number), params: Params::new(params), ..Uri::opaque(text) })
+        Ok(Uri { scheme: Scheme::Tel, user: Some(number), params: Params::new(params), initials, ..Uri::opaque(text) })
     }
 
     /// Any other `absoluteURI`: a scheme, a colon, and no white space.
@@ -440,11 +472,21 @@ impl<'a> Uri<'a> {
             params: Params::default(),
             headers: None,
             text,
+            initials: Initials::default(),
         }
     }
 
+    /// The same URI with another scheme.
+    pub fn with_scheme(self, scheme: Scheme) -> Uri<'a> {
+        Uri { scheme, ..self }
+    }
+
     /// The parameter `name`, in any case; Some(None) if it has no value.
+    #[inline]
     pub fn param(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        if self.initials.0 & Initials::of(name.first()) == 0 {
+            return None;
+        }
         self.params.get(name)
     }
 
@@ -492,9 +534,10 @@ fn is_sip(s: u8, i: u8, p: u8) -> bool {
     s | 0x20 == b's' && i | 0x20 == b'i' && p | 0x20 == b'p'
 }
 
-/// The length of the `uri-parameters` at the start of `text`: each a name, optionally with a value after a `=`.
+/// The length of the `uri-parameters` at the start of `text`: each a name, optionally with a value after a `=`. Adds the initials of
+/// the names.
 #[inline]
-fn uri_params(text: &[u8]) -> Result<usize, Fault> {
+fn uri_params(text: &[u8], initials: &mut Initials) -> Result<usize, Fault> {
     let mut at = 0;
     while text.get(at) == Some(&b';') {
         let name = at + 1;
@@ -502,6 +545,7 @@ fn uri_params(text: &[u8]) -> Result<usize, Fault> {
         if at == name {
             return Err(Fault::Parameter);
         }
+        initials.0 |= Initials::of(text.get(name));
         // The grammar allows only one equals sign, but Base64 ends in them.
         while text.get(at) == Some(&b'=') {
             at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
@@ -716,6 +760,32 @@ mod tests {
                     prop_assert!(part.is_empty() || whole.contains(&part.as_ptr()));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_found_by_its_name_however_it_begins() {
+        for text in [
+            "sip:h;lr;maddr=192.0.2.1;Transport=tcp",
+            "sip:a@h;MADDR=x;%6dethod=INVITE;-x;[y]=1;~=2",
+            "sips:a@[::1];lr;x=y?Subject=maddr",
+            "tel:+49-30-1;ext=5;Phone-Context=+49",
+            "sip:h;transport=tls==;a=",
+        ] {
+            let uri = Uri::parse(text.as_bytes()).expect(text);
+            let parts = UriParts::parse(text.as_bytes()).expect(text);
+            let mut found = 0;
+            for (name, value) in uri.params {
+                for name in [name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
+                    assert_eq!(uri.param(&name), Some(value), "{text}");
+                    assert_eq!(parts.in_text(text.as_bytes()).param(&name), Some(value), "{text}");
+                }
+                found += 1;
+            }
+            assert!(found > 1, "{text}");
+            assert_eq!(uri.param(b"q"), None);
+            assert_eq!(uri.param(b"l"), None);
+            assert_eq!(uri.param(b"maddres"), None);
         }
     }
 }

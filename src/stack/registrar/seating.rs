@@ -188,7 +188,7 @@ impl Seating {
 fn is_same_place(a: &Uri, b: &Uri) -> bool {
     match (a.scheme, b.scheme) {
         (Scheme::Sip, Scheme::Sips) | (Scheme::Sips, Scheme::Sip) => {
-            let b = Uri { scheme: a.scheme, ..*b };
+            let b = b.with_scheme(a.scheme);
             a.equals(&b)
         }
         _ => a.equals(b),
