@@ -31,7 +31,7 @@ impl<'a> Params<'a> {
             let body = cursor::trim_start(rest.strip_prefix(b";")?);
             let end = param_end(body);
             // Most have another name: only those that begin with this one are looked at further.
-            if begins(body) {
+            if end > 0 && begins(body) {
                 let (found, value) = name_and_value(cursor::trim_end(&body[..end]));
                 if found.len() == name.len() {
                     return Some(value);
