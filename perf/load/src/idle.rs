@@ -160,7 +160,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         false => Ipv4Addr::LOCALHOST.into(),
     });
     let mut server = Watched::new(&arguments.server_pid);
-    let out = Outbox::open(&[opening]).map_err(|error| error.to_string())?;
+    let out = Outbox::open(&[opening], false).map_err(|error| error.to_string())?;
     let mut opened = Opened { wire: Wire::new(&out), out, stats: Stats::new(), answers: Answers::default(), start: Instant::now() };
     server.refresh();
     let before = server.own_bytes();

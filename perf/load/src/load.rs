@@ -121,7 +121,7 @@ pub struct LoadArguments {
     /// Process whose CPU time and memory are read, with its children; can be given several times
     #[arg(long)]
     server_pid: Vec<u32>,
-    /// The other end is the relay; over TCP and TLS, the generator's own answerer, which --server then names
+    /// No proxy is between: --server is the relay, or over TCP and TLS the generator's own listener
     #[arg(long)]
     floor: bool,
     /// A header of this many bytes in every message
@@ -191,7 +191,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         arguments.ports.sockets,
         &arguments.tls,
     )?;
-    let out = Outbox::open(&openings).map_err(|error| error.to_string())?;
+    let out = Outbox::open(&openings, arguments.floor).map_err(|error| error.to_string())?;
     let wire = Wire::new(&out);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.

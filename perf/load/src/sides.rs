@@ -99,6 +99,9 @@ pub struct TlsArguments {
     /// Suites of TLS 1.3 (not with AWS-LC)
     #[arg(long, default_value = "")]
     ciphersuites: String,
+    /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … [default: the library's]
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<String>,
     /// Whom we trust. With it the chain of the server is checked, and that its certificate names its address
     #[arg(long)]
     ca: Option<PathBuf>,
@@ -132,6 +135,7 @@ impl TlsArguments {
             version: self.tls_version,
             ciphers: self.ciphers.clone(),
             ciphersuites: self.ciphersuites.clone(),
+            groups: self.groups.clone(),
             certificate: self.cert.clone(),
             private_key: self.key.clone(),
             ca: self.ca.clone(),
