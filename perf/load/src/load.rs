@@ -1,7 +1,7 @@
 //! A load on a server: its options, its phases one after the other, and the results.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
-use crate::sides::{self, Role, SideArguments, TlsArguments};
+use crate::sides::{self, Role, SideArguments, TlsArguments, loopback};
 use crate::single::{Method, Singles};
 use crate::stats::Stats;
 use crate::sys;
@@ -291,14 +291,19 @@ fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, S
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &arguments.json {
-        let text = format!("{:#}\n", Value::Array(results));
-        if path.as_os_str() == "-" {
-            print!("{text}");
-        } else {
-            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        write_json(path, &Value::Array(results))?;
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Writes to a file, or where it is named `-`, to standard output.
+pub fn write_json(path: &Path, value: &Value) -> Result<(), String> {
+    let text = format!("{value:#}\n");
+    if path.as_os_str() == "-" {
+        print!("{text}");
+        return Ok(());
+    }
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The lines of a result that several processes made.
@@ -476,13 +481,6 @@ impl LoadArguments {
 
     fn settle(&self) -> f64 {
         self.settle.unwrap_or(1.0 + self.ring + self.hold)
-    }
-}
-
-fn loopback(is_ipv6: bool) -> IpAddr {
-    match is_ipv6 {
-        true => Ipv6Addr::LOCALHOST.into(),
-        false => Ipv4Addr::LOCALHOST.into(),
     }
 }
 

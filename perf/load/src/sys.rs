@@ -10,7 +10,7 @@ use std::ptr;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslRef, SslSessionRef};
+use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
 use socket2::SockAddr;
 
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
@@ -318,6 +318,37 @@ impl Postbox {
 pub fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
     // SAFETY: the library asks that the session come from the same context; each endpoint keeps its own cache.
     unsafe { ssl.set_session(session) }
+}
+
+/// Accepts signatures of Ed25519 keys too, as OpenSSL does of itself.
+pub fn accept_ed25519(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    #[cfg(feature = "aws-lc")]
+    {
+        use openssl_sys as ffi;
+        // What it accepts by default (ssl/extensions.cc), and Ed25519.
+        let algorithms = [
+            ffi::SSL_SIGN_ECDSA_SECP256R1_SHA256,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA256,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA256,
+            ffi::SSL_SIGN_ECDSA_SECP384R1_SHA384,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA384,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA384,
+            ffi::SSL_SIGN_ECDSA_SECP521R1_SHA512,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA512,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA512,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA1,
+            ffi::SSL_SIGN_ED25519,
+        ]
+        .map(|algorithm| algorithm as u16);
+        // SAFETY: the pointer is live, and the library copies as many numbers as the array has.
+        let done = unsafe { ffi::SSL_CTX_set_verify_algorithm_prefs(builder.as_ptr(), algorithms.as_ptr(), algorithms.len()) };
+        if done != 1 {
+            return Err(ErrorStack::get());
+        }
+    }
+    #[cfg(not(feature = "aws-lc"))]
+    let _ = builder;
+    Ok(())
 }
 
 /// The group of the key exchange by its IANA name; "none" where there was none.

@@ -168,6 +168,7 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
         set_ciphersuites(&mut builder, &settings.ciphersuites)?;
     }
     set_groups(&mut builder, &settings.groups)?;
+    sys::accept_ed25519(&mut builder).map_err(|error| format!("signatures: {error}"))?;
     if let Some(path) = &settings.certificate {
         let key = settings.private_key.as_ref().unwrap_or(path);
         builder.set_certificate_chain_file(path).map_err(|error| say("certificate", path, error))?;
@@ -262,7 +263,10 @@ pub struct Agreed {
 
 impl fmt::Display for Agreed {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} {} {}", self.version, self.cipher, self.group)
+        match self.group.as_str() {
+            "none" => write!(f, "{} {}", self.version, self.cipher),
+            group => write!(f, "{} {} {group}", self.version, self.cipher),
+        }
     }
 }
 
@@ -291,11 +295,10 @@ impl Tls {
     }
 
     fn explain(&self, error: &openssl::ssl::Error) -> String {
-        let verdict = self.stream.ssl().verify_result();
-        if verdict == openssl::x509::X509VerifyResult::OK {
-            error.to_string()
-        } else {
-            format!("{error} ({})", verdict.error_string())
+        let text = error.to_string();
+        match text.to_ascii_lowercase().replace('_', " ").contains("certificate verify failed") {
+            true => format!("{text} ({})", self.stream.ssl().verify_result().error_string()),
+            false => text,
         }
     }
 

@@ -313,6 +313,12 @@ impl Outbox {
         }
     }
 
+    /// A message that is there already.
+    pub fn send(&mut self, link: Link, message: &[u8]) {
+        self.buffer()[..message.len()].copy_from_slice(message);
+        self.commit(link, message.len());
+    }
+
     /// Sends what waits: datagrams in batches, and one write for each connection.
     pub fn flush(&mut self) {
         self.datagrams.flush();
