@@ -311,7 +311,7 @@ impl Calls {
             // Our ACK was lost, or the 2xx was sent twice: RFC 3261 §13.2.2.4 wants the same ACK again.
             stats.counts.add(Count::Repeated);
             stats.counts.add(Count::RetransmittedAck);
-            return send_copy(&call.ack, link, out);
+            return out.send(link, &call.ack);
         }
         if scan.contact.is_absent() || raw.len() - scan.body != self.dialect.body.text.len() {
             let why = "2xx without Contact or with another body";
@@ -385,7 +385,7 @@ impl Calls {
             if call.generation == identity.generation && call.state == State::Holding {
                 call.state = State::Ending;
                 call.bye_ns = now_ns;
-                send_copy(&call.bye, call.link, out);
+                out.send(call.link, &call.bye);
                 self.timers.arm(now_ns, identity, Awaited::Request);
             }
         }
@@ -553,7 +553,7 @@ impl Calls {
         if call.answerer == Answerer::Ok {
             if !call.acknowledged {
                 stats.counts.add(Count::RetransmittedOk);
-                send_copy(&call.ok, link, out);
+                out.send(link, &call.ok);
             }
             return;
         }
@@ -582,7 +582,7 @@ impl Calls {
             let call = &mut self.calls[identity.slot as usize];
             if call.generation == identity.generation && call.answerer == Answerer::Ringing {
                 call.answerer = Answerer::Ok;
-                send_copy(&call.ok, call.ok_link, out);
+                out.send(call.ok_link, &call.ok);
                 self.timers.arm(now_ns, identity, Awaited::Ok);
             }
         }
@@ -633,11 +633,6 @@ impl Call {
 /// The tags are the token without the run's part.
 fn tag(token: &[u8; TOKEN]) -> &[u8; TAG] {
     token.last_chunk().expect("a tag is shorter than a token")
-}
-
-fn send_copy(bytes: &[u8], link: Link, out: &mut Outbox) {
-    out.buffer()[..bytes.len()].copy_from_slice(bytes);
-    out.commit(link, bytes.len());
 }
 
 /// Makes the message in the buffer one, and keeps a copy for sending it again.
@@ -779,11 +774,11 @@ impl Flow for Calls {
                 Awaited::Invite(_) => {}
                 Awaited::Ok => {
                     stats.counts.add(Count::RetransmittedOk);
-                    send_copy(&call.ok, call.ok_link, out);
+                    out.send(call.ok_link, &call.ok);
                 }
                 Awaited::Request => {
                     stats.counts.add(Count::RetransmittedRequest);
-                    send_copy(&call.bye, call.link, out);
+                    out.send(call.link, &call.bye);
                 }
             }
             self.timers.rearm(now_ns, due);

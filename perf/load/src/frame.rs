@@ -2,6 +2,8 @@
 
 use memchr::{memchr, memmem};
 
+use crate::mark::{self, Mark};
+
 /// What stands at the front of the bytes received so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Frame {
@@ -30,6 +32,15 @@ pub fn next(bytes: &[u8]) -> Frame {
         Ok(body) if rest.len() < end + 4 + body => Frame::Partial { skip },
         Ok(body) => Frame::Message { skip, length: end + 4 + body },
         Err(why) => Frame::Broken(why),
+    }
+}
+
+/// The same where each message has a mark before it, which the bytes skipped then are.
+pub fn next_marked(bytes: &[u8]) -> Frame {
+    match Mark::read(bytes) {
+        Some(mark) if mark.length > LONGEST => Frame::Broken("what came is not marked"),
+        Some(mark) if bytes.len() >= mark::LENGTH + mark.length => Frame::Message { skip: mark::LENGTH, length: mark.length },
+        _ => Frame::Partial { skip: 0 },
     }
 }
 

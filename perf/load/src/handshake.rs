@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::sides::TlsArguments;
 use crate::sys;
-use crate::tls::{Endpoint, Step, Tls};
+use crate::tls::{Agreed, Endpoint, Step, Tls};
 
 #[derive(Args)]
 pub struct HandshakeArguments {
@@ -47,8 +47,8 @@ fn carry(from: &mut Tls, to: &mut Tls) -> bool {
     !bytes.is_empty()
 }
 
-/// One handshake, and a message from the server so that its tickets arrive. Returns what server and client took, and whether the client resumed.
-fn shake(server: &Endpoint, client: &Endpoint) -> Result<(Side, Side, bool), String> {
+/// One handshake, and a message from the server so that its tickets arrive. Returns what server and client took, and the client.
+fn shake(server: &Endpoint, client: &Endpoint) -> Result<(Side, Side, Shaken), String> {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (mut at_server, mut at_client) = (Side::default(), Side::default());
     let start = Instant::now();
@@ -76,7 +76,19 @@ fn shake(server: &Endpoint, client: &Endpoint) -> Result<(Side, Side, bool), Str
     carry(&mut theirs, &mut ours);
     let mut bytes = [0; 16];
     while ours.read(&mut bytes)?.is_some() {}
-    Ok((at_server, at_client, ours.resumed()))
+    let shaken =
+        Shaken { resumed: ours.resumed(), agreed: ours.agreed(), chain: ours.peer_chain(), mutual: theirs.has_peer_certificate() };
+    Ok((at_server, at_client, shaken))
+}
+
+/// What a handshake was.
+struct Shaken {
+    resumed: bool,
+    agreed: Agreed,
+    /// Certificates that the server has shown.
+    chain: usize,
+    /// The client has shown one.
+    mutual: bool,
 }
 
 pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
@@ -88,20 +100,30 @@ pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
     let (mut at_server, mut at_client) = (Vec::new(), Vec::new());
     let (mut resumed, mut calls) = (0, (0, 0));
     // The first has no session to resume, and everything to load.
-    shake(&server, &client)?;
+    let (_, _, first) = shake(&server, &client)?;
+    let mut last = None;
     for _ in 0..arguments.count.max(1) {
-        let (theirs, ours, again) = shake(&server, &client)?;
+        let (theirs, ours, shaken) = shake(&server, &client)?;
         at_server.push(theirs.ns);
         at_client.push(ours.ns);
         calls = (theirs.calls, ours.calls);
-        resumed += usize::from(again);
+        resumed += usize::from(shaken.resumed);
+        last = Some(shaken);
     }
+    let Shaken { agreed, mutual, .. } = last.ok_or("no handshake")?;
     let result = json!({
         "library": openssl::version::version(),
+        "version": agreed.version,
+        "group": agreed.group,
+        "cipher": agreed.cipher,
+        "chain": first.chain,
+        "mutual": mutual,
         "handshakes": at_server.len(),
         "resumed": resumed,
-        "server_us": median_us(&mut at_server),
-        "client_us": median_us(&mut at_client),
+        "server": quartiles_us(&mut at_server),
+        "client": quartiles_us(&mut at_client),
+        "server_us": quantile_us(&at_server, 2),
+        "client_us": quantile_us(&at_client, 2),
         "server_calls": calls.0,
         "client_calls": calls.1,
     });
@@ -109,8 +131,12 @@ pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
     Ok(())
 }
 
-/// The median: a handshake in which something else had the core says nothing.
-fn median_us(ns: &mut [u64]) -> f64 {
+/// The quartiles: a handshake in which something else had the core says nothing.
+fn quartiles_us(ns: &mut [u64]) -> Value {
     ns.sort_unstable();
-    ns[ns.len() / 2] as f64 / 1e3
+    json!({"n": ns.len(), "p25": quantile_us(ns, 1), "median": quantile_us(ns, 2), "p75": quantile_us(ns, 3)})
+}
+
+fn quantile_us(sorted_ns: &[u64], quarter: usize) -> f64 {
+    sorted_ns[sorted_ns.len() * quarter / 4] as f64 / 1e3
 }

@@ -61,8 +61,14 @@ impl Run {
         if token[..8] != self.0 {
             return None;
         }
-        Some(Identity { slot: read_hex(&token[8..16])?, generation: read_hex(&token[16..])? })
+        of_any_run(token)
     }
+}
+
+/// Reads the token at the start of `text`, of whatever run.
+pub fn of_any_run(text: &[u8]) -> Option<Identity> {
+    let token = text.get(..TOKEN)?;
+    Some(Identity { slot: read_hex(&token[8..16])?, generation: read_hex(&token[16..])? })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Connections that are opened and left alone, or closed again: what each costs the server in memory of its own and in time.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::end::uri_host;
 use crate::flow::Flow;
-use crate::sides::{TlsArguments, default_server};
+use crate::load::write_json;
+use crate::sides::{TlsArguments, default_server, loopback};
 use crate::stats::{Count, Stats};
 use crate::sys;
 use crate::tls::Endpoint;
@@ -141,7 +142,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     };
     let server = arguments.server.unwrap_or_else(|| default_server(arguments.transport, None));
     let local = arguments.local.unwrap_or(match server.is_ipv6() {
-        true => Ipv6Addr::LOCALHOST.into(),
+        true => loopback(true),
         false => Ipv4Addr::new(127, 0, 0, 2).into(),
     });
     let opening = Opening {
@@ -155,12 +156,9 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         spread: 0,
         sources: arguments.sources,
     };
-    let domain = uri_host(match server.is_ipv6() {
-        true => Ipv6Addr::LOCALHOST.into(),
-        false => Ipv4Addr::LOCALHOST.into(),
-    });
+    let domain = uri_host(loopback(server.is_ipv6()));
     let mut server = Watched::new(&arguments.server_pid);
-    let out = Outbox::open(&[opening]).map_err(|error| error.to_string())?;
+    let out = Outbox::open(&[opening], false).map_err(|error| error.to_string())?;
     let mut opened = Opened { wire: Wire::new(&out), out, stats: Stats::new(), answers: Answers::default(), start: Instant::now() };
     server.refresh();
     let before = server.own_bytes();
@@ -237,12 +235,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         );
     }
     if let Some(path) = &arguments.json {
-        let text = format!("{result:#}\n");
-        if path.as_os_str() == "-" {
-            print!("{text}");
-        } else {
-            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        write_json(path, &result)?;
     }
     opened.rest(arguments.hold);
     Ok(match result["clean"] == json!(true) {
@@ -264,6 +257,5 @@ fn ask(out: &mut Outbox, link: Link, number: u32, domain: &str) {
          CSeq: 1 OPTIONS\r\n\
          Content-Length: 0\r\n\r\n"
     );
-    out.buffer()[..text.len()].copy_from_slice(text.as_bytes());
-    out.commit(link, text.len());
+    out.send(link, text.as_bytes());
 }

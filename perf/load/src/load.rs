@@ -1,7 +1,7 @@
 //! A load on a server: its options, its phases one after the other, and the results.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
-use crate::sides::{self, Role, SideArguments, TlsArguments};
+use crate::sides::{self, Role, SideArguments, TlsArguments, loopback};
 use crate::single::{Method, Singles};
 use crate::stats::Stats;
 use crate::sys;
@@ -121,7 +121,7 @@ pub struct LoadArguments {
     /// Process whose CPU time and memory are read, with its children; can be given several times
     #[arg(long)]
     server_pid: Vec<u32>,
-    /// The other end is the relay; over TCP and TLS, the generator's own answerer, which --server then names
+    /// No proxy is between: --server is the relay, or over TCP and TLS the generator's own listener
     #[arg(long)]
     floor: bool,
     /// A header of this many bytes in every message
@@ -191,7 +191,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         arguments.ports.sockets,
         &arguments.tls,
     )?;
-    let out = Outbox::open(&openings).map_err(|error| error.to_string())?;
+    let out = Outbox::open(&openings, arguments.floor).map_err(|error| error.to_string())?;
     let wire = Wire::new(&out);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.
@@ -291,14 +291,19 @@ fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, S
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &arguments.json {
-        let text = format!("{:#}\n", Value::Array(results));
-        if path.as_os_str() == "-" {
-            print!("{text}");
-        } else {
-            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        write_json(path, &Value::Array(results))?;
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Writes to a file, or where it is named `-`, to standard output.
+pub fn write_json(path: &Path, value: &Value) -> Result<(), String> {
+    let text = format!("{value:#}\n");
+    if path.as_os_str() == "-" {
+        print!("{text}");
+        return Ok(());
+    }
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The lines of a result that several processes made.
@@ -476,13 +481,6 @@ impl LoadArguments {
 
     fn settle(&self) -> f64 {
         self.settle.unwrap_or(1.0 + self.ring + self.hold)
-    }
-}
-
-fn loopback(is_ipv6: bool) -> IpAddr {
-    match is_ipv6 {
-        true => Ipv6Addr::LOCALHOST.into(),
-        false => Ipv4Addr::LOCALHOST.into(),
     }
 }
 

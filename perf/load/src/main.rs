@@ -12,12 +12,14 @@ mod handshake;
 mod identity;
 mod idle;
 mod load;
+mod mark;
 mod message;
 mod outcome;
 mod pace;
 mod progress;
 mod reflect;
 mod relay;
+mod relay_stream;
 mod run;
 mod search;
 mod sides;
@@ -34,11 +36,13 @@ mod wire;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use accounts::ListArguments;
 use load::{LoadArguments, Ports};
+use relay_stream::Answerers;
 use single::Method;
+use wire::Transport;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -55,7 +59,7 @@ enum What {
     Register(LoadArguments),
     /// OPTIONS to the server itself
     Options(LoadArguments),
-    /// The floor: relays datagrams between the generator's two sides and reads nothing but their first byte
+    /// The floor: relays between the generator's two sides, and reads nothing but the first byte of a datagram, or the mark of a message
     Relay(RelayArguments),
     /// Opens connections and leaves them idle: what each costs the server in memory
     Idle(idle::IdleArguments),
@@ -67,8 +71,24 @@ enum What {
 
 #[derive(Args)]
 struct RelayArguments {
+    /// Where the callers send to, and connect to
     #[arg(long, default_value = "127.0.0.1:5060")]
     listen: SocketAddr,
+    /// The callers' transport. Over TCP it accepts a connection for all calls, or one for each, as they come
+    #[arg(long, value_parser = without_tls, default_value = "udp")]
+    transport: Transport,
+    /// The answerers' transport [default: the callers']
+    #[arg(long, value_parser = without_tls)]
+    callee_transport: Option<Transport>,
+    /// Connections towards the answerers over TCP: one for all calls, or one for each, which is closed when its BYE is answered
+    #[arg(long, value_enum, default_value_t = Towards::One)]
+    answerers: Towards,
+    /// Where the answerers are, if either side is TCP [default: --answerer-port at the address of --listen]
+    #[arg(long)]
+    answerer: Option<SocketAddr>,
+    /// Connect to so many addresses of 127.0.0.0/8 in turn, as the generator's --spread names them
+    #[arg(long, default_value_t = 0)]
+    spread: u32,
     #[command(flatten)]
     ports: Ports,
     /// Send nothing back for an INVITE: the floor of a stateless proxy
@@ -83,6 +103,19 @@ struct RelayArguments {
     /// CPU core to run on
     #[arg(long)]
     core: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Towards {
+    One,
+    PerCall,
+}
+
+fn without_tls(text: &str) -> Result<Transport, String> {
+    match Transport::from_str(text, true)? {
+        Transport::Tls => Err("a bare relay has no TLS: what a handshake costs at least, `handshake` says".into()),
+        transport => Ok(transport),
+    }
 }
 
 fn main() -> ExitCode {
@@ -105,11 +138,31 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
     if let Some(core) = arguments.core {
         sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
     }
+    let say = |error| format!("relay: {error}");
+    let (trying, batch) = (!arguments.no_trying, arguments.batch.max(1));
+    let callee = arguments.callee_transport.unwrap_or(arguments.transport);
+    if !callee.is_reliable() && (arguments.answerers == Towards::PerCall || arguments.spread > 0) {
+        return Err("over UDP the relay connects to nobody: --answerers and --spread are for --callee-transport tcp".into());
+    }
+    if arguments.transport.is_reliable() || callee.is_reliable() {
+        if arguments.lose > 0 || arguments.ports.sockets > 1 {
+            return Err("--lose and --sockets are for UDP on both sides".into());
+        }
+        let answerers = match (callee, arguments.answerers) {
+            (Transport::Udp, _) => Answerers::Udp,
+            (_, Towards::One) => Answerers::One,
+            (_, Towards::PerCall) => Answerers::PerCall,
+        };
+        let answerer = arguments.answerer.unwrap_or(SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port));
+        let manner = relay_stream::Manner { trying, batch, answerers, answerer, spread: arguments.spread };
+        sys::raise_descriptor_limit();
+        return relay_stream::run(arguments.listen, manner).map_err(say);
+    }
     let sides = relay::Sides {
         caller_port: arguments.ports.caller_port,
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    let manner = relay::Manner { trying: !arguments.no_trying, batch: arguments.batch.max(1), lose: arguments.lose };
-    relay::run(arguments.listen, &sides, &manner).map_err(|error| format!("relay: {error}"))
+    let manner = relay::Manner { trying, batch, lose: arguments.lose };
+    relay::run(arguments.listen, &sides, &manner).map_err(say)
 }

@@ -91,7 +91,7 @@ impl Reflector {
             let kept = &self.waiting[*slot as usize];
             if kept.answered_ns.is_some() {
                 stats.counts.add(Count::RetransmittedOk);
-                send_copy(&kept.ok, link, out);
+                out.send(link, &kept.ok);
             }
             return;
         }
@@ -138,7 +138,7 @@ impl Reflector {
         let kept = &mut self.waiting[identity.slot as usize];
         if kept.generation == identity.generation {
             kept.answered_ns = Some(now_ns);
-            send_copy(&kept.ok, kept.link, out);
+            out.send(kept.link, &kept.ok);
             self.timers.arm(now_ns, identity, Awaited::Ok);
         }
     }
@@ -179,11 +179,6 @@ fn request_address<'a>(raw: &'a [u8], user: &[u8]) -> Option<&'a [u8]> {
     let rest = uri.strip_prefix(b"sip:")?.strip_prefix(user)?.strip_prefix(b"@")?;
     let end = rest.iter().position(|byte| matches!(byte, b' ' | b';'))?;
     Some(&rest[..end])
-}
-
-fn send_copy(bytes: &[u8], link: Link, out: &mut Outbox) {
-    out.buffer()[..bytes.len()].copy_from_slice(bytes);
-    out.commit(link, bytes.len());
 }
 
 impl Flow for Reflector {
@@ -238,7 +233,7 @@ impl Flow for Reflector {
                 continue;
             }
             stats.counts.add(Count::RetransmittedOk);
-            send_copy(&kept.ok, kept.link, out);
+            out.send(kept.link, &kept.ok);
             self.timers.rearm(now_ns, due);
         }
     }

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::sys::{self, RelayBatch};
 
 /// About the size of a 100 (Trying).
-const TRYING: usize = 320;
+pub const TRYING: usize = 320;
 
 pub struct Sides {
     pub caller_port: u16,

@@ -1,6 +1,6 @@
 //! The options that say how each side reaches the server, and what ends they make.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -70,6 +70,9 @@ pub struct SideArguments {
     /// The server, for the answerers [default: --server, or the usual port of the answerers' transport at the same address]
     #[arg(long)]
     callee_server: Option<SocketAddr>,
+    /// The answerers' own address [default: --local's]
+    #[arg(long)]
+    callee_local: Option<IpAddr>,
     /// Where users are registered over UDP whose contacts name our listener [default: port 5060 at the server's address]
     #[arg(long)]
     register_server: Option<SocketAddr>,
@@ -99,6 +102,10 @@ pub struct TlsArguments {
     /// Suites of TLS 1.3 (not with AWS-LC)
     #[arg(long, default_value = "")]
     ciphersuites: String,
+    /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … TLS 1.2 wants the curve of an ECDSA certificate among
+    /// them, and has no hybrid ones [default: the library's]
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<String>,
     /// Whom we trust. With it the chain of the server is checked, and that its certificate names its address
     #[arg(long)]
     ca: Option<PathBuf>,
@@ -132,6 +139,7 @@ impl TlsArguments {
             version: self.tls_version,
             ciphers: self.ciphers.clone(),
             ciphersuites: self.ciphersuites.clone(),
+            groups: self.groups.clone(),
             certificate: self.cert.clone(),
             private_key: self.key.clone(),
             ca: self.ca.clone(),
@@ -154,6 +162,14 @@ impl TlsArguments {
             resume: self.callee_resume,
             ..self.caller()
         }
+    }
+}
+
+/// This machine's own address of a family.
+pub fn loopback(is_ipv6: bool) -> IpAddr {
+    match is_ipv6 {
+        true => Ipv6Addr::LOCALHOST.into(),
+        false => Ipv4Addr::LOCALHOST.into(),
     }
 }
 
@@ -181,7 +197,7 @@ impl SideArguments {
 
     /// Whether calls reach the answerers at the address that they leave from and register, and at no other.
     pub fn has_own_contacts(&self) -> bool {
-        !self.routed && self.spread == 0
+        !self.routed && self.spread == 0 && self.callee_local.is_none()
     }
 
     /// Who sends the users' REGISTERs: those whose way the calls will take where there is one.
@@ -212,6 +228,7 @@ impl SideArguments {
             false => default_server(callee, Some(server.ip())),
         });
         let at = |port| SocketAddr::new(local.ip(), port);
+        let callee_ip = self.callee_local.unwrap_or(local.ip());
         let client = |transport, settings: Settings| match transport {
             Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
             Transport::Udp | Transport::Tcp => Ok(None),
@@ -255,7 +272,7 @@ impl SideArguments {
         if self.spread > 0 && local.is_ipv6() {
             return Err("contacts can be spread over 127.0.0.0/8 only".into());
         }
-        if local.is_ipv6() != server.is_ipv6() || local.is_ipv6() != callee_server.is_ipv6() {
+        if local.is_ipv6() != server.is_ipv6() || callee_ip.is_ipv6() != callee_server.is_ipv6() {
             return Err("one of our address and the server's is IPv6, the other IPv4".into());
         }
         // The listener opens first, so that callers without a server between can connect to it.
@@ -264,7 +281,7 @@ impl SideArguments {
             transport: callee,
             manner,
             count,
-            local: at(answerer_port),
+            local: SocketAddr::new(callee_ip, answerer_port),
             server: callee_server,
             tls: endpoint,
             spread: self.spread,
@@ -335,6 +352,15 @@ mod tests {
     }
 
     #[test]
+    fn each_side_has_its_address() {
+        let (sides, openings) = openings("--transport tcp --callee-local 127.0.0.9 --callee-server 127.0.0.8:99").expect("options");
+        assert_eq!(openings[0].local.to_string(), "127.0.0.1:15070");
+        assert_eq!(openings[1].local.to_string(), "127.0.0.9:15570");
+        assert_eq!(openings[1].server.to_string(), "127.0.0.8:99");
+        assert!(!sides.has_own_contacts());
+    }
+
+    #[test]
     fn flows_register_themselves() {
         let (sides, openings) = openings("--transport tcp --callee flow --callee-connections 8").expect("options");
         assert_eq!(openings[1].manner, Manner::Persistent);
@@ -363,9 +389,12 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in
-            ["--transport tls", "--transport tcp --callee flow --callee-connections per-call", "--callee-transport udp --spread 10"]
-        {
+        for line in [
+            "--transport tls",
+            "--callee-local ::1",
+            "--transport tcp --callee flow --callee-connections per-call",
+            "--callee-transport udp --spread 10",
+        ] {
             assert!(openings(line).is_err(), "{line}");
         }
         assert!("0".parse::<Connections>().is_err());

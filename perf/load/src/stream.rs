@@ -492,7 +492,7 @@ impl Streams {
             Ok(Step::Waiting) => self.write_out(slot),
             Ok(Step::Done { resumed }) => {
                 if self.agreed.is_none() {
-                    self.agreed = Some(format!("{} {}", tls.version(), tls.cipher()));
+                    self.agreed = Some(tls.agreed().to_string());
                 }
                 self.counts.add(match (accepted, resumed) {
                     (true, false) => Count::ServerFull,

@@ -1,12 +1,17 @@
-//! The only `unsafe` of this crate: batched datagrams, sleeping, pinning, the thread's CPU time, and naming a TLS session.
+//! The only `unsafe` of this crate: batched datagrams, sleeping, pinning, the thread's CPU time, and what the `openssl` crate
+//! does not wrap.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::ptr;
 
+use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslRef, SslSessionRef};
+use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
+use socket2::SockAddr;
 
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
@@ -61,6 +66,28 @@ impl Inbox {
             header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
         }
         self.receive_with(fd, libc::MSG_WAITFORONE)
+    }
+
+    /// Fills the batch without waiting, with the senders' addresses. 0 when there is none.
+    pub fn receive_named(&mut self, fd: RawFd) -> io::Result<usize> {
+        for header in &mut self.headers {
+            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
+        }
+        match self.receive_with(fd, libc::MSG_DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// The sender; only after `receive_named`.
+    pub fn peer(&self, index: usize) -> SocketAddr {
+        let name = &self.names[index];
+        let port = u16::from_be(name.sin6_port);
+        match i32::from(name.sin6_family) {
+            // An IPv4 address stands where the flow information of IPv6 does.
+            libc::AF_INET => (Ipv4Addr::from(u32::from_be(name.sin6_flowinfo)), port).into(),
+            _ => (Ipv6Addr::from(name.sin6_addr.s6_addr), port).into(),
+        }
     }
 
     fn receive_with(&mut self, fd: RawFd, flags: i32) -> io::Result<usize> {
@@ -240,10 +267,111 @@ impl RelayBatch {
     }
 }
 
+/// Datagrams on their way out of one socket, each to an address of its own.
+pub struct Postbox {
+    headers: Box<[libc::mmsghdr]>,
+    iovs: Box<[libc::iovec]>,
+    /// For whom, and where the bytes of each end.
+    queue: Vec<(SockAddr, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl Postbox {
+    pub fn new(capacity: usize) -> Postbox {
+        // SAFETY: all-zero is a valid value of these C structures.
+        let (header, iov) = unsafe { (mem::zeroed::<libc::mmsghdr>(), mem::zeroed::<libc::iovec>()) };
+        Postbox { headers: vec![header; capacity].into(), iovs: vec![iov; capacity].into(), queue: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// Queues one datagram, made of these parts.
+    pub fn put(&mut self, peer: SocketAddr, parts: &[&[u8]]) {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.queue.push((peer.into(), self.bytes.len()));
+    }
+
+    /// Sends what waits, as many in one system call as there is room for.
+    pub fn flush(&mut self, fd: RawFd) {
+        let mut done = 0;
+        while done < self.queue.len() {
+            let mut start = done.checked_sub(1).map_or(0, |before| self.queue[before].1);
+            let waiting = &self.queue[done..];
+            for (((name, end), header), iov) in waiting.iter().zip(&mut self.headers).zip(&mut self.iovs) {
+                *iov = libc::iovec { iov_base: self.bytes[start..].as_ptr().cast_mut().cast(), iov_len: end - start };
+                header.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+                header.msg_hdr.msg_namelen = name.len();
+                header.msg_hdr.msg_iov = iov;
+                header.msg_hdr.msg_iovlen = 1;
+                start = *end;
+            }
+            let count = waiting.len().min(self.headers.len());
+            // SAFETY: the first `count` headers were just led to names, iovecs and bytes of `self`, none of which changes meanwhile.
+            let sent = unsafe { libc::sendmmsg(fd, self.headers.as_mut_ptr(), count as u32, 0) };
+            // A datagram that cannot leave is lost, as a datagram may be; the generator counts it.
+            done += sent.max(1) as usize;
+        }
+        self.queue.clear();
+        self.bytes.clear();
+    }
+}
+
 /// Offers a session in the handshake to come.
 pub fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
     // SAFETY: the library asks that the session come from the same context; each endpoint keeps its own cache.
     unsafe { ssl.set_session(session) }
+}
+
+/// Accepts signatures of Ed25519 keys too, as OpenSSL does of itself.
+pub fn accept_ed25519(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    #[cfg(feature = "aws-lc")]
+    {
+        use openssl_sys as ffi;
+        // What it accepts by default (ssl/extensions.cc), and Ed25519.
+        let algorithms = [
+            ffi::SSL_SIGN_ECDSA_SECP256R1_SHA256,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA256,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA256,
+            ffi::SSL_SIGN_ECDSA_SECP384R1_SHA384,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA384,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA384,
+            ffi::SSL_SIGN_ECDSA_SECP521R1_SHA512,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA512,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA512,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA1,
+            ffi::SSL_SIGN_ED25519,
+        ]
+        .map(|algorithm| algorithm as u16);
+        // SAFETY: the pointer is live, and the library copies as many numbers as the array has.
+        let done = unsafe { ffi::SSL_CTX_set_verify_algorithm_prefs(builder.as_ptr(), algorithms.as_ptr(), algorithms.len()) };
+        if done != 1 {
+            return Err(ErrorStack::get());
+        }
+    }
+    #[cfg(not(feature = "aws-lc"))]
+    let _ = builder;
+    Ok(())
+}
+
+/// The group of the key exchange by its IANA name; "none" where there was none.
+pub fn group(ssl: &SslRef) -> String {
+    #[cfg(feature = "aws-lc")]
+    // SAFETY: the pointer is live; the name is a string that lives for ever, or null.
+    let name = unsafe { openssl_sys::SSL_get_group_name(openssl_sys::SSL_get_group_id(ssl.as_ptr())) };
+    #[cfg(not(feature = "aws-lc"))]
+    // SAFETY: as above; what the macro SSL_get_negotiated_group stands for.
+    let name = unsafe {
+        use std::ffi::{c_char, c_int};
+        const SSL_CTRL_GET_NEGOTIATED_GROUP: c_int = 134;
+        unsafe extern "C" {
+            fn SSL_group_to_name(ssl: *mut openssl_sys::SSL, id: c_int) -> *const c_char;
+        }
+        let id = openssl_sys::SSL_ctrl(ssl.as_ptr(), SSL_CTRL_GET_NEGOTIATED_GROUP, 0, ptr::null_mut());
+        SSL_group_to_name(ssl.as_ptr(), id as c_int)
+    };
+    if name.is_null() {
+        return "none".to_string();
+    }
+    // SAFETY: not null, and the library ends it with a zero.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
 /// Waits until a socket can be read or the time is over.

@@ -1,5 +1,6 @@
 //! TLS for the generator's own ends: contexts made from the options, an SSL object over two byte queues, and the sessions a client keeps.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct Settings {
     pub ciphers: String,
     /// Suites of TLS 1.3; empty for the library's default.
     pub ciphersuites: String,
+    /// Key exchange groups, the preferred one first; empty for the library's default.
+    pub groups: Vec<String>,
     /// Certificate chain and key: what a listener is, and what a client shows when asked.
     pub certificate: Option<PathBuf>,
     pub private_key: Option<PathBuf>,
@@ -164,6 +167,8 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
     if !settings.ciphersuites.is_empty() {
         set_ciphersuites(&mut builder, &settings.ciphersuites)?;
     }
+    set_groups(&mut builder, &settings.groups)?;
+    sys::accept_ed25519(&mut builder).map_err(|error| format!("signatures: {error}"))?;
     if let Some(path) = &settings.certificate {
         let key = settings.private_key.as_ref().unwrap_or(path);
         builder.set_certificate_chain_file(path).map_err(|error| say("certificate", path, error))?;
@@ -173,6 +178,19 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
         builder.set_ca_file(path).map_err(|error| say("CA", path, error))?;
     }
     Ok(builder)
+}
+
+/// Each is tried alone, so that the one is named which the library does not have.
+fn set_groups(builder: &mut SslContextBuilder, groups: &[String]) -> Result<(), String> {
+    for group in groups {
+        if builder.set_groups_list(group).is_err() {
+            return Err(format!("groups: {} does not have {group}", openssl::version::version()));
+        }
+    }
+    match groups {
+        [] => Ok(()),
+        _ => builder.set_groups_list(&groups.join(":")).map_err(|error| format!("groups: {error}")),
+    }
 }
 
 #[cfg(not(feature = "aws-lc"))]
@@ -234,6 +252,24 @@ pub struct Tls {
     pub handshaking: bool,
 }
 
+/// What both sides have agreed on.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Agreed {
+    pub version: &'static str,
+    pub cipher: &'static str,
+    /// "none" where no keys were exchanged: a session of TLS 1.2 resumed, or RSA.
+    pub group: String,
+}
+
+impl fmt::Display for Agreed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.group.as_str() {
+            "none" => write!(f, "{} {}", self.version, self.cipher),
+            group => write!(f, "{} {} {group}", self.version, self.cipher),
+        }
+    }
+}
+
 /// What a step of a handshake came to.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Step {
@@ -259,11 +295,10 @@ impl Tls {
     }
 
     fn explain(&self, error: &openssl::ssl::Error) -> String {
-        let verdict = self.stream.ssl().verify_result();
-        if verdict == openssl::x509::X509VerifyResult::OK {
-            error.to_string()
-        } else {
-            format!("{error} ({})", verdict.error_string())
+        let text = error.to_string();
+        match text.to_ascii_lowercase().replace('_', " ").contains("certificate verify failed") {
+            true => format!("{text} ({})", self.stream.ssl().verify_result().error_string()),
+            false => text,
         }
     }
 
@@ -297,12 +332,22 @@ impl Tls {
         self.stream.ssl().session_reused()
     }
 
-    pub fn version(&self) -> &'static str {
-        self.stream.ssl().version_str()
+    pub fn agreed(&self) -> Agreed {
+        let ssl = self.stream.ssl();
+        Agreed {
+            version: ssl.version_str(),
+            cipher: ssl.current_cipher().map_or("none", |cipher| cipher.name()),
+            group: sys::group(ssl),
+        }
     }
 
-    pub fn cipher(&self) -> &'static str {
-        self.stream.ssl().current_cipher().map_or("none", |cipher| cipher.name())
+    /// Certificates that the peer has shown: of a server the whole chain, of a client those behind its own.
+    pub fn peer_chain(&self) -> usize {
+        self.stream.ssl().peer_cert_chain().map_or(0, |chain| chain.len())
+    }
+
+    pub fn has_peer_certificate(&self) -> bool {
+        self.stream.ssl().peer_certificate().is_some()
     }
 }
 

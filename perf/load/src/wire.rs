@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::flow::Flow;
 use crate::frame::{self, Frame};
+use crate::mark::{self, Mark};
 use crate::stats::{Count, Stats};
 use crate::stream::{READ_BUFFER, Streams};
 use crate::sys::{self, DATAGRAM, Datagrams, Inbox};
@@ -132,13 +133,17 @@ pub struct Outbox {
     dials: Vec<Dial>,
     sockets: Vec<Socket>,
     socket_end: Vec<u32>,
+    /// Bytes before each message: of its mark, in a floor with connections; otherwise none.
+    room: usize,
     pub stream_sent: u64,
     pub stream_sent_bytes: u64,
     pub unsendable: u64,
 }
 
 impl Outbox {
-    pub fn open(openings: &[Opening]) -> io::Result<Outbox> {
+    /// `floor`: between the ends stands a relay, which needs marks where there are connections.
+    pub fn open(openings: &[Opening], floor: bool) -> io::Result<Outbox> {
+        let has_connections = openings.iter().any(|opening| opening.transport.is_reliable());
         let mut outbox = Outbox {
             datagrams: Datagrams::new(Vec::new(), 4 * BATCH),
             streams: None,
@@ -147,6 +152,10 @@ impl Outbox {
             dials: Vec::new(),
             sockets: Vec::new(),
             socket_end: Vec::new(),
+            room: match floor && has_connections {
+                true => mark::LENGTH,
+                false => 0,
+            },
             stream_sent: 0,
             stream_sent_bytes: 0,
             unsendable: 0,
@@ -279,10 +288,16 @@ impl Outbox {
 
     /// The buffer of the next message; `commit` makes it one.
     pub fn buffer(&mut self) -> &mut [u8] {
-        self.datagrams.buffer()
+        &mut self.datagrams.buffer()[self.room..]
     }
 
     pub fn commit(&mut self, link: Link, length: usize) {
+        if self.room > 0 {
+            let buffer = self.datagrams.buffer();
+            let mark = Mark::of(&buffer[self.room..][..length]);
+            buffer[..self.room].copy_from_slice(&mark.bytes());
+        }
+        let length = self.room + length;
         if !self.is_reliable(link) {
             return self.datagrams.commit(link.slot as usize, length);
         }
@@ -296,6 +311,12 @@ impl Outbox {
         } else {
             self.unsendable += 1;
         }
+    }
+
+    /// A message that is there already.
+    pub fn send(&mut self, link: Link, message: &[u8]) {
+        self.buffer()[..message.len()].copy_from_slice(message);
+        self.commit(link, message.len());
     }
 
     /// Sends what waits: datagrams in batches, and one write for each connection.
@@ -413,6 +434,7 @@ impl Wire {
             for index in 0..count {
                 let raw = self.inbox.datagram(index);
                 bytes += raw.len() as u64;
+                let raw = raw.get(out.room..).unwrap_or_default();
                 flow.receive(link, raw, now_ns, out, stats);
             }
             stats.counts.add_many(Count::Received, count as u64);
@@ -438,12 +460,16 @@ impl Wire {
             let reading = streams.read(link, &mut self.bytes);
             let mut rest = &self.bytes[..reading.length];
             loop {
-                match frame::next(rest) {
+                let (frame, room) = match out.room {
+                    0 => (frame::next(rest), 0),
+                    room => (frame::next_marked(rest), room),
+                };
+                match frame {
                     Frame::Message { skip, length } => {
                         let raw = &rest[skip..skip + length];
                         rest = &rest[skip + length..];
                         stats.counts.add(Count::Received);
-                        stats.counts.add_many(Count::ReceivedBytes, length as u64);
+                        stats.counts.add_many(Count::ReceivedBytes, (room + length) as u64);
                         flow.receive(link, raw, now_ns, out, stats);
                     }
                     Frame::Partial { skip } => {
