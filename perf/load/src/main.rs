@@ -4,6 +4,7 @@ mod accounts;
 mod answer;
 mod call;
 mod digest;
+mod distance;
 mod end;
 mod fleet;
 mod flow;
@@ -67,6 +68,8 @@ enum What {
     Users(ListArguments),
     /// TLS handshakes in memory: what the library costs on each side
     Handshake(handshake::HandshakeArguments),
+    /// How long a cache line takes between two cores and back: a host may move the cores of a virtual machine
+    Distance(distance::DistanceArguments),
 }
 
 #[derive(Args)]
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         What::Idle(arguments) => idle::run(&arguments),
         What::Users(arguments) => accounts::list(&arguments).map(|()| ExitCode::SUCCESS),
         What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),
+        What::Distance(arguments) => distance::run(&arguments).map(|()| ExitCode::SUCCESS),
         What::Relay(arguments) => relay(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|why| {

@@ -111,3 +111,22 @@ fn a_chain_without_its_middle_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("unable to get local issuer certificate"), "{said}");
 }
+
+#[test]
+fn cores_are_apart_and_a_core_is_not_apart_from_itself() {
+    let distance = |cores: [&str; 2]| {
+        Command::new(env!("CARGO_BIN_EXE_strowger-load")).args(["distance", "--cores"]).args(cores).output().unwrap()
+    };
+    let found = distance(["0", "1"]);
+    if found.status.success() {
+        let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+        let ns = found["round_trip_ns"].as_u64().unwrap();
+        assert!((5..100_000).contains(&ns), "{ns} ns");
+    } else {
+        let why = String::from_utf8_lossy(&found.stderr).into_owned();
+        assert!(why.contains("core 1"), "only a machine of one core has none: {why}");
+    }
+    let found = distance(["0", "0"]);
+    assert_eq!(found.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&found.stderr).contains("no distance from itself"));
+}
