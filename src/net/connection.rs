@@ -81,7 +81,7 @@ pub enum ReadQueue {
 /// What is known about a connection besides its state, and why it is not part of the state.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Flags {
-    /// The poll was last asked for writability too. Kept so that interest is re-registered only on a change.
+    /// The poll was asked for writability too. Never reset.
     pub asks_room: bool,
     /// The poll has reported that the peer sends no more, possibly together with its last messages: then a short read does not mean
     /// that the socket is drained.

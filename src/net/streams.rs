@@ -36,7 +36,7 @@ impl Streams {
         let is_ended = event.is_read_closed() || event.is_error();
         if connection.state == State::Connecting {
             if is_writable || is_ended {
-                self.connected(id, now);
+                self.connected(id, is_writable && !event.is_write_closed() && !event.is_error(), now);
             }
             if is_readable && self.connections.get(id).is_some() {
                 self.mark_ready(id, now);

@@ -115,7 +115,8 @@ impl Wires {
             streams,
             ready,
             inbound: Inbound::new(batch),
-            outbound: Outbound::new(batch),
+            // A call leaves in more datagrams than it comes in, and what a whole batch brings should leave in one call.
+            outbound: Outbound::new(2 * batch),
             undelivered: Undelivered::default(),
             foreign: Vec::new(),
             pressure: Pressure::default(),

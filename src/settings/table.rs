@@ -320,11 +320,11 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// lack of room is counted in strowger_dropped_total.
         fixed receive_buffer: usize = 4 << 20, "\"4MiB\"", size(4 << 10, 1 << 30);
         fixed send_buffer: usize = 4 << 20, "\"4MiB\"", size(4 << 10, 1 << 30);
-        /// Datagrams that one system call receives or sends at most, 1 to 1024.
+        /// Datagrams that one system call receives at most, 1 to 1024; it sends up to twice as many.
         fixed batch: usize = 64, "64", number(1, 1024);
-        /// While messages come fast (from about 3,000 a second), a worker lets them gather for up to this time instead of waking for
-        /// each: a wake-up costs more than a message. The faster they come the less it waits, and at low rates nothing is delayed.
-        /// At most "10ms"; "0s": it wakes for each.
+        /// While so many messages come that at least eight are expected within this time (16,000 a second, some 2,700 calls), a worker
+        /// lets them gather for up to this time instead of waking for each: a wake-up costs more than a message. The faster they come
+        /// the less it waits, and at lower rates nothing is delayed. At most "10ms"; "0s": it wakes for each.
         fixed gather: Duration = Duration::from_micros(500), "\"500us\"", time(Duration::ZERO, 10 * MS);
     }
     /// How host names are resolved: those of next hops, of contacts, and of Request-URIs and Routes that may be relayed to.

@@ -8,6 +8,7 @@ use crate::net::listen;
 use crate::net::state::{Event, State, Why};
 use crate::net::tls::Tls;
 use mio::Interest;
+use mio::net::TcpStream;
 use std::io;
 use std::net::SocketAddr;
 
@@ -70,18 +71,20 @@ impl Streams {
         })
     }
 
-    /// Handles the poll's report on connecting.
-    pub(super) fn connected(&mut self, id: Id, now: Instant) {
+    /// Handles the poll's report on connecting. `is_certain`: it reported room to write, and neither an error nor an end. The kernel
+    /// does so only once the connection is there; anything else is asked for.
+    pub(super) fn connected(&mut self, id: Id, is_certain: bool, now: Instant) {
         let Some(connection) = self.connections.known_mut(id) else {
             return;
         };
-        if let Err(error) | Ok(Some(error)) = connection.stream.take_error() {
-            return self.apply(id, Event::Abort(Why::Error(error)), now);
-        }
-        match connection.stream.peer_addr() {
-            Ok(_) => {}
+        let is_there = match is_certain {
+            true => Ok(true),
+            false => is_there(&connection.stream),
+        };
+        match is_there {
+            Ok(true) => {}
             // Neither failed nor done: a spurious event.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+            Ok(false) => return,
             Err(error) => return self.apply(id, Event::Abort(Why::Error(error)), now),
         }
         let started = connection.tls.as_mut().map(|tls| tls.start());
@@ -90,5 +93,17 @@ impl Streams {
             started => Event::Connected { by_tls: started.is_some() },
         };
         self.apply(id, event, now);
+    }
+}
+
+/// Returns whether a connection is there; an error if it has failed.
+fn is_there(stream: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
     }
 }
