@@ -1,0 +1,214 @@
+"""What a study measures with: the builds, certificates, users and ports, and the load generator."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import certificates
+import servers
+import study
+from cases import OLD, REALM, SPREAD, Case
+from machine import Process
+from report import PERF
+from samples import Result
+
+TOP = PERF.parent
+# The server has core 0, everything else this one.
+CORE = 1
+# Brings a relay's messages to the mean size of those that a proxy sends and receives.
+FLOOR_PAD = {"call": 85, "register": 24, "options": 24}
+# Seconds of load before a measurement: longer than the two for which transactions are remembered, so that as many are forgotten as
+# begin, and none of the memory is touched for the first time. Then the seconds that are measured.
+SETTLE, MEASURE = 3.0, 2.0
+# The studies': 30 s of load, then 120 s measured.
+AS_PUBLISHED = (30.0, 120.0)
+# Other builds of the server, by what they are for: cargo's options.
+BUILDS = {"old-suites": ["--features", "old-suites"], "system-openssl": ["--no-default-features", "--features", "system-openssl"]}
+SYSTEM_OPENSSL = "strowger-system-openssl"
+
+
+class Bench:
+    """`home` is the folder of the servers that are started: confs, logs, sockets."""
+
+    def __init__(self, options: argparse.Namespace, home: str):
+        self.options, self.home = options, home
+        self.address, self.port = options.address, options.port
+        self.settle, self.measure = AS_PUBLISHED if options.as_published else (SETTLE, MEASURE)
+        self.strowger = options.strowger or target(TOP) / "strowger"
+        self.load = options.load or target(PERF / "load") / "strowger-load"
+        if not options.no_build and not options.only_report:
+            self.build()
+        self.others: dict[str, Path] = {}
+        self.certificates = certificates.make(self.address, options.only_report)
+
+    def build(self) -> None:
+        wanted = [] if self.options.load else [PERF / "load"]
+        for folder in [*wanted, *([] if self.options.strowger else [TOP])]:
+            subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=folder, check=True)
+
+    def binary(self, who: str, case: Case) -> Path:
+        """The build that a contestant is, or that knows the case's suites. It is made when it is first wanted, in a folder of its
+        own, so that two builds do not chase each other out."""
+        name = "old-suites" if case.suite == OLD else "system-openssl" if who == SYSTEM_OPENSSL else None
+        if name is None:
+            return self.strowger
+        if name not in self.others:
+            folder = PERF / "results" / name
+            if not self.options.no_build or not (folder / "release" / "strowger").exists():
+                command = ["cargo", "build", "--release", "--quiet", "--bin", "strowger", "--target-dir", str(folder)]
+                subprocess.run([*command, *BUILDS[name]], cwd=TOP, check=True)
+            self.others[name] = folder / "release" / "strowger"
+        return self.others[name]
+
+    # Addresses.
+
+    def at(self, port: int) -> str:
+        return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+
+    def generator_ports(self) -> list[str]:
+        """Callers and answerers are 10,010 and 10,510 above the server's port: 15070 and 15570."""
+        return ["--caller-port", str(self.port + 10_010), "--answerer-port", str(self.port + 10_510)]
+
+    def next_hop(self, transport: str) -> str:
+        return f"sip:{self.at(self.port + 10_510)}" + ("" if transport == "udp" else f";transport={transport}")
+
+    def certificate(self, name: str, kind: str) -> str:
+        return str(self.certificates / f"{name}.{kind}")
+
+    def write_users(self, case: Case, number: int | None = None) -> None:
+        """What a conf with digest reads: the users of the generator, with the hashes that it will prove."""
+        users = str(number or case.users)
+        command = [str(self.load), "users", "--users", users, "--realm", REALM, "--algorithm", case.algorithm]
+        with open(os.path.join(self.home, "users.txt"), "w") as text:
+            subprocess.run(command, stdout=text, check=True)
+
+    # Running.
+
+    @contextlib.contextmanager
+    def server(self, who: str, case: Case) -> Iterator[Process]:
+        """A server for the case, freshly started; ended at the end of the block."""
+        process = servers.start(who, case, self)
+        try:
+            yield process
+        finally:
+            process.stop()
+
+    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object) -> list[Result]:
+        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean."""
+        output = os.path.join(self.home, "load.json")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(output)
+        command = ["taskset", "-c", str(CORE), str(self.load), mode, "--server-pid", str(process.pid), "--json", output]
+        command += ["--server", self.at(self.port + (case.transports[0] == "tls")), "--register-server", self.at(self.port)]
+        command += [*self.generator_ports(), *case.options(who, self)]
+        if who == "floor":
+            command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
+        elif mode == "call":
+            command += ["--routed"] if case.routed else ["--register-first"]
+        done = subprocess.run([*command, *map(str, options)], stderr=None if self.options.verbose else subprocess.PIPE, text=True)
+        # 1: it ran, and something was not clean; the results say what.
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"the generator failed against {who}: {(done.stderr or '').strip()[-1000:]}")
+        results: list[Result] = json.loads(Path(output).read_text())
+        for result in results:
+            result.update(mode=mode, who=who, case=case.name)
+            complaint = case.complaint(result, who)
+            if complaint:
+                result.update(clean=False, complaint=complaint)
+            if done.stderr and not result["clean"]:
+                result["generator_said"] = done.stderr[-2000:]
+        return results
+
+    def counters(self, prefix: str) -> dict[str, float]:
+        """The server's own counters whose names begin so, by name and labels."""
+        command = [str(self.strowger), "stats", prefix, "--json", "--control", os.path.join(self.home, "strowger.sock")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"the server's counters could not be read: {done.stderr.strip()[-500:]}")
+        return json.loads(done.stdout)
+
+
+def target(folder: Path) -> Path:
+    return Path(os.environ.get("CARGO_TARGET_DIR") or folder / "target") / "release"
+
+
+def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
+    """The options that all commands have."""
+    found = argparse.ArgumentParser(prog=f"perf/{name}", description=about)
+    found.add_argument("--minutes", type=float, default=minutes, help=f"measure for so long at most [{minutes:g}]")
+    found.add_argument("--precision", type=float, default=study.PRECISION, help="half the interval that a ratio may have [0.03]")
+    found.add_argument("--rows", type=words, help="measure only what these rows need, divided by commas")
+    found.add_argument("--cases", type=words, help="only cases whose names have one of these parts in them; no rows")
+    found.add_argument("--only", type=words, help="only these contestants: strowger, kamailio, floor, …")
+    found.add_argument("--as-published", action="store_true", help="30 s of load, then 120 s measured, as the studies: hours")
+    found.add_argument("--resume", action="store_true", help="go on with the runs that the folder has")
+    found.add_argument("--only-report", action="store_true", help="measure nothing: report the runs that the folder has")
+    found.add_argument("--results", metavar="DIR", help="the folder of runs and reports [perf/results/DATE-HOST]")
+    found.add_argument(
+        "--take-disturbed", action="store_true", help="count runs of disturbed minutes too: for a try, not for figures"
+    )
+    found.add_argument("--seed", type=int, help="of the order of the runs [random]")
+    found.add_argument("--address", default="127.0.0.1", help="the server's [127.0.0.1]")
+    found.add_argument(
+        "--port", type=int, default=5060, help="the server's; the next one is for TLS, and the generator's are 10,000 above"
+    )
+    found.add_argument("--strowger", type=existing, metavar="FILE", help="this binary instead of the release build")
+    found.add_argument("--load", type=existing, metavar="FILE", help="this load generator instead of the release build")
+    found.add_argument("--no-build", action="store_true", help="take the binaries that there are")
+    found.add_argument("--verbose", action="store_true", help="show the generator's live lines")
+    return found
+
+
+def words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def existing(text: str) -> Path:
+    path = Path(text).resolve()
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return path
+
+
+def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
+    """The part of a plan that the options leave."""
+    if options.rows:
+        unknown = set(options.rows) - {row.name for row in plan.rows}
+        if unknown:
+            sys.exit(
+                f"perf: no row {', '.join(sorted(unknown))}; there are {', '.join(dict.fromkeys(row.name for row in plan.rows))}"
+            )
+        plan.rows = [row for row in plan.rows if row.name in options.rows]
+        wanted = {quantity.key for row in plan.rows for quantity in row.of.values()}
+        needed = [task for task in plan.tasks if wanted.intersection(task.keys)]
+        before = {key for task in needed for key in task.after}
+        plan.tasks = [task for task in plan.tasks if task in needed or before.intersection(task.keys)]
+    if options.cases:
+        plan.tasks = [task for task in plan.tasks if any(part in task.name for part in options.cases)]
+    if options.only:
+        plan.tasks = [task for task in plan.tasks if not task.who or task.who in options.only]
+    return plan
+
+
+def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]]) -> None:
+    """A command: its options, its plan, its reports."""
+    arguments = parser(name, about, minutes)
+    options = arguments.parse_args()
+    if len(os.sched_getaffinity(0)) < 2 and not options.only_report:
+        sys.exit(f"perf/{name}: two cores are needed, one for the server and one for the generator")
+    made = plan(options)
+    plans = [chosen(each, options) for each in (made if isinstance(made, (list, tuple)) else [made])]
+    try:
+        sys.exit(study.run(plans, lambda home: Bench(options, home), options))
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as why:
+        sys.exit(f"perf/{name}: {why}")
+
+
+__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main"]

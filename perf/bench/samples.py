@@ -1,0 +1,196 @@
+"""What has been measured: results by key, the quantities read from them, and how sure they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+Result = dict[str, Any]
+
+# Resamples of a bootstrap, and the share of them that its interval holds.
+RESAMPLES = 2_000
+CONFIDENCE = 0.95
+# Fewer runs have a range, but no interval.
+FEWEST = 3
+
+
+def pluck(result: Result, path: str) -> float | None:
+    """A figure of a result by its dotted path: latency_us.to_200.p99. A path ÷ a path is their quotient."""
+    if "/" in path:
+        over, under = (pluck(result, part.strip()) for part in path.split("/", 1))
+        return None if over is None or not under else over / under
+    found: Any = result
+    for part in path.split("."):
+        if isinstance(found, list):
+            found = found[int(part)]
+            continue
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    return None if found is None else float(found)
+
+
+class Samples:
+    """Results by key, in the order in which they came. With a path each is also a line of that file at once: what a run has
+    measured when it ends for whatever reason is there for `--resume` and `--from`."""
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+        self.accepted: dict[str, list[Result]] = {}
+        self.rejected: list[Result] = []
+
+    def read(self, path: Path) -> None:
+        with open(path) as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    self._keep(json.loads(line))
+                except (ValueError, KeyError):
+                    # The last one is half a line if the machine went down with it.
+                    print(f"{path}:{number}: not a result, left out")
+
+    def add(self, key: str, result: Result, rejected: str | None = None) -> None:
+        """`rejected` says why it counts for nothing; it is kept all the same."""
+        result = {"key": key, **result, **({"rejected": rejected} if rejected else {})}
+        self._keep(result)
+        if self.path:
+            with open(self.path, "a") as lines:
+                lines.write(json.dumps(result) + "\n")
+
+    def _keep(self, result: Result) -> None:
+        if result.get("rejected"):
+            self.rejected.append(result)
+        else:
+            self.accepted.setdefault(result["key"], []).append(result)
+
+    def of(self, key: str) -> list[Result]:
+        return self.accepted.get(key, [])
+
+    def values(self, key: str, path: str) -> numpy.ndarray:
+        found = [pluck(result, path) for result in self.of(key)]
+        return numpy.array([value for value in found if value is not None])
+
+    def median(self, key: str, path: str) -> float | None:
+        values = self.values(key, path)
+        return float(numpy.median(values)) if len(values) else None
+
+    def marks(self, keys: Iterable[str]) -> str:
+        """g: the generator was the limit; !: something was lost, repeated, refused or not what was meant."""
+        results = [result for key in keys for result in self.of(key)]
+        marks = "g" if any(result.get("generator_bound") for result in results) else ""
+        return marks + ("!" if not all(result.get("clean", True) for result in results) else "")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A figure of all results of one key."""
+
+    key: str
+    path: str = "server_cpu_us_each"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its interval (of 95 %, by bootstrap; the range where runs are too few), and the fewest runs of what it is made
+    of."""
+
+    value: float
+    low: float
+    high: float
+    runs: int
+    marks: str = ""
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval, as a share of the value; infinite if there is none."""
+        if self.runs < FEWEST or not self.value:
+            return float("inf")
+        return (self.high - self.low) / 2 / abs(self.value)
+
+    def text(self, digits: int | None = None) -> str:
+        """31.2 [30.8, 33.0] ×5"""
+        if digits is None:
+            digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2
+        marks = f" {self.marks}" if self.marks else ""
+        if self.runs == 1:
+            return f"{self.value:,.{digits}f} ×1{marks}"
+        return f"{self.value:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}] ×{self.runs}{marks}"
+
+
+def estimate(samples: Samples, formula: Callable[..., Any], of: Mapping[str, Quantity]) -> Estimate | None:
+    """The formula of the medians of quantities, with the interval that follows from drawing each one's runs anew. None if a
+    quantity has no result. The formula must take arrays as well as numbers."""
+    series = {name: samples.values(quantity.key, quantity.path) for name, quantity in of.items()}
+    if not series or not all(len(values) for values in series.values()):
+        return None
+    value = float(formula(**{name: numpy.median(values) for name, values in series.items()}))
+    # The same draws each time: a report of the same runs says the same.
+    random = numpy.random.default_rng(len(of))
+    drawn = {
+        name: numpy.median(random.choice(values, (RESAMPLES, len(values))), axis=1) if len(values) > 1 else values[0]
+        for name, values in series.items()
+    }
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        found = numpy.broadcast_to(formula(**drawn), RESAMPLES)
+    low, high = numpy.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    marks = samples.marks(quantity.key for quantity in of.values())
+    return Estimate(value, float(low), float(high), min(map(len, series.values())), marks)
+
+
+def single(samples: Samples, key: str, path: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
+    """One quantity by itself."""
+    return estimate(samples, lambda it: it * scale, {"it": Quantity(key, path)})
+
+
+def ratio(samples: Samples, over: str, under: str, path: str = "server_cpu_us_each") -> Estimate | None:
+    """One key ÷ another."""
+    return estimate(samples, lambda a, b: a / b, {"a": Quantity(over, path), "b": Quantity(under, path)})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A target: a formula of quantities, and what it may be. `at_least` turns the sense round."""
+
+    name: str
+    what: str
+    limit: float
+    of: Mapping[str, Quantity] = field(hash=False)
+    formula: Callable[..., Any] = lambda over, under: over / under
+    at_least: bool = False
+    unit: str = ""
+    note: str = ""
+
+    def estimate(self, samples: Samples) -> Estimate | None:
+        return estimate(samples, self.formula, self.of)
+
+    def target(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:,g}{' ' + self.unit if self.unit else ''}"
+
+    def verdict(self, samples: Samples) -> str:
+        """met, not met, not decided, not measured. It is decided if the interval lies on one side of the limit, and what it is made
+        of was clean and not set by the generator."""
+        found = self.estimate(samples)
+        if found is None:
+            return "not measured"
+        if found.marks or found.runs < FEWEST:
+            return "not decided"
+        below, above = found.high <= self.limit, found.low > self.limit
+        if self.at_least:
+            below, above = found.low >= self.limit, found.high < self.limit
+        return "met" if below else "not met" if above else "not decided"
+
+    def is_settled(self, samples: Samples, precision: float) -> bool:
+        """Whether more runs would be for nothing: decided, or as precise as is asked."""
+        found = self.estimate(samples)
+        if found is None or found.runs < FEWEST:
+            return False
+        return found.half_width <= precision or self.verdict(samples) in ("met", "not met")
+
+
+def compare(name: str, what: str, limit: float, over: str, under: str, path: str = "server_cpu_us_each", **how: Any) -> Row:
+    """The most common row: one key ÷ another."""
+    return Row(name, what, limit, {"over": Quantity(over, path), "under": Quantity(under, path)}, **how)
