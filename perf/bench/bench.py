@@ -141,9 +141,11 @@ def target(folder: Path) -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR") or folder / "target") / "release"
 
 
-def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
+def parser(name: str, about: str, minutes: float, parts: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The options that all commands have."""
     found = argparse.ArgumentParser(prog=f"perf/{name}", description=about)
+    if parts:
+        found.add_argument("parts", nargs="*", default=list(parts), metavar="PART", help=f"of {', '.join(parts)} [all]")
     found.add_argument("--minutes", type=float, default=minutes, help=f"measure for so long at most [{minutes:g}]")
     found.add_argument("--precision", type=float, default=study.PRECISION, help="half the interval that a ratio may have [0.03]")
     found.add_argument("--rows", type=words, help="measure only what these rows need, divided by commas")
@@ -189,20 +191,33 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
             )
         plan.rows = [row for row in plan.rows if row.name in options.rows]
         wanted = {quantity.key for row in plan.rows for quantity in row.of.values()}
-        needed = [task for task in plan.tasks if wanted.intersection(task.keys)]
-        before = {key for task in needed for key in task.after}
-        plan.tasks = [task for task in plan.tasks if task in needed or before.intersection(task.keys)]
+        plan.tasks = with_earlier(plan.tasks, lambda task: bool(wanted.intersection(task.keys)))
     if options.cases:
-        plan.tasks = [task for task in plan.tasks if any(part in task.name for part in options.cases)]
+        plan.tasks = with_earlier(plan.tasks, lambda task: any(part in task.name for part in options.cases))
     if options.only:
         plan.tasks = [task for task in plan.tasks if not task.who or task.who in options.only]
     return plan
 
 
-def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]]) -> None:
-    """A command: its options, its plan, its reports."""
-    arguments = parser(name, about, minutes)
+def with_earlier(tasks: Sequence[study.Task], wanted: Callable[[study.Task], bool]) -> list[study.Task]:
+    """The tasks that are wanted, and those that must have a result before one of them."""
+    needed = {task.name for task in tasks if wanted(task)}
+    before = {key for task in tasks if task.name in needed for key in task.after}
+    return [task for task in tasks if task.name in needed or before.intersection(task.keys)]
+
+
+def main(
+    name: str,
+    about: str,
+    minutes: float,
+    plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    parts: Sequence[str] = (),
+) -> None:
+    """A command: its options, its plan, its reports. With parts it has several plans, of which `options.parts` are wanted."""
+    arguments = parser(name, about, minutes, parts)
     options = arguments.parse_args()
+    if unknown := set(getattr(options, "parts", [])) - set(parts):
+        arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     if len(os.sched_getaffinity(0)) < 2 and not options.only_report:
         sys.exit(f"perf/{name}: two cores are needed, one for the server and one for the generator")
     made = plan(options)
