@@ -102,8 +102,9 @@ class Bench:
         finally:
             process.stop()
 
-    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean."""
+    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True) -> list[Result]:
+        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean.
+        `registers`: users who are called are registered first, unless calls go to a next hop."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
@@ -113,7 +114,7 @@ class Bench:
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
         elif mode == "call":
-            command += ["--routed"] if case.routed else ["--register-first"]
+            command += ["--routed"] if case.routed else ["--register-first"] if registers else []
         done = subprocess.run([*command, *map(str, options)], stderr=None if self.options.verbose else subprocess.PIPE, text=True)
         # 1: it ran, and something was not clean; the results say what.
         if done.returncode not in (0, 1):

@@ -59,6 +59,13 @@ def label(axes, x, y, title=None):
         axes.set_title(title)
 
 
+def legend_above(chart, handles, columns=4):
+    """One legend for all axes, over them."""
+    inches = 0.1 + 0.24 * -(-len(handles) // columns)
+    chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
+    chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+
+
 def ours(axes, number, points, name, **how):
     """A measured curve: solid, with markers. `number` chooses the colour, so that a published curve of the same thing can have it
     too."""
