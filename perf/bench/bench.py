@@ -17,7 +17,7 @@ import study
 from cases import OLD, REALM, SPREAD, Case
 from machine import Process
 from report import PERF
-from samples import Result
+from samples import Result, Samples
 
 TOP = PERF.parent
 # The server has core 0, everything else this one.
@@ -35,10 +35,12 @@ SYSTEM_OPENSSL = "strowger-system-openssl"
 
 
 class Bench:
-    """`home` is the folder of the servers that are started: confs, logs, sockets."""
+    """`home` is the folder of the servers that are started: confs, logs, sockets. `samples` is what the study has measured so
+    far."""
 
     def __init__(self, options: argparse.Namespace, home: str):
         self.options, self.home = options, home
+        self.samples = Samples()
         self.address, self.port = options.address, options.port
         self.settle, self.measure = AS_PUBLISHED if options.as_published else (SETTLE, MEASURE)
         self.strowger = options.strowger or target(TOP) / "strowger"

@@ -87,7 +87,8 @@ class Study:
         self.random = random.Random(self.seed)
         self.console = Console(stderr=True)
         self.began = time.monotonic()
-        self.samples = Samples()
+        # What depends on an earlier result reads it from the bench.
+        self.samples = bench.samples = Samples()
 
     # The order.
 
