@@ -178,7 +178,7 @@ def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
     found.add_argument("--minutes", type=float, default=minutes, help=f"measure for so long at most [{minutes:g}]")
     found.add_argument("--precision", type=float, default=study.PRECISION, help="half the interval that a ratio may have [0.03]")
     found.add_argument("--rows", type=words, help="measure only what these rows need, divided by commas")
-    found.add_argument("--cases", type=words, help="only cases whose names have one of these parts in them; no rows")
+    found.add_argument("--cases", type=words, help="only cases whose names have one of these parts in them")
     found.add_argument("--only", type=words, help="only these contestants: strowger, kamailio, floor, …")
     found.add_argument("--as-published", action="store_true", help="30 s of load, then 120 s measured, as the studies: hours")
     found.add_argument("--resume", action="store_true", help="go on with the runs that the folder has")
@@ -250,6 +250,9 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
         plan.tasks = [task for task in plan.tasks if any(part in task.name for part in options.cases)]
     if options.only:
         plan.tasks = [task for task in plan.tasks if not task.who or task.who in options.only]
+    if options.cases or options.only:
+        there = {key for task in plan.tasks for key in task.keys}
+        plan.rows = [row for row in plan.rows if there.issuperset(quantity.key for quantity in row.of.values())]
     return plan
 
 
