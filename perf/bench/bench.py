@@ -117,8 +117,9 @@ class Bench:
         finally:
             process.stop()
 
-    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean."""
+    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True) -> list[Result]:
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, or they are there. What is
+        not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
@@ -127,8 +128,10 @@ class Bench:
         command += ["--local", self.at(0), *self.generator_ports(), *case.options(who, self)]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
-        elif mode == "call":
-            command += ["--routed"] if case.routed else ["--register-first"]
+        elif mode == "call" and case.routed:
+            command.append("--routed")
+        elif mode == "call" and registers:
+            command.append("--register-first")
         done = subprocess.run([*command, *map(str, options)], stderr=None if self.options.verbose else subprocess.PIPE, text=True)
         # 1: it ran, and something was not clean; the results say what.
         if done.returncode not in (0, 1):

@@ -104,6 +104,19 @@ class Process:
                 pass
         return total / 1e9
 
+    def memory(self):
+        """Bytes that are its own, all its processes together; what they share is divided among those that share it."""
+        total = 0
+        for path in glob.glob("/proc/[0-9]*"):
+            try:
+                if os.getpgid(int(path[len("/proc/") :])) == self.pid:
+                    with open(path + "/smaps_rollup") as text:
+                        total += sum(1024 * int(line.split()[1]) for line in text if line.startswith("Pss:"))
+            except (OSError, ValueError):
+                # It has ended meanwhile.
+                pass
+        return total
+
     def wait_idle(self, share, seconds, interval=1.0):
         """Until it uses less than this share of a core; returns whether it did in that time."""
         end = time.monotonic() + seconds

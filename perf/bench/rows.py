@@ -397,7 +397,7 @@ def generator_line(samples: Samples, case: Case, who: str, load: Load) -> list[A
         f"{case.label}, {load.name}",
         who,
         *(single(samples, kept, path, scale) for path, scale in figures),
-        each("connections_opened", "connections_accepted"),
+        each("connections_opened", "connections_accepted") if case.transports != ("udp", "udp") else "",
         each(*(f"tls_{side}_{'resumed' if case.reuse else 'full'}" for side in ("client", "server"))) if case.is_tls else "",
         samples.of(kept)[-1].get("tls") or "",
     ]
