@@ -118,8 +118,8 @@ class Bench:
             process.stop()
 
     def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, or they are there. What is
-        not what the case means makes a result unclean."""
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there.
+        What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
