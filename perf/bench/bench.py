@@ -175,9 +175,11 @@ def target(folder: Path) -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR") or folder / "target") / "release"
 
 
-def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
+def parser(name: str, about: str, minutes: float, parts: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The options that all commands have."""
     found = argparse.ArgumentParser(prog=f"perf/{name}", description=about)
+    if parts:
+        found.add_argument("parts", nargs="*", default=list(parts), metavar="PART", help=f"of {', '.join(parts)} [all]")
     found.add_argument("--minutes", type=float, default=minutes, help=f"measure for so long at most [{minutes:g}]")
     found.add_argument("--precision", type=float, default=study.PRECISION, help="half the interval that a ratio may have [0.03]")
     found.add_argument("--rows", type=words, help="measure only what these rows need, divided by commas")
@@ -229,13 +231,20 @@ def existing(text: str) -> Path:
 
 
 def needed(plan: study.Plan) -> list[study.Task]:
-    """The tasks that a plan's rows rest on, and those that must come before them."""
+    """The tasks that a plan's rows rest on."""
     keys = {quantity.key for row in plan.rows for quantity in row.of.values()}
-    found: list[study.Task] = []
-    while more := [task for task in plan.tasks if task not in found and keys.intersection(task.keys)]:
-        found += more
-        keys = {key for task in more for key in task.after}
-    return [task for task in plan.tasks if task in found]
+    return with_earlier(plan.tasks, lambda task: bool(keys.intersection(task.keys)))
+
+
+def with_earlier(tasks: Sequence[study.Task], wanted: Callable[[study.Task], bool]) -> list[study.Task]:
+    """The tasks that are wanted, those that must have a result before one of them, and so on."""
+    found: set[str] = set()
+    more = {task.name for task in tasks if wanted(task)}
+    while more - found:
+        found |= more
+        before = {key for task in tasks if task.name in found for key in task.after}
+        more = {task.name for task in tasks if before.intersection(task.keys)}
+    return [task for task in tasks if task.name in found]
 
 
 def known_rows(plans: Sequence[study.Plan], wanted: Sequence[str]) -> None:
@@ -250,7 +259,7 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
         plan.rows = [row for row in plan.rows if row.name in options.rows]
         plan.tasks = needed(plan)
     if options.cases:
-        plan.tasks = [task for task in plan.tasks if any(part in task.name for part in options.cases)]
+        plan.tasks = with_earlier(plan.tasks, lambda task: any(part in task.name for part in options.cases))
     if options.only:
         plan.tasks = [task for task in plan.tasks if not task.who or task.who in options.only]
     if options.cases or options.only:
@@ -259,10 +268,18 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
     return plan
 
 
-def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]]) -> None:
-    """A command: its options, its plan, its reports."""
-    arguments = parser(name, about, minutes)
+def main(
+    name: str,
+    about: str,
+    minutes: float,
+    plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    parts: Sequence[str] = (),
+) -> None:
+    """A command: its options, its plan, its reports. With parts it has several plans, of which `options.parts` are wanted."""
+    arguments = parser(name, about, minutes, parts)
     options = arguments.parse_args()
+    if unknown := set(getattr(options, "parts", [])) - set(parts):
+        arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     made = plan(options)
     plans = list(made) if isinstance(made, (list, tuple)) else [made]
     try:
