@@ -199,9 +199,16 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
     return plan
 
 
-def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]]) -> None:
-    """A command: its options, its plan, its reports."""
+def main(
+    name: str,
+    about: str,
+    minutes: float,
+    plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    more: Callable[[argparse.ArgumentParser], None] = lambda arguments: None,
+) -> None:
+    """A command: its options (`more` adds its own), its plan, its reports."""
     arguments = parser(name, about, minutes)
+    more(arguments)
     options = arguments.parse_args()
     if len(os.sched_getaffinity(0)) < 2 and not options.only_report:
         sys.exit(f"perf/{name}: two cores are needed, one for the server and one for the generator")
