@@ -14,7 +14,7 @@ from pathlib import Path
 import certificates
 import servers
 import study
-from cases import OLD, REALM, SPREAD, Case
+from cases import OLD, REALM, SPREAD, STUDY, TODAY, Case
 from machine import Process
 from report import PERF
 from samples import Result, Samples
@@ -168,6 +168,20 @@ def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
     return found
 
 
+def tls_options(arguments: argparse.ArgumentParser) -> None:
+    """Of a command whose cases may have other TLS than the studies'."""
+    add = arguments.add_argument
+    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
+    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
+    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
+
+
+def tls_of(options: argparse.Namespace) -> dict[str, str]:
+    """What these say, for cases; the studies' in a command that does not have them."""
+    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
+    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
+
+
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -220,4 +234,4 @@ def main(
         sys.exit(f"perf/{name}: {why}")
 
 
-__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main"]
+__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main", "tls_of", "tls_options"]
