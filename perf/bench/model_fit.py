@@ -391,8 +391,8 @@ def tell_errors(said: Report, found: Fit) -> None:
         lines.append([name, how, *cells, f"{1e6 / predicted.value:,.0f}", reached, what, shown])
     head = ["configuration", "in the fit", "predicted, µs", "measured, µs", "error"]
     said.table(
-        "CPU of a call at saturation, and calls/s: 10⁶ ÷ predicted CPU beside the peak, or the capacity of a closed window. An "
-        f"error in brackets is not counted: the server's core was less than {100 * FULL:.0f} % busy, and something else set the rate",
+        "CPU of a call at saturation, and calls/s: 10⁶ ÷ predicted CPU beside the peak, or the capacity of a closed window. "
+        f"An error in brackets is not counted: the server's core was less than {100 * FULL:.0f} % busy, so the rate is another's",
         [*head, "predicted, calls/s", "measured, calls/s", "as", "error of the rate"],
         lines,
     )
