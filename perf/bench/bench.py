@@ -15,7 +15,7 @@ from pathlib import Path
 import certificates
 import servers
 import study
-from cases import OLD, REALM, SPREAD, Case
+from cases import OLD, REALM, SPREAD, STUDY, TODAY, Case
 from machine import Process
 from report import PERF
 from samples import Result, Samples
@@ -203,6 +203,20 @@ def parser(name: str, about: str, minutes: float, parts: Sequence[str] = ()) -> 
     return found
 
 
+def tls_options(arguments: argparse.ArgumentParser) -> None:
+    """Of a command whose cases may have other TLS than the studies'."""
+    add = arguments.add_argument
+    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
+    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
+    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
+
+
+def tls_of(options: argparse.Namespace) -> dict[str, str]:
+    """What these say, for cases; the studies' in a command that does not have them."""
+    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
+    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
+
+
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -273,10 +287,14 @@ def main(
     about: str,
     minutes: float,
     plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    more: Callable[[argparse.ArgumentParser], None] = lambda arguments: None,
     parts: Sequence[str] = (),
+    then: Callable[[argparse.Namespace], None] = lambda options: None,
 ) -> None:
-    """A command: its options, its plan, its reports. With parts it has several plans, of which `options.parts` are wanted."""
+    """A command: its options (`more` adds its own), its plan, its reports, and what it does `then`. With parts it has several plans,
+    of which `options.parts` are wanted."""
     arguments = parser(name, about, minutes, parts)
+    more(arguments)
     options = arguments.parse_args()
     if unknown := set(getattr(options, "parts", [])) - set(parts):
         arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
@@ -295,11 +313,13 @@ def main(
     if len(os.sched_getaffinity(0)) < 2 and not options.only_report:
         sys.exit(f"perf/{name}: two cores are needed, one for the server and one for the generator")
     try:
-        sys.exit(study.run(plans, lambda home: Bench(options, home), options, name))
+        failed = study.run(plans, lambda home: Bench(options, home), options, name)
+        then(options)
+        sys.exit(failed)
     except (study.Ended, KeyboardInterrupt):
         sys.exit(f"perf/{name}: ended before anything was measured")
     except (RuntimeError, OSError, subprocess.CalledProcessError) as why:
         sys.exit(f"perf/{name}: {why}")
 
 
-__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main"]
+__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main", "tls_of", "tls_options"]
