@@ -100,13 +100,17 @@ class Bench:
         finally:
             process.stop()
 
-    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean."""
+    def run_load(
+        self, who: str, case: Case, process: Process, mode: str, *options: object, register_server: str = ""
+    ) -> list[Result]:
+        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean.
+        Users are registered at the server that is measured, or at another one."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
         command = ["taskset", "-c", str(CORE), str(self.load), mode, "--server-pid", str(process.pid), "--json", output]
-        command += ["--server", self.at(self.port + (case.transports[0] == "tls")), "--register-server", self.at(self.port)]
+        command += ["--server", self.at(self.port + (case.transports[0] == "tls"))]
+        command += ["--register-server", register_server or self.at(self.port)]
         command += [*self.generator_ports(), *case.options(who, self)]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
