@@ -10,10 +10,10 @@ import string
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import page_words as words
 import plots
 import report
 import rows
@@ -33,6 +33,10 @@ REPORTS = (
 ).split()
 # Figures of one section at most; the others are linked.
 MOST_FIGURES = 3
+CAPTION = (
+    "Left: a call over UDP. Right: a call with security, in calls over UDP of the same server, now and then. The cheaper those "
+    "are, the more a handshake stands out"
+)
 
 
 def said(value: float | Estimate | None) -> str | None:
@@ -57,157 +61,6 @@ def filled(clauses: Iterable[str], figures: Mapping[str, Any], subject: str = ""
         elif number == 0:
             return f"*{subject}: not measured.*" if subject else None
     return "".join(out)
-
-
-# Each: what it is about, then its clauses. The first must be there.
-SENTENCES = [
-    (
-        "What a call costs over UDP",
-        "A call over UDP, from INVITE to BYE, takes **{udp} µs of one core** of this machine through strowger when it is busy",
-        ", {floor} times what a bare relay of the same datagrams takes",
-        "; Debian's Kamailio, on the same core under the same load, takes {kamailio} µs",
-        ".",
-    ),
-    (
-        "Connections that are kept",
-        "Where connections are kept open, a call over TCP costs {tcp} times what it costs over UDP, and **over TLS 1.3 {tls_chain} "
-        "times**",
-        " (two studies of OpenSIPS found {tcp_2010} and {tls_chain_2010} in 2010, and {tcp_2012} for TCP in 2012)",
-        ".",
-    ),
-    (
-        "A TLS handshake for each call",
-        "A TLS connection for each call makes it **{left_13} times** as dear as over UDP on the callers' side with TLS 1.3 and "
-        "P-256",
-        ", {left_12} times with TLS 1.2 and RSA-2048",
-        ", {local} times with RSA on both sides (2010: {local_2010}; 2012: {local_2012})",
-        "; {memory_share} % of the last are the handshakes themselves, so that cryptography is what is left",
-        ".",
-    ),
-    (
-        "Mutual authentication and session reuse",
-        "If both sides of each handshake show a certificate, such a call costs **{mutual} times** as much "
-        "(2010: {mutual_2010}; 2012: {mutual_2012})",
-        ", and if each resumes a session, **{reuse} times** (2010: {reuse_2010}; 2012: {reuse_2012})",
-        ".",
-    ),
-    (
-        "Digest",
-        "Digest authentication makes a call over UDP **{digest} times** as dear (2010: {digest_2010}, most of it a database query)",
-        ", with SHA-256 {sha256} times",
-        ", and a registration {register} times (2012: {register_2012})",
-        ".",
-    ),
-    (
-        "Targets",
-        "Of {targets} targets {met} are met, {unmet} are not, and {undecided} could not be decided in the time that was given",
-        "; not met: {unmet_names}",
-        ". [The end](#what-is-not-met) says why.",
-    ),
-]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A question, the figures that answer it first, and what one must know to read them. `figures`: those to be shown before
-    others of the same reports."""
-
-    question: str
-    reports: tuple[str, ...]
-    text: tuple[str, ...]
-    figures: tuple[str, ...] = ()
-
-
-SECTIONS = [
-    Section(
-        "What does a call cost, and beside whom?",
-        ("compare", "rows", "memory"),
-        (
-            "A *call* is INVITE, 100, 180, 200, ACK, BYE, 200 through a proxy that stays in its path. The *floor* is a relay that "
-            "receives and sends as many messages of the same size and reads none of them, below which no server can be. *Busy* "
-            "means that 48 calls are always outstanding: the server never sleeps, and what is measured is the cost of one more call.",
-            " A call challenged by digest costs {digest_us} µs, one over a TCP connection of its own on the callers' side "
-            "{tcp_left_us} µs.",
-        ),
-        ("compare-cpu",),
-    ),
-    Section(
-        "What does security cost in 2026, beside 2010 and 2012?",
-        ("security",),
-        (
-            "The unit is a call of the same server over UDP, so that a factor can be carried to another machine and another "
-            "year. "
-            "A handshake costs what the TLS library makes of it, then as now; the rest of a call costs a small part of what it "
-            "cost "
-            "then. So what keeps its connections is cheaper here beside UDP than it was, and what makes them anew is dearer.",
-            " Key exchange that withstands a quantum computer (X25519MLKEM768) costs {hybrid} times a call with X25519.",
-            " A chain of three certificates costs {chain} times a chain of two, where both sides show one.",
-        ),
-        ("security",),
-    ),
-    Section(
-        "Do the studies' results come again?",
-        ("reproduce", "reproduce-modes", "reproduce-proxy", "reproduce-registrar"),
-        (
-            "*The report* (Shen, Nahum, Schulzrinne, Wright, 2010) and *the thesis* (Maguluri, 2012) measured OpenSIPS on one "
-            "core. "
-            "*Chain* has one connection on each side, *outbound* one for each call on the callers' side, *inbound* on the "
-            "answerers', "
-            "*local* on both. *Peak* is the highest rate at which at most 4 % of the calls fail. Published values are hatched "
-            "or dashed.",
-        ),
-        ("reproduce-modes-peaks", "reproduce-proxy-cpu", "reproduce-registrar-degradation"),
-    ),
-    Section(
-        "Where does the CPU go?",
-        ("profile",),
-        (
-            "Shares of samples, each counted as one of the report's components. The studies had the server where ours has the "
-            "kernel.",
-        ),
-        ("profile-costs", "profile-thesis"),
-    ),
-    Section(
-        "Can the cost of a load be foretold?",
-        ("model",),
-        (
-            "A model of the report's components is fitted to chain, outbound and inbound mode; local mode is foretold by it, "
-            "never "
-            "fitted. `perf/model predict` says what a load will take.",
-        ),
-        ("model-predicted",),
-    ),
-    Section(
-        "Does it cost more beside many others?",
-        ("scale", "memory"),
-        ("Calls beside many idle connections, bindings and users: costs that must not grow with a table, and bytes of each.",),
-        ("scale-table",),
-    ),
-    Section(
-        "What is left when more is asked than can be done?",
-        ("overload",),
-        ("Calls leave on a schedule that nothing moves. *Goodput*: those of them that are done within their time.",),
-        ("overload-goodput", "overload-latency"),
-    ),
-    Section(
-        "Is the generator to be believed?",
-        ("second-opinion",),
-        ("The same server under SIPp and under our load generator, at equal rates.",),
-    ),
-]
-# The faults that the report found, how strowger has not got each, and the rows that show it.
-FAULTS = [
-    ("The idle sweep walked all connections on every wake-up: half of TCP's CPU", "once a tick, only what has expired", "I1"),
-    ("`SSL_connect` on the wrong event, 44 times for one connection", "called when bytes have come", "S6"),
-    (
-        "A nonce index that ran out after 100,000 entries",
-        "no index: a nonce is a time, a realm and a keyed MAC (`cargo test --profile checked --lib ten_million`)",
-        "",
-    ),
-    ("A database query for each authentication", "users are in memory", "A2"),
-    ("No session reuse, mutual authentication or connection for each call as a client", "all three, measured above", "S4"),
-    ("More worker processes than cores", "one pinned worker for each core", "K1"),
-]
 
 
 class Run:
@@ -318,9 +171,9 @@ def glance(run: Run) -> str | None:
     chart, (calls, factors) = plots.figure(11, 4.6, columns=2, width_ratios=[1, 2.6])
     for who, found in costs:
         if found:
-            error = [[found.value - found.low], [found.high - found.value]]
-            calls.bar([who], [found.value], 0.6, color=plots.WHO[who], yerr=error, capsize=3)
-            calls.annotate(said(found), (who, found.high), (0, 3), textcoords="offset points", ha="center")
+            name, error = who.replace("kam", "Kam"), [[found.value - found.low], [found.high - found.value]]
+            calls.bar([name], [found.value], 0.6, color=plots.WHO[who], yerr=error, capsize=3)
+            calls.annotate(said(found), (name, found.high), (0, 3), textcoords="offset points", ha="center")
     calls.tick_params(axis="x", length=0)
     calls.grid(axis="x", visible=False)
     calls.margins(y=0.1)
@@ -347,7 +200,7 @@ def picture(run: Run, name: str, caption: str) -> list[str]:
     return [f"![{caption}]({run.link}/{name}.svg)", "", f"*{caption.rstrip('.')}.*", ""]
 
 
-def section(run: Run, part: Section, figures: Mapping[str, Any]) -> Iterator[str]:
+def section(run: Run, part: words.Section, figures: Mapping[str, Any]) -> Iterator[str]:
     """Nothing if none of its reports is there."""
     names = [name for name in part.reports if name in run.reports]
     if not names:
@@ -367,7 +220,7 @@ def section(run: Run, part: Section, figures: Mapping[str, Any]) -> Iterator[str
 
 def faults(run: Run) -> Iterator[str]:
     yield from ["## The six faults that the report found in its servers", "", "| fault | here | measured |", "| --- | --- | --- |"]
-    for fault, here, wanted in FAULTS:
+    for fault, here, wanted in words.FAULTS:
         found = [f"{row['what']}: {row['measured']}" for row in run.rows() if row["row"] == wanted and row["value"] is not None]
         yield f"| {fault} | {here} | {'; '.join(found) or ('not measured' if wanted else 'a test')} |"
     yield ""
@@ -376,10 +229,10 @@ def faults(run: Run) -> Iterator[str]:
 def unmet(run: Run) -> Iterator[str]:
     yield from ["## What is not met", ""]
     known = reasons()
-    for verdict, words in (("not met", "why"), ("not decided", "why")):
+    for verdict in ("not met", "not decided"):
         found = run.with_verdict(verdict)
         if found:
-            yield from [f"{verdict.capitalize()}:", "", f"| row | what | target | measured | {words} |", "| --- " * 5 + "|"]
+            yield from [f"{verdict.capitalize()}:", "", "| row | what | target | measured | why |", "| --- " * 5 + "|"]
             for row in found:
                 why = reason(row, known) if verdict == "not met" else undecided(row)
                 yield f"| {row['row']} | {row['what']} | {row['target']} | {row['measured']} | {why} |"
@@ -403,11 +256,11 @@ def page(run: Run) -> str:
     first = next(iter(run.reports.values()))
     minutes = max(data.get("minutes", 0) for data in run.reports.values())
     out = ["# Results", ""]
-    for number, (subject, *clauses) in enumerate(SENTENCES, 1):
+    for number, (subject, *clauses) in enumerate(words.SENTENCES, 1):
         out.append(f"{number}. {filled(clauses, figures, subject)}")
     out.append("")
     if name := glance(run):
-        out += picture(run, name, "Left: CPU of a call over UDP. Right: how many of them a call costs with security, now and then")
+        out += picture(run, name, CAPTION)
     out += [
         f"{first.get('machine', 'A machine')}. Measured in {minutes:.0f} minutes; server on core 0, load generator on core 1, "
         f"over "
@@ -417,7 +270,7 @@ def page(run: Run) -> str:
         f"[runs.jsonl]({run.link}/runs.jsonl). Made by `perf/page`.",
         "",
     ]
-    for part in SECTIONS:
+    for part in words.SECTIONS:
         out += section(run, part, figures)
     out += [*faults(run), *unmet(run)]
     return "\n".join(out).rstrip() + "\n"

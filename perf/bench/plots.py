@@ -104,30 +104,30 @@ def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int =
     axes.grid(axis="x", visible=False)
 
 
-def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], share: float = 0.84) -> None:
+def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], size: float = 9) -> float:
     """Groups of lying bars from the top, for names that are long. `groups` are (label, values, texts, style); a value is a number,
-    (value, low, high) with an interval, or None, which takes no room: the bars of a group close up."""
-    heights = [sum(values[place] is not None for _, values, *_ in groups) for place in range(len(names))]
-    deepest = max(heights, default=1)
-    taken = [0] * len(names)
-    for text, values, texts, style in groups:
-        named = text
-        for place, value in enumerate(values):
-            if value is None:
+    (value, low, high) with an interval, or None, which takes no room. Returns how high all is, in bars."""
+    y, middles, named = 0.0, [], set()
+    for place in range(len(names)):
+        top = y
+        for text, values, texts, style in groups:
+            if values[place] is None:
                 continue
+            value = values[place]
             middle, low, high = value if isinstance(value, tuple) else (value, value, value)
-            thick = share / deepest
-            y = place + thick * (taken[place] - (heights[place] - 1) / 2)
-            taken[place] += 1
             error = {"xerr": [[middle - low], [high - middle]], "ecolor": BLACK, "capsize": 2} if low < high else {}
-            axes.barh([y], [middle], 0.9 * thick, label=named, **error, **style)
-            named = "_" + text
-            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
+            axes.barh([y], [middle], 0.86, label="_" if text in named else text, **error, **style)
+            named.add(text)
+            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": size}
             axes.annotate(texts[place], (max(middle, high), y), **where)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.45, -0.55)
+            y += 1
+        middles.append((top + y - 1) / 2)
+        y += 0.7
+    axes.set_yticks(middles, names)
+    axes.set_ylim(y - 0.7, -0.8)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
+    return y
 
 
 def save(chart: Any, directory: str | Path, name: str) -> str:

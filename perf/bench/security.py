@@ -122,7 +122,7 @@ WAYS = [
         thesis_2012("tls_local_mutual"),
         True,
     ),
-    Way("the same, P-256", LOCAL["mutual, P-256"]),
+    Way("TLS 1.2, both sides, P-256, mutual", LOCAL["mutual, P-256"]),
     Way(
         "the worst: mutual, RSA-2048, digest", LOCAL["mutual"].with_(auth="call"), report_2010("local-tls-mutual-auth"), None, True
     ),
@@ -197,7 +197,7 @@ def tell(report: Report, samples: Samples) -> None:
     # Every single measurement, for whoever wants to compute something else.
     report.data["security"] = raw
     if draw(samples):
-        report.figure("security", "What a call costs in calls of the same server over UDP; 2026 in µs of one core too")
+        report.figure("security", "What a call costs in calls of the same server over UDP; of 2026 also in µs of one core")
 
 
 def then_and_now(with_: str, without: str) -> str:
@@ -213,7 +213,7 @@ def draw(samples: Samples) -> bool:
     if len(ways) < 2:
         return False
     groups: list[tuple] = []
-    for who, name in (("strowger", "strowger, 2026"), ("kamailio", "Kamailio of Debian, 2026")):
+    for who, name in (("strowger", "strowger, 2026 (whisker: 95 %)"), ("kamailio", "Kamailio of Debian, 2026")):
         values, texts = [], []
         for way in ways:
             units, us = way.units(samples, who), single(samples, key(way.case, who))
@@ -225,11 +225,11 @@ def draw(samples: Samples) -> bool:
         ("OpenSIPS, 2010", [way.in_2010 for way in ways], plots.PUBLISHED),
     ):
         groups.append((name, years, [f"{it:.2g}" if it else "" for it in years], style))
-    chart, axes = plots.figure(9.5, 0.62 * len(ways) + 1.2)
-    plots.lying(axes, [way.label for way in ways], groups)
-    plots.label(axes, "CPU of a call, in the same server's calls over UDP", "")
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=9)
+    chart, axes = plots.figure(10, 4)
+    chart.set_figheight(1 + 0.18 * plots.lying(axes, [way.label for way in ways], groups))
+    plots.label(axes, "CPU of a call, in calls of the same server over UDP", "")
+    axes.margins(x=0.14)
+    axes.legend(loc="upper right")
     plots.save(chart, reports.directory(), "security")
     return True
 
