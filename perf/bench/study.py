@@ -8,6 +8,7 @@ import itertools
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -165,7 +166,7 @@ class Study:
         began = time.monotonic()
         try:
             found = task.measure(self.bench)
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             self.failures.append(f"{task.name}: {error}")
             self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1
             self.say(f"FAILED: {task.name}: {error}")
