@@ -79,8 +79,9 @@ class Run:
         if not self.reports:
             raise RuntimeError(f"there are no reports in {directory}")
         self.samples = Samples()
-        if (directory / "runs.jsonl").exists():
-            self.samples.read(directory / "runs.jsonl")
+        self.runs = sorted(directory.glob("runs*.jsonl"))
+        for path in self.runs:
+            self.samples.read(path)
 
     def rows(self) -> list[dict[str, Any]]:
         """Of all reports, each once."""
@@ -267,7 +268,7 @@ def page(run: Run) -> str:
         "the loopback. Ratios can be carried to another machine, microseconds cannot. 2010 and 2012: what two studies "
         "published of "
         "OpenSIPS on one core of their time. [README.md](README.md) says how everything is measured; every single run is in "
-        f"[runs.jsonl]({run.link}/runs.jsonl). Made by `perf/page`.",
+        f"{', '.join(f'[{path.name}]({run.link}/{path.name})' for path in run.runs)}. Made by `perf/page`.",
         "",
     ]
     for part in words.SECTIONS:
