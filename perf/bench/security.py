@@ -1,4 +1,5 @@
-"""perf/security: what security costs a SIP server in 2026, beside 2010 and 2012. Digest, TLS kept open and made anew for each call,
+"""perf/security: what security costs a SIP server in 2026, beside 2010 and 2012. Digest, TLS kept open and made anew for each "
+"call,
 kinds of keys and of handshakes, post-quantum key exchange: CPU of a call, in µs and in calls of the same server over UDP."""
 
 from __future__ import annotations
@@ -146,11 +147,11 @@ STEPS = [
 ]
 NOTE = (
     "Units: CPU of a call ÷ CPU of the same server's call over UDP, at saturation, 48 calls outstanding. In memory: the server's "
-    "part of a call's handshakes, without sockets. 2010: Shen et al., thousands of cycles at 50 calls/s ÷ those over UDP, less what "
-    "they give for digest where they had it (the worst case has it here too); their other side was one kept TLS connection where it "
-    "is UDP here. 2012: Maguluri, peak over UDP ÷ peak. Both: OpenSIPS, TLS 1.0, AES128-SHA, RSA. Here TLS 1.2 has X25519 and "
-    f"AES128-GCM; TLS 1.3, where no group is named, what both sides prefer: {HYBRID} between strowger and the generator, while "
-    "Kamailio's OpenSSL has no hybrid group."
+    "part of a call's handshakes, without sockets. 2010: Shen et al., thousands of cycles at 50 calls/s ÷ those over UDP, less "
+    "what they give for digest where they had it (the worst case has it here too); their other side was one kept TLS connection "
+    "where it is UDP here. 2012: Maguluri, peak over UDP ÷ peak. Both: OpenSIPS, TLS 1.0, AES128-SHA, RSA. Here TLS 1.2 has "
+    f"X25519 and AES128-GCM; TLS 1.3, where no group is named, what both sides prefer: {HYBRID} between strowger and the generator, "
+    "while Kamailio's OpenSSL has no hybrid group."
 )
 
 
