@@ -111,6 +111,8 @@ class Bench:
         command = ["taskset", "-c", str(CORE), str(self.load), mode, "--server-pid", str(process.pid), "--json", output]
         command += ["--server", self.at(self.port + (case.transports[0] == "tls"))]
         command += ["--register-server", register_server or self.at(self.port)]
+        # Answerers over UDP take what comes from there alone.
+        command += ["--callee-server", self.at(self.port)] if case.transports[1] == "udp" else []
         command += [*self.generator_ports(), *case.options(who, self)]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
@@ -121,6 +123,8 @@ class Bench:
         if done.returncode not in (0, 1):
             raise RuntimeError(f"the generator failed against {who}: {(done.stderr or '').strip()[-1000:]}")
         results: list[Result] = json.loads(Path(output).read_text())
+        if not all(result["counts"]["completed"] for result in results):
+            raise RuntimeError(f"nothing was completed by {who}: {(done.stderr or '').strip()[-1000:]}")
         for result in results:
             result.update(mode=mode, who=who, case=case.name)
             complaint = case.complaint(result, who)
