@@ -50,7 +50,7 @@ def generate(bench: Bench, kind: str, seconds: float) -> tuple[subprocess.Popen,
     output = Path(bench.home, f"{kind}.json")
     output.unlink(missing_ok=True)
     command = ["taskset", "-c", str(CORE), bench.load, "call", "--json", output, "--wait", "sleep", "--rate", KINDS[kind]]
-    command += ["--settle", 1, "--duration", seconds, "--register-server", bench.at(bench.port)]
+    command += ["--settle", 1, "--duration", seconds, "--callee-server", bench.at(bench.port)]
     if kind == "calls over UDP":
         command += ["--server", bench.at(bench.port), *bench.generator_ports(), "--register-first"]
     else:
