@@ -117,15 +117,20 @@ class Bench:
         finally:
             process.stop()
 
-    def run_load(self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there.
-        What is not what the case means makes a result unclean."""
+    def run_load(
+        self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True, register_server: str = ""
+    ) -> list[Result]:
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there: at
+        the server that is measured, or at another one. What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
         command = ["taskset", "-c", str(CORE), str(self.load), mode, "--server-pid", str(process.pid), "--json", output]
-        command += ["--server", self.at(self.port + (case.transports[0] == "tls")), "--register-server", self.at(self.port)]
-        command += ["--local", self.at(0), *self.generator_ports(), *case.options(who, self)]
+        command += ["--server", self.at(self.port + (case.transports[0] == "tls")), "--local", self.at(0)]
+        command += ["--register-server", register_server or self.at(self.port)]
+        # Answerers over UDP take what comes from there alone.
+        command += ["--callee-server", self.at(self.port)] if case.transports[1] == "udp" else []
+        command += [*self.generator_ports(), *case.options(who, self)]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
         elif mode == "call" and case.routed:
@@ -137,6 +142,8 @@ class Bench:
         if done.returncode not in (0, 1):
             raise RuntimeError(f"the generator failed against {who}: {last_words(done.stderr)}")
         results: list[Result] = json.loads(Path(output).read_text())
+        if not all(result["counts"]["completed"] for result in results):
+            raise RuntimeError(f"nothing was completed by {who}: {last_words(done.stderr)}")
         for result in results:
             result.update(mode=mode, who=who, case=case.name)
             spare_the_generator(result)
@@ -291,8 +298,8 @@ def main(
     parts: Sequence[str] = (),
     then: Callable[[argparse.Namespace], None] = lambda options: None,
 ) -> None:
-    """A command: its options (`more` adds its own), its plan, its reports, and what it does `then`. With parts it has several plans,
-    of which `options.parts` are wanted."""
+    """A command: its options (`more` adds its own), its plan, its reports, and what it does `then`. With parts it has several
+    plans, of which `options.parts` are wanted."""
     arguments = parser(name, about, minutes, parts)
     more(arguments)
     options = arguments.parse_args()

@@ -56,6 +56,7 @@ def strowger_conf(case: Case, bench: Any) -> Conf:
             "max_version": case.version,
             # The suites of TLS 1.3 are not chosen with this key, and the conf may not say what does nothing.
             "ciphers": "" if case.version == "1.3" else case.suite,
+            **({"groups": [case.group]} if case.group else {}),
             "server_session_reuse": case.reuse,
             "client_session_reuse": case.reuse,
         }

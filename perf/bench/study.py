@@ -181,7 +181,7 @@ class Study:
         began = time.monotonic()
         try:
             found = task.measure(self.bench)
-        except (RuntimeError, OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             self.failures.append(f"{task.name}: {error}")
             self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1
             self.say(f"FAILED: {task.name}: {error}")
