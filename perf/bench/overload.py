@@ -18,7 +18,7 @@ from cases import TODAY, WINDOW, Case
 from machine import Process
 from samples import Estimate, Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import FORGET, key
+from tasks import FORGET, FULL, key
 
 # RSA costs who proves its key several times what it costs who checks the proof: with a handshake for each call the generator has
 # room when the server has none.
@@ -101,22 +101,16 @@ def is_generator_bound(result: Result) -> bool:
 
 
 def judged(result: Result, part: float) -> Result:
-    """Losses and repetitions are what an overload is; only wrong answers make it unclean. A server that waits for its part of the
-    core is not disturbed by that."""
-    counts, each = result["counts"], result["seconds"]
+    """Losses and repetitions are what an overload is; wrong answers make it unclean, and a load that was not what was meant: from
+    less than was to be offered nothing follows. A server that waits for its part of the core is not disturbed by that."""
+    counts, each, is_bound = result["counts"], result["seconds"], is_generator_bound(result)
     again = sum(counts[f"retransmitted_{what}"] for what in ("invite", "2xx", "request"))
     more = {"offered": offered(result), "part": part, "refused": counts["refused"] / each, "again": again / each}
     # Of calls that rang: who was answered could not hang up.
     rang, ended = (counts[name] + result["drain_counts"][name] for name in ("ringing_received", "completed"))
     more |= {"drops": result["server_drops"] / each, "unended": max(0, rang - ended) / each}
-    is_disturbed = result.get("disturbed") and part == 1
-    return {
-        **result,
-        **more,
-        "clean": counts["wrong"] == 0,
-        "generator_bound": is_generator_bound(result),
-        "disturbed": is_disturbed,
-    }
+    more |= {"clean": counts["wrong"] == 0 and not is_bound, "generator_bound": is_bound}
+    return {**result, **more, "disturbed": bool(result.get("disturbed")) and part == 1}
 
 
 def point(case: Case, multiple: float) -> str:
@@ -134,7 +128,10 @@ def peak(case: Case, runs: int) -> Task:
         with bench.server("strowger", case) as process, part_of_core(process) as part:
             load = ["--users", case.users, "--window", WINDOW, "--settle", SETTLE, "--duration", MEASURE]
             result = bench.run_load("strowger", case, process, "call", *load)[0]
-        return {peak_of(case): {**result, "part": part, "disturbed": bool(result.get("disturbed")) and part == 1}}
+        # The peak is that of the part only if the server had it.
+        is_full = part == 1 or result["server_busy"] > FULL * part
+        more = {"part": part, "clean": result["clean"] and is_full, "disturbed": bool(result.get("disturbed")) and part == 1}
+        return {peak_of(case): {**result, **more}}
 
     return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 9, runs, who="strowger")
 
@@ -247,7 +244,7 @@ def draw(report: reports.Report, samples: Samples) -> None:
     if drawn:
         plots.save(chart, str(reports.directory()), "overload")
         caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
-        report.figure("overload", f"{caption} Hollow: the generator was the limit.")
+        report.figure("overload", f"{caption} Hollow: the generator was the limit, or something was wrong.")
     plots.pyplot.close(chart)
 
 
@@ -259,7 +256,7 @@ def curve(axes: Any, number: int, found: dict[float, Estimate | None], label: st
         colour, marker = plots.COLOURS[number], plots.MARKERS[number]
         bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
         axes.errorbar(xs, ys, bars, color=colour, marker=marker, linestyle=style, elinewidth=1, label=label)
-        hollow = [(x, each.value) for x, each in points if "g" in each.marks]
+        hollow = [(x, each.value) for x, each in points if each.marks]
         how = {"linestyle": "none", "marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "zorder": 3}
         axes.plot([x for x, _ in hollow], [y for _, y in hollow], **how)
     return bool(points)

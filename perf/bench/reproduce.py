@@ -142,4 +142,4 @@ def plans(options: argparse.Namespace) -> list[Plan]:
 
 
 if __name__ == "__main__":
-    main("reproduce", __doc__, 45, plans, tuple(TITLES))
+    main("reproduce", __doc__, 45, plans, parts=tuple(TITLES))

@@ -65,8 +65,13 @@ class Curves:
         """CPU % by rate in units of the own base's; at the end what the case carries at most."""
         keys = [(self.point(column, who, share), "rate_or_window") for share in self.shares(column)]
         unit, keys = self.unit(samples, who), [*keys, (self.carried(column, who), RATE)]
-        found = [(samples.median(each, path), single(samples, each, BUSY, 100)) for each, path in keys]
-        return [(rate / unit, busy) for rate, busy in found if unit and rate and busy]
+        found = [(samples.median(each, path), single(samples, each, BUSY, 100), samples.is_bound(each)) for each, path in keys]
+        # A core that the generator did not fill is no full one, nor a rate that it did not keep the rate that it says.
+        return [
+            (rate / unit, replace(busy, is_clean=busy.is_clean and not bound))
+            for rate, busy, bound in found
+            if unit and rate and busy
+        ]
 
     def task(self, column: str, who: str, shares: Sequence[float], runs: int) -> Task:
         """Open loops in one server, from slow to fast. What the case cannot carry is not offered, and its result says so."""

@@ -216,15 +216,6 @@ class Compared(unittest.TestCase):
         options = fake.run_load.call_args.args
         self.assertEqual(options[options.index("--rate") + 1], "3000")
 
-    def test_the_worst_span_counts(self):
-        samples = Samples()
-        for who, p99s in (("strowger", (900, 1500, 700)), ("floor", (100, 200, 100))):
-            spans = {span: {"p99": p99} for span, p99 in zip(compare.SPANS, p99s)}
-            for _ in range(3):
-                samples.add(key(compare.KEPT_OPEN, who, compare.HALF_OWN), {"latency_us": spans})
-        row = compare.added_row()
-        self.assertEqual((row.estimate(samples).value, row.verdict(samples)), (1300, "not met"))
-
 
 class Overloads(unittest.TestCase):
     def result(self, **more):
