@@ -4,12 +4,10 @@ latency at half of what the slower one can, memory."""
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import plots
 import report as reports
@@ -42,28 +40,12 @@ RUNS = {"strowger": FEWEST, "kamailio": 2}
 RATE, HALF, TO_200 = "completed_per_second", "half of the slower", "latency_us.to_200"
 
 
-def memory(group: int) -> dict[str, int]:
-    """Resident and proportional set size of all processes of a server, bytes."""
-    sums = {"rss": 0, "pss": 0}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(path.name)) == group:
-                for line in (path / "smaps_rollup").read_text().splitlines():
-                    name, _, value = line.partition(":")
-                    if name.lower() in sums:
-                        sums[name.lower()] += int(value.split()[0]) * 1024
-        except (ProcessLookupError, FileNotFoundError, PermissionError):
-            # It has ended meanwhile.
-            pass
-    return sums
-
-
 def look(who: str, bench: Bench, process: Process, found: dict[str, Result]) -> None:
     """What a server is, and its memory after its last load."""
     command = [shutil.which("kamailio") or "/usr/sbin/kamailio", "-v"] if who == "kamailio" else [str(bench.strowger), "--version"]
     version = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[0]
     for result in found.values():
-        result.update(memory=memory(process.pid), version=version)
+        result.update(memory_bytes=process.memory(), version=version)
 
 
 def latency(case: Case, load: Load, who: str) -> Task:
@@ -123,8 +105,7 @@ def tell(report: reports.Report, samples: Samples) -> None:
         table(report, samples, title, HALF, f"{TO_200}.{quantile}")
     # Who carries more remembers more: to be compared only after the same load.
     for at, after in ((HALF, "the run for latency, the same load for both"), ("", "the closed window, each at its own rate")):
-        for size, name in (("pss", "proportional"), ("rss", "resident")):
-            table(report, samples, f"Memory after {after}: {name} set size of all processes, MB", at, f"memory.{size}", 1e-6)
+        table(report, samples, f"Memory after {after}: proportional set size of all processes, MB", at, "memory_bytes", 1e-6)
     lines = []
     for label, (case, load) in CASES.items():
         for who in WHO:
@@ -141,7 +122,7 @@ PANELS: list[tuple[str, Callable[[Load], Load | str], str, float]] = [
     ("Server CPU of a call or registration, µs", lambda load: load, "server_cpu_us_each", 1),
     ("Calls or registrations a second on one core", lambda load: load, RATE, 1),
     ("Latency at half of what the slower one can, p99, ms", lambda load: HALF, f"{TO_200}.p99", 1e-3),
-    ("Memory of all processes after the same load, MB", lambda load: HALF, "memory.pss", 1e-6),
+    ("Memory of all processes after the same load, MB", lambda load: HALF, "memory_bytes", 1e-6),
 ]
 
 
