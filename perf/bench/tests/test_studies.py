@@ -264,7 +264,7 @@ class Overloads(unittest.TestCase):
             process = mock.Mock(pid=4711)
             with mock.patch.object(overload, "folder", lambda: group), mock.patch.object(Path, "rmdir") as gone:
                 with overload.part_of_core(process) as part:
-                    self.assertEqual((group / "cpu.max").read_text(), f"{int(part * overload.SLICE_US)} {overload.SLICE_US}")
+                    self.assertEqual((group / "cpu.max").read_text(), f"{int(part * overload.PERIOD_US)} {overload.PERIOD_US}")
                     self.assertEqual((group / "cgroup.procs").read_text(), "4711")
                 process.stop.assert_called_once()
                 gone.assert_called_once()
