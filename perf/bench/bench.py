@@ -120,8 +120,8 @@ class Bench:
     def run_load(
         self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True, register_server: str = ""
     ) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there: at
-        the server that is measured, or at another one. What is not what the case means makes a result unclean."""
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there:
+        at the server that is measured, or at another one. What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
