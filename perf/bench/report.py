@@ -38,6 +38,8 @@ def text(estimate: Estimate | None, digits: int | None = None) -> str:
 
 
 class Report:
+    legend = LEGEND
+
     def __init__(self, name: str, title: str, about: dict[str, Any]):
         self.name, self.title, self.about = name, title, about
         self.tables: list[tuple[str, pandas.DataFrame]] = []
@@ -89,6 +91,8 @@ class Report:
 
     def settings(self) -> str:
         said = [f"{self.about['machine']}. {self.about['minutes']:g} minutes"]
+        if self.about.get("how"):
+            said.append(self.about["how"])
         if self.about.get("taken_again"):
             said.append(f"{self.about['taken_again']} results of disturbed runs not counted")
         for name, word in [("given_up", "given up, the machine being disturbed"), ("failures", "FAILED")]:
@@ -105,7 +109,7 @@ class Report:
             out += [f"## {title}", "", *([self.notes[title], ""] if self.notes[title] else []), markdown(frame), ""]
         for name, caption in self.figures:
             out += [f"![{caption}]({name}.svg)", "", f"*{caption}*", ""]
-        return "\n".join([*out, LEGEND, ""])
+        return "\n".join([*out, self.legend, ""])
 
     def write(self, folder: Path) -> None:
         (folder / f"{self.name}.md").write_text(self.markdown())
