@@ -19,8 +19,8 @@ RESULTS = "STROWGER_PERF_RESULTS"
 LEGEND = (
     "A figure is the median of runs, each in a server that was started for it; in brackets its 95 % interval (bootstrap; with two "
     "runs the range), then how many runs. Runs beside which the machine was disturbed were taken again. g: the generator was the "
-    "limit. !: something was lost, repeated, refused or wrong (the JSON says what). A row is met or not if its whole interval is on one "
-    "side of the target."
+    "limit, so that a cost is an upper bound (≤) and a rate a lower one (≥). !: something was lost, repeated, refused or wrong "
+    "(the JSON says what). A row is met or not if its whole interval is on one side of the target."
 )
 
 
@@ -41,15 +41,17 @@ class Report:
     def __init__(self, name: str, title: str, about: dict[str, Any]):
         self.name, self.title, self.about = name, title, about
         self.tables: list[tuple[str, pandas.DataFrame]] = []
+        self.notes: dict[str, str] = {}
         self.rows: list[dict[str, Any]] = []
         self.figures: list[tuple[str, str]] = []
         self.data: dict[str, Any] = {}
 
-    def table(self, title: str, head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-        """Cells are texts, numbers or estimates. A table without lines is left out."""
+    def table(self, title: str, head: Sequence[str], lines: Sequence[Sequence[Any]], note: str = "") -> None:
+        """Cells are texts, numbers or estimates. A table without lines is left out. The note stands above it."""
         if lines:
             cells = [[text(cell) if isinstance(cell, Estimate) or cell is None else cell for cell in line] for line in lines]
             self.tables.append((title, pandas.DataFrame(cells, columns=list(head))))
+            self.notes[title] = note
 
     def costs(self, title: str, samples: Samples, lines: dict[str, dict[str, str]], path: str = "server_cpu_us_each") -> None:
         """A table of one figure: a line for each label, a column for each of its keys."""
@@ -91,7 +93,7 @@ class Report:
             said.append(f"{self.about['taken_again']} results of disturbed runs not counted")
         for name, word in [("given_up", "given up, the machine being disturbed"), ("failures", "FAILED")]:
             if self.about.get(name):
-                said.append(f"{word}: {'; '.join(self.about[name])}")
+                said.append(f"{word}: {'; '.join(' '.join(one.split()) for one in self.about[name])}")
         return "; ".join(said) + "."
 
     def markdown(self) -> str:
@@ -100,7 +102,7 @@ class Report:
             columns = ["row", "what", "target", "measured", "verdict", "note"]
             out += ["## Rows", "", markdown(pandas.DataFrame(self.rows)[columns]), ""]
         for title, frame in self.tables:
-            out += [f"## {title}", "", markdown(frame), ""]
+            out += [f"## {title}", "", *([self.notes[title], ""] if self.notes[title] else []), markdown(frame), ""]
         for name, caption in self.figures:
             out += [f"![{caption}]({name}.svg)", "", f"*{caption}*", ""]
         return "\n".join([*out, LEGEND, ""])
