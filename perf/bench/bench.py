@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ import study
 from cases import OLD, REALM, SPREAD, Case
 from machine import Process
 from report import PERF
-from samples import Result
+from samples import Result, Samples
 
 TOP = PERF.parent
 # The server has core 0, everything else this one.
@@ -35,10 +36,12 @@ SYSTEM_OPENSSL = "strowger-system-openssl"
 
 
 class Bench:
-    """`home` is the folder of the servers that are started: confs, logs, sockets."""
+    """`home` is the folder of the servers that are started: confs, logs, sockets. `samples` is what the study has measured so
+    far."""
 
     def __init__(self, options: argparse.Namespace, home: str):
         self.options, self.home = options, home
+        self.samples = Samples()
         self.address, self.port = options.address, options.port
         self.settle, self.measure = AS_PUBLISHED if options.as_published else (SETTLE, MEASURE)
         self.strowger = options.strowger or target(TOP) / "strowger"
@@ -69,15 +72,29 @@ class Bench:
 
     # Addresses.
 
+    @property
+    def host(self) -> str:
+        """As it is written in addresses and URIs."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
     def at(self, port: int) -> str:
-        return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+        return f"{self.host}:{port}"
+
+    def own_ports(self) -> tuple[int, int]:
+        """The callers' and the answerers', 10,010 and 10,510 above the server's: 15070 and 15570."""
+        return self.port + 10_010, self.port + 10_510
 
     def generator_ports(self) -> list[str]:
-        """Callers and answerers are 10,010 and 10,510 above the server's port: 15070 and 15570."""
-        return ["--caller-port", str(self.port + 10_010), "--answerer-port", str(self.port + 10_510)]
+        callers, answerers = self.own_ports()
+        return ["--caller-port", str(callers), "--answerer-port", str(answerers)]
 
     def next_hop(self, transport: str) -> str:
-        return f"sip:{self.at(self.port + 10_510)}" + ("" if transport == "udp" else f";transport={transport}")
+        return f"sip:{self.at(self.own_ports()[1])}" + ("" if transport == "udp" else f";transport={transport}")
+
+    def prepare(self, who: str, case: Case) -> None:
+        """Builds what a task will want, before the time begins."""
+        if who not in ("kamailio", "floor"):
+            self.binary(who, case)
 
     def certificate(self, name: str, kind: str) -> str:
         return str(self.certificates / f"{name}.{kind}")
@@ -101,10 +118,10 @@ class Bench:
             process.stop()
 
     def run_load(
-        self, who: str, case: Case, process: Process, mode: str, *options: object, register_server: str = ""
+        self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True, register_server: str = ""
     ) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. What is not what the case means makes a result unclean.
-        Users are registered at the server that is measured, or at another one."""
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there:
+        at the server that is measured, or at another one. What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
@@ -113,20 +130,23 @@ class Bench:
         command += ["--register-server", register_server or self.at(self.port)]
         # Answerers over UDP take what comes from there alone.
         command += ["--callee-server", self.at(self.port)] if case.transports[1] == "udp" else []
-        command += [*self.generator_ports(), *case.options(who, self)]
+        command += ["--local", self.at(0), *self.generator_ports(), *case.options(who, self)]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
-        elif mode == "call":
-            command += ["--routed"] if case.routed else ["--register-first"]
+        elif mode == "call" and case.routed:
+            command.append("--routed")
+        elif mode == "call" and registers:
+            command.append("--register-first")
         done = subprocess.run([*command, *map(str, options)], stderr=None if self.options.verbose else subprocess.PIPE, text=True)
         # 1: it ran, and something was not clean; the results say what.
         if done.returncode not in (0, 1):
-            raise RuntimeError(f"the generator failed against {who}: {(done.stderr or '').strip()[-1000:]}")
+            raise RuntimeError(f"the generator failed against {who}: {last_words(done.stderr)}")
         results: list[Result] = json.loads(Path(output).read_text())
         if not all(result["counts"]["completed"] for result in results):
-            raise RuntimeError(f"nothing was completed by {who}: {(done.stderr or '').strip()[-1000:]}")
+            raise RuntimeError(f"nothing was completed by {who}: {last_words(done.stderr)}")
         for result in results:
             result.update(mode=mode, who=who, case=case.name)
+            spare_the_generator(result)
             complaint = case.complaint(result, who)
             if complaint:
                 result.update(clean=False, complaint=complaint)
@@ -143,6 +163,21 @@ class Bench:
         return json.loads(done.stdout)
 
 
+def last_words(said: str | None) -> str:
+    """What a program said at its end, without its live lines, which begin with spaces."""
+    lines = [line for line in (said or "").splitlines() if line.strip() and not line.startswith("  ")]
+    return " / ".join(lines)[-500:] or "it said nothing"
+
+
+def spare_the_generator(result: Result) -> None:
+    """At a rate that is given the generator is the limit only if calls left late or not at all: whether it was busy does not change
+    what the server has to do, and when."""
+    if result.get("generator_bound") and result.get("load") != "window":
+        reasons = (result.get("generator_bound_because") or "").split("; ")
+        kept = [reason for reason in reasons if not reason.startswith("the generator was busy")]
+        result.update(generator_bound=bool(kept), generator_bound_because="; ".join(kept) or None)
+
+
 def target(folder: Path) -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR") or folder / "target") / "release"
 
@@ -153,20 +188,19 @@ def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
     found.add_argument("--minutes", type=float, default=minutes, help=f"measure for so long at most [{minutes:g}]")
     found.add_argument("--precision", type=float, default=study.PRECISION, help="half the interval that a ratio may have [0.03]")
     found.add_argument("--rows", type=words, help="measure only what these rows need, divided by commas")
-    found.add_argument("--cases", type=words, help="only cases whose names have one of these parts in them; no rows")
+    found.add_argument("--cases", type=words, help="only cases whose names have one of these parts in them")
     found.add_argument("--only", type=words, help="only these contestants: strowger, kamailio, floor, …")
     found.add_argument("--as-published", action="store_true", help="30 s of load, then 120 s measured, as the studies: hours")
     found.add_argument("--resume", action="store_true", help="go on with the runs that the folder has")
+    found.add_argument("--plan", action="store_true", help="measure nothing: say what would be, and how long it takes")
     found.add_argument("--only-report", action="store_true", help="measure nothing: report the runs that the folder has")
     found.add_argument("--results", metavar="DIR", help="the folder of runs and reports [perf/results/DATE-HOST]")
     found.add_argument(
         "--take-disturbed", action="store_true", help="count runs of disturbed minutes too: for a try, not for figures"
     )
     found.add_argument("--seed", type=int, help="of the order of the runs [random]")
-    found.add_argument("--address", default="127.0.0.1", help="the server's [127.0.0.1]")
-    found.add_argument(
-        "--port", type=int, default=5060, help="the server's; the next one is for TLS, and the generator's are 10,000 above"
-    )
+    found.add_argument("--address", type=address, default="127.0.0.1", help="the server's, and the generator's [127.0.0.1]")
+    found.add_argument("--port", type=port, default=5060, help="the server's [5060]; the next is for TLS, ours are 10,000 above")
     found.add_argument("--strowger", type=existing, metavar="FILE", help="this binary instead of the release build")
     found.add_argument("--load", type=existing, metavar="FILE", help="this load generator instead of the release build")
     found.add_argument("--no-build", action="store_true", help="take the binaries that there are")
@@ -178,6 +212,22 @@ def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
+def address(text: str) -> str:
+    try:
+        found = ipaddress.ip_address(text.strip("[]"))
+    except ValueError as why:
+        raise argparse.ArgumentTypeError(f"{text} is no address") from why
+    if not found.is_loopback:
+        raise argparse.ArgumentTypeError(f"{text} is not of this machine alone: 127.0.0.1, another of 127.0.0.0/8, or ::1")
+    return str(found)
+
+
+def port(text: str) -> int:
+    if not text.isdigit() or not 1_024 <= int(text) <= 50_000:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1024 to 50000")
+    return int(text)
+
+
 def existing(text: str) -> Path:
     path = Path(text).resolve()
     if not path.exists():
@@ -185,23 +235,34 @@ def existing(text: str) -> Path:
     return path
 
 
+def needed(plan: study.Plan) -> list[study.Task]:
+    """The tasks that a plan's rows rest on, and those that must come before them."""
+    keys = {quantity.key for row in plan.rows for quantity in row.of.values()}
+    found: list[study.Task] = []
+    while more := [task for task in plan.tasks if task not in found and keys.intersection(task.keys)]:
+        found += more
+        keys = {key for task in more for key in task.after}
+    return [task for task in plan.tasks if task in found]
+
+
+def known_rows(plans: Sequence[study.Plan], wanted: Sequence[str]) -> None:
+    names = list(dict.fromkeys(row.name for plan in plans for row in plan.rows))
+    if unknown := set(wanted) - set(names):
+        raise RuntimeError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names) or 'none'}")
+
+
 def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
     """The part of a plan that the options leave."""
     if options.rows:
-        unknown = set(options.rows) - {row.name for row in plan.rows}
-        if unknown:
-            sys.exit(
-                f"perf: no row {', '.join(sorted(unknown))}; there are {', '.join(dict.fromkeys(row.name for row in plan.rows))}"
-            )
         plan.rows = [row for row in plan.rows if row.name in options.rows]
-        wanted = {quantity.key for row in plan.rows for quantity in row.of.values()}
-        needed = [task for task in plan.tasks if wanted.intersection(task.keys)]
-        before = {key for task in needed for key in task.after}
-        plan.tasks = [task for task in plan.tasks if task in needed or before.intersection(task.keys)]
+        plan.tasks = needed(plan)
     if options.cases:
         plan.tasks = [task for task in plan.tasks if any(part in task.name for part in options.cases)]
     if options.only:
         plan.tasks = [task for task in plan.tasks if not task.who or task.who in options.only]
+    if options.cases or options.only:
+        there = {key for task in plan.tasks for key in task.keys}
+        plan.rows = [row for row in plan.rows if there.issuperset(quantity.key for quantity in row.of.values())]
     return plan
 
 
@@ -209,12 +270,24 @@ def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespa
     """A command: its options, its plan, its reports."""
     arguments = parser(name, about, minutes)
     options = arguments.parse_args()
+    made = plan(options)
+    plans = list(made) if isinstance(made, (list, tuple)) else [made]
+    try:
+        known_rows(plans, options.rows or [])
+    except RuntimeError as why:
+        sys.exit(f"perf/{name}: {why}")
+    plans = [chosen(each, options) for each in plans]
+    if not any(each.tasks for each in plans):
+        sys.exit(f"perf/{name}: nothing is left to measure: no case or contestant is called that")
+    if options.plan:
+        print(study.planned(plans))
+        return
     if len(os.sched_getaffinity(0)) < 2 and not options.only_report:
         sys.exit(f"perf/{name}: two cores are needed, one for the server and one for the generator")
-    made = plan(options)
-    plans = [chosen(each, options) for each in (made if isinstance(made, (list, tuple)) else [made])]
     try:
-        sys.exit(study.run(plans, lambda home: Bench(options, home), options))
+        sys.exit(study.run(plans, lambda home: Bench(options, home), options, name))
+    except (study.Ended, KeyboardInterrupt):
+        sys.exit(f"perf/{name}: ended before anything was measured")
     except (RuntimeError, OSError, subprocess.CalledProcessError) as why:
         sys.exit(f"perf/{name}: {why}")
 

@@ -22,14 +22,16 @@ SUITES = {STUDY: "", OLD: "3des", TODAY: "gcm"}
 ADDRESSES = 8
 # Kamailio, which keeps one connection for each address, opens one for each call if each user's contact has an address of its own.
 SPREAD = 10_000
+KEYS = {"rsa": "", "ec": "P-256", "ed25519": "Ed25519", "chain": "chain of three"}
 MODES = {(False, False): "chain", (True, False): "outbound", (False, True): "inbound", (True, True): "local"}
 
 
 @dataclass(frozen=True)
 class Case:
     """One way of connecting. `left` is the callers' side and `right` the answerers': udp, tcp or tls, with /call for a connection
-    for each call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users.
-    `auth`: each INVITE is challenged (`call`), or each REGISTER (`register`; `register, no qop` as the clients of the studies
+    for each call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users. `key`
+    is the server's, `peer` the generator's if it is to be another: where the generator would be the limit it has what is cheap for
+    it. `auth`: each INVITE is challenged (`call`), or each REGISTER (`register`; `register, no qop` as the clients of the studies
     answer), or nothing. `nonce` new: each request is challenged; kept: a user counts the uses of one. `conf`: what else stands in
     strowger's conf, by section."""
 
@@ -38,6 +40,7 @@ class Case:
     routed: bool = True
     version: str = "1.2"
     key: str = "rsa"
+    peer: str = ""
     suite: str = STUDY
     group: str = ""
     mutual: bool = False
@@ -82,6 +85,7 @@ class Case:
                 "reuse" if self.reuse else "",
                 "1.3" if self.version == "1.3" else SUITES[self.suite],
                 self.key if self.key != "rsa" else "",
+                f"peer-{self.peer}" if self.peer else "",
                 self.group.lower(),
             ]
         parts += ["auth" if self.auth == "call" else "", "sha256" if self.algorithm != "md5" else "", self.suffix]
@@ -96,15 +100,12 @@ class Case:
             kind = [f" {self.version}", " mutual" if self.mutual else "", " resumed" if self.reuse else ""]
             transport = transport.replace("TLS", "TLS" + "".join(kind))
         suite = {STUDY: "", OLD: "3DES", TODAY: "AES-GCM"}[self.suite] if self.is_tls and self.version == "1.2" else ""
-        key = (
-            {"rsa": "", "ec": "P-256", "ed25519": "Ed25519", "chain": "chain of three"}.get(self.key, self.key)
-            if self.is_tls
-            else ""
-        )
+        key = KEYS.get(self.key, self.key) if self.is_tls else ""
+        peer = f"peers with {KEYS.get(self.peer, self.peer) or 'RSA'}" if self.is_tls and self.peer else ""
         digest = {"call": "digest", "": ""}.get(self.auth, "")
         if digest and self.algorithm != "md5":
             digest = f"digest {self.algorithm.upper()}"
-        return ", ".join(filter(None, [self.mode, transport, suite, key, self.group, digest, self.suffix]))
+        return ", ".join(filter(None, [self.mode, transport, suite, key, peer, self.group, digest, self.suffix]))
 
     def with_(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -129,7 +130,8 @@ class Case:
 
     def tls_options(self, bench: Any) -> list[str]:
         """The callers do not check the server's chain: that would be work of the generator's, and none of the server's."""
-        ours = ["--cert", bench.certificate(self.key, "pem"), "--key", bench.certificate(self.key, "key")]
+        own = self.peer or self.key
+        ours = ["--cert", bench.certificate(own, "pem"), "--key", bench.certificate(own, "key")]
         options = ["--tls-version", self.version, "--callee-ca", bench.certificate("ca", "pem"), "--ciphers", self.suite, *ours]
         options += ["--groups", self.group] if self.group else []
         options += ["--callee-verify"] if self.mutual else []
@@ -160,7 +162,7 @@ class Case:
 # The report's.
 
 SIDES = {"chain": ("", ""), "outbound": ("/call", ""), "inbound": ("", "/call"), "local": ("/call", "/call")}
-VARIANTS = {"full": {}, "mutual": {"mutual": True}, "reuse": {"reuse": True}, "3des": {"suite": OLD}}
+VARIANTS: dict[str, dict[str, Any]] = {"full": {}, "mutual": {"mutual": True}, "reuse": {"reuse": True}, "3des": {"suite": OLD}}
 
 
 def configuration(mode: str, transport: str, auth: bool = False, variant: str = "full", **how: Any) -> Case:

@@ -19,8 +19,8 @@ RESULTS = "STROWGER_PERF_RESULTS"
 LEGEND = (
     "A figure is the median of runs, each in a server that was started for it; in brackets its 95 % interval (bootstrap; with two "
     "runs the range), then how many runs. Runs beside which the machine was disturbed were taken again. g: the generator was the "
-    "limit. !: something was lost, repeated, refused or wrong (the JSON says what). A row is met or not if its whole interval is on one "
-    "side of the target."
+    "limit, so that a cost is an upper bound (≤) and a rate a lower one (≥). !: something was lost, repeated, refused or wrong "
+    "(the JSON says what). A row is met or not if its whole interval is on one side of the target."
 )
 
 
@@ -93,7 +93,7 @@ class Report:
             said.append(f"{self.about['taken_again']} results of disturbed runs not counted")
         for name, word in [("given_up", "given up, the machine being disturbed"), ("failures", "FAILED")]:
             if self.about.get(name):
-                said.append(f"{word}: {'; '.join(self.about[name])}")
+                said.append(f"{word}: {'; '.join(' '.join(one.split()) for one in self.about[name])}")
         return "; ".join(said) + "."
 
     def markdown(self) -> str:

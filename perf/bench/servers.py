@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cases import REALM, Case
+from cases import ADDRESSES, REALM, Case
 from machine import Process, tcp_port_listens, udp_port_is_bound
 from report import PERF
 
@@ -32,7 +32,7 @@ def toml(conf: Conf) -> str:
 def strowger_conf(case: Case, bench: Any) -> Conf:
     """Stateful proxy and registrar that stays in the path, as Kamailio's conf is; digest, TLS and the next hop as the case says."""
     conf: Conf = {
-        "server": {"cores": list(case.cores), "domains": [bench.address]},
+        "server": {"cores": list(case.cores), "domains": [bench.host]},
         "listen": [{"transport": "udp", "address": bench.at(bench.port)}],
         "proxy": {"mode": "stateful", "record_route": True},
         "registrar": {"max_contacts": 1, "database": ""},
@@ -111,8 +111,16 @@ def kamailio(case: Case, bench: Any) -> list[str]:
 
 
 def floor(case: Case, bench: Any) -> list[str]:
-    """The bare relay of the same path. As a stateless proxy it sends no 100."""
+    """The bare relay of the same path, which accepts and opens connections as often as the server. As a stateless proxy it sends no
+    100. TLS has no floor of its own: what is added to that over TCP is the handshakes'."""
+    if case.is_tls:
+        raise RuntimeError(f"there is no floor over TLS ({case.label}): that over TCP is beside it, and handshakes in memory")
     command = [str(bench.load), "relay", "--listen", bench.at(bench.port), *bench.generator_ports()]
+    if "tcp" in case.transports:
+        left, right = case.transports
+        command += ["--transport", left, "--callee-transport", right]
+        if right == "tcp":
+            command += ["--answerers", "per-call", "--spread", str(ADDRESSES)] if case.per_call[1] else ["--answerers", "one"]
     return command + (["--no-trying"] if case.conf.get("proxy", {}).get("mode") == "stateless" else [])
 
 
@@ -120,10 +128,16 @@ def start(who: str, case: Case, bench: Any) -> Process:
     """Starts who is to be measured, and waits until it listens."""
     makers: dict[str, Callable[[], list[str]]] = {"kamailio": lambda: kamailio(case, bench), "floor": lambda: floor(case, bench)}
     command = makers[who]() if who in makers else strowger(case, bench, bench.binary(who, case))
-    streams = case.transports != ("udp", "udp")
-    tcp_ports = [bench.port] * (streams and who != "floor") + [bench.port + 1] * (case.is_tls and who != "floor")
-    if udp_port_is_bound(bench.port) or any(map(tcp_port_listens, [bench.port, *tcp_ports])):
-        raise RuntimeError(f"port {bench.port} or the next one is taken by another process (--port chooses others)")
+    tcp_ports = [bench.port] * (case.transports != ("udp", "udp")) + [bench.port + 1] * case.is_tls
+    for port in [bench.port, bench.port + 1, *bench.own_ports()]:
+        if udp_port_is_bound(port, bench.address) or tcp_port_listens(port, bench.address):
+            raise RuntimeError(f"port {port} of {bench.address} is taken by another process (--port chooses others)")
     process = Process(command, case.cores[0] if len(case.cores) == 1 else None, bench.home, os.path.join(bench.home, f"{who}.log"))
-    process.wait_ready(bench.port, tcp_ports)
+    try:
+        process.wait_ready(bench.port, tcp_ports, address=bench.address)
+    except BaseException as why:
+        process.stop()
+        if isinstance(why, RuntimeError):
+            raise RuntimeError(f"{who}: {why}") from why
+        raise
     return process

@@ -3,6 +3,7 @@ tasks in random order, round by round, until the rows are decided or the time is
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +42,7 @@ class Task:
     """One thing that is measured: in one go, again and again. `keys` are those of its results: one result of each in each run.
     Tasks of one `block` are measured one after the other, so that what is compared is near in time. `least` runs are wanted
     whatever comes, and more while a row of its keys is not settled; `after` names keys that must have a result first. `seconds`:
-    about how long it takes."""
+    about how long it takes. `prepare` builds what it wants, before the time begins."""
 
     name: str
     keys: Sequence[str]
@@ -51,6 +53,7 @@ class Task:
     most: int = MOST
     after: Sequence[str] = ()
     who: str = ""
+    prepare: Callable[[Bench], None] | None = None
 
     def joined(self, other: Task) -> Task:
         """Two plans want a task of this name: as often as the one that wants it more often."""
@@ -88,7 +91,8 @@ class Study:
         self.random = random.Random(self.seed)
         self.console = Console(stderr=True)
         self.began = time.monotonic()
-        self.samples = Samples()
+        # What depends on an earlier result reads it from the bench.
+        self.samples = bench.samples = Samples()
 
     # The order.
 
@@ -122,8 +126,10 @@ class Study:
         return min((len(self.samples.of(key)) for key in task.keys), default=0)
 
     def may_run(self, task: Task) -> bool:
+        """What takes too long for the time that is left makes room for what does not."""
         return (
-            self.count(task) < task.most
+            task.seconds <= self.seconds - (time.monotonic() - self.began)
+            and self.count(task) < task.most
             and self.in_a_row.get(task.name, 0) < FAILURES
             and self.disturbed.get(task.name, 0) < DISTURBED
             and all(self.samples.of(key) for key in task.after)
@@ -134,14 +140,23 @@ class Study:
     def run(self) -> None:
         """Measures until nothing more is wanted, the time is over or a signal comes; then the reports are written."""
         with self.progress() as step, contextlib.suppress(Ended, KeyboardInterrupt):
+            self.prepare()
+            self.began = time.monotonic()
             while tasks := self.wanted():
                 for number, task in enumerate(tasks):
-                    if not self.may_run(task):
-                        continue
-                    if self.seconds - (time.monotonic() - self.began) < task.seconds:
-                        raise Ended
-                    step(task.name, len(tasks) - number)
-                    self.run_once(task)
+                    if self.may_run(task):
+                        step(task.name, len(tasks) - number)
+                        self.run_once(task)
+
+    def prepare(self) -> None:
+        for task in self.tasks:
+            try:
+                if task.prepare:
+                    task.prepare(self.bench)
+            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                self.failures.append(f"{task.name}: {error}")
+                self.in_a_row[task.name] = FAILURES
+                self.say(f"FAILED: {task.name}: {error}")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str, int], None]]:
@@ -206,7 +221,12 @@ class Study:
             written = report.Report(plan.name, plan.title, about)
             for row in plan.rows:
                 written.row(row, self.samples)
-            plan.tell(written, self.samples)
+            try:
+                plan.tell(written, self.samples)
+            except Exception:
+                # What one plan cannot say is no reason for the others to be silent.
+                self.failures.append(f"{plan.name}: its tables and figures could not be made")
+                traceback.print_exc()
             written.write(directory)
             if len(self.plans) == 1:
                 print(written.markdown())
@@ -221,21 +241,35 @@ def merged(tasks: Iterable[Task]) -> list[Task]:
     return list(found.values())
 
 
-def run(plans: Sequence[Plan], bench_of: Callable[[str], Bench], options) -> int:
+def planned(plans: Sequence[Plan]) -> str:
+    """What would be measured: how often at least, and how long that takes."""
+    tasks = sorted(merged(task for plan in plans for task in plan.tasks), key=lambda task: -task.least * task.seconds)
+    lines = [f"{task.least:3} × {task.seconds:3.0f} s  {task.name}" for task in tasks]
+    total, once = (sum(task.seconds * times(task) for task in tasks) for times in (lambda task: task.least, lambda task: 1))
+    said = f"{len(tasks)} tasks: {once / 60:.0f} min once each, {total / 60:.0f} min as often as they must be"
+    return "\n".join([*lines, said + "; more where a row is not decided, until the time is over."])
+
+
+def run(plans: Sequence[Plan], bench_of: Callable[[str], Bench], options: argparse.Namespace, name: str) -> int:
     """Runs the plans as the options say, and writes what was found; 1 if something failed. A folder of its own is the servers'
-    home."""
+    home. What this command and others have measured is in the folder of the reports, a file for each: the same key means the same
+    in all."""
     directory = report.directory(options.results)
     signal.signal(signal.SIGTERM, end)
     with tempfile.TemporaryDirectory(prefix="strowger-perf-") as home:
         study = Study(plans, bench_of(home), options.minutes, options.precision, options.seed)
-        path = directory / "runs.jsonl"
-        if (options.resume or options.only_report) and path.exists():
-            study.samples.read(path)
-        elif path.exists() and not options.only_report:
-            os.rename(path, directory / f"runs-{int(path.stat().st_mtime)}.jsonl")
+        path = directory / f"runs-{name}.jsonl"
+        if options.resume or options.only_report:
+            for each in sorted(directory.glob("runs-*.jsonl")):
+                study.samples.read(each)
+        elif path.exists():
+            os.rename(path, directory / f"earlier-{name}-{int(path.stat().st_mtime)}.jsonl")
         study.samples.path = path
         if not options.only_report:
+            study.say(planned(plans).splitlines()[-1])
             study.run()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         study.write(directory)
     return 1 if study.failures else 0
 

@@ -108,6 +108,7 @@ def served(
         seconds,
         least,
         case=case,
+        prepare=lambda bench: bench.prepare(who, case),
         who=who,
         loads=loads,
         after_each=after_each,
@@ -133,14 +134,18 @@ def peak(case: Case, who: str = "strowger", least: int = 1, settle: float = 3) -
     return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 35, least, max(3, least), who=who)
 
 
-def handshakes(case: Case, count: int = 200) -> study.Task:
+def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task:
     """Handshakes in memory, without sockets: what the TLS library itself costs each side, below which nothing can be. It must be
-    the server's library."""
-    kept = f"{memory_name(case)}|memory|handshake"
+    the server's library. `side`: the server's in that case, for its key and its peer's may be two."""
+    kept = memory_key(case, side)
+    listener, connecting = in_memory(case, side).key, in_memory(case, side).peer or in_memory(case, side).key
 
     def measure(bench: Bench) -> dict[str, Result]:
-        command = ["taskset", "-c", "0", str(bench.load), "handshake", "--count", str(count), *case.tls_options(bench)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        command = [bench.load, "handshake", "--count", count, *case.with_(key=connecting, peer="").tls_options(bench)]
+        command += ["--callee-cert", bench.certificate(listener, "pem"), "--callee-key", bench.certificate(listener, "key")]
+        # A server proves whom it connects to.
+        command += ["--ca", bench.certificate("ca", "pem")]
+        found = json.loads(on_core(bench, *command, core=0))
         server = subprocess.check_output([str(bench.strowger), "--version"], text=True).strip()
         if found["library"] not in server:
             raise RuntimeError(
@@ -150,13 +155,23 @@ def handshakes(case: Case, count: int = 200) -> study.Task:
         found["clean"] = found["resumed"] >= 0.95 * found["handshakes"] if case.reuse else found["resumed"] == 0
         return {kept: {**found, "kind": wanted}}
 
-    return study.Task(f"{memory_name(case)}, handshakes in memory", [kept], measure, "handshakes", 2, least=5, most=25)
+    return study.Task(f"{memory_name(case, side)}, in memory", [kept], measure, "handshakes", 1, least=5, most=25)
 
 
-def memory_name(case: Case) -> str:
-    """The handshake of a case, whichever side the server is on."""
-    names = ("version", "key", "suite", "group", "mutual", "reuse")
-    return "handshake" + Case("tls", "tls", **{name: getattr(case, name) for name in names}).name.removeprefix("chain-tls")
+def in_memory(case: Case, side: str = "server") -> Case:
+    """The handshake alone of a case in which the server is on that side: its key is the listener's, its peer who connects, if that
+    shows a certificate."""
+    listener, connecting = (case.key, case.peer or case.key) if side == "server" else (case.peer or case.key, case.key)
+    alike = {name: getattr(case, name) for name in ("version", "suite", "group", "mutual", "reuse")}
+    return Case("tls", "tls", key=listener, peer=connecting if case.mutual and connecting != listener else "", **alike)
+
+
+def memory_name(case: Case, side: str = "server") -> str:
+    return "handshake" + in_memory(case, side).name.removeprefix("chain-tls")
+
+
+def memory_key(case: Case, side: str = "server") -> str:
+    return key(memory_name(case, side), "memory", "handshake")
 
 
 def external(

@@ -8,11 +8,13 @@ from tempfile import TemporaryDirectory
 from unittest import mock
 
 import numpy
+from bench import address, last_words, needed, spare_the_generator
 from cases import Case, configuration, report_configurations, to_udp
-from samples import Quantity, Row, Samples, compare, estimate, pluck
+from machine import in_tables
+from samples import Quantity, Row, Samples, compare, errs, estimate, pluck
 from servers import toml
-from study import DISTURBED, FAILURES, Plan, Study, Task, merged
-from tasks import key, rate, served, window
+from study import DISTURBED, FAILURES, Plan, Study, Task, merged, planned
+from tasks import key, memory_name, rate, served, window
 
 
 def samples_of(**series):
@@ -55,12 +57,29 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.row(0.9, at_least=True).verdict(samples), "met")
         self.assertEqual(self.row(1.3, at_least=True).verdict(samples), "not met")
 
-    def test_few_runs_and_marked_ones_decide_nothing(self):
+    def test_few_runs_and_unclean_ones_decide_nothing(self):
         self.assertEqual(self.row(5).verdict(samples_of(a=[1, 1], b=[1, 1])), "not decided")
         samples = samples_of(a=[1, 1, 1], b=[1, 1, 1])
-        samples.add("a", {"cost": 1, "generator_bound": True})
+        samples.add("a", {"cost": 1, "clean": False})
         self.assertEqual(self.row(5).verdict(samples), "not decided")
-        self.assertEqual(self.row(5).estimate(samples).marks, "g")
+        self.assertEqual(self.row(5).estimate(samples).marks, "!")
+
+    def test_where_the_generator_was_the_limit_only_what_that_cannot_have_caused_is_decided(self):
+        def verdicts(bound, path="server_cpu_us_each", **how):
+            samples = Samples()
+            for name in "ab":
+                for value in (10, 10.1, 10.2):
+                    samples.add(name, {path: value, "generator_bound": name in bound})
+            return [compare("X", "", limit, "a", "b", path, **how).verdict(samples) for limit in (0.5, 2)]
+
+        self.assertEqual(verdicts(""), ["not met", "met"])
+        # A cost is an upper bound: what is met in spite of it is met.
+        self.assertEqual(verdicts("a"), ["not decided", "met"])
+        self.assertEqual(verdicts("b"), ["not met", "not decided"])
+        self.assertEqual(verdicts("ab"), ["not decided", "not decided"])
+        self.assertEqual(verdicts("a", "completed_per_second", at_least=True), ["met", "not decided"])
+        self.assertEqual(verdicts("ab", "handshake_calls"), ["not met", "met"])
+        self.assertEqual([errs(path) for path in ("generator_us_each / server_cpu_us_each", "latency_us.to_200.p99")], [-1, 1])
 
     def test_it_is_settled_when_decided_or_precise(self):
         close = samples_of(a=[1.1, 1.1, 1.101, 1.099], b=[1] * 4)
@@ -172,6 +191,56 @@ class Order(unittest.TestCase):
             study.run()
         self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (3, 1))
 
+    def test_what_is_too_long_for_the_rest_makes_room_for_what_is_not(self):
+        study = Fake([self.task("a"), self.task("b")])
+        study.tasks[0].seconds = 1e6
+        study.run()
+        self.assertEqual([len(study.samples.of(name)) for name in "ab"], [0, 3])
+
+    def test_what_cannot_be_built_is_given_up_before_the_time_begins(self):
+        def broken(bench):
+            raise RuntimeError("no compiler")
+
+        study = Fake([self.task("a", prepare=broken), self.task("b")])
+        study.run()
+        self.assertEqual((study.failures, len(study.samples.of("b"))), (["a: no compiler"], 3))
+
+
+class Generator(unittest.TestCase):
+    def test_at_a_given_rate_it_is_the_limit_only_if_calls_left_late(self):
+        late, busy = "9 of 100 left more than 1 ms after their time", "the generator was busy 99 % of the time, and nobody watched"
+        for load, because, bound in [("constant", busy, False), ("poisson", f"{late}; {busy}", True), ("window", busy, True)]:
+            result = {"load": load, "generator_bound": True, "generator_bound_because": because}
+            spare_the_generator(result)
+            self.assertEqual(result["generator_bound"], bound)
+
+    def test_its_last_words_are_not_its_live_lines(self):
+        self.assertEqual(last_words("  call 3/s\nstrowger-load: no server\n  call 4/s\n"), "strowger-load: no server")
+
+
+class Options(unittest.TestCase):
+    def test_rows_bring_what_they_rest_on_and_what_comes_before_it(self):
+        tasks = [
+            Task(name, [name], lambda bench: {}, after=after) for name, after in [("a", ["c"]), ("b", []), ("c", []), ("d", [])]
+        ]
+        plan = Plan("x", "", tasks, [compare("R", "", 1, "a", "b")])
+        self.assertEqual([task.name for task in needed(plan)], ["a", "b", "c"])
+
+    def test_the_sum_of_a_plan_is_said(self):
+        plan = Plan(
+            "x",
+            "",
+            [Task("a", ["a"], lambda bench: {}, seconds=60, least=3), Task("b", ["b"], lambda bench: {}, seconds=30, least=1)],
+        )
+        self.assertIn("2 tasks: 2 min once each, 4 min", planned([plan, plan]))
+
+    def test_an_address_is_one_of_this_machine(self):
+        self.assertEqual([address(text) for text in ("127.0.0.2", "[::1]")], ["127.0.0.2", "::1"])
+        for wrong in ("10.0.0.1", "localhost"):
+            with self.assertRaises(argparse.ArgumentTypeError):
+                address(wrong)
+        self.assertEqual([in_tables(text)[0] for text in ("127.0.0.2", "::1")], ["0200007F", "0" * 24 + "01000000"])
+
 
 class Together(unittest.TestCase):
     def test_two_plans_share_a_server_and_its_loads(self):
@@ -181,6 +250,13 @@ class Together(unittest.TestCase):
         self.assertEqual(sorted(joined.keys), sorted([key(case), key(case, load=rate(1000))]))
         self.assertEqual(joined.least, 4)
         self.assertEqual([load.name for load in joined.loads], ["1000/s", "window"])
+
+    def test_a_handshake_in_memory_has_the_keys_of_the_side_that_the_server_is_on(self):
+        case = Case("tls/call", "udp", peer="ec", mutual=True)
+        self.assertEqual(memory_name(case), "handshake-mutual-peer-ec")
+        self.assertEqual(memory_name(case, "client"), "handshake-mutual-ec-peer-rsa")
+        self.assertEqual(memory_name(case.with_(mutual=False)), "handshake")
+        self.assertEqual(memory_name(case.with_(mutual=False), "client"), "handshake-ec")
 
     def test_the_names_of_cases_tell_them_apart(self):
         cases = [*report_configurations(), *report_configurations(version="1.3")]
