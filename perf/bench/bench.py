@@ -15,7 +15,7 @@ from pathlib import Path
 import certificates
 import servers
 import study
-from cases import OLD, REALM, SPREAD, Case
+from cases import OLD, REALM, SPREAD, STUDY, TODAY, Case
 from machine import Process
 from report import PERF
 from samples import Result, Samples
@@ -120,17 +120,17 @@ class Bench:
     def run_load(
         self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True, register_server: str = ""
     ) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there:
-        at the server that is measured, or at another one. What is not what the case means makes a result unclean."""
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there: at
+        the server that is measured, or at another one. What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
         command = ["taskset", "-c", str(CORE), str(self.load), mode, "--server-pid", str(process.pid), "--json", output]
-        command += ["--server", self.at(self.port + (case.transports[0] == "tls"))]
+        command += ["--server", self.at(self.port + (case.transports[0] == "tls")), "--local", self.at(0)]
         command += ["--register-server", register_server or self.at(self.port)]
         # Answerers over UDP take what comes from there alone.
         command += ["--callee-server", self.at(self.port)] if case.transports[1] == "udp" else []
-        command += ["--local", self.at(0), *self.generator_ports(), *case.options(who, self)]
+        command += [*self.generator_ports(), *case.options(who, self)]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
         elif mode == "call" and case.routed:
@@ -182,9 +182,11 @@ def target(folder: Path) -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR") or folder / "target") / "release"
 
 
-def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
+def parser(name: str, about: str, minutes: float, parts: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The options that all commands have."""
     found = argparse.ArgumentParser(prog=f"perf/{name}", description=about)
+    if parts:
+        found.add_argument("parts", nargs="*", default=list(parts), metavar="PART", help=f"of {', '.join(parts)} [all]")
     found.add_argument("--minutes", type=float, default=minutes, help=f"measure for so long at most [{minutes:g}]")
     found.add_argument("--precision", type=float, default=study.PRECISION, help="half the interval that a ratio may have [0.03]")
     found.add_argument("--rows", type=words, help="measure only what these rows need, divided by commas")
@@ -206,6 +208,20 @@ def parser(name: str, about: str, minutes: float) -> argparse.ArgumentParser:
     found.add_argument("--no-build", action="store_true", help="take the binaries that there are")
     found.add_argument("--verbose", action="store_true", help="show the generator's live lines")
     return found
+
+
+def tls_options(arguments: argparse.ArgumentParser) -> None:
+    """Of a command whose cases may have other TLS than the studies'."""
+    add = arguments.add_argument
+    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
+    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
+    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
+
+
+def tls_of(options: argparse.Namespace) -> dict[str, str]:
+    """What these say, for cases; the studies' in a command that does not have them."""
+    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
+    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
 
 
 def words(text: str) -> list[str]:
@@ -236,13 +252,20 @@ def existing(text: str) -> Path:
 
 
 def needed(plan: study.Plan) -> list[study.Task]:
-    """The tasks that a plan's rows rest on, and those that must come before them."""
+    """The tasks that a plan's rows rest on."""
     keys = {quantity.key for row in plan.rows for quantity in row.of.values()}
-    found: list[study.Task] = []
-    while more := [task for task in plan.tasks if task not in found and keys.intersection(task.keys)]:
-        found += more
-        keys = {key for task in more for key in task.after}
-    return [task for task in plan.tasks if task in found]
+    return with_earlier(plan.tasks, lambda task: bool(keys.intersection(task.keys)))
+
+
+def with_earlier(tasks: Sequence[study.Task], wanted: Callable[[study.Task], bool]) -> list[study.Task]:
+    """The tasks that are wanted, those that must have a result before one of them, and so on."""
+    found: set[str] = set()
+    more = {task.name for task in tasks if wanted(task)}
+    while more - found:
+        found |= more
+        before = {key for task in tasks if task.name in found for key in task.after}
+        more = {task.name for task in tasks if before.intersection(task.keys)}
+    return [task for task in tasks if task.name in found]
 
 
 def known_rows(plans: Sequence[study.Plan], wanted: Sequence[str]) -> None:
@@ -257,7 +280,7 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
         plan.rows = [row for row in plan.rows if row.name in options.rows]
         plan.tasks = needed(plan)
     if options.cases:
-        plan.tasks = [task for task in plan.tasks if any(part in task.name for part in options.cases)]
+        plan.tasks = with_earlier(plan.tasks, lambda task: any(part in task.name for part in options.cases))
     if options.only:
         plan.tasks = [task for task in plan.tasks if not task.who or task.who in options.only]
     if options.cases or options.only:
@@ -266,10 +289,22 @@ def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
     return plan
 
 
-def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]]) -> None:
-    """A command: its options, its plan, its reports."""
-    arguments = parser(name, about, minutes)
+def main(
+    name: str,
+    about: str,
+    minutes: float,
+    plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    more: Callable[[argparse.ArgumentParser], None] = lambda arguments: None,
+    parts: Sequence[str] = (),
+    then: Callable[[argparse.Namespace], None] = lambda options: None,
+) -> None:
+    """A command: its options (`more` adds its own), its plan, its reports, and what it does `then`. With parts it has several
+    plans, of which `options.parts` are wanted."""
+    arguments = parser(name, about, minutes, parts)
+    more(arguments)
     options = arguments.parse_args()
+    if unknown := set(getattr(options, "parts", [])) - set(parts):
+        arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     made = plan(options)
     plans = list(made) if isinstance(made, (list, tuple)) else [made]
     try:
@@ -285,11 +320,13 @@ def main(name: str, about: str, minutes: float, plan: Callable[[argparse.Namespa
     if len(os.sched_getaffinity(0)) < 2 and not options.only_report:
         sys.exit(f"perf/{name}: two cores are needed, one for the server and one for the generator")
     try:
-        sys.exit(study.run(plans, lambda home: Bench(options, home), options, name))
+        failed = study.run(plans, lambda home: Bench(options, home), options, name)
+        then(options)
+        sys.exit(failed)
     except (study.Ended, KeyboardInterrupt):
         sys.exit(f"perf/{name}: ended before anything was measured")
     except (RuntimeError, OSError, subprocess.CalledProcessError) as why:
         sys.exit(f"perf/{name}: {why}")
 
 
-__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main"]
+__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main", "tls_of", "tls_options"]
