@@ -21,7 +21,7 @@ from cases import TODAY, Case, registrations
 from machine import Process
 from samples import Estimate, Quantity, Result, Row, Samples, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import FORGET, Load, key, peak, served, window
+from tasks import Load, key, peak, served, window
 
 WHO = {"strowger": "strowger", "kamailio": "Kamailio"}
 UDP, KEPT_OPEN = Case(), Case("tls", "tls", version="1.3")
@@ -72,10 +72,9 @@ def look(who: str, bench: Bench, process: Process, found: dict[str, Result]) -> 
         result.update(memory=memory(process.pid), version=version)
 
 
-def poisson(each_second: float, bench: Bench, rests: bool = True) -> list[object]:
-    """At random times, after a warm-up that is forgotten again."""
-    warm = ["--warm", bench.settle, "--warm-window", 48, "--rest", FORGET] if rests else []
-    return [*warm, "--rate", f"{each_second:.0f}", "--poisson", "--settle", FORGET, "--duration", 2 * bench.measure]
+def poisson(each_second: float, bench: Bench) -> list[object]:
+    """At random times, and no fuller load before it, which would be in the memory."""
+    return ["--rate", f"{each_second:.0f}", "--poisson", "--settle", bench.settle, "--duration", 2 * bench.measure]
 
 
 def latency(case: Case, load: Load, who: str) -> Task:
@@ -90,7 +89,7 @@ def latency(case: Case, load: Load, who: str) -> Task:
         return found
 
     after = [key(case, each, load) for each in WHO]
-    return Task(f"{case.name}, {who}, half", [key(case, who, HALF)], measure, case.name, 14, 2, after=after, who=who)
+    return Task(f"{case.name}, {who}, half", [key(case, who, HALF)], measure, case.name, 10, 2, after=after, who=who)
 
 
 def added() -> Task:
@@ -104,14 +103,14 @@ def added() -> Task:
         output = Path(bench.home, "load.json")
         command = ["taskset", "-c", CORE, bench.load, "call", "--json", output, "--server", bench.at(bench.port + 10_510)]
         command += [*bench.generator_ports(), *case.options("floor", bench), "--floor", "--pad", FLOOR_PAD["call"]]
-        done = subprocess.run([*map(str, [*command, *poisson(half, bench, rests=False)])], capture_output=True, text=True)
+        done = subprocess.run([*map(str, [*command, *poisson(half, bench)])], capture_output=True, text=True)
         if done.returncode not in (0, 1):
             raise RuntimeError(f"the generator failed against itself: {done.stderr.strip()[-1000:]}")
         alone: Result = json.loads(output.read_text())[0]
         return {key(case, "strowger", HALF_OWN): ours, key(case, "floor", HALF_OWN): alone}
 
     keys = [key(case, who, HALF_OWN) for who in ("strowger", "floor")]
-    return Task(f"{case.name}, added latency", keys, measure, case.name, 22, FEWEST, after=[key(case)], who="strowger")
+    return Task(f"{case.name}, added latency", keys, measure, case.name, 18, FEWEST, after=[key(case)], who="strowger")
 
 
 def added_row() -> Row:
@@ -219,7 +218,7 @@ def draw(report: reports.Report, samples: Samples) -> None:
     grid[0][0].set_yticks(range(len(labels)), labels)
     grid[0][0].invert_yaxis()
     grid[0][0].set_xlim(0, 1.2)
-    grid[0][0].legend(loc="lower left", bbox_to_anchor=(-0.3, 1.06), ncols=2)
+    plots.legend_above(chart, grid[0][0].containers[:2])
     for axes in grid[1]:
         axes.set_xlabel("÷ the larger of the two")
     if drawn:

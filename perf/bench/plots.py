@@ -59,6 +59,13 @@ def label(axes: Any, x: str, y: str, title: str | None = None) -> None:
     axes.set(xlabel=x, ylabel=y, **({"title": title} if title else {}))
 
 
+def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:
+    """One legend for all axes, over them."""
+    inches = 0.1 + 0.24 * -(-len(handles) // columns)
+    chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
+    chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+
+
 def ours(axes: Any, number: int, points: Points, name: str, **how: Any) -> None:
     """A measured curve: solid, with markers. `number` chooses the colour, so that a published curve of the same thing has it
     too."""
