@@ -382,7 +382,7 @@ def tell_errors(said: Report, found: Fit) -> None:
         predicted = found.estimate(cost(found.values, found.calls[name].components()))
         what = "peak" if samples.of(found.wanted.key(case, "peak")) else "window"
         reached = single(samples, found.wanted.key(case, what), "completed_per_second")
-        error = 1e6 / predicted.value / reached.value - 1 if reached else 0.0
+        error = 1e6 / predicted.value / reached.value - 1 if reached and reached.value else 0.0
         is_full = (samples.median(found.wanted.key(case, what), "server_busy") or 0) >= FULL
         rates |= {name: error} if is_full else {}
         how = "fitted" if is_fitted(found.calls[name]) else "**predicted only**"
