@@ -80,12 +80,6 @@ def theirs(axes: Any, number: int, points: Points, name: str, **how: Any) -> Non
     axes.plot(*zip(*points), label=name, **{**style, **how})
 
 
-def ring(axes: Any, points: Points, name: str) -> None:
-    """Marks points of a curve that are bounds rather than measurements."""
-    style = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": GREY, "markeredgewidth": 1.1}
-    axes.plot(*zip(*points), linestyle="none", label=name, **style)
-
-
 def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int = 2, share: float = 0.8) -> None:
     """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its
     height, a low one with a digit more. A fourth item has the heights up to which a bar would reach if something else did not bound

@@ -117,11 +117,16 @@ class Report:
             "title": self.title,
             **self.about,
             "rows": self.rows,
-            "tables": {title: frame.to_dict("split") for title, frame in self.tables},
+            "tables": {title: split(frame) for title, frame in self.tables},
             "figures": self.figures,
             **self.data,
         }
         (folder / f"{self.name}.json").write_text(json.dumps(data, indent=1))
+
+
+def split(frame: pandas.DataFrame) -> dict[str, list[Any]]:
+    """For JSON; as pandas would, but two columns may have one name."""
+    return {"index": list(frame.index), "columns": list(frame.columns), "data": frame.values.tolist()}
 
 
 def markdown(frame: pandas.DataFrame) -> str:
