@@ -138,16 +138,17 @@ PANELS: list[tuple[str, Callable[[Load], Load | str], str, float]] = [
 
 def draw(report: reports.Report, samples: Samples) -> None:
     """For each case a pair of bars, the longer of which is the unit: their lengths are in proportion, their ends say the value."""
-    chart, grid = plots.figure(12, 9.6, columns=2, rows=2, sharey=True, sharex=True)
-    labels, drawn = list(CASES), False
+    cases = {label: each for label, each in CASES.items() if any(samples.of(key(each[0], who, each[1])) for who in WHO)}
+    if not cases:
+        return
+    chart, grid = plots.figure(12, 2 + 0.76 * len(cases), columns=2, rows=2, sharey=True, sharex=True)
     for axes, (title, at, path, scale) in zip(grid.flat, PANELS):
         for number, who in enumerate(WHO):
             places: list[tuple[float, Estimate, float]] = []
-            for row, (case, load) in enumerate(CASES.values()):
+            for row, (case, load) in enumerate(cases.values()):
                 both = [single(samples, key(case, each, at(load)), path, scale) for each in WHO]
                 if found := both[number]:
                     places.append((row + 0.38 * number - 0.19, found, max(each.value for each in both if each)))
-            drawn = drawn or bool(places)
             how = {"color": plots.COLOURS[number], "label": WHO[who]}
             axes.barh([y for y, *_ in places], [found.value / most for _, found, most in places], 0.35, **how)
             for y, found, most in places:
@@ -155,16 +156,14 @@ def draw(report: reports.Report, samples: Samples) -> None:
                 axes.annotate(f" {text(found.value)}{marks}", (found.value / most, y), va="center", fontsize=9)
         axes.set_title(title)
         axes.grid(axis="y", visible=False)
-    grid[0][0].set_yticks(range(len(labels)), labels)
+    grid[0][0].set_yticks(range(len(cases)), list(cases))
     grid[0][0].invert_yaxis()
     grid[0][0].set_xlim(0, 1.2)
     plots.legend_above(chart, grid[0][0].containers[:2])
     for axes in grid[1]:
         axes.set_xlabel("÷ the larger of the two")
-    if drawn:
-        plots.save(chart, str(reports.directory()), "compare")
-        report.figure("compare", "strowger beside Kamailio: in each pair the longer bar is the unit. g, !: as in the tables.")
-    plots.pyplot.close(chart)
+    plots.save(chart, str(reports.directory()), "compare")
+    report.figure("compare", "strowger beside Kamailio: in each pair the longer bar is the unit. g, !: as in the tables.")
 
 
 def text(value: float) -> str:
