@@ -85,9 +85,10 @@ def part_of_core(process: Process) -> Iterator[float]:
         (group / "cgroup.procs").write_text(str(process.pid))
         yield PART
     finally:
-        # A group that has a process in it cannot go.
+        # A group that has a process in it cannot go; one that stays is used again.
         process.stop()
-        group.rmdir()
+        with contextlib.suppress(OSError):
+            group.rmdir()
 
 
 def offered(result: Result) -> float:
