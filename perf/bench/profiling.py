@@ -22,7 +22,7 @@ from study import Plan, Task
 from tasks import Load, key, rate, served, window
 
 # Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
-BEFORE, SAMPLED, SLACK = 2.0, 4.0, 1.0
+BEFORE, SAMPLED, SLACK = 1.5, 3.0, 1.0
 # What no rule knows is named in the report from this share of a case on.
 UNKNOWN = 0.01
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
@@ -81,7 +81,7 @@ class Profiles:
     """Which cases of which contestants, and what has been found of them."""
 
     def __init__(self, options: argparse.Namespace):
-        self.who: list[str] = getattr(options, "only", None) or ["strowger"]
+        self.who = [each for each in getattr(options, "only", None) or [] if each != "floor"] or ["strowger"]
         self.rate: float | None = getattr(options, "rate", None)
         how = tls_of(options)
         known = [*THESIS.values(), *OF_THE_REPORT, *report_configurations(), REGISTRAR]
@@ -122,7 +122,7 @@ class Profiles:
             return {kept: result}
 
         name = f"{case.name}, {who}, profile"
-        return Task(name, [kept], measure, "profiles", 12, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case))
+        return Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case))
 
     # What has been found.
 
