@@ -119,8 +119,8 @@ def running(bench: Bench, count: int, is_shared: bool = True, expires: str = "1h
         yield redis.process if redis else None, nodes
 
 
-def load(bench: Bench, node: Node, mode: str, *options: object, case: Case = BY_CONTACT, **how: str) -> Result:
-    return bench.run_load("strowger", case, node.process, mode, *options, **how)[0]
+def load(bench: Bench, node: Node, mode: str, *options: object, case: Case = BY_CONTACT, register_server: str = "") -> Result:
+    return bench.run_load("strowger", case, node.process, mode, *options, register_server=register_server)[0]
 
 
 def warmed(bench: Bench, *options: object) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,27 @@ from cases import TODAY, WINDOW, Case
 from machine import Process
 from samples import Estimate, Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import FORGET, key
+from tasks import FORGET, FULL, key
 
 # RSA costs who proves its key several times what it costs who checks the proof: with a handshake for each call the generator has
 # room when the server has none.
 UDP, TLS = Case(), Case("tls/call", "udp", suite=TODAY)
-CASES = {"UDP": UDP, "UDP, digest": Case(auth="call"), "TCP": Case("tcp", "tcp"), "TLS, a full handshake for each call": TLS}
-# The server as it would be without its overload control, and with the kernel's help.
-OTHERWISE = {", control off": {"limits": {"overload": "0s"}}, ", the kernel sheds": {"limits": {"shed": "kernel"}}}
+CASES = {"UDP": UDP, "TLS, a full handshake for each call": TLS}
+# As it is; without its overload control; with the kernel's help.
+CONTROL = {"": {}, "control off": {"limits": {"overload": "0s"}}, "kernel sheds": {"limits": {"shed": "kernel"}}}
+VARIANTS = {
+    **{
+        f"{label}, {words}".removesuffix(", "): case.with_(conf=conf, suffix=words.replace(" ", "-"))
+        for label, case in CASES.items()
+        for words, conf in CONTROL.items()
+    },
+    **{"UDP, digest": Case(auth="call"), "TCP": Case("tcp", "tcp")},
+}
+# The figures' panels.
+PANELS = {
+    "UDP": [label for label in VARIANTS if label.startswith("UDP")],
+    "TLS and TCP": [label for label in VARIANTS if label[0] == "T"],
+}
 MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0)
 # Those that row O1 names, and the share of the peak that it wants.
 NAMED, TARGET = (2.0, 3.0), 0.95
@@ -34,12 +47,13 @@ AFTER = 0.5
 RATE = "completed_per_second"
 # Seconds at a rate before it is measured, and measured; for the last answers: a call that nobody answers is given up after 32 s
 # (Timer B), by which time it has failed. So many may be outstanding that none is held back.
-SETTLE, MEASURE, PATIENCE, OUTSTANDING = 3.0, 4.0, 4, 3_000_000
+SETTLE, MEASURE, PATIENCE, OUTSTANDING = 2.5, 3.0, 3, 3_000_000
 # A generator that begins its calls so late, µs at the 99th percentile, or so few of them, or whose core is so busy, offers another
 # load than it says.
 LATE_US, OFFERED, BUSY = 10_000, 0.98, 0.95
-# The server's part of its core, and in slices of how long: what it waits for its next slice is part of no figure but latency.
-PART, SLICE_US = 0.3, 5_000
+# The server's part of its core, and how long it is from one such part to the next: as short as the kernel allows, which gives 1 ms
+# at least. What comes while it waits must find room in its receive buffer.
+PART, PERIOD_US = 0.4, 2_500
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -61,12 +75,12 @@ def part_of_core(process: Process) -> Iterator[float]:
     if group is None:
         yield 1.0
         return
-    quota = int(PART * SLICE_US)
+    quota = int(PART * PERIOD_US)
     try:
         if (group / "cpu.max").exists():
-            (group / "cpu.max").write_text(f"{quota} {SLICE_US}")
+            (group / "cpu.max").write_text(f"{quota} {PERIOD_US}")
         else:
-            (group / "cpu.cfs_period_us").write_text(str(SLICE_US))
+            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
             (group / "cpu.cfs_quota_us").write_text(str(quota))
         (group / "cgroup.procs").write_text(str(process.pid))
         yield PART
@@ -88,22 +102,16 @@ def is_generator_bound(result: Result) -> bool:
 
 
 def judged(result: Result, part: float) -> Result:
-    """Losses and repetitions are what an overload is; only wrong answers make it unclean. A server that waits for its part of the
-    core is not disturbed by that."""
-    counts, each = result["counts"], result["seconds"]
+    """Losses and repetitions are what an overload is; wrong answers make it unclean, and a load that was not what was meant: from
+    less than was to be offered nothing follows. A server that waits for its part of the core is not disturbed by that."""
+    counts, each, is_bound = result["counts"], result["seconds"], is_generator_bound(result)
     again = sum(counts[f"retransmitted_{what}"] for what in ("invite", "2xx", "request"))
     more = {"offered": offered(result), "part": part, "refused": counts["refused"] / each, "again": again / each}
     # Of calls that rang: who was answered could not hang up.
     rang, ended = (counts[name] + result["drain_counts"][name] for name in ("ringing_received", "completed"))
     more |= {"drops": result["server_drops"] / each, "unended": max(0, rang - ended) / each}
-    is_disturbed = result.get("disturbed") and part == 1
-    return {
-        **result,
-        **more,
-        "clean": counts["wrong"] == 0,
-        "generator_bound": is_generator_bound(result),
-        "disturbed": is_disturbed,
-    }
+    more |= {"clean": counts["wrong"] == 0 and not is_bound, "generator_bound": is_bound}
+    return {**result, **more, "disturbed": bool(result.get("disturbed")) and part == 1}
 
 
 def point(case: Case, multiple: float) -> str:
@@ -121,9 +129,12 @@ def peak(case: Case, runs: int) -> Task:
         with bench.server("strowger", case) as process, part_of_core(process) as part:
             load = ["--users", case.users, "--window", WINDOW, "--settle", SETTLE, "--duration", MEASURE]
             result = bench.run_load("strowger", case, process, "call", *load)[0]
-        return {peak_of(case): {**result, "part": part, "disturbed": bool(result.get("disturbed")) and part == 1}}
+        # The peak is that of the part only if the server had it.
+        is_full = part == 1 or result["server_busy"] > FULL * part
+        more = {"part": part, "clean": result["clean"] and is_full, "disturbed": bool(result.get("disturbed")) and part == 1}
+        return {peak_of(case): {**result, **more}}
 
-    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 11, runs, who="strowger")
+    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 9, runs, who="strowger")
 
 
 def beyond(case: Case, multiple: float, runs: int) -> Task:
@@ -143,38 +154,40 @@ def beyond(case: Case, multiple: float, runs: int) -> Task:
             }
         return {each: judged(result, part) for each, result in found.items()}
 
-    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 18 + 11 * last
+    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 15 + 9 * last
     return Task(f"{case.name}, {multiple:g} × peak", keys, measure, case.name, seconds, runs, after=[peak_of(case)], who="strowger")
 
 
-def variants() -> dict[str, Case]:
-    """The rows' cases first; control off and shedding of those two."""
-    found = dict(CASES)
-    for words, conf in OTHERWISE.items():
-        for label, case in CASES.items():
-            if case in (UDP, TLS):
-                found[label + words] = case.with_(conf=conf, suffix=words.strip(", ").replace("the kernel ", ""))
-    return found
+def is_of_row(label: str) -> bool:
+    return label in CASES or label.endswith("sheds")
 
 
 def rows() -> list[Row]:
-    found = []
-    for label, case in variants().items():
-        if case in (UDP, TLS) or label.endswith("sheds"):
-            for multiple in NAMED:
-                what = f"goodput at {multiple:g} × the peak ÷ the peak, {label}"
-                found.append(compare("O1", what, TARGET, point(case, multiple), peak_of(case), RATE, at_least=True))
-    return found
+    return [
+        compare(
+            "O1",
+            f"goodput at {multiple:g} × the peak ÷ the peak, {label}",
+            TARGET,
+            point(case, multiple),
+            peak_of(case),
+            RATE,
+            at_least=True,
+        )
+        for label, case in VARIANTS.items()
+        for multiple in NAMED
+        if is_of_row(label)
+    ]
 
 
 def plan(options: argparse.Namespace) -> Plan:
     tasks = []
-    for label, case in variants().items():
-        named = case in (UDP, TLS) or label.endswith("sheds")
-        for multiple in MULTIPLES:
-            runs = FEWEST if options.as_published or (named and multiple in NAMED) else 1
-            tasks.append(beyond(case, multiple, runs))
-        tasks.append(peak(case, FEWEST if named or options.as_published else 1))
+    for label, case in VARIANTS.items():
+        runs = FEWEST if options.as_published or is_of_row(label) else 1
+        tasks.append(peak(case, runs))
+        # Of the others an hour has what the row names, or the worst alone.
+        few = NAMED if is_of_row(label) else NAMED[-1:]
+        for multiple in MULTIPLES if options.as_published or label in CASES else few:
+            tasks.append(beyond(case, multiple, runs if multiple in NAMED else 1))
     return Plan("overload", "Overload", tasks, rows(), tell)
 
 
@@ -194,7 +207,7 @@ COLUMNS: list[tuple[str, str, float]] = [
 
 
 def tell(report: reports.Report, samples: Samples) -> None:
-    for label, case in variants().items():
+    for label, case in VARIANTS.items():
         most, lines = single(samples, peak_of(case), RATE), []
         for multiple, words in [*((each, f"{each:g}") for each in MULTIPLES), (0.0, f"{AFTER:g}, afterwards")]:
             if samples.of(point(case, multiple)):
@@ -204,59 +217,52 @@ def tell(report: reports.Report, samples: Samples) -> None:
             part = samples.median(peak_of(case), "part") or 1
             title = f"{label}: peak {most.text()} calls/s with {100 * part:.0f} % of a core"
             report.table(title, ["× peak", "goodput ÷ peak", *(name for name, *_ in COLUMNS)], lines)
-    draw(report, samples, "overload-goodput", "Goodput ÷ peak", "Goodput by offered load, both ÷ the peak.")
-    draw(
-        report,
-        samples,
-        "overload-latency",
-        "INVITE to 200, ms",
-        "Time from an INVITE's schedule to its 200, of calls that were answered.",
-    )
+    draw(report, samples)
 
 
-def draw(report: reports.Report, samples: Samples, name: str, y: str, caption: str) -> None:
-    """A panel for the server as it is and one for its variants; hollow where the generator was the limit."""
-    chart, grid = plots.figure(11.5, 5.2, columns=2, sharey=True)
-    drawn, labels = False, variants()
-    for axes, chosen in zip(grid, [list(CASES), [label for label in labels if label not in CASES]]):
-        for number, label in enumerate(chosen):
-            case = labels[label]
-            kinds: list[tuple[str, Any]] = [("", "-")] if name.endswith("goodput") else [("p50", "-"), ("p99", (0, (4, 2)))]
-            for quantile, style in kinds:
-                points: list[tuple[float, Estimate]] = []
-                for multiple in MULTIPLES:
-                    at = point(case, multiple)
-                    path = f"latency_us.to_200.{quantile}"
-                    found = single(samples, at, path, 1e-3) if quantile else ratio(samples, at, peak_of(case), RATE)
-                    points += [(multiple, found)] if found else []
-                if points:
-                    drawn = True
-                    curve(axes, number, points, ", ".join(filter(None, [label, quantile])), style)
-        axes.set(xlabel="Offered load ÷ peak", xlim=(0, max(MULTIPLES) * 1.04))
-        if name.endswith("goodput"):
-            axes.plot(
-                [0, 1, max(MULTIPLES)], [0, 1, 1], color=plots.GREY, linestyle=":", linewidth=1.2, label="all that can be done"
-            )
-            axes.set_ylim(0, 1.25)
-        else:
-            # From a few to thousands: no factor is to be read here.
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
-    grid[0].set_ylabel(y)
+def draw(report: reports.Report, samples: Samples) -> None:
+    """Goodput above, latency below it; over UDP, and over streams."""
+    chart, grid = plots.figure(11.5, 8.6, columns=2, rows=2, sharex=True, sharey="row")
+    drawn = False
+    for (upper, lower), (title, labels) in zip(grid.T, PANELS.items()):
+        upper.plot([0, 1, max(MULTIPLES)], [0, 1, 1], color=plots.GREY, linestyle=":", linewidth=1.2, label="all that can be done")
+        for number, (label, case) in enumerate((label, VARIANTS[label]) for label in labels):
+            goodput = {multiple: ratio(samples, point(case, multiple), peak_of(case), RATE) for multiple in MULTIPLES}
+            drawn = curve(upper, number, goodput, label.replace(", a full handshake for each call", ""), "-") or drawn
+            for quantile, style in {"p50": "-", "p99": (0, (4, 2))}.items():
+                path = f"latency_us.to_200.{quantile}"
+                times = {multiple: single(samples, point(case, multiple), path, 1e-3) for multiple in MULTIPLES}
+                curve(lower, number, times, None, style)
+        upper.set(title=title, ylim=(0, 1.25), xlim=(0, max(MULTIPLES) * 1.04))
+        upper.legend(fontsize=9)
+        lower.plot([], [], color=plots.GREY, label="median")
+        lower.plot([], [], color=plots.GREY, linestyle=(0, (4, 2)), label="99th percentile")
+        lower.legend(fontsize=9)
+        # From a few to thousands: no factor is to be read here.
+        lower.set_yscale("log")
+        lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        lower.set_xlabel("Offered load ÷ peak")
+    grid[0][0].set_ylabel("Goodput ÷ peak")
+    grid[1][0].set_ylabel("INVITE to 200, ms")
     if drawn:
-        plots.save(chart, str(reports.directory()), name)
-        report.figure(name, f"{caption} Hollow: the generator was the limit.")
+        plots.save(chart, str(reports.directory()), "overload")
+        caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
+        report.figure("overload", f"{caption} Hollow: the generator was the limit, or something was wrong.")
     plots.pyplot.close(chart)
 
 
-def curve(axes: Any, number: int, points: Sequence[tuple[float, Estimate]], label: str, style: Any) -> None:
-    xs, ys = [x for x, _ in points], [found.value for _, found in points]
-    colour, marker = plots.COLOURS[number], plots.MARKERS[number]
-    bars = [[max(0, found.value - found.low) for _, found in points], [max(0, found.high - found.value) for _, found in points]]
-    axes.errorbar(xs, ys, bars, color=colour, marker=marker, linestyle=style, elinewidth=1, label=label)
-    if hollow := [(x, found.value) for x, found in points if "g" in found.marks]:
-        axes.plot(*zip(*hollow), linestyle="none", marker=marker, markerfacecolor="white", markeredgecolor=colour, zorder=3)
+def curve(axes: Any, number: int, found: dict[float, Estimate | None], label: str | None, style: Any) -> bool:
+    """Whether there is anything to draw."""
+    points = [(x, each) for x, each in found.items() if each]
+    if points:
+        xs, ys = [x for x, _ in points], [each.value for _, each in points]
+        colour, marker = plots.COLOURS[number], plots.MARKERS[number]
+        bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
+        axes.errorbar(xs, ys, bars, color=colour, marker=marker, linestyle=style, elinewidth=1, label=label)
+        hollow = [(x, each.value) for x, each in points if each.marks]
+        how = {"linestyle": "none", "marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "zorder": 3}
+        axes.plot([x for x, _ in hollow], [y for _, y in hollow], **how)
+    return bool(points)
 
 
 if __name__ == "__main__":

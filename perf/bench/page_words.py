@@ -66,7 +66,7 @@ class Section:
 SECTIONS = [
     Section(
         "What does a call cost, and beside whom?",
-        ("compare", "rows", "memory"),
+        ("compare", "rows", "udp", "streams"),
         (
             "A *call* is INVITE, 100, 180, 200, ACK, BYE, 200 through a proxy that stays in its path. The *floor* is a relay that "
             "receives and sends as many messages of the same size and reads none of them: no server can be below it. *Busy* means "
@@ -74,7 +74,7 @@ SECTIONS = [
             " A call challenged by digest costs {digest_us} µs, one with a TCP connection of its own on the callers' side "
             "{tcp_left_us} µs.",
         ),
-        ("compare-cpu",),
+        ("compare",),
     ),
     Section(
         "What does security cost in 2026, beside 2010 and 2012?",
@@ -101,7 +101,7 @@ SECTIONS = [
             "answerers', *local* on both. *Peak* is the highest rate at which at most 4 % of the calls fail. Published values are "
             "hatched or dashed.",
         ),
-        ("reproduce-modes-peaks", "reproduce-proxy-cpu", "reproduce-registrar-degradation"),
+        ("reproduce-modes-peaks", "reproduce-proxy-peaks", "reproduce-registrar-degradation"),
     ),
     Section(
         "Where does the CPU go?",
@@ -116,19 +116,19 @@ SECTIONS = [
             "A model of the report's components is fitted to chain, outbound and inbound mode; local mode is foretold by it, never "
             "fitted. `perf/model predict` says what a load will take.",
         ),
-        ("model-predicted",),
+        ("model-predicted", "model-components"),
     ),
     Section(
         "Does it cost more beside many others?",
         ("scale", "memory"),
         ("Calls beside many idle connections, bindings and users: what must not grow with a table, and the bytes of each entry.",),
-        ("scale-table",),
+        ("scale-idle", "scale-users", "memory"),
     ),
     Section(
         "What is left when more is asked than can be done?",
         ("overload",),
         ("Calls leave on a schedule that nothing moves. *Goodput*: those of them that are done within their time.",),
-        ("overload-goodput", "overload-latency"),
+        ("overload",),
     ),
     Section(
         "Is the generator to be believed?",

@@ -59,6 +59,13 @@ def label(axes: Any, x: str, y: str, title: str | None = None) -> None:
     axes.set(xlabel=x, ylabel=y, **({"title": title} if title else {}))
 
 
+def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:
+    """One legend for all axes, over them."""
+    inches = 0.1 + 0.24 * -(-len(handles) // columns)
+    chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
+    chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+
+
 def ours(axes: Any, number: int, points: Points, name: str, **how: Any) -> None:
     """A measured curve: solid, with markers. `number` chooses the colour, so that a published curve of the same thing has it
     too."""
@@ -71,12 +78,6 @@ def theirs(axes: Any, number: int, points: Points, name: str, **how: Any) -> Non
     if len(points) <= 12:
         style |= {"marker": MARKERS[number % len(MARKERS)], "markerfacecolor": "white"}
     axes.plot(*zip(*points), label=name, **{**style, **how})
-
-
-def ring(axes: Any, points: Points, name: str) -> None:
-    """Marks points of a curve that are bounds rather than measurements."""
-    style = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": GREY, "markeredgewidth": 1.1}
-    axes.plot(*zip(*points), linestyle="none", label=name, **style)
 
 
 def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int = 2, share: float = 0.8) -> None:

@@ -72,44 +72,13 @@ REGISTRAR_PEAKS = {"udp_auth": 5750, "tcp_auth": 4500}
 REGISTRAR_DEGRADATION = 5.0
 
 # The report: ratios of peak throughput, by the names of configurations; the second is the divisor.
-RATIOS = [
-    ("chain-tcp", "chain-udp", 0.47),
-    ("chain-tcp-auth", "chain-udp-auth", 0.78),
-    ("chain-tls", "chain-tcp", 0.60),
-    ("chain-tls-auth", "chain-tcp-auth", 0.76),
-    ("chain-tls-3des", "chain-tcp", 0.47),
-    ("chain-tls-3des-auth", "chain-tcp-auth", 0.68),
-    ("outbound-tcp-auth", "chain-udp-auth", 0.58),
-    ("outbound-tls-auth", "outbound-tcp-auth", 0.56),
-    ("outbound-tls-mutual-auth", "outbound-tls-auth", 0.80),
-    ("outbound-tls-reuse-auth", "outbound-tls-auth", 1.20),
-    ("inbound-tcp", "chain-udp", 0.24),
-    ("inbound-tls", "inbound-tcp", 0.28),
-    ("inbound-tls-mutual", "inbound-tls", 0.71),
-    ("inbound-tls-reuse", "inbound-tls", 2.00),
-    ("local-tcp-auth", "chain-udp-auth", 0.53),
-    ("local-tls-auth", "local-tcp-auth", 0.37),
-    ("local-tls-mutual-auth", "local-tls-auth", 0.67),
-    ("local-tls-reuse-auth", "local-tls-auth", 1.66),
-]
+RATIOS = [tuple(row.values()) for row in table("report-peak-ratios.csv")]
 # UDP ÷ local TLS mutual.
 WORST_CASE = 20
-
-# The report: thousands of CPU cycles for a call at 50 calls/s. The chain's without digest; its outbound and local with.
-CYCLES = {
-    **{"chain-udp": 144, "chain-tcp": 300, "chain-tls": 450, "chain-tls-3des": 525},
-    **{"outbound-tcp-auth": 840, "outbound-tls-auth": 1470, "outbound-tls-mutual-auth": 1790, "outbound-tls-reuse-auth": 1250},
-    **{"inbound-tcp": 394, "inbound-tls": 1315, "inbound-tls-mutual": 1865, "inbound-tls-reuse": 710},
-    **{"local-tcp-auth": 900, "local-tls-auth": 2400, "local-tls-mutual-auth": 3170, "local-tls-reuse-auth": 1500},
-}
-
-# The report's cost model; the unit is a call over UDP in chain mode. Client-side figures are those before its fix of the server.
-COMPONENTS = {
-    **{"UDP data": 1.0, "TCP data": 1.1, "TLS bulk": 1.1},
-    **{"digest, UDP": 3.0, "digest, TCP": 3.2, "digest, TLS": 3.6, "TCP handshake": 0.65},
-    **{f"TLS handshake as client, {kind}": cost for kind, cost in [("full", 5.3), ("mutual", 9.2), ("reuse", 1.1)]},
-    **{f"TLS handshake as server, {kind}": cost for kind, cost in [("full", 2.8), ("mutual", 5.1), ("reuse", 1.4)]},
-}
+# Thousands of CPU cycles for a call at 50 calls/s. The chain's without digest; its outbound and local with.
+CYCLES = {row["configuration"]: row["thousand_cycles"] for row in table("report-thousand-cycles-50cps.csv")}
+# Its cost model; the unit is a call over UDP in chain mode. Client-side figures are those before its fix of the server.
+COMPONENTS = {row["component"]: row["cost"] for row in table("report-component-costs.csv")}
 # The share that its fix took from the client's side.
 CLIENT_FIX = {"full": 0.50, "mutual": 0.55, "reuse": 0.73}
 MODEL_ERROR = 0.15

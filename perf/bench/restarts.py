@@ -20,7 +20,7 @@ from cases import Case
 from cluster import wait
 from machine import Process
 from report import Report
-from samples import Quantity, Result, Row, Samples, single
+from samples import Estimate, Quantity, Result, Row, Samples, single
 from study import Plan, Task
 
 # Of one run, and the seconds that each may take.
@@ -116,9 +116,24 @@ def counted(result: Result) -> Result:
     return {**result, "failed": failed, "repeated": repeated}
 
 
+class Never(Row):
+    """Of what may never happen: all that did, in all runs. A median would hide it."""
+
+    def estimate(self, samples: Samples) -> Estimate | None:
+        values = [float(sum(samples.values(quantity.key, quantity.path))) for quantity in self.of.values()]
+        runs = min(len(samples.of(quantity.key)) for quantity in self.of.values())
+        clean = all(samples.is_clean(quantity.key) for quantity in self.of.values())
+        return Estimate(sum(values), sum(values), sum(values), runs, clean) if runs else None
+
+
 def plan(options: argparse.Namespace) -> Plan:
     keys = [*KINDS, "restarts"]
-    row = Row("X7", f"{RESTARTS} restarts: calls that failed", 0, {"it": Quantity("restarts", "failed")}, lambda it: it)
+    row = Never(
+        "X7",
+        f"calls that failed and restarts that were refused, {RESTARTS} restarts a run",
+        0,
+        {"it": Quantity("restarts", "failed")},
+    )
     task = Task("restarts", keys, measure, seconds=20 + RESTARTS * INTERVAL, least=10)
     return Plan("restart", "Restarts under load", [task], [row], tell)
 

@@ -15,7 +15,7 @@ import tasks
 from bench import main
 from cases import Case
 from report import Report
-from rows import DIGEST, LOCAL, REGISTERED, SECURE, SHA256, TCP, TCP_BOTH, TCP_LEFT, TLS_CHAIN, UDP, tls
+from rows import DIGEST, GROUPS, LOCAL, REGISTERED, SECURE, SHA256, TCP, TCP_BOTH, TCP_LEFT, TLS_CHAIN, UDP, tls
 from samples import Estimate, Quantity, Samples, estimate, ratio, single
 from study import FEWEST, Plan, Task
 from tasks import key, served
@@ -55,9 +55,13 @@ class Way:
 
     def in_memory(self, samples: Samples) -> Estimate | None:
         """The server's part of the call's handshakes, without sockets and messages."""
-        sides = [side for side, wanted in zip(("server", "client"), self.case.per_call) if wanted and self.case.is_tls]
-        kept = f"{tasks.memory_name(self.case)}|memory|handshake"
-        return estimate(samples, lambda **us: sum(us.values()), {side: Quantity(kept, f"{side}_us") for side in sides})
+        of = {side: Quantity(tasks.memory_key(self.case, side), f"{side}_us") for side in self.sides}
+        return estimate(samples, lambda **us: sum(us.values()), of)
+
+    @property
+    def sides(self) -> list[str]:
+        """On which the server has a handshake in each call: as server, as client."""
+        return [side for side, wanted in zip(("server", "client"), self.case.per_call) if wanted and self.case.is_tls]
 
 
 def left(version: str, key: str, **how: object) -> Case:
@@ -99,8 +103,7 @@ WAYS = [
     Way("TLS 1.3, each call, P-256, mutual", left("1.3", "ec", mutual=True), drawn=False),
     Way("TLS 1.3, each call, P-256, mutual, chain of three", left("1.3", "chain", mutual=True)),
     Way("TLS 1.3, each call, Ed25519", left("1.3", "ed25519")),
-    Way(f"TLS 1.3, each call, P-256, {CURVE}", left("1.3", "ec", group=CURVE)),
-    Way(f"TLS 1.3, each call, P-256, {HYBRID}", left("1.3", "ec", group=HYBRID)),
+    *(Way(f"TLS 1.3, each call, P-256, {group}", GROUPS[group]) for group in (CURVE, HYBRID)),
     # Both sides.
     Way(
         "TLS 1.2, both sides, RSA-2048, resumed",
@@ -151,7 +154,8 @@ NOTE = (
     "what they give for digest where they had it (the worst case has it here too); their other side was one kept TLS connection "
     "where it is UDP here. 2012: Maguluri, peak over UDP ÷ peak. Both: OpenSIPS, TLS 1.0, AES128-SHA, RSA. Here TLS 1.2 has "
     f"X25519 and AES128-GCM; TLS 1.3, where no group is named, what both sides prefer: {HYBRID} between strowger and the "
-    "generator, while Kamailio's OpenSSL has no hybrid group."
+    "generator, while Kamailio's OpenSSL has no hybrid group. Where the server's key is RSA-2048, the generator signs with "
+    "P-256 when it must."
 )
 
 
@@ -162,8 +166,7 @@ def plan(options: argparse.Namespace) -> Plan:
         found.append(served(way.case, "strowger", block=block))
         if way.peer:
             found.append(served(way.case, "kamailio", block=block, least=1))
-        if way.case.is_tls and any(way.case.per_call):
-            found.append(tasks.handshakes(way.case))
+        found += [tasks.handshakes(way.case, side) for side in way.sides]
     return Plan("security", "What security costs a SIP server in 2026, beside 2010 and 2012", found, (), tell)
 
 

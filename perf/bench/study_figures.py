@@ -57,13 +57,7 @@ def above(chart: Any, colours: Mapping[str, str], whos: Sequence[str], columns: 
     handles.append(Line2D([], [], color=plots.GREY, label=THESIS, **STYLES["published"]))
     if any(line.get_markersize() == RING["markersize"] for axes in chart.axes for line in axes.lines):
         handles.append(Line2D([], [], label="the generator was the limit, or not clean", **RING))
-    over(chart, handles, columns)
-
-
-def over(chart: Any, handles: Sequence[Any], columns: int) -> None:
-    inches = 0.1 + 0.24 * -(-len(handles) // columns)
-    chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
-    chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+    plots.legend_above(chart, handles, columns)
 
 
 def save(report: reports.Report, chart: Any, name: str, caption: str, drawn: bool = True) -> None:
@@ -195,7 +189,7 @@ def panels(report: reports.Report, name: str, groups: Any, y: str, digits: int, 
         labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels())}
     for axes in grid[:, 0]:
         axes.set_ylabel(y)
-    over(chart, list(labels.values()), 3)
+    plots.legend_above(chart, list(labels.values()), 3)
     save(report, chart, name, caption, drawn)
 
 

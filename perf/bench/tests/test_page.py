@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import cluster
 import page
 import page_words
 import restarts
@@ -142,13 +143,38 @@ class Security(unittest.TestCase):
 
     def test_a_side_with_one_connection_has_no_handshakes_in_memory(self):
         samples = Samples()
-        case = rows.LOCAL["full"]
-        for name in {security.tasks.memory_name(case), security.tasks.memory_name(rows.SECURE["1.2", "full", "server"])}:
-            samples.add(f"{name}|memory|handshake", {"server_us": 300, "client_us": 100})
+        for side in ("server", "client"):
+            samples.add(security.tasks.memory_key(rows.LOCAL["full"], side), {"server_us": 300, "client_us": 100})
         by = security.BY_LABEL
         self.assertEqual(by["TLS 1.2, both sides, RSA-2048"].in_memory(samples).value, 400)
         self.assertEqual(by["TLS 1.2, each call, RSA-2048"].in_memory(samples).value, 300)
         self.assertIsNone(by["UDP"].in_memory(samples))
+
+
+class Plans(unittest.TestCase):
+    def test_what_a_row_is_made_of_is_measured(self):
+        for plan in (cluster.plan(Namespace()), restarts.plan(Namespace())):
+            keys = {each for task in plan.tasks for each in task.keys}
+            for row in plan.rows:
+                self.assertTrue({quantity.key for quantity in row.of.values()} <= keys, row.what)
+
+    def test_a_report_of_nothing_has_no_table(self):
+        for plan in (cluster.plan(Namespace()), restarts.plan(Namespace()), security.plan(Namespace())):
+            report = Report(plan.name, plan.title, {"machine": "a machine", "minutes": 0})
+            plan.tell(report, Samples())
+            self.assertEqual((report.tables, report.figures), ([], []), plan.name)
+
+    def test_one_call_that_failed_in_one_run_of_four_is_not_met(self):
+        samples = Samples()
+        for failed in (0, 0, 0):
+            samples.add("restarts", {"failed": failed, "pauses_ms": [8.5, 9.5], "refused": []})
+        (row,) = restarts.plan(Namespace()).rows
+        self.assertEqual(row.verdict(samples), "met")
+        samples.add("restarts", {"failed": 1, "pauses_ms": [], "refused": ["no"]})
+        self.assertEqual((row.estimate(samples).value, row.verdict(samples)), (1, "not met"))
+        report = Report("restart", "Restarts", {})
+        restarts.tell(report, samples)
+        self.assertEqual(report.tables[0][1].values.tolist(), [[6, 1, "9.0", "9.5", "9.5"]])
 
 
 class Restarts(unittest.TestCase):
