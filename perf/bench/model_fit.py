@@ -520,7 +520,7 @@ def draw_predicted(said: Report, found: Fit) -> None:
     axes.set_yticks(range(len(names)), [words(found.calls[name]) for name in names], fontsize=9.5)
     axes.set(ylim=(len(names) - 0.5, -0.7), xlim=(-edge, edge), xlabel="predicted ÷ measured − 1, %, and its 95 % interval")
     axes.grid(axis="y", visible=False)
-    chart.legend(loc="outside upper center", ncols=3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.03), ncols=3)
     plots.save(chart, report.directory(), "model-predicted")
     said.figure("model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit.")
 
@@ -572,6 +572,7 @@ def rates_of(text: str) -> tuple[float, ...]:
 
 
 def more(arguments: argparse.ArgumentParser) -> None:
+    arguments.prog = "perf/model fit"
     tls_options(arguments)
     add = arguments.add_argument
     add("--rates", type=rates_of, help="calls and registrations a second at which waking is measured [200 to 16,000, by case]")
@@ -580,4 +581,4 @@ def more(arguments: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main("model fit", __doc__, 20, plan, more)
+    main("model", __doc__, 20, plan, more)
