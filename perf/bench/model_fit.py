@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import model
 import numpy
 import plots
 import published
@@ -20,47 +20,33 @@ from bench import main, tls_of, tls_options
 from cases import OLD, WINDOW, Case, configuration, registrations, report_configurations, to_udp
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from model import (
-    BROKEN_UP,
-    BULK,
-    OLD_BULK,
-    ORDER,
-    REGISTER_MESSAGES,
-    TCP,
-    UDP,
-    VARIANTS,
-    Call,
-    Parts,
-    Waking,
-    cost,
-    cpu_of,
-    factor_of,
-    registration,
-    registration_name,
-    with_waking,
-)
+from model import ORDER, TCP, UDP, Call, Parts, cost
 from report import Report
 from rows import ONE_WORKER, TWO_WORKERS
 from samples import CONFIDENCE, FEWEST, RESAMPLES, Estimate, Quantity, Row, Samples, ratio, single
+from scale import IDLE, LOADS, SERVER, idle_key
 from scipy.optimize import lsq_linear
 from study import Plan, Task
 from tasks import FULL, key, rate, served, window
 
 TARGET, LOCAL_TARGET = 5.0, 8.0
+ENOUGH = 6
 # Each of so many phones has a connection of its own.
 PHONES = 1_000
 # Calls and registrations each second at which waking is measured, and how full a core may be then.
 RATES: dict[str, tuple[float, ...]] = {
     "chain-udp": (200, 1_000, 4_000, 16_000),
-    "chain-tcp": (1_000, 4_000),
+    "chain-tcp": (1_000,),
     "outbound-tcp-auth": (200, 1_000),
-    "inbound-tcp": (200, 1_000),
-    "inbound-tls-reuse": (200, 1_000),
-    "local-tls-reuse-auth": (200, 1_000),
+    "inbound-tcp": (1_000,),
+    "inbound-tls-reuse": (1_000,),
+    "local-tls-reuse-auth": (1_000,),
     "udp, none": (200, 1_000, 4_000, 16_000),
-    "tcp-many, none": (1_000, 4_000),
+    "tcp-many, none": (1_000,),
 }
 NEAR_IDLE = 0.5
+# Of row I1.
+SAME = 1.03
 CPU = "server_cpu_us_each"
 COMPONENTS_TABLE = "Components of a call: CPU at saturation. The unit is a call over UDP in chain mode; TCP and TLS are in addition"
 Array = numpy.ndarray
@@ -83,12 +69,20 @@ def unique(cases: Sequence[Case]) -> list[Case]:
     return list({case.name: case for case in cases}.values())
 
 
+class ErrorRow(Row):
+    """It rests on so many tasks that more runs of each than these are not worth their time."""
+
+    def is_settled(self, samples: Samples, precision: float) -> bool:
+        found = self.estimate(samples)
+        return super().is_settled(samples, precision) or (found is not None and found.runs >= ENOUGH)
+
+
 class Wanted:
     """The cases of a fit, by what TLS it is of, and the tasks that measure them."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.who = (getattr(options, "only", None) or ["strowger"])[0]
+        self.who = next((each for each in getattr(options, "only", None) or [] if each != "floor"), "strowger")
         self.how = how = tls_of(options)
         self.report = unique(report_configurations(**how))
         # Where the report has digest these have it; so that a handshake is seen beside two transports.
@@ -101,11 +95,11 @@ class Wanted:
         self.calls = {case.name: call_of(case) for case in self.cases}
         transports = [("udp", 0), ("tcp", 0), ("tcp", PHONES), ("tls", 0), ("tls", PHONES)]
         self.registrations = {
-            registration_name(transport + ("-many" if phones else ""), digest): registrations(
+            model.registration_name(transport + ("-many" if phones else ""), digest): registrations(
                 transport, digest, phones, **(how if transport == "tls" else {})
             )
             for transport, phones in transports
-            for digest in REGISTER_MESSAGES
+            for digest in model.REGISTER_MESSAGES
             if (transport, digest) != ("tls", "kept")
         }
 
@@ -137,7 +131,7 @@ class Wanted:
             return 100 * mean_error(errors(values, self.calls, {name: measured[name] for name in names}))
 
         quantities = {name: Quantity(self.key(case)) for name, case in needed.items()}
-        return Row("C1", what, limit, quantities, formula, unit="%")
+        return ErrorRow("C1", what, limit, quantities, formula, unit="%")
 
     def rows(self) -> list[Row]:
         return [
@@ -293,7 +287,7 @@ class Fit:
             "version": 2,
             "date": time.strftime("%Y-%m-%d"),
             "machine": described,
-            "cpu": cpu_of(described),
+            "cpu": model.cpu_of(described),
             "contestant": wanted.who,
             "tls": tls,
             "components": {
@@ -306,7 +300,7 @@ class Fit:
             "ranges": {
                 "lowest_per_second": {"call": lowest["call"], "registration": lowest["register"]},
                 "highest_per_second": highest,
-                "connections": getattr(wanted.options, "connections", None) or connections_of(described),
+                "connections": getattr(wanted.options, "connections", None) or connections_of(samples),
                 "outstanding": WINDOW,
                 "sides": sorted(
                     {f"{call.mode} {call.left} {call.right}" for name, call in self.calls.items() if name in self.series}
@@ -316,18 +310,14 @@ class Fit:
         }
 
 
-def connections_of(described: str) -> int:
-    """The most connections beside which a call has been seen to cost the same on this machine (row I1), or those of the fit."""
-    numbers = [PHONES]
-    for path in report.PERF.glob("results/*/*.json"):
-        try:
-            found = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        for row in found.get("rows", []) if isinstance(found, dict) and found.get("machine") == described else []:
-            if isinstance(row, dict) and row.get("row") == "I1" and row.get("verdict") == "met":
-                numbers += [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) idle", row["what"])]
-    return max(numbers)
+def connections_of(samples: Samples) -> int:
+    """The most idle connections beside which a call has been seen to cost the same (row I1), or those of the fit."""
+
+    def same(number: int) -> bool:
+        beside = [single(samples, idle_key(via, number, "strowger", LOADS[0]), "to_none") for via in SERVER]
+        return all(each is not None and each.low <= SAME for each in beside)
+
+    return max([PHONES, *filter(same, IDLE)])
 
 
 # What is told.
@@ -430,7 +420,7 @@ def tell_registrations(said: Report, found: Fit) -> None:
     lines: list[list[Any]] = []
     for name, case in found.wanted.registrations.items():
         measured = single(found.samples, found.wanted.key(case, "register window"))
-        parts = registration(without_tls, found.medians, *name.split(", ")) if name.startswith("tls") else None
+        parts = model.registration(without_tls, found.medians, *name.split(", ")) if name.startswith("tls") else None
         predicted = sum(parts.values()) if parts else None
         if measured:
             error = percent(predicted / measured.value - 1) if predicted else None
@@ -446,9 +436,9 @@ def tell_registrations(said: Report, found: Fit) -> None:
 def tell_rates(said: Report, found: Fit) -> None:
     lines, all_errors = [], []
     for mode, points in found.points.items():
-        curve = Waking(found.waking[mode])
+        curve = model.Waking(found.waking[mode])
         for name, saturated, wakings, each, measured in points if curve else []:
-            busy = with_waking(each * saturated / 1e6, each * wakings * curve.at(each * wakings) / 1e6)
+            busy = model.with_waking(each * saturated / 1e6, each * wakings * curve.at(each * wakings) / 1e6)
             predicted = 1e6 * busy / each
             all_errors.append(abs(predicted / measured - 1))
             how = "fitted" if mode == "register" or is_fitted(found.calls[name]) else "**predicted only**"
@@ -462,7 +452,7 @@ def tell_rates(said: Report, found: Fit) -> None:
         lines,
     )
     said.table(
-        "Waking",
+        "model.Waking",
         ["of", "wakings/s, if the core always slept", "µs each"],
         [[mode, f"{each:,.0f}", f"{us:.1f}"] for mode, points in found.waking.items() for each, us in points],
     )
@@ -471,7 +461,7 @@ def tell_rates(said: Report, found: Fit) -> None:
 def tell_workers(said: Report, found: Fit) -> None:
     if found.workers:
         two = (found.workers.value, found.workers.low, found.workers.high)
-        concluded = [[number, *(f"{each:.2f}" for each in factor_of(two, number))] for number in (4, 8, 16)]
+        concluded = [[number, *(f"{each:.2f}" for each in model.factor_of(two, number))] for number in (4, 8, 16)]
         said.table(
             "CPU of a call on several workers ÷ on one, without digest and a location that other servers share: two are measured, "
             "more are concluded from the share of messages that come to another worker than their call's; at most each costs what "
@@ -485,12 +475,13 @@ def tell_workers(said: Report, found: Fit) -> None:
 
 # What is drawn as one.
 GROUPS = {
-    "data": [UDP, TCP, BROKEN_UP],
-    "TLS bulk": [BULK, OLD_BULK],
+    "data": [UDP, TCP, model.BROKEN_UP],
+    "TLS bulk": [model.BULK, model.OLD_BULK],
     "digest": ["digest, UDP", "digest, TCP", "digest, TLS"],
     **{f"TCP handshake as {side}": [f"TCP handshake as {side}"] for side in ("server", "client")},
     **{
-        f"TLS handshake as {side}": [f"TLS handshake as {side}, {variant}" for variant in VARIANTS] for side in ("server", "client")
+        f"TLS handshake as {side}": [f"TLS handshake as {side}, {variant}" for variant in model.VARIANTS]
+        for side in ("server", "client")
     },
 }
 SHADES = [plots.BLUE, plots.SKY, plots.GREEN, plots.YELLOW, plots.ORANGE, plots.VERMILION, plots.PURPLE]
@@ -529,7 +520,7 @@ def draw_predicted(said: Report, found: Fit) -> None:
     axes.set_yticks(range(len(names)), [words(found.calls[name]) for name in names], fontsize=9.5)
     axes.set(ylim=(len(names) - 0.5, -0.7), xlim=(-edge, edge), xlabel="predicted ÷ measured − 1, %, and its 95 % interval")
     axes.grid(axis="y", visible=False)
-    chart.legend(loc="outside upper center", ncols=3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.03), ncols=3)
     plots.save(chart, report.directory(), "model-predicted")
     said.figure("model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit.")
 
@@ -581,6 +572,7 @@ def rates_of(text: str) -> tuple[float, ...]:
 
 
 def more(arguments: argparse.ArgumentParser) -> None:
+    arguments.prog = "perf/model fit"
     tls_options(arguments)
     add = arguments.add_argument
     add("--rates", type=rates_of, help="calls and registrations a second at which waking is measured [200 to 16,000, by case]")
@@ -589,4 +581,4 @@ def more(arguments: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main("model fit", __doc__, 20, plan, more)
+    main("model", __doc__, 20, plan, more)

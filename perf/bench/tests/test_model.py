@@ -173,6 +173,12 @@ class Rows(unittest.TestCase):
         dear = self.verdicts(scale=lambda name: 1.25 if name.startswith("local") else 1.0)
         self.assertEqual(dear, [(4.0, "met"), (20.0, "not met")])
 
+    def test_few_runs_are_enough_of_what_is_not_decided(self):
+        for runs, settled in [(3, False), (model_fit.ENOUGH, True)]:
+            samples = samples_of(runs=runs, scale=lambda name: 1.1 if name.startswith("local") else 1.0, noise=0.03)
+            row = WANTED.row("", 9.0, WANTED.local)
+            self.assertEqual((row.verdict(samples), row.is_settled(samples, 0.03)), ("not decided", settled))
+
     def test_no_verdict_if_something_is_missing(self):
         self.assertEqual(self.verdicts(without=["chain-tls-3des"]), [(None, "not measured"), (None, "not measured")])
 
