@@ -15,9 +15,9 @@ SENTENCES = [
     ),
     (
         "Connections that are kept",
-        "Where connections are kept open, a call over TCP costs {tcp} times what it costs over UDP, and **over TLS 1.3 {tls_chain} "
-        "times**",
-        " (two studies of OpenSIPS found {tcp_2010} and {tls_chain_2010} in 2010, and {tcp_2012} for TCP in 2012)",
+        "Where connections are kept open, a call **over TLS 1.3 costs {tls_chain} times** what it costs over UDP",
+        ", and over TCP {tcp} times",
+        " (two studies of OpenSIPS found {tls_chain_2010} and {tcp_2010} in 2010, and {tcp_2012} for TCP in 2012)",
         ".",
     ),
     (

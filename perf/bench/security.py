@@ -209,7 +209,7 @@ def then_and_now(with_: str, without: str) -> str:
     """The same step in the studies."""
     over, under = BY_LABEL[with_], BY_LABEL[without]
     pairs = [(over.in_2010, under.in_2010), (over.in_2012, under.in_2012)]
-    return "; ".join("—" if a is None or b is None else f"{a / b:.2f}" for a, b in pairs)
+    return "; ".join("—" if a is None or b is None else f"{a / b:.2f}" for a, b in pairs).replace("—; —", "—")
 
 
 def draw(samples: Samples) -> bool:
