@@ -153,8 +153,8 @@ NOTE = (
     "part of a call's handshakes, without sockets. 2010: Shen et al., thousands of cycles at 50 calls/s ÷ those over UDP, less "
     "what they give for digest where they had it (the worst case has it here too); their other side was one kept TLS connection "
     "where it is UDP here. 2012: Maguluri, peak over UDP ÷ peak. Both: OpenSIPS, TLS 1.0, AES128-SHA, RSA. Here TLS 1.2 has "
-    "ECDHE and AES128-GCM; TLS 1.3, where no group is named, what both sides prefer, which the last columns say. Where the server's "
-    "key is RSA-2048, the generator signs with P-256 when it must."
+    "ECDHE and AES128-GCM; TLS 1.3, where no group is named, what both sides prefer, which the last columns say. Where the "
+    "server's key is RSA-2048, the generator signs with P-256 when it must."
 )
 
 
