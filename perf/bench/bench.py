@@ -27,7 +27,7 @@ CORE = 1
 FLOOR_PAD = {"call": 85, "register": 24, "options": 24}
 # Seconds of load before a measurement: longer than the two for which transactions are remembered, so that as many are forgotten as
 # begin, and none of the memory is touched for the first time. Then the seconds that are measured.
-SETTLE, MEASURE = 3.0, 2.0
+SETTLE, MEASURE = 2.5, 1.5
 # The studies': 30 s of load, then 120 s measured.
 AS_PUBLISHED = (30.0, 120.0)
 # Other builds of the server, by what they are for: cargo's options.
@@ -120,8 +120,8 @@ class Bench:
     def run_load(
         self, who: str, case: Case, process: Process, mode: str, *options: object, registers: bool = True, register_server: str = ""
     ) -> list[Result]:
-        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there: at
-        the server that is measured, or at another one. What is not what the case means makes a result unclean."""
+        """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there:
+        at the server that is measured, or at another one. What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)

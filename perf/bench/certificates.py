@@ -18,10 +18,23 @@ KINDS = {
 DAYS = 90
 
 
-def make(address: str, only_names: bool = False) -> Path:
+FOLDER = PERF / "results" / "certs"
+
+
+def path(name: str) -> str:
+    return str(FOLDER / name)
+
+
+def openssl(*arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], cwd=FOLDER, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"openssl {' '.join(arguments)}:\n{done.stderr}")
+
+
+def make(address: str = "127.0.0.1", only_names: bool = False) -> Path:
     """The folder of the certificates, made anew if they are for other addresses or soon over. All are signed with P-256 keys:
     verifying a chain of one costs the same for each kind."""
-    folder = PERF / "results" / "certs"
+    folder = FOLDER
     # The generator's `--spread` begins at .100, and strowger proves whom it connects to.
     hosts = dict.fromkeys([address, "127.0.0.1", *(f"127.100.100.{100 + number}" for number in range(ADDRESSES))])
     names = ",".join(f"IP:{host}" for host in hosts)
@@ -30,11 +43,6 @@ def make(address: str, only_names: bool = False) -> Path:
     if only_names or (made.exists() and made.read_text() == leaf and time.time() - made.stat().st_mtime < DAYS / 2 * 86_400):
         return folder
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def openssl(*arguments: str) -> None:
-        done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"openssl {' '.join(arguments)}:\n{done.stderr}")
 
     def sign(name: str, key: list[str], subject: str, issuer: str, serial: int, extensions: str) -> None:
         (folder / "extensions").write_text(extensions)

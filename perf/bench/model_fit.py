@@ -34,13 +34,14 @@ from model import (
     Waking,
     cost,
     cpu_of,
+    factor_of,
     registration,
     registration_name,
     with_waking,
 )
 from report import Report
 from rows import ONE_WORKER, TWO_WORKERS
-from samples import CONFIDENCE, FEWEST, RESAMPLES, Estimate, Quantity, Row, Samples, compare, ratio, single
+from samples import CONFIDENCE, FEWEST, RESAMPLES, Estimate, Quantity, Row, Samples, ratio, single
 from scipy.optimize import lsq_linear
 from study import Plan, Task
 from tasks import FULL, key, rate, served, window
@@ -61,6 +62,7 @@ RATES: dict[str, tuple[float, ...]] = {
 }
 NEAR_IDLE = 0.5
 CPU = "server_cpu_us_each"
+COMPONENTS_TABLE = "Components of a call: CPU at saturation. The unit is a call over UDP in chain mode; TCP and TLS are in addition"
 Array = numpy.ndarray
 
 
@@ -145,7 +147,6 @@ class Wanted:
                 LOCAL_TARGET,
                 [case for case in self.cases if not is_fitted(self.calls[case.name])],
             ),
-            compare("K1", "CPU of a call, two workers ÷ one", 1.1, self.key(TWO_WORKERS), self.key(ONE_WORKER)),
         ]
 
 
@@ -219,7 +220,9 @@ class Fit:
         self.calls = wanted.calls
         self.values = fit(self.calls, self.measured)
         self.runs = min((len(values) for name, values in self.series.items() if is_fitted(self.calls[name])), default=0)
+        self.is_clean = all(samples.is_clean(wanted.key(case)) for case in wanted.cases if is_fitted(self.calls[case.name]))
         self.errors = errors(self.values, self.calls, self.measured)
+        self.workers = ratio(samples, wanted.key(TWO_WORKERS), wanted.key(ONE_WORKER))
         self.medians: Parts = {name: float(values[0]) for name, values in self.values.items()}
         self.registrations: Parts = {
             name: value
@@ -231,7 +234,7 @@ class Fit:
 
     def estimate(self, values: Array, scale: float = 1) -> Estimate:
         low, high = numpy.quantile(values[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Estimate(scale * float(values[0]), scale * float(low), scale * float(high), self.runs)
+        return Estimate(scale * float(values[0]), scale * float(low), scale * float(high), self.runs, self.is_clean)
 
     def points_of(self, mode: str) -> list[tuple[str, float, float, float, float]]:
         """(name, µs at saturation as the model has it, wakings, rate, µs measured) of each run at a rate."""
@@ -283,7 +286,6 @@ class Fit:
             reached = [*(each for what in whats for each in samples.values(wanted.key(case, what), "completed_per_second"))]
             if reached:
                 highest[group] = max(highest.get(group, 0.0), *map(float, reached))
-        workers = ratio(samples, wanted.key(TWO_WORKERS), wanted.key(ONE_WORKER))
         lowest = {mode: min((point[3] for point in points), default=None) for mode, points in self.points.items()}
         tls = {"version": wanted.how["version"], "key": wanted.how["key"], "suite": min(suites)} if suites else None
         return {
@@ -300,7 +302,7 @@ class Fit:
             },
             "registrations": self.registrations,
             "waking": {"call": self.waking["call"], "registration": self.waking["register"]},
-            "workers": [workers.value, workers.low, workers.high] if workers else None,
+            "workers": self.workers and [self.workers.value, self.workers.low, self.workers.high],
             "ranges": {
                 "lowest_per_second": {"call": lowest["call"], "registration": lowest["register"]},
                 "highest_per_second": highest,
@@ -352,11 +354,14 @@ def tell(said: Report, samples: Samples, wanted: Wanted) -> None:
     tell_errors(said, found)
     tell_registrations(said, found)
     tell_rates(said, found)
+    tell_workers(said, found)
+    where = {"component costs of the cost model": COMPONENTS_TABLE, "predicted against measured": "model-predicted"}
     said.data["model"] = found.data(said.about["machine"])
     if write := getattr(wanted.options, "write", None):
         write.write_text(json.dumps({"model": said.data["model"]}, indent=1) + "\n")
     draw_predicted(said, found)
     draw_components(said, found)
+    published.reproduced(said, published.MODEL, where)
 
 
 def tell_components(said: Report, found: Fit) -> None:
@@ -366,15 +371,12 @@ def tell_components(said: Report, found: Fit) -> None:
     ]
     _, _, lost = told_apart({name: found.calls[name] for name in found.series})
     lines += [[name, "not told apart", None, *published_of(name)] for name in lost]
-    said.table(
-        "Components of a call: CPU at saturation. The unit is a call over UDP in chain mode; data over TCP and TLS is in addition",
-        ["component", "µs", "units", "the report, units", "with its fix of the client"],
-        lines,
-    )
+    said.table(COMPONENTS_TABLE, ["component", "µs", "units", "the report, units", "with its fix of the client"], lines)
 
 
 def tell_errors(said: Report, found: Fit) -> None:
-    lines, rates = [], {}
+    lines: list[list[Any]] = []
+    rates: dict[str, float] = {}
     for case in found.wanted.cases:
         name, samples = case.name, found.samples
         if name not in found.errors:
@@ -466,6 +468,19 @@ def tell_rates(said: Report, found: Fit) -> None:
     )
 
 
+def tell_workers(said: Report, found: Fit) -> None:
+    if found.workers:
+        two = (found.workers.value, found.workers.low, found.workers.high)
+        concluded = [[number, *(f"{each:.2f}" for each in factor_of(two, number))] for number in (4, 8, 16)]
+        said.table(
+            "CPU of a call on several workers ÷ on one, without digest and a location that other servers share: two are measured, "
+            "more are concluded from the share of messages that come to another worker than their call's; at most each costs what "
+            "the second did",
+            ["workers", "÷ one", "at least", "at most"],
+            [[2, *(f"{each:.2f}" for each in two)], *concluded],
+        )
+
+
 # The figures.
 
 # What is drawn as one.
@@ -487,49 +502,36 @@ def shown(found: Fit) -> list[str]:
 
 
 def words(call: Call) -> str:
-    variant = "" if call.variant == "full" else " " + {"3des": "3DES"}.get(call.variant, call.variant)
+    variant = "" if call.variant == "full" else " " + {"3des": "3DES", "reuse": "resumed"}.get(call.variant, call.variant)
     return f"{call.mode} {call.left.upper()}{variant}{', digest' if call.auth else ''}"
 
 
 def draw_predicted(said: Report, found: Fit) -> None:
-    names = shown(found)
-    chart, (left, right) = plots.figure(11, 1.4 + 0.22 * len(names), columns=2, gridspec_kw={"width_ratios": [1, 1.1]})
-    measured = {name: float(found.measured[name][0]) for name in names}
-    predicted = {name: measured[name] * (1 + float(found.errors[name][0])) for name in names}
-    both = [*measured.values(), *predicted.values()]
-    low, high = 0.8 * min(both), 1.25 * max(both)
-    band = LOCAL_TARGET / 100
-    ends = numpy.array([low, high])
-    left.fill_between(ends, ends * (1 - band), ends * (1 + band), color="#dddddd", label=f"±{100 * band:.0f} %", zorder=0)
-    left.plot(ends, ends, color=plots.GREY, linewidth=1, zorder=1)
-    for title, fitted, colour, marker in [
-        ("fitted: chain, outbound, inbound", True, plots.BLUE, "o"),
-        ("predicted only: local", False, plots.VERMILION, "D"),
-    ]:
-        group = [name for name in names if is_fitted(found.calls[name]) == fitted]
-        how = {"color": colour, "markersize": 7, "markeredgecolor": "white"}
-        left.plot([measured[name] for name in group], [predicted[name] for name in group], marker, label=title, **how)
-        for name in group:
-            place, error = names.index(name), 100 * found.errors[name]
-            spread = found.estimate(error)
-            right.plot([spread.low, spread.high], [place, place], color=colour, linewidth=1.4)
-            right.plot([error[0]], [place], marker, color=colour, markersize=6)
-    left.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
-    plots.label(left, "measured, µs CPU of a call", "predicted, µs CPU of a call")
-    left.legend(loc="upper left")
-    right.axvspan(-100 * band, 100 * band, color="#dddddd", zorder=0)
-    right.axvline(0, color=plots.GREY, linewidth=1)
-    right.set_yticks(range(len(names)), [words(found.calls[name]) for name in names], fontsize=9.5)
-    right.invert_yaxis()
-    right.grid(axis="y", visible=False)
+    """The error of each with its interval; µs beside."""
+    names, band = shown(found), LOCAL_TARGET
+    chart, axes = plots.figure(9, 1.6 + 0.27 * len(names))
     edge = max(15, 1.1 * max(abs(100 * found.errors[name][0]) for name in names))
-    right.set(xlim=(-edge, edge), xlabel="predicted ÷ measured − 1, %, and its 95 % interval")
-    plots.save(chart, str(report.directory()), "model-predicted")
-    said.figure(
-        "model-predicted",
-        "Left: predicted against measured CPU of a call at saturation, with a band of ±8 %. Right: the error of each "
-        "configuration. Local mode is not in the fit.",
-    )
+    axes.axvspan(-band, band, color="#dddddd", zorder=0, label=f"±{band:.0f} %")
+    axes.axvline(0, color=plots.GREY, linewidth=1)
+    for place, name in enumerate(names):
+        fitted, error = is_fitted(found.calls[name]), found.estimate(found.errors[name], 100)
+        style = {"color": plots.BLUE if fitted else plots.VERMILION, "marker": "o" if fitted else "D"}
+        axes.plot([error.low, error.high], [place, place], color=style["color"], linewidth=1.4)
+        axes.plot([error.value], [place], markersize=6, **style)
+        measured = found.measured[name][0]
+        axes.text(1.02 * edge, place, f"{measured * (1 + error.value / 100):,.0f} · {measured:,.0f}", va="center", fontsize=9.5)
+    axes.text(1.02 * edge, -1, "µs: predicted · measured", va="center", fontsize=9.5)
+    for label, style in [
+        ("fitted: chain, outbound, inbound", {"color": plots.BLUE, "marker": "o"}),
+        ("predicted only: local", {"color": plots.VERMILION, "marker": "D"}),
+    ]:
+        axes.plot([], [], linestyle="none", label=label, **style)
+    axes.set_yticks(range(len(names)), [words(found.calls[name]) for name in names], fontsize=9.5)
+    axes.set(ylim=(len(names) - 0.5, -0.7), xlim=(-edge, edge), xlabel="predicted ÷ measured − 1, %, and its 95 % interval")
+    axes.grid(axis="y", visible=False)
+    chart.legend(loc="outside upper center", ncols=3)
+    plots.save(chart, report.directory(), "model-predicted")
+    said.figure("model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit.")
 
 
 def draw_components(said: Report, found: Fit) -> None:
@@ -559,7 +561,7 @@ def draw_components(said: Report, found: Fit) -> None:
         Line2D([], [], linestyle="none", **circle),
     ]
     grid[0][0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1.01), ncols=3)
-    plots.save(chart, str(report.directory()), "model-components")
+    plots.save(chart, report.directory(), "model-components")
     said.figure("model-components", "What a call is made of, predicted; the circle is the measured sum.")
 
 

@@ -23,6 +23,8 @@ from tasks import Load, key, rate, served, window
 
 # Seconds of load before the samples, of samples without stacks, and of those with them, which take 8 MB each second.
 BEFORE, ALONE, WITH_STACKS = 2.0, 4.0, 1.5
+# It takes perf so long to begin and to end.
+SLACK = 1.5
 # What no rule knows is named in the report from this share of a case on.
 UNKNOWN = 0.01
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
@@ -70,6 +72,8 @@ THESIS_SHOWN = {
     "libssl": ("libssl", COLOURS[components.SSL]),
     "libc": ("libc", COLOURS[components.LIBC]),
 }
+AT_90 = "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %"
+OTHER_RATES = "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %"
 THESIS_NAMES = {"kernel": "kernel and the rest", "transaction_module": "transaction module"}
 # Narrower than this share of the axis, a part has no room for a number.
 ROOM = 0.055
@@ -108,19 +112,19 @@ class Profiles:
         def measure(bench: Bench) -> dict[str, Result]:
             with bench.server(who, case) as process:
                 before = counters(bench, who)
-                whole = BEFORE + ALONE + WITH_STACKS
                 with sampling.Recording(process.pid, BEFORE, ALONE, WITH_STACKS, bench.home) as recording:
-                    times = ("--settle", BEFORE, "--duration", ALONE + WITH_STACKS)
+                    times = ("--settle", BEFORE, "--duration", ALONE + WITH_STACKS + SLACK)
                     result = bench.run_load(who, case, process, load.mode, "--users", case.users, *load.options, *times)[0]
                 after = counters(bench, who)
             # A peer's binary has no debug information, and files of its own for its parts.
             known = sampling.program(None if who == "kamailio" else bench.binary(who, case))
             result.update(taken(recording, known, f"{who}: {case.label}", figure_name(case, who), bench.home))
             result["statistics"] = {name: after[name] - before.get(name, 0) for name in after}
-            result["completed_in_all"] = result["completed_per_second"] * whole
+            result["completed_in_all"] = result["completed_per_second"] * (BEFORE + ALONE + WITH_STACKS + SLACK)
             return {kept: result}
 
-        return Task(f"{case.name}, {who}, profile", [kept], measure, "profiles", 12, least=1, most=3, who=who)
+        name = f"{case.name}, {who}, profile"
+        return Task(name, [kept], measure, "profiles", 12, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case))
 
     # What has been found.
 
@@ -176,6 +180,8 @@ def taken(recording: sampling.Recording, known: sampling.Program, title: str, fi
     counts, unknown = sampling.profile(alone, known)
     if not counts[components.KERNEL]:
         raise RuntimeError("no sample is of the kernel; perf may not see it (sysctl kernel.perf_event_paranoid=1, or be root)")
+    if not with_stacks:
+        raise RuntimeError("the load had ended before stacks were recorded")
     stacks, cut = sampling.fold(with_stacks, known)
     about = f"{sum(stacks.values()):,} samples of the CPU, one each millisecond; {machine.describe()} — {IN_WORDS}"
     sampling.flame_graph(stacks, COLOURS, title, about, report.directory() / figure, home)
@@ -206,6 +212,9 @@ def tell(said: Report, found: Profiles) -> None:
             name = figure_name(case, who)
             if (report.directory() / f"{name}.svg").exists():
                 said.figure(name, f"{who}: {case.label}, flame graph; stacks in {name}.folded")
+    where = {name: "profile-costs" if name.startswith("figure") else OTHER_RATES for name, _, _ in published.TABLES_AND_FIGURES}
+    where |= {name: AT_90 for name in where if name.startswith("Table 15")}
+    published.reproduced(said, published.PROFILE, where)
 
 
 def tell_shares(said: Report, found: Profiles, who: str) -> None:
@@ -278,10 +287,10 @@ def tell_thesis(said: Report, found: Profiles) -> None:
             if case in found.measured(who):
                 lines.append([who, case.name, *as_thesis(found.shares(case, who), components.OURS_AS_THESIS)])
     said.table(
-        "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %; its transaction module is in its server, "
-        "and what it does not name is in its kernel",
+        AT_90,
         ["", "case", *components.THESIS_COMPONENTS],
         lines,
+        "The thesis' transaction module is in its server, and what it does not name is in its kernel.",
     )
     wanted = dict(compared(found))
     cells: dict[tuple[str, int], dict[str, float]] = {}
@@ -295,11 +304,7 @@ def tell_thesis(said: Report, found: Profiles) -> None:
         + [f"{100 - sum(shares.values()):.1f}"]
         for (theirs, cps), shares in cells.items()
     ]
-    said.table(
-        "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %",
-        ["case", "calls/s", *names, "the rest"],
-        lines,
-    )
+    said.table(OTHER_RATES, ["case", "calls/s", *names, "the rest"], lines)
 
 
 def tell_faults(said: Report, found: Profiles) -> None:
@@ -390,7 +395,7 @@ def draw_costs(said: Report, found: Profiles, who: str) -> None:
     handles, words = left.get_legend_handles_labels()
     legend_below(chart, handles, words, columns=6)
     name = "profile-costs" + ("" if who == "strowger" else f"-{who}")
-    plots.save(chart, str(report.directory()), name)
+    plots.save(chart, report.directory(), name)
     said.figure(name, f"{who}: CPU for each call (registration) by component, and shares")
 
 
@@ -420,7 +425,7 @@ def draw_thesis(said: Report, found: Profiles) -> None:
     axes.set_title(f"Share of the CPU by component: the thesis' OpenSIPS 1.6 (pale) and {who}")
     handles = [plots.pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in THESIS_SHOWN.values()]
     legend_below(chart, handles, [words for words, _ in THESIS_SHOWN.values()], columns=3)
-    plots.save(chart, str(report.directory()), "profile-thesis")
+    plots.save(chart, report.directory(), "profile-thesis")
     said.figure("profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {who}")
 
 

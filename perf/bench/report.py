@@ -38,6 +38,8 @@ def text(estimate: Estimate | None, digits: int | None = None) -> str:
 
 
 class Report:
+    legend = LEGEND
+
     def __init__(self, name: str, title: str, about: dict[str, Any]):
         self.name, self.title, self.about = name, title, about
         self.tables: list[tuple[str, pandas.DataFrame]] = []
@@ -89,6 +91,8 @@ class Report:
 
     def settings(self) -> str:
         said = [f"{self.about['machine']}. {self.about['minutes']:g} minutes"]
+        if self.about.get("how"):
+            said.append(self.about["how"])
         if self.about.get("taken_again"):
             said.append(f"{self.about['taken_again']} results of disturbed runs not counted")
         for name, word in [("given_up", "given up, the machine being disturbed"), ("failures", "FAILED")]:
@@ -105,7 +109,7 @@ class Report:
             out += [f"## {title}", "", *([self.notes[title], ""] if self.notes[title] else []), markdown(frame), ""]
         for name, caption in self.figures:
             out += [f"![{caption}]({name}.svg)", "", f"*{caption}*", ""]
-        return "\n".join([*out, LEGEND, ""])
+        return "\n".join([*out, self.legend, ""])
 
     def write(self, folder: Path) -> None:
         (folder / f"{self.name}.md").write_text(self.markdown())
@@ -113,11 +117,16 @@ class Report:
             "title": self.title,
             **self.about,
             "rows": self.rows,
-            "tables": {title: frame.to_dict("split") for title, frame in self.tables},
+            "tables": {title: split(frame) for title, frame in self.tables},
             "figures": self.figures,
             **self.data,
         }
         (folder / f"{self.name}.json").write_text(json.dumps(data, indent=1))
+
+
+def split(frame: pandas.DataFrame) -> dict[str, list[Any]]:
+    """For JSON; as pandas would, but two columns may have one name."""
+    return {"index": list(frame.index), "columns": list(frame.columns), "data": frame.values.tolist()}
 
 
 def markdown(frame: pandas.DataFrame) -> str:

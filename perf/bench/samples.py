@@ -67,6 +67,11 @@ class Samples:
         else:
             self.accepted.setdefault(result["key"], []).append(result)
 
+    def seconds(self) -> float:
+        """From the first result to the last."""
+        times = [result["at"] for results in [*self.accepted.values(), self.rejected] for result in results if "at" in result]
+        return max(times) - min(times) if times else 0
+
     def of(self, key: str) -> list[Result]:
         return self.accepted.get(key, [])
 

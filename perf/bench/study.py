@@ -90,7 +90,7 @@ class Study:
         self.seed = seed if seed is not None else random.randrange(2**32)
         self.random = random.Random(self.seed)
         self.console = Console(stderr=True)
-        self.began = time.monotonic()
+        self.began, self.earlier = time.monotonic(), 0.0
         # What depends on an earlier result reads it from the bench.
         self.samples = bench.samples = Samples()
 
@@ -201,16 +201,15 @@ class Study:
 
     def say(self, text: str) -> None:
         spent = time.monotonic() - self.began
-        self.console.print(f"[{spent / 60:5.1f} of {self.seconds / 60:.0f} min] {text}", markup=False, highlight=False)
+        self.console.print(f"[{spent / 60:5.1f} of {self.seconds / 60:g} min] {text}", markup=False, highlight=False)
 
     # Saying.
 
     def write(self, directory: Path) -> None:
         """A report for each plan, from the same runs."""
-        spent = time.monotonic() - self.began
         about = {
             "machine": machine.describe(),
-            "minutes": round(spent / 60, 1),
+            "minutes": round((self.earlier + time.monotonic() - self.began) / 60, 1),
             "seed": self.seed,
             "gauge": self.gauge.summary(),
             "taken_again": len(self.samples.rejected),
@@ -262,6 +261,7 @@ def run(plans: Sequence[Plan], bench_of: Callable[[str], Bench], options: argpar
         if options.resume or options.only_report:
             for each in sorted(directory.glob("runs-*.jsonl")):
                 study.samples.read(each)
+            study.earlier = study.samples.seconds()
         elif path.exists():
             os.rename(path, directory / f"earlier-{name}-{int(path.stat().st_mtime)}.jsonl")
         study.samples.path = path

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import study
-from bench import CORE, Bench
+from bench import CORE, MEASURE, SETTLE, Bench
 from cases import WINDOW, Case
 from machine import Process
 from samples import Result
@@ -19,8 +19,8 @@ from samples import Result
 FORGET = 2.5
 # The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
 FAILURES = 0.04
-# How near the search comes to it, and how long each of its steps takes.
-RESOLUTION, STEP = 0.04, 2.0
+# How near the search comes to it, and how long each of its steps takes, and the load before each.
+RESOLUTION, STEP, BEFORE = 0.065, 1.0, 0.5
 # From this share of its time on a core counts as full.
 FULL = 0.95
 
@@ -56,6 +56,24 @@ def key(case: Case | str, who: str = "strowger", load: Load | str = "window") ->
     return f"{case if isinstance(case, str) else case.name}|{who}|{load if isinstance(load, str) else load.name}"
 
 
+AfterEach = Callable[[Bench, Process, dict[str, Result]], None]
+
+
+def both(one: AfterEach | None, other: AfterEach | None) -> AfterEach | None:
+    """What each of two plans wants to see of a server at the end."""
+    if one is None or one == other:
+        return other
+    if other is None:
+        return one
+    first, second = one, other
+
+    def look(bench: Bench, process: Process, found: dict[str, Result]) -> None:
+        first(bench, process, found)
+        second(bench, process, found)
+
+    return look
+
+
 @dataclass
 class Served(study.Task):
     """A server, started for a case and ended again, under one load after the other. Two plans that want other loads of the same
@@ -63,12 +81,12 @@ class Served(study.Task):
 
     case: Case = field(default_factory=Case)
     loads: Sequence[Load] = ()
-    after_each: Callable[[Bench, Process, dict[str, Result]], None] | None = None
+    after_each: AfterEach | None = None
 
     def joined(self, other: study.Task) -> Served:
         assert isinstance(other, Served)
         loads = list(dict.fromkeys([*self.loads, *other.loads]))
-        found = served(self.case, self.who, loads, block=self.block, after_each=self.after_each or other.after_each)
+        found = served(self.case, self.who, loads, block=self.block, after_each=both(self.after_each, other.after_each))
         return replace(found, least=max(self.least, other.least), most=max(self.most, other.most))
 
 
@@ -78,12 +96,14 @@ def served(
     loads: Sequence[Load] = (window(),),
     block: str = "",
     least: int = study.FEWEST,
-    after_each: Callable[[Bench, Process, dict[str, Result]], None] | None = None,
+    after_each: AfterEach | None = None,
 ) -> Served:
     """Slow loads first, since a full one leaves transactions behind. `after_each` looks at the server at the end, and may add to
     the results."""
     loads = sorted(loads, key=lambda load: not load.rests)
-    seconds = 2 + sum(5 + (FORGET + 1 if load.rests else 0) for load in loads)
+    # To start and end it, and to register its users; to warm it up and let it rest; then each load.
+    seconds = 2 + (SETTLE + FORGET) * loads[0].rests
+    seconds += sum((FORGET if load.rests else SETTLE) + MEASURE * load.seconds for load in loads)
 
     def measure(bench: Bench) -> dict[str, Result]:
         found: dict[str, Result] = {}
@@ -115,25 +135,25 @@ def served(
     )
 
 
-def peak(case: Case, who: str = "strowger", least: int = 1, settle: float = 3) -> study.Task:
+def peak(case: Case, who: str = "strowger", least: int = 1) -> study.Task:
     """The highest open-loop rate at which at most FAILURES of the calls fail or are left over, found by the generator around the
     capacity of a closed window. A rate, not a cost: for rates beside the studies'."""
 
     def measure(bench: Bench) -> dict[str, Result]:
         search = ["--search-failures", FAILURES, "--search-step", STEP, "--search-resolution", RESOLUTION, "--drain", 4]
+        users, warm = ["--users", case.users], ["--window", WINDOW, "--settle", bench.settle, "--duration", 1]
         with bench.server(who, case) as process:
-            bench.run_load(
-                who, case, process, "call", "--users", case.users, "--window", WINDOW, "--settle", settle, "--duration", 1
-            )
+            capacity = bench.run_load(who, case, process, "call", *users, *warm)[0]["completed_per_second"]
             time.sleep(FORGET)
-            found = bench.run_load(who, case, process, "call", "--users", case.users, *search, "--settle", 1, "--duration", 2)[0]
+            options = [*users, *search, "--search-from", f"{capacity:.0f}", "--settle", BEFORE, "--duration", bench.measure]
+            found = bench.run_load(who, case, process, "call", *options)[0]
         if found["generator_busy"] + found["generator_waited"] > FULL > found["server_busy"] + found["server_waited"]:
             found["generator_bound"] = True
         # By its definition some calls fail at it; wrong answers are another matter.
         found["clean"] = found["counts"]["wrong"] == 0
         return {key(case, who, "peak"): found}
 
-    return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 35, least, max(3, least), who=who)
+    return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 22, least, max(3, least), who=who)
 
 
 def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task:
