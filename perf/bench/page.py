@@ -84,12 +84,16 @@ class Run:
             self.samples.read(path)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all reports, each once."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        for data in self.reports.values():
+        """Of all reports, each once; in the order of the page of targets if that is there."""
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for data in [self.reports.get("targets", {"rows": []}), *self.reports.values()]:
             for row in data["rows"]:
-                found.setdefault((row["row"], row["what"]), row)
+                found.setdefault((row["row"], row["what"], row["target"]), row)
         return list(found.values())
+
+    def value(self, name: str, part: str) -> float | None:
+        """What a row of that name has, in whose words the part is."""
+        return next((row["value"] for row in self.rows() if row["row"] == name and part in row["what"]), None)
 
     def with_verdict(self, verdict: str) -> list[dict[str, Any]]:
         return [row for row in self.rows() if row["verdict"] == verdict]
@@ -136,6 +140,8 @@ class Run:
         over, under = (key(rows.REGISTER[kind], load=register) for kind in ("new", "none"))
         found["register"] = estimate(samples, lambda a, b: a / b, {"a": Quantity(over), "b": Quantity(under)})
         found["register_2012"] = security.published.REGISTRAR_DEGRADATION
+        for name, (row, part) in words.ROWS.items():
+            found[name] = self.value(row, part)
         counts = {name: len(self.with_verdict(verdict)) for name, verdict in VERDICTS.items()}
         found["targets"] = str(sum(counts.values())) if any(counts.values()) else None
         found |= {name: str(number) for name, number in counts.items()}
@@ -214,9 +220,21 @@ def section(run: Run, part: words.Section, figures: Mapping[str, Any]) -> Iterat
     for name in order[:MOST_FIGURES]:
         yield from picture(run, name, captions[name])
     yield from [filled(part.text, figures) or "", ""]
+    if met := verdicts(row for name in names for row in run.reports[name]["rows"]):
+        yield from [f"Targets: {met}.", ""]
     links = [f"[{name}]({run.link}/{name}.md)" for name in names]
     more = [f"[{name}]({run.link}/{name}.svg)" for name in captions if name not in order[:MOST_FIGURES]]
     yield from [f"Tables: {', '.join(links)}." + (f" More figures: {', '.join(more)}." if more else ""), ""]
+
+
+def verdicts(found: Iterable[Mapping[str, Any]]) -> str:
+    """Names by verdict: a row of several lines is as the worst of them."""
+    worst: dict[str, str] = {}
+    for row in found:
+        order = ("not met", "not decided", "not measured", "met")
+        worst[row["row"]] = min(row["verdict"], worst.get(row["row"], "met"), key=order.index)
+    by_verdict = {verdict: [name for name in worst if worst[name] == verdict] for verdict in (*VERDICTS.values(), "not measured")}
+    return "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in by_verdict.items() if names)
 
 
 def faults(run: Run) -> Iterator[str]:
@@ -229,6 +247,8 @@ def faults(run: Run) -> Iterator[str]:
 
 def unmet(run: Run) -> Iterator[str]:
     yield from ["## What is not met", ""]
+    if "targets" in run.reports:
+        yield from [f"All targets, with what was measured: [targets]({run.link}/targets.md).", ""]
     known = reasons()
     for verdict in ("not met", "not decided"):
         found = run.with_verdict(verdict)
