@@ -77,7 +77,7 @@ class Process:
             if self.child.poll() is not None:
                 raise RuntimeError(f"it ended with {self.child.returncode}; {self.said()}")
             if udp_port_is_bound(port, address) and all(tcp_port_listens(each, address) for each in tcp_ports):
-                time.sleep(0.5)
+                time.sleep(0.2)
                 return
             time.sleep(0.05)
         self.stop()
