@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +41,7 @@ from model import (
 from report import Report
 from rows import ONE_WORKER, TWO_WORKERS
 from samples import CONFIDENCE, FEWEST, RESAMPLES, Estimate, Quantity, Row, Samples, ratio, single
+from scale import IDLE, LOADS, SERVER, idle_key
 from scipy.optimize import lsq_linear
 from study import Plan, Task
 from tasks import FULL, key, rate, served, window
@@ -61,6 +61,8 @@ RATES: dict[str, tuple[float, ...]] = {
     "tcp-many, none": (1_000, 4_000),
 }
 NEAR_IDLE = 0.5
+# Of row I1.
+SAME = 1.03
 CPU = "server_cpu_us_each"
 COMPONENTS_TABLE = "Components of a call: CPU at saturation. The unit is a call over UDP in chain mode; TCP and TLS are in addition"
 Array = numpy.ndarray
@@ -306,7 +308,7 @@ class Fit:
             "ranges": {
                 "lowest_per_second": {"call": lowest["call"], "registration": lowest["register"]},
                 "highest_per_second": highest,
-                "connections": getattr(wanted.options, "connections", None) or connections_of(described),
+                "connections": getattr(wanted.options, "connections", None) or connections_of(samples),
                 "outstanding": WINDOW,
                 "sides": sorted(
                     {f"{call.mode} {call.left} {call.right}" for name, call in self.calls.items() if name in self.series}
@@ -316,18 +318,14 @@ class Fit:
         }
 
 
-def connections_of(described: str) -> int:
-    """The most connections beside which a call has been seen to cost the same on this machine (row I1), or those of the fit."""
-    numbers = [PHONES]
-    for path in report.PERF.glob("results/*/*.json"):
-        try:
-            found = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        for row in found.get("rows", []) if isinstance(found, dict) and found.get("machine") == described else []:
-            if isinstance(row, dict) and row.get("row") == "I1" and row.get("verdict") == "met":
-                numbers += [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) idle", row["what"])]
-    return max(numbers)
+def connections_of(samples: Samples) -> int:
+    """The most idle connections beside which a call has been seen to cost the same (row I1), or those of the fit."""
+
+    def same(number: int) -> bool:
+        beside = [single(samples, idle_key(via, number, "strowger", LOADS[0]), "to_none") for via in SERVER]
+        return all(each is not None and each.low <= SAME for each in beside)
+
+    return max([PHONES, *filter(same, IDLE)])
 
 
 # What is told.

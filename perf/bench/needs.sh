@@ -19,10 +19,10 @@ needs() {
     "${as_root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
-# A tool written in Rust, in target/tools of the folder TOP:
+# A tool written in Rust, in target/cargo-tools of the folder TOP:
 #     cargo_tool COMMAND CRATE VERSION TOP
 cargo_tool() {
-    [ -x "$4/target/tools/bin/$1" ] || cargo install --quiet --locked --root "$4/target/tools" --version "$3" "$2"
+    [ -x "$4/target/cargo-tools/bin/$1" ] || cargo install --quiet --locked --root "$4/target/cargo-tools" --version "$3" "$2"
 }
 # Debian's own Python has the libraries for statistics, tables, progress and plots; another one in the PATH has not.
 libraries=(/usr/bin/python3=python3

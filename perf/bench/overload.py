@@ -18,7 +18,7 @@ from cases import TODAY, WINDOW, Case
 from machine import Process
 from samples import Estimate, Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import FORGET, FULL, key
+from tasks import FULL, key
 
 # RSA costs who proves its key several times what it costs who checks the proof: with a handshake for each call the generator has
 # room when the server has none.
@@ -47,7 +47,7 @@ AFTER = 0.5
 RATE = "completed_per_second"
 # Seconds at a rate before it is measured, and measured; for the last answers: a call that nobody answers is given up after 32 s
 # (Timer B), by which time it has failed. So many may be outstanding that none is held back.
-SETTLE, MEASURE, PATIENCE, OUTSTANDING = 2.5, 3.0, 3, 3_000_000
+SETTLE, MEASURE, PATIENCE, OUTSTANDING = 2.5, 2.0, 2, 3_000_000
 # A generator that begins its calls so late, µs at the 99th percentile, or so few of them, or whose core is so busy, offers another
 # load than it says.
 LATE_US, OFFERED, BUSY = 10_000, 0.98, 0.95
@@ -134,7 +134,7 @@ def peak(case: Case, runs: int) -> Task:
         more = {"part": part, "clean": result["clean"] and is_full, "disturbed": bool(result.get("disturbed")) and part == 1}
         return {peak_of(case): {**result, **more}}
 
-    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 9, runs, who="strowger")
+    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 7, runs, who="strowger")
 
 
 def beyond(case: Case, multiple: float, runs: int) -> Task:
@@ -145,7 +145,7 @@ def beyond(case: Case, multiple: float, runs: int) -> Task:
         most = bench.samples.median(peak_of(case), RATE) or 0
         common = ["--users", case.users, "--settle", SETTLE, "--duration", MEASURE]
         common += ["--drain", PATIENCE, "--max-outstanding", OUTSTANDING]
-        warm = ["--warm", SETTLE, "--warm-window", WINDOW, "--rest", FORGET]
+        warm = ["--warm", SETTLE, "--warm-window", WINDOW, "--rest", 1]
         with bench.server("strowger", case) as process, part_of_core(process) as part:
             rates = [(point(case, multiple), multiple, warm)] + [(point(case, 0), AFTER, [])] * last
             found = {
@@ -154,7 +154,7 @@ def beyond(case: Case, multiple: float, runs: int) -> Task:
             }
         return {each: judged(result, part) for each, result in found.items()}
 
-    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 15 + 9 * last
+    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 12 + 7 * last
     return Task(f"{case.name}, {multiple:g} × peak", keys, measure, case.name, seconds, runs, after=[peak_of(case)], who="strowger")
 
 

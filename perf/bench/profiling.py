@@ -21,10 +21,8 @@ from samples import Estimate, Result, Samples, single
 from study import Plan, Task
 from tasks import Load, key, rate, served, window
 
-# Seconds of load before the samples, of samples without stacks, and of those with them, which take 8 MB each second.
-BEFORE, ALONE, WITH_STACKS = 2.0, 4.0, 1.5
-# It takes perf so long to begin and to end.
-SLACK = 1.5
+# Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
+BEFORE, SAMPLED, SLACK = 2.0, 4.0, 1.0
 # What no rule knows is named in the report from this share of a case on.
 UNKNOWN = 0.01
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
@@ -106,21 +104,21 @@ class Profiles:
         return bare + [self.task(case, who) for case in self.cases for who in self.who]
 
     def task(self, case: Case, who: str) -> Task:
-        """One load, during which first samples are taken and then stacks."""
+        """Samples are taken during one load."""
         load, kept = self.load(case), self.key(case, who)
 
         def measure(bench: Bench) -> dict[str, Result]:
             with bench.server(who, case) as process:
                 before = counters(bench, who)
-                with sampling.Recording(process.pid, BEFORE, ALONE, WITH_STACKS, bench.home) as recording:
-                    times = ("--settle", BEFORE, "--duration", ALONE + WITH_STACKS + SLACK)
+                with sampling.Recording(process.pid, BEFORE, SAMPLED, bench.home) as recording:
+                    times = ("--settle", BEFORE, "--duration", SAMPLED + SLACK)
                     result = bench.run_load(who, case, process, load.mode, "--users", case.users, *load.options, *times)[0]
                 after = counters(bench, who)
             # A peer's binary has no debug information, and files of its own for its parts.
             known = sampling.program(None if who == "kamailio" else bench.binary(who, case))
             result.update(taken(recording, known, f"{who}: {case.label}", figure_name(case, who), bench.home))
             result["statistics"] = {name: after[name] - before.get(name, 0) for name in after}
-            result["completed_in_all"] = result["completed_per_second"] * (BEFORE + ALONE + WITH_STACKS + SLACK)
+            result["completed_in_all"] = result["completed_per_second"] * (BEFORE + SAMPLED + SLACK)
             return {kept: result}
 
         name = f"{case.name}, {who}, profile"
@@ -174,22 +172,20 @@ def counters(bench: Bench, who: str) -> dict[str, float]:
 
 
 def taken(recording: sampling.Recording, known: sampling.Program, title: str, figure: str, home: str) -> Result:
-    """What the recordings say; the flame graph is drawn on the way."""
-    alone, with_stacks = sampling.read(recording.samples), sampling.read(recording.stacks)
-    known.learn([*alone, *with_stacks])
-    counts, unknown = sampling.profile(alone, known)
+    """What the recording says; the flame graph is drawn on the way."""
+    samples = recording.samples()
+    known.learn(samples)
+    counts, unknown = sampling.profile(samples, known)
     if not counts[components.KERNEL]:
         raise RuntimeError("no sample is of the kernel; perf may not see it (sysctl kernel.perf_event_paranoid=1, or be root)")
-    if not with_stacks:
-        raise RuntimeError("the load had ended before stacks were recorded")
-    stacks, cut = sampling.fold(with_stacks, known)
+    stacks, cut = sampling.fold(samples, known)
     about = f"{sum(stacks.values()):,} samples of the CPU, one each millisecond; {machine.describe()} — {IN_WORDS}"
     sampling.flame_graph(stacks, COLOURS, title, about, report.directory() / figure, home)
     return {
         "counted": dict(counts),
         "unknown": dict(unknown.most_common(10)),
         # Both say how much of a core the server used; they must agree, or samples were lost.
-        "sampled_busy": sum(counts.values()) / sampling.FREQUENCY / ALONE,
+        "sampled_busy": sum(counts.values()) / sampling.FREQUENCY / SAMPLED,
         "cut_off": cut / max(sum(stacks.values()), 1),
         "inclusive": {name: sampling.inclusive(stacks, pattern) for name, pattern in INCLUSIVE.items()},
     }

@@ -1,9 +1,9 @@
 """Samples of the server's CPU with `perf record`, and what they say: the function of each, those that the compiler inlined
 there, the stack.
 
-A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are
-counted from a recording without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB
-of the stack copied into each sample and unwound by the DWARF tables afterwards, since the release build keeps no frame pointers."""
+A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters), with 8 KiB
+of the stack, which is unwound by the DWARF tables afterwards, since the release build keeps no frame pointers. No
+sample falls into the taking of another."""
 
 from __future__ import annotations
 
@@ -61,28 +61,20 @@ def run(*command: object, **how: str) -> str:
     return done.stdout
 
 
-def record(pid: int, seconds: float, path: Path, stacks: bool = False) -> None:
-    """Samples a process and its children for so long. perf itself runs beside the generator."""
-    what = ["--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", FREQUENCY, "-p", ",".join(map(str, family(pid))), "-o", path]
-    what += ["--call-graph", f"dwarf,{STACK_BYTES}"] if stacks else []
-    run("taskset", "-c", CORE, "perf", "record", *what, "--", "sleep", f"{seconds:.2f}")
-
-
 class Recording:
-    """Beginning `after` seconds from now and while the block runs: samples for so long, then for so long with stacks."""
+    """Takes samples for `seconds`, beginning `after` from now, while the block runs. perf itself runs beside the generator."""
 
-    def __init__(self, pid: int, after: float, seconds: float, with_stacks: float, folder: str):
-        self.samples, self.stacks = Path(folder, "samples.data"), Path(folder, "stacks.data")
-        self.what = (pid, after, seconds, with_stacks)
+    def __init__(self, pid: int, after: float, seconds: float, folder: str):
+        self.pid, self.after, self.seconds, self.path = pid, after, seconds, Path(folder, "perf.data")
         self.why: RuntimeError | None = None
-        self.thread = threading.Thread(target=self.run)
+        self.thread = threading.Thread(target=self.record)
 
-    def run(self) -> None:
-        pid, after, seconds, with_stacks = self.what
-        time.sleep(after)
+    def record(self) -> None:
+        time.sleep(self.after)
+        what = ["--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", FREQUENCY, "--call-graph", f"dwarf,{STACK_BYTES}"]
+        what += ["-p", ",".join(map(str, family(self.pid))), "-o", self.path]
         try:
-            record(pid, seconds, self.samples)
-            record(pid, with_stacks, self.stacks, stacks=True)
+            run("taskset", "-c", CORE, "perf", "record", *what, "--", "sleep", f"{self.seconds:.2f}")
         except RuntimeError as why:
             self.why = why
 
@@ -95,55 +87,25 @@ class Recording:
         if self.why and not how[0]:
             raise self.why
 
-
-def read(path: Path) -> list[Sample]:
-    """The samples of a recording."""
-    return parse(run("perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"))
+    def samples(self) -> list[Sample]:
+        return parse(run("perf", "script", "--no-inline", "-i", self.path, "-F", "comm,ip,sym,dso"))
 
 
 FRAME = re.compile(r"\s*([0-9a-f]+) (.*) \(([^()]*(?:\([^()]*\))?)\)\s*$")
-# A sample without a stack: the thread, whose name may have spaces in it, and the frame.
-LONE = re.compile(r"\s*(.*?)\s+([0-9a-f]{6,16} .* \(.*\))\s*$")
-MAPPED = re.compile(r".*PERF_RECORD_MMAP2? -?\d+/\d+: \[0x([0-9a-f]+)\(0x([0-9a-f]+)\) @ (?:0x)?([0-9a-f]+)[ \]].*?: \S+ (.*)$")
 
 
 def parse(text: str) -> list[Sample]:
-    """What `perf script -F comm,ip,sym,dso` prints: without stacks a line for each sample, with them a block of lines that begins
-    with the thread's name."""
+    """What `perf script -F comm,ip,sym,dso` prints: for each sample a block of lines that begins with the thread's name."""
     samples: list[Sample] = []
-    mapped: list[tuple[int, int, int, str]] = []
-    thread = ""
-    frames: list[Frame] = []
-
-    def end() -> None:
+    for block in text.split("\n\n"):
+        lines = block.strip("\n").splitlines()
+        frames = [(int(one[1], 16), one[2].strip(), one[3]) for one in map(FRAME.match, lines[1:]) if one]
         # An unwinder that knew no further says so with a last frame that is nowhere.
         while len(frames) > 1 and frames[-1][2] == "[unknown]":
             frames.pop()
         if frames:
-            samples.append(Sample(thread, tuple(frames)))
-
-    for line in text.splitlines():
-        if "PERF_RECORD_" in line:
-            if match := MAPPED.match(line):
-                begin, size, offset = (int(number, 16) for number in match.groups()[:3])
-                mapped.append((begin, begin + size, offset, match.group(4)))
-        elif line[:1] == "\t":
-            frames += frame(line)
-        elif lone := LONE.match(line):
-            # Here, and not in stacks, perf prints the address in the process.
-            for address, symbol, file in frame(lone.group(2)):
-                offsets = (offset - begin for begin, after, offset, name in mapped if begin <= address < after and name == file)
-                samples.append(Sample(lone.group(1), ((address + next(offsets, 0), symbol, file),)))
-        else:
-            end()
-            thread, frames = line.strip(), []
-    end()
+            samples.append(Sample(lines[0].strip(), tuple(frames)))
     return samples
-
-
-def frame(line: str) -> list[Frame]:
-    match = FRAME.match(line)
-    return [(int(match.group(1), 16), match.group(2).strip(), match.group(3))] if match else []
 
 
 class Program:
@@ -291,9 +253,9 @@ def flame_graph(stacks: Stacks, colours: Mapping[str, str], title: str, subtitle
     """PATH.svg, and the stacks in PATH.folded. inferno reads colours from a file of the folder that it runs in."""
     Path(home, "palette.map").write_text(palette(stacks, colours))
     path.with_suffix(".folded").write_text(folded(stacks))
-    tool = shutil.which("inferno-flamegraph", path=f"{TOP / 'target/tools/bin'}:{os.environ['PATH']}")
+    tool = shutil.which("inferno-flamegraph", path=f"{TOP / 'target/cargo-tools/bin'}:{os.environ['PATH']}")
     if not tool:
-        raise RuntimeError("inferno-flamegraph is not installed: cargo install inferno --locked --root target/tools")
+        raise RuntimeError("inferno-flamegraph is not installed: cargo install inferno --locked --root target/cargo-tools")
     words = ["--title", title, "--subtitle", subtitle, "--width", 1400, "--minwidth", 0.05, "--bgcolors", "#ffffff", "--cp"]
     path.with_suffix(".svg").write_text(run(tool, *words, path.with_suffix(".folded"), cwd=home))
 

@@ -208,7 +208,7 @@ class Compared(unittest.TestCase):
             fake.samples.add(key(case, who, load), result(rate, 1))
         fake.run_load.return_value = [{}]
         with mock.patch.object(compare, "look"):
-            compare.latency(case, load, "strowger").measure(fake)
+            compare.latency(case, load, "strowger", 1).measure(fake)
         options = fake.run_load.call_args.args
         self.assertEqual(options[options.index("--rate") + 1], "3000")
 
