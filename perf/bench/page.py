@@ -19,8 +19,9 @@ import report
 import rows
 import security
 from cases import Case
+from everything import VERDICTS, worst
 from report import PERF
-from samples import Estimate, Quantity, Samples, estimate, ratio, single
+from samples import Estimate, Samples, ratio, single
 from tasks import key, window
 
 RESULTS = PERF / "results"
@@ -28,8 +29,7 @@ RESULTS = PERF / "results"
 REASONS = PERF / "reasons.toml"
 # The reports, in the order in which the end of the page lists what they say.
 REPORTS = (
-    "rows security memory scale compare reproduce reproduce-modes reproduce-proxy reproduce-registrar overload profile model "
-    "second-opinion"
+    "rows security memory scale compare reproduce-modes reproduce-proxy reproduce-registrar overload profile model second-opinion"
 ).split()
 # Figures of one section at most; the others are linked.
 MOST_FIGURES = 3
@@ -103,54 +103,33 @@ class Run:
         samples, by = self.samples, security.BY_LABEL
         found: dict[str, Any] = {}
 
-        def way(name: str, label: str) -> None:
-            found[name] = by[label].units(samples)
-            found[name + "_2010"], found[name + "_2012"] = by[label].in_2010, by[label].in_2012
+        def us(case: Case, who: str = "strowger") -> Estimate | None:
+            return single(samples, key(case, who))
 
-        def step(name: str, with_: str, without: str) -> None:
+        for name, label in words.WAYS.items():
+            found |= {name: by[label].units(samples), f"{name}_2010": by[label].in_2010, f"{name}_2012": by[label].in_2012}
+        for name, (with_, without) in words.STEPS.items():
             found[name] = ratio(samples, key(by[with_].case), key(by[without].case))
             for year, over, under in (
                 ("2010", by[with_].in_2010, by[without].in_2010),
                 ("2012", by[with_].in_2012, by[without].in_2012),
             ):
                 found[f"{name}_{year}"] = over / under if over and under else None
-
-        def us(case: Case, who: str = "strowger") -> Estimate | None:
-            return single(samples, key(case, who))
-
-        way("tcp", "TCP, kept open")
-        way("tls_chain", "TLS 1.3, kept open")
-        way("digest", "digest, MD5, UDP")
-        way("sha256", "digest, SHA-256, UDP")
-        way("left_13", "TLS 1.3, each call, P-256")
-        way("left_12", "TLS 1.2, each call, RSA-2048")
-        local = "TLS 1.2, both sides, RSA-2048"
-        way("local", local)
-        step("mutual", local + ", mutual", local)
-        step("reuse", local + ", resumed", local)
-        curves = [f"TLS 1.3, each call, P-256, {group}" for group in (security.HYBRID, security.CURVE)]
-        step("hybrid", *curves)
-        step("chain", "TLS 1.3, each call, P-256, mutual, chain of three", "TLS 1.3, each call, P-256, mutual")
-        memory, cost = by[local].in_memory(samples), us(by[local].case)
+        memory, cost = by[words.LOCAL].in_memory(samples), us(by[words.LOCAL].case)
         found["memory_share"] = 100 * memory.value / cost.value if memory and cost else None
         found |= {"udp": us(rows.REGISTERED), "kamailio": us(rows.REGISTERED, "kamailio")}
         found["floor"] = ratio(samples, key(rows.REGISTERED), key(rows.REGISTERED, "floor"))
         found |= {"digest_us": us(rows.DIGEST), "tcp_left_us": us(rows.TCP_LEFT)}
         register = window(mode="register")
-        over, under = (key(rows.REGISTER[kind], load=register) for kind in ("new", "none"))
-        found["register"] = estimate(samples, lambda a, b: a / b, {"a": Quantity(over), "b": Quantity(under)})
+        found["register"] = ratio(samples, *(key(rows.REGISTER[kind], load=register) for kind in ("new", "none")))
         found["register_2012"] = security.published.REGISTRAR_DEGRADATION
         for name, (row, part) in words.ROWS.items():
             found[name] = self.value(row, part)
-        counts = {name: len(self.with_verdict(verdict)) for name, verdict in VERDICTS.items()}
+        counts = {verdict.replace(" ", "_"): len(self.with_verdict(verdict)) for verdict in VERDICTS[:3]}
         found["targets"] = str(sum(counts.values())) if any(counts.values()) else None
         found |= {name: str(number) for name, number in counts.items()}
-        unmet = dict.fromkeys(row["row"] for row in self.with_verdict("not met"))
-        found["unmet_names"] = ", ".join(unmet) or None
+        found["not_met_names"] = ", ".join(dict.fromkeys(row["row"] for row in self.with_verdict("not met"))) or None
         return found
-
-
-VERDICTS = {"met": "met", "unmet": "not met", "undecided": "not decided"}
 
 
 def reasons() -> dict[str, str]:
@@ -229,11 +208,10 @@ def section(run: Run, part: words.Section, figures: Mapping[str, Any]) -> Iterat
 
 def verdicts(found: Iterable[Mapping[str, Any]]) -> str:
     """Names by verdict: a row of several lines is as the worst of them."""
-    worst: dict[str, str] = {}
+    lines: dict[str, list[str]] = {}
     for row in found:
-        order = ("not met", "not decided", "not measured", "met")
-        worst[row["row"]] = min(row["verdict"], worst.get(row["row"], "met"), key=order.index)
-    by_verdict = {verdict: [name for name in worst if worst[name] == verdict] for verdict in (*VERDICTS.values(), "not measured")}
+        lines.setdefault(row["row"], []).append(row["verdict"])
+    by_verdict = {verdict: [name for name in lines if worst(lines[name]) == verdict] for verdict in VERDICTS}
     return "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in by_verdict.items() if names)
 
 
@@ -282,13 +260,12 @@ def page(run: Run) -> str:
     out.append("")
     if name := glance(run):
         out += picture(run, name, CAPTION)
+    runs = ", ".join(f"[{path.name}]({run.link}/{path.name})" for path in run.runs)
     out += [
-        f"{first.get('machine', 'A machine')}. Measured in {minutes:.0f} minutes; server on core 0, load generator on core 1, "
-        f"over "
-        "the loopback. Ratios can be carried to another machine, microseconds cannot. 2010 and 2012: what two studies "
-        "published of "
-        "OpenSIPS on one core of their time. [README.md](README.md) says how everything is measured; every single run is in "
-        f"{', '.join(f'[{path.name}]({run.link}/{path.name})' for path in run.runs)}. Made by `perf/page`.",
+        f"{first.get('machine', 'A machine')}; {minutes:.0f} minutes, `{run.directory.name}`; server on core 0, load generator on "
+        "core 1, over the loopback. Ratios can be carried to another machine, microseconds cannot. 2010 and 2012: what two studies "
+        "published of OpenSIPS on one core of their time. [README.md](README.md) says how everything is measured; every single run "
+        f"is in {runs}. Made by `perf/page`.",
         "",
     ]
     for part in words.SECTIONS:
