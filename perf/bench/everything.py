@@ -9,14 +9,15 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import bench
 import published
 import report
 from report import Report
-from samples import Row, Samples
-from study import Plan
+from samples import FEWEST, Row, Samples
+from study import Plan, Task
 
 # The modules that have plans. The attack laboratory, the soak, the cluster and restarts are not among them: they need more than two
 # cores' worth of time, or judge and do not measure.
@@ -26,6 +27,8 @@ ROWS = "U1 U1b U2 R1 A1 R2 A2 A3 T1 T2 T3 S1 S2 S3 S4 S6 S7 S8 I1 M1 M2 M3 M4 M5
 ELSEWHERE = {"X1": "perf/attack", "X2": "perf/attack", "H1": "perf/instructions", "W1": "perf/cluster"}
 VERDICTS = ("met", "not met", "not decided", "not measured")
 MINUTES = 60
+# Seconds that a task on which a row rests has at first.
+ROOM = 45
 
 
 def plans_of(module: Any, options: argparse.Namespace) -> list[Plan]:
@@ -41,20 +44,35 @@ def plans_of(module: Any, options: argparse.Namespace) -> list[Plan]:
 
 
 def plans(options: argparse.Namespace) -> list[Plan]:
+    """All of them, as often as an hour has room for: what no row rests on once, and what takes long as often at first. Rows that
+    are not settled then go on."""
+    found = every_plan(options)
+    needed = {task.name for plan in found for task in bench.needed(plan)}
+    if not options.as_published:
+        for plan in found:
+            plan.tasks = [replace(task, least=min(task.least, most_runs(task, task.name in needed))) for task in plan.tasks]
+    return [*found, targets(found)]
+
+
+def most_runs(task: Task, has_row: bool) -> int:
+    return max(1, min(FEWEST, int(ROOM // task.seconds))) if has_row else 1
+
+
+def every_plan(options: argparse.Namespace) -> list[Plan]:
     found: list[Plan] = []
     for name in MODULES:
         try:
             found += plans_of(importlib.import_module(name), options)
         except (ImportError, AttributeError) as why:
             print(f"left out: {name}: {why}", file=sys.stderr)
-    return [*found, targets(found)]
+    return found
 
 
 def only_rows(options: argparse.Namespace) -> list[Plan]:
-    found = [plan for plan in plans(options) if plan.rows]
+    found = [plan for plan in every_plan(options) if plan.rows]
     for plan in found:
         plan.tasks = bench.needed(plan)
-    return found
+    return [*found, targets(found)]
 
 
 # Every target.

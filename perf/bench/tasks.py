@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -141,11 +140,9 @@ def peak(case: Case, who: str = "strowger", least: int = 1) -> study.Task:
 
     def measure(bench: Bench) -> dict[str, Result]:
         search = ["--search-failures", FAILURES, "--search-step", STEP, "--search-resolution", RESOLUTION, "--drain", 4]
-        users, warm = ["--users", case.users], ["--window", WINDOW, "--settle", bench.settle, "--duration", 1]
+        # The closed window from which it starts warms the server up.
+        options = ["--users", case.users, *search, "--settle", BEFORE, "--duration", bench.measure]
         with bench.server(who, case) as process:
-            capacity = bench.run_load(who, case, process, "call", *users, *warm)[0]["completed_per_second"]
-            time.sleep(FORGET)
-            options = [*users, *search, "--search-from", f"{capacity:.0f}", "--settle", BEFORE, "--duration", bench.measure]
             found = bench.run_load(who, case, process, "call", *options)[0]
         if found["generator_busy"] + found["generator_waited"] > FULL > found["server_busy"] + found["server_waited"]:
             found["generator_bound"] = True
@@ -153,7 +150,7 @@ def peak(case: Case, who: str = "strowger", least: int = 1) -> study.Task:
         found["clean"] = found["counts"]["wrong"] == 0
         return {key(case, who, "peak"): found}
 
-    return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 22, least, max(3, least), who=who)
+    return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 16, least, max(3, least), who=who)
 
 
 def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task:
