@@ -15,8 +15,7 @@ import certificates
 import machine
 from attack import net, verdicts
 from attack.lab import MEGABYTE, SCENARIOS, TELLING, Lab, ms
-from contestants import PERF
-from report import Report
+from report import PERF, Report, directory
 
 MODULES = ["identity", "floods", "tables", "reflection", "connections", "names", "operations"]
 # Seconds before, during and after the attack.
@@ -150,9 +149,10 @@ def counters(result):
     return [f"{name} +{value:,.0f}" for name, value in sorted(result["counters"].items()) if TELLING.search(name)]
 
 
-def report(results, failures, settings, name):
-    found = AttackReport("The attack laboratory", machine.describe(), settings)
-    found.raw = results
+def report(results, failures, settings, minutes, name):
+    about = {"machine": machine.describe(), "minutes": round(minutes, 1), "how": settings}
+    found = AttackReport(name, "The attack laboratory", about)
+    found.data = {"measurements": results}
     found.table("What became of both", HEAD, [cells(result) for result in results])
     found.table(
         "What must hold",
@@ -167,17 +167,14 @@ def report(results, failures, settings, name):
         "What the operator sees",
         ["scenario", "counters", "log"],
         [
-            [
-                result["scenario"],
-                "<br>".join(f"`{line}`" for line in counters(result)) or "—",
-                "<br>".join(line.replace("|", "\\|") for line in result["log"]) or "—",
-            ]
+            [result["scenario"], "<br>".join(f"`{line}`" for line in counters(result)) or "—", "<br>".join(result["log"]) or "—"]
             for result in results
         ],
     )
     if failures:
         found.table("What could not be run", ["scenario", "why"], failures)
-    return found.write(PERF, name)
+    found.write(directory())
+    return directory() / name
 
 
 def run(arguments, names):
@@ -202,7 +199,7 @@ def run(arguments, names):
             print(f"{name}: could not be run: {why}", flush=True)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
-    path = report(results, failures, settings, arguments.name)
+    path = report(results, failures, settings, (time.monotonic() - began) / 60, arguments.name)
     bad = [result["scenario"] for result in results if result["verdict"] is False]
     print(
         f"{len(results)} scenarios in {(time.monotonic() - began) / 60:.1f} min; does not hold: {', '.join(bad) or 'none'}; "

@@ -1,98 +1,103 @@
-"""perf/cluster: what it costs several strowgers to share their location table through Redis, and how fast they do."""
+"""perf/cluster: what it costs several strowgers to share their location table through Redis, how fast they do, and how long it
+takes to join them."""
+
+from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-import machine
-import udp
-from contestants import PERF, fill
-from generator import Generator
+import numpy
+import servers
+from bench import CORE, Bench, main
+from cases import WINDOW, Case
 from machine import Process
-from propagation import Probe, quantile
-from report import Report, Series
+from propagation import Probe
+from report import Report
+from samples import Estimate, Quantity, Result, Row, Samples, compare, ratio, single
+from study import FEWEST, Plan, Task
+from tasks import FORGET
 
-PARTS = ["register", "changes", "calls", "propagation", "joining", "told"]
-REDIS_PORT = 16379
-HOSTS = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
-PORT = 5060
-WINDOW = 48
-# Each of them registers once: only a binding that is new, or has moved, is told to the others.
-CHANGES, QUICK_CHANGES = 100_000, 30_000
-TABLE, QUICK_TABLE = 1_000_000, 100_000
-PROPAGATION_RATE = 2000
-# For the share of REGISTERs that are told: phones with this expiry, in seconds, that refresh after half of it.
-TOLD_EXPIRES, TOLD_USERS = 60, 3000
+HOSTS = ("127.0.0.2", "127.0.0.3")
+REDIS_PORT = 11_319
+# Only a binding that is new, or has moved, is told to the others: each of these users registers once, so many a second.
+CHANGES, CHANGE_RATE = 30_000, 2_000
+TABLE = 1_000_000
+# Of the phones that register, one in so many is asked for at the other server, for so many seconds.
+SAMPLED, PROBE_SECONDS = 20, 10
+# For the share of REGISTERs that are told: phones with this expiry, in seconds, that refresh after half of it, for so many minutes.
+EXPIRES, PHONES, TOLD_MINUTES = 60, 3_000, 7
+RATE = 1_000
+BY_CONTACT = Case("udp", "udp", False, suffix="by contact")
+# The callee's own connection; where it is another server's, the two of them relay.
+FLOW = ("--callee", "flow", "--callee-connections", "16", "--hops", "2")
+BY_CONNECTION = Case("udp", "tcp", False, extra=FLOW, suffix="by connection")
+WAYS = {"over UDP, by the contact": BY_CONTACT, "over TCP, by its connection": BY_CONNECTION}
+LOADS = {f"{RATE:,}/s": ("--rate", RATE), "saturation": ("--window", WINDOW)}
+PLACES = ("at the same server", "at another")
 
 
 class Redis:
-    def __init__(self, directory):
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(REDIS_PORT), "--save", "", "--dir", directory]
-        self.process = Process(command, 1, directory, os.path.join(directory, "redis.log"))
-        wait(lambda: connects(("127.0.0.1", REDIS_PORT)), 10, "redis-server does not listen")
+    def __init__(self, bench: Bench):
+        port = bench.port + REDIS_PORT
+        self.url = f"redis://127.0.0.1:{port}/0"
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", bench.home]
+        self.process = Process(command, CORE, bench.home, os.path.join(bench.home, "redis.log"))
 
-    url = f"redis://127.0.0.1:{REDIS_PORT}/0"
+        def listens() -> bool:
+            with socket.socket() as one:
+                return one.connect_ex(("127.0.0.1", port)) == 0
 
-    def cpu(self):
-        return self.process.cpu_seconds()
-
-    def stop(self):
-        self.process.stop()
+        wait(listens, 10, "redis-server does not listen")
 
 
 class Node:
-    """One strowger. `name` is what the generator's results say; on the floor of a comparison nothing is shared."""
+    """One strowger of several, or one alone. `seconds`: how long it took until it served."""
 
-    floor = False
-
-    def __init__(self, bench, number, shared, expires="1h"):
-        self.name = f"node {number}"
-        self.address = (HOSTS[number], PORT)
-        self.directory, self.binary, self.node = bench.directory, bench.strowger, f"node-{number}"
-        self.conf = os.path.join(bench.directory, f"{self.node}.toml")
-        values = {"ADDRESS": f"{HOSTS[number]}:{PORT}", "SHARED": shared, "NODE": self.node, "EXPIRES": expires}
-        fill(os.path.join(PERF, "conf", "cluster.toml.in"), self.conf, values)
-        self.process, self.seconds = None, None
-
-    def start(self):
+    def __init__(self, bench: Bench, number: int, shared: str, expires: str):
+        self.bench, self.name = bench, f"node-{number}"
+        self.host = (bench.address, *HOSTS)[number]
+        conf = servers.strowger_conf(BY_CONNECTION, bench)
+        for listen in conf["listen"]:
+            listen["address"] = self.at()
+        conf["control"] = {"socket": os.path.join(bench.home, f"{self.name}.sock")}
+        conf["location"] = {"shared": shared, "node": self.name}
+        conf["registrar"] |= {"max_expires": expires, "default_expires": expires}
+        # Trusted are the servers, and the phones of all users.
+        conf["limits"] = {"trusted_sources": ["127.0.0.0/8", bench.address], "bindings": 2 * TABLE}
+        path = Path(bench.home, f"{self.name}.toml")
+        path.write_text(servers.toml(conf))
         begun = time.monotonic()
-        log = os.path.join(self.directory, f"{self.node}.log")
-        self.process = Process([self.binary, "run", "-c", self.conf], 0, self.directory, log)
-        self.pid = self.process.pid
-        wait(lambda: self.stat("process_start_time_seconds", None) is not None, 120, f"{self.node} does not serve", 0.01)
+        command = [str(bench.strowger), "run", "-c", str(path)]
+        self.process = Process(command, 0, bench.home, os.path.join(bench.home, f"{self.name}.log"))
+        wait(lambda: self.stat("process_start_time_seconds") is not None, 120, f"{self.name} does not serve", 0.01)
         self.seconds = time.monotonic() - begun
-        return self
 
-    def cpu(self):
-        return self.process.cpu_seconds()
+    def at(self) -> str:
+        return f"{self.host}:{self.bench.port}"
 
-    def resident(self):
-        with open(f"/proc/{self.pid}/status") as text:
-            return next(int(line.split()[1]) for line in text if line.startswith("VmRSS")) * 1024
-
-    def stat(self, name, otherwise):
-        """One metric, without labels."""
-        command = [self.binary, "stats", name, "--json", "--control", os.path.join(self.directory, f"{self.node}.sock")]
+    def stat(self, name: str) -> float | None:
+        """One metric, without labels; None if the server does not answer."""
+        command = [str(self.bench.strowger), "stats", name, "--json", "--control", f"{self.bench.home}/{self.name}.sock"]
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            return otherwise
-        return json.loads(done.stdout).get(name, otherwise)
+        return None if done.returncode else json.loads(done.stdout).get(name)
 
-    def stop(self):
-        if self.process:
-            self.process.stop()
+    def wait_told(self, seconds: float) -> None:
+        wait(lambda: self.stat("strowger_shared_untold") == 0, seconds, "Redis was not told of all changes")
 
-
-def connects(address):
-    with socket.socket() as one:
-        return one.connect_ex(address) == 0
+    def resident_mb(self) -> float:
+        with open(f"/proc/{self.process.pid}/status") as text:
+            return next(int(line.split()[1]) for line in text if line.startswith("VmRSS")) / 1024
 
 
-def wait(until, seconds, otherwise, pause=0.05):
+def wait(until: Callable[[], bool], seconds: float, otherwise: str, pause: float = 0.05) -> None:
     end = time.monotonic() + seconds
     while not until():
         if time.monotonic() > end:
@@ -100,204 +105,172 @@ def wait(until, seconds, otherwise, pause=0.05):
         time.sleep(pause)
 
 
-class Bench:
-    def __init__(self, arguments, directory):
-        self.arguments, self.directory = arguments, directory
-        self.strowger, generator = udp.build(arguments)
-        self.generator = Generator(generator, directory, arguments.verbose)
-        self.rounds = arguments.rounds or (1 if arguments.quick else 5)
-        self.duration = 3 if arguments.quick else 8
-        settings = (
-            f"{self.rounds} round(s), load average at the start {machine.load_average():.2f}; "
-            "the servers on core 0, Redis and the generator on core 1"
-        )
-        self.report = Report("Several strowgers with one location table", machine.describe(), settings)
-        self.running = []
+@contextlib.contextmanager
+def running(bench: Bench, count: int, is_shared: bool = True, expires: str = "1h") -> Iterator[tuple[Process | None, list[Node]]]:
+    """A fresh Redis, if it is needed, and so many servers; ended at the end of the block."""
+    with contextlib.ExitStack() as stack:
+        redis = Redis(bench) if is_shared else None
+        if redis:
+            stack.callback(redis.process.stop)
+        nodes = []
+        for number in range(count):
+            nodes.append(Node(bench, number, redis.url if redis else "", expires))
+            stack.callback(nodes[-1].process.stop)
+        yield redis.process if redis else None, nodes
 
-    def say(self, text):
-        print(text, file=sys.stderr, flush=True)
 
-    def start(self, what):
-        self.running.append(what)
-        return what
+def load(bench: Bench, node: Node, mode: str, *options: object, case: Case = BY_CONTACT, register_server: str = "") -> Result:
+    return bench.run_load("strowger", case, node.process, mode, *options, register_server=register_server)[0]
 
-    def clear(self):
-        while self.running:
-            self.running.pop().stop()
 
-    def nodes(self, count, is_shared=True, **more):
-        """A fresh Redis, if it is needed, and so many servers; what ran before is stopped."""
-        self.clear()
-        redis = self.start(Redis(self.directory)) if is_shared else None
-        shared = Redis.url if is_shared else ""
-        return redis, [self.start(Node(self, number, shared, **more)).start() for number in range(count)]
+def warmed(bench: Bench, *options: object) -> tuple[object, ...]:
+    return ("--users", BY_CONTACT.users, "--settle", bench.settle, "--duration", bench.measure, *options)
 
-    def load(self, mode, node, label, *options):
-        results = self.generator.run(mode, node, node, "--server", f"{node.address[0]}:{PORT}", "--domain", "127.0.0.1", *options)
-        for result in results:
-            result["label"] = label
-            self.report.raw.append(result)
-        return results
 
-    # What is run.
+# What is run.
 
-    def register(self):
-        """A REGISTER that refreshes, and a call, with and without sharing, in turn."""
-        loads = ["--warm", 4, "--rest", 6, "--window", WINDOW, "--duration", self.duration]
-        found = {}
-        for number in range(self.rounds):
-            for is_shared in [False, True] if number % 2 == 0 else [True, False]:
-                label = "shared" if is_shared else "alone"
-                self.say(f"  REGISTER and call, {label}, round {number + 1}")
-                _, (node,) = self.nodes(1, is_shared)
-                for mode, more in [("call", ["--register-first"]), ("register", [])]:
-                    found.setdefault((mode, label), []).extend(self.load(mode, node, f"{mode} {label}", *more, *loads))
-        lines = []
-        for mode, what, target in [("register", "REGISTER that refreshes", 1.2), ("call", "call", None)]:
-            alone, shared = (Series(found[mode, label], udp.cpu) for label in ["alone", "shared"])
-            ratio = shared.median / alone.median
-            lines.append([what, alone.text(), shared.text(), f"{ratio:.3f}"])
-            if target:
-                sound = alone.is_sound and shared.is_sound
-                self.report.row("S1", f"{what}, shared ÷ alone", f"≤ {target}", f"{ratio:.3f}", ratio <= target if sound else None)
-        self.report.table("CPU of a server, µs, at saturation", ["", "alone", "shared", "ratio"], lines)
 
-    def changes(self):
-        """Only changes: each user registers once, at the first of one, two and three servers; alone, for comparison."""
-        count = QUICK_CHANGES if self.arguments.quick else CHANGES
-        lines, first = [], {}
-        for number in [0, 1, 2, 3]:
-            own, others, redis_each = [], [], []
-            for _ in range(self.rounds):
-                self.say(f"  {count:,} new bindings at one of {number or 1} server(s){'' if number else ', alone'}")
-                redis, nodes = self.nodes(max(number, 1), number > 0)
-                before = [node.cpu() for node in nodes], redis.cpu() if redis else 0
-                options = ["--users", count, "--count", count, "--settle", 0, "--rate", 2000, "--duration", 2 * count / 2000]
-                (result,) = self.load("register", nodes[0], f"changes {number}", *options)
-                if number:
-                    wait(lambda: nodes[0].stat("strowger_shared_untold", 1) == 0, 30, "Redis was not told of all changes")
-                    time.sleep(1)
-                done = result["counts"]["completed"]
-                spent = [1e6 * (node.cpu() - cpu) / done for node, cpu in zip(nodes, before[0])]
-                own.append(spent[0])
-                others.extend(spent[1:])
-                redis_each.append(1e6 * ((redis.cpu() if redis else 0) - before[1]) / done)
-            first[number] = median(own)
-            cells = [median(values) and f"{median(values):.1f}" or "—" for values in [own, others, redis_each]]
-            lines.append([number or "1, alone", *cells])
-        head = ["servers", "the server that is registered at", "each of the others", "Redis"]
-        self.report.table("CPU of a new binding, µs, at 2,000/s, all threads", head, lines)
-        if first.get(0):
-            ratio = first[1] / first[0]
-            text = f"{ratio:.2f} ({first[1]:.1f} ÷ {first[0]:.1f} µs)"
-            self.report.row("S2", "REGISTER that changes something, shared ÷ alone, all threads", "—", text, None)
+def register(is_shared: bool) -> Task:
+    """A REGISTER that refreshes, and a call, at one server."""
+    name = "shared" if is_shared else "alone"
 
-    def calls(self):
-        """Calls through the first server: the callee registered at it, or at the second; by its contact, or by a connection."""
-        loads = ["--warm", 3, "--rest", 6, "--rate", 1000, "--window", WINDOW, "--duration", self.duration]
-        by_connection = ["--callee-transport", "tcp", "--callee", "flow", "--callee-connections", 16, "--hops", 2]
-        lines = []
-        for what, options in [("over UDP, by the contact", []), ("over TCP, by its connection", by_connection)]:
-            cells = {}
-            for place in [0, 1] * self.rounds:
-                self.say(f"  calls {what}, the callee at {'another' if place else 'the same'} server")
-                _, nodes = self.nodes(2)
-                at = f"{nodes[place].address[0]}:{PORT}"
-                where = ["--callee-server", at] if options else ["--register-server", at]
-                # Watched are both, so that what the second does for a call counts.
-                both = ["--server-pid", nodes[1].pid]
-                for result in self.load("call", nodes[0], f"{what} {place}", "--register-first", *options, *where, *both, *loads):
-                    cells.setdefault((place, result["rate_or_window"]), []).append(result)
-            for load in [1000.0, WINDOW]:
-                same, other = (Series(cells.get((place, load), []), udp.cpu) for place in [0, 1])
-                text = "1,000/s" if load == 1000.0 else "saturation"
-                ratio = f"{other.median / same.median:.2f}" if same and other else "—"
-                lines.append([f"{what}, {text}", same.text(), other.text(), ratio])
-        head = ["", "callee at the same server", "callee at another", "ratio"]
-        self.report.table("CPU of a call in both servers together, µs", head, lines)
+    def measure(bench: Bench) -> dict[str, Result]:
+        with running(bench, 1, is_shared) as (_, (node,)):
+            window = warmed(bench, "--window", WINDOW)
+            return {f"{mode}|{name}": load(bench, node, mode, *window) for mode in ("call", "register")}
 
-    def propagation(self):
-        seconds = 10 if self.arguments.quick else 30
-        lines, delays, lost = [], [], 0
-        for number in range(self.rounds):
-            self.say(f"  propagation at {PROPAGATION_RATE:,} changes/s, round {number + 1}")
-            _, nodes = self.nodes(2)
-            os.sched_setaffinity(0, {1})
-            probe = Probe(nodes[0].address, nodes[1].address)
-            found, unanswered = probe.run(PROPAGATION_RATE, seconds, sampled=20)
-            lost += unanswered + probe.unanswered
-            delays += found
-            lines.append([number + 1, len(found), *(f"{1000 * quantile(found, share):.1f}" for share in [0.5, 0.99, 0.999, 1])])
-        head = ["round", "samples", "p50", "p99", "p99.9", "longest"]
-        self.report.table(f"From one server's 200 until another knows it, ms, at {PROPAGATION_RATE:,} changes/s", head, lines)
-        p99 = 1000 * quantile(sorted(delays), 0.99)
-        note = f"{lost} lost" if lost else ""
-        self.report.row("S3", "propagation p99", "≤ 50 ms", f"{p99:.1f} ms", p99 <= 50 if lost == 0 else None, note)
+    return Task(f"call and REGISTER, {name}", [f"{mode}|{name}" for mode in ("call", "register")], measure, "register", 15)
 
-    def joining(self):
-        count = QUICK_TABLE if self.arguments.quick else TABLE
-        self.say(f"  a server joins {count:,} bindings")
-        redis, (node,) = self.nodes(1)
-        self.load("register", node, "fill", "--users", count, "--count", count, "--settle", 0, "--window", 256, "--duration", 900)
-        wait(lambda: node.stat("strowger_shared_untold", 1) == 0, 300, "Redis was not told of all bindings", 0.5)
-        there, lines = node.stat("strowger_bindings", 0), []
-        for number in range(self.rounds):
-            joined = Node(self, 1, Redis.url)
-            try:
-                joined.start()
-                held = joined.stat("strowger_bindings", 0)
-                lines.append([number + 1, f"{held:,}", f"{joined.seconds:.2f}", f"{joined.resident() / 1e6:.0f}"])
-            finally:
-                joined.stop()
-        table_bytes = node.resident() / 1e6
-        head = ["round", "bindings", "seconds until it serves", "resident, MB"]
-        self.report.table(f"A server joins; the one that is there holds {table_bytes:.0f} MB", head, lines)
-        slowest = max(float(line[2]) for line in lines)
-        whole = all(line[1] == f"{there:,}" for line in lines)
-        self.report.row("S4", f"joining {there:,} bindings", "≤ 10 s", f"{slowest:.2f} s", slowest <= 10 if whole else False)
 
-    def told(self):
-        """Phones that refresh at half their expiry, long enough for the table to be told anew."""
-        minutes = 7 if self.arguments.quick else 14
-        redis, (node,) = self.nodes(1, expires=f"{TOLD_EXPIRES}s")
-        rate = TOLD_USERS / (TOLD_EXPIRES / 2)
-        self.say(f"  {TOLD_USERS:,} phones that register for {TOLD_EXPIRES} s, and refresh after half of that, {minutes} minutes")
-        options = ["--users", TOLD_USERS, "--rate", rate, "--settle", 0, "--duration", 60 * minutes, "--wait", "sleep"]
-        (result,) = self.load("register", node, "told", *options)
-        done, told = result["counts"]["completed"], node.stat("strowger_shared_told_total", 0)
-        share = told / done
-        self.report.table("What Redis sees", ["REGISTERs", "changes told", "share"], [[f"{done:,}", f"{told:,}", f"{share:.3f}"]])
-        met = share <= 0.2 if result["clean"] else None
-        self.report.row("S5", "REGISTERs that are told to Redis, first ones included", "≤ 0.2", f"{share:.3f}", met)
+def changes(number: int) -> Task:
+    """New bindings at the first of so many servers; 0: one that shares nothing."""
 
-    def run(self):
+    def measure(bench: Bench) -> dict[str, Result]:
+        with running(bench, max(number, 1), number > 0) as (redis, nodes):
+            all_ = [*(node.process for node in nodes), *([redis] if redis else [])]
+            before = [process.cpu_seconds() for process in all_]
+            options = ["--users", CHANGES, "--count", CHANGES, "--settle", 0, "--rate", CHANGE_RATE]
+            result = load(bench, nodes[0], "register", *options, "--duration", 2 * CHANGES / CHANGE_RATE)
+            if redis:
+                nodes[0].wait_told(30)
+                time.sleep(1)
+            done = max(1, result["counts"]["completed"])
+            spent = [1e6 * (process.cpu_seconds() - cpu) / done for process, cpu in zip(all_, before)]
+            others = spent[1 : len(nodes)]
+            result |= {"own_us": spent[0], "other_us": sum(others) / len(others) if others else None}
+            return {f"changes|{number}": {**result, "redis_us": spent[-1] if redis else None}}
+
+    return Task(f"new bindings at one of {number}", [f"changes|{number}"], measure, "changes", CHANGES / CHANGE_RATE + 5)
+
+
+def calls(what: str, place: int) -> Task:
+    """Calls through the first server, the callee registered at it or at the second. Counted is the CPU of both."""
+    case = WAYS[what]
+
+    def measure(bench: Bench) -> dict[str, Result]:
+        with running(bench, 2) as (_, nodes):
+            at = nodes[place].at()
+            flow = case is BY_CONNECTION
+            more: list[object] = ["--server-pid", nodes[1].process.pid, *(["--callee-server", at] if flow else [])]
+            found = {}
+            for name, options in LOADS.items():
+                chosen = warmed(bench, *more, *options)
+                found[f"{what}|{place}|{name}"] = load(bench, nodes[0], "call", *chosen, case=case, register_server=at)
+                time.sleep(FORGET)
+            return found
+
+    return Task(f"calls {what}, callee {PLACES[place]}", [f"{what}|{place}|{name}" for name in LOADS], measure, what, 20)
+
+
+def propagation(bench: Bench) -> dict[str, Result]:
+    own = os.sched_getaffinity(0)
+    with running(bench, 2) as (_, nodes):
+        at, asked = ((node.host, bench.port) for node in nodes)
+        probe = Probe(at, asked, bench.address)
+        os.sched_setaffinity(0, {CORE})
         try:
-            for part in PARTS:
-                if part in self.arguments.parts:
-                    getattr(self, part)()
+            delays, unanswered = probe.run(CHANGE_RATE, PROBE_SECONDS, SAMPLED)
         finally:
-            self.clear()
-        print(self.report.markdown())
-        name = Report.name("cluster", self.arguments.parts, PARTS)
-        print("written:", self.report.write(PERF, name) + ".{md,json}", file=sys.stderr)
+            os.sched_setaffinity(0, own)
+    lost = unanswered + probe.unanswered
+    shares = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "longest": 1}
+    figures = {name: 1_000 * float(numpy.quantile(delays, share)) for name, share in shares.items()}
+    return {"propagation": {**figures, "samples": len(delays), "lost": lost, "clean": lost == 0}}
 
 
-def median(values):
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else None
+def joining(bench: Bench) -> dict[str, Result]:
+    with running(bench, 1) as (_, (node,)):
+        load(bench, node, "register", "--users", TABLE, "--count", TABLE, "--settle", 0, "--window", 256, "--duration", 900)
+        node.wait_told(300)
+        joined = Node(bench, 1, f"redis://127.0.0.1:{bench.port + REDIS_PORT}/0", "1h")
+        try:
+            there, held = node.stat("strowger_bindings"), joined.stat("strowger_bindings")
+            memory = {"resident_mb": joined.resident_mb(), "first_resident_mb": node.resident_mb()}
+            whole = there is not None and held == there >= 0.99 * TABLE
+            return {"joining": {"seconds": joined.seconds, "bindings": held, "of": there, **memory, "clean": whole}}
+        finally:
+            joined.process.stop()
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="perf/cluster", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of short measurements")
-    parser.add_argument("--rounds", type=int, help="how often each is measured")
-    parser.add_argument("--parts", type=udp.words(PARTS), default=PARTS, help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--strowger", help="this binary instead of the release build")
-    parser.add_argument("--no-build", action="store_true")
-    parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
-    parser.set_defaults(only=["strowger"])
-    udp.run(parser, Bench)
+def told(bench: Bench) -> dict[str, Result]:
+    """Phones that refresh at half their expiry, long enough for the table to be told anew."""
+    with running(bench, 1, expires=f"{EXPIRES}s") as (_, (node,)):
+        options = ["--users", PHONES, "--rate", PHONES / (EXPIRES / 2), "--settle", 0, "--wait", "sleep"]
+        result = load(bench, node, "register", *options, "--duration", 60 * TOLD_MINUTES)
+        changes = node.stat("strowger_shared_told_total") or 0
+        return {"told": {**result, "told": changes, "share": changes / max(1, result["counts"]["completed"])}}
+
+
+def figure(name: str, what: str, limit: float, path: str, key: str, unit: str = "") -> Row:
+    return Row(name, what, limit, {"it": Quantity(key, path)}, lambda it: it, unit=unit)
+
+
+ROWS = [
+    compare("W1", "REGISTER that refreshes, shared ÷ alone", 1.2, "register|shared", "register|alone"),
+    figure(
+        "W1", f"from one server's 200 until another knows it, p99, at {CHANGE_RATE:,} changes/s", 50, "p99", "propagation", "ms"
+    ),
+    figure("W1", f"a server joins {TABLE:,} bindings", 10, "seconds", "joining", "s"),
+    figure("W2", "share of the REGISTERs that are told to Redis, first ones included", 0.2, "share", "told"),
+]
+
+
+def plan(options: argparse.Namespace) -> Plan:
+    found = [register(False), register(True), *map(changes, range(4))]
+    found += [calls(what, place) for what in WAYS for place in (0, 1)]
+    found.append(Task("propagation", ["propagation"], propagation, seconds=PROBE_SECONDS + 5))
+    found.append(Task("joining", ["joining"], joining, seconds=90))
+    found.append(Task("told", ["told"], told, seconds=60 * TOLD_MINUTES + 10, least=FEWEST, most=FEWEST))
+    return Plan("cluster", "Several strowgers with one location table", found, ROWS, tell)
+
+
+def tell(report: Report, samples: Samples) -> None:
+    def table(title: str, head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+        """Without the lines of which nothing was measured."""
+        report.table(title, head, [line for line in lines if any(isinstance(cell, Estimate) for cell in line)])
+
+    modes = (("register", "REGISTER that refreshes"), ("call", "call"))
+    pairs = [(words, f"{mode}|alone", f"{mode}|shared", "server_cpu_us_each") for mode, words in modes]
+    pairs.append((f"new binding, at {CHANGE_RATE:,}/s, all threads", "changes|0", "changes|1", "own_us"))
+    lines = [[words, single(samples, a, path), single(samples, b, path), ratio(samples, b, a, path)] for words, a, b, path in pairs]
+    table("CPU of a server, µs, at saturation if nothing else is said", ["", "alone", "shared", "ratio"], lines)
+    paths: tuple[str, ...] = ("own_us", "other_us", "redis_us")
+    head = ["servers", "the server that is registered at", "each of the others", "Redis"]
+    lines = [[str(number or "1, alone"), *(single(samples, f"changes|{number}", path) for path in paths)] for number in range(4)]
+    table(f"CPU of a new binding, µs, at {CHANGE_RATE:,}/s, all threads", head, lines)
+    lines = []
+    for what in WAYS:
+        for name in LOADS:
+            same, other = (f"{what}|{place}|{name}" for place in (0, 1))
+            lines.append([f"{what}, {name}", single(samples, same), single(samples, other), ratio(samples, other, same)])
+    table("CPU of a call in both servers together, µs", ["callee", *PLACES, "ratio"], lines)
+    for key, title, paths in (
+        ("propagation", "From one server's 200 until another knows it, ms", ("p50", "p99", "p99_9", "longest")),
+        ("joining", "A server joins", ("bindings", "of", "seconds", "resident_mb", "first_resident_mb")),
+        ("told", "What Redis sees", ("counts.completed", "told", "share")),
+    ):
+        table(title, paths, [[single(samples, key, path) for path in paths]])
 
 
 if __name__ == "__main__":
-    main()
+    main("cluster", __doc__, 60, plan)

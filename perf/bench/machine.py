@@ -1,10 +1,13 @@
 """The machine that is measured: its name, its cores, its ports, and processes pinned to a core."""
 
 import glob
+import ipaddress
 import os
 import platform
 import signal
+import struct
 import subprocess
+import sys
 import time
 
 
@@ -24,31 +27,35 @@ def load_average():
     return os.getloadavg()[0]
 
 
-# Loopback or any address: another of 127/8 does not disturb us.
-HERE = ("0100007F", "00000000", "0" * 32)
+def in_tables(address):
+    """How the kernel's tables write an address, and any address: another of 127/8 does not disturb us."""
+    packed = ipaddress.ip_address(address).packed
+    own = "".join(f"{word:08X}" for (word,) in struct.iter_unpack("<I" if sys.byteorder == "little" else ">I", packed))
+    return own, "0" * 8, "0" * 32
 
 
-def is_taken(tables, port, state=None):
+def is_taken(tables, port, state=None, address="127.0.0.1"):
+    here = in_tables(address)
     for path in tables:
         try:
             with open(path) as table:
                 next(table)
                 for line in table:
                     fields = line.split()
-                    address, bound = fields[1].rsplit(":", 1)
-                    if int(bound, 16) == port and address in HERE and state in (None, fields[3]):
+                    host, bound = fields[1].rsplit(":", 1)
+                    if int(bound, 16) == port and host in here and state in (None, fields[3]):
                         return True
         except FileNotFoundError:
             pass
     return False
 
 
-def udp_port_is_bound(port):
-    return is_taken(("/proc/net/udp", "/proc/net/udp6"), port)
+def udp_port_is_bound(port, address="127.0.0.1"):
+    return is_taken(("/proc/net/udp", "/proc/net/udp6"), port, None, address)
 
 
-def tcp_port_listens(port):
-    return is_taken(("/proc/net/tcp", "/proc/net/tcp6"), port, "0A")
+def tcp_port_listens(port, address="127.0.0.1"):
+    return is_taken(("/proc/net/tcp", "/proc/net/tcp6"), port, "0A", address)
 
 
 class Process:
@@ -64,18 +71,23 @@ class Process:
         )
         self.pid = self.child.pid
 
-    def wait_ready(self, port, tcp_ports=(), seconds=15):
+    def wait_ready(self, port, tcp_ports=(), seconds=15, address="127.0.0.1"):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.child.poll() is not None:
-                raise RuntimeError(f"it ended with {self.child.returncode}; see {self.log.name}")
-            if udp_port_is_bound(port) and all(map(tcp_port_listens, tcp_ports)):
-                time.sleep(0.5)
+                raise RuntimeError(f"it ended with {self.child.returncode}; {self.said()}")
+            if udp_port_is_bound(port, address) and all(tcp_port_listens(each, address) for each in tcp_ports):
+                time.sleep(0.2)
                 return
             time.sleep(0.05)
         self.stop()
         named = "".join(f" and TCP port {port}" for port in tcp_ports)
-        raise RuntimeError(f"it did not listen on UDP port {port}{named} within {seconds} s; see {self.log.name}")
+        raise RuntimeError(f"it did not listen on UDP port {port}{named} within {seconds} s; {self.said()}")
+
+    def said(self):
+        """The end of its log, which may be gone with its folder before anybody can look."""
+        with open(self.log.name, errors="replace") as text:
+            return f"its log ends: {text.read()[-1000:].strip() or 'it is empty'}"
 
     def cpu_seconds(self):
         """Of all its processes and threads."""
@@ -91,6 +103,19 @@ class Process:
                 # It has ended meanwhile.
                 pass
         return total / 1e9
+
+    def memory(self):
+        """Bytes that are its own, all its processes together; what they share is divided among those that share it."""
+        total = 0
+        for path in glob.glob("/proc/[0-9]*"):
+            try:
+                if os.getpgid(int(path[len("/proc/") :])) == self.pid:
+                    with open(path + "/smaps_rollup") as text:
+                        total += sum(1024 * int(line.split()[1]) for line in text if line.startswith("Pss:"))
+            except (OSError, ValueError):
+                # It has ended meanwhile.
+                pass
+        return total
 
     def wait_idle(self, share, seconds, interval=1.0):
         """Until it uses less than this share of a core; returns whether it did in that time."""

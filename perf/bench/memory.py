@@ -1,115 +1,210 @@
-"""perf/memory: what an idle TCP connection and an idle TLS connection cost strowger and Kamailio in memory of their own."""
+"""perf/memory: what each thing costs a server in memory: an idle connection over TCP and TLS, a binding, a finished transaction, a
+call in progress."""
+
+from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
-import sys
 
-import certificates
-import machine
-from cases import Case
-from contestants import PERF
-from generator import CORE
-from report import Report, Series
-from udp import build, run, words
+import plots
+import report
+import tasks
+from bench import TOP, Bench, main, target
+from cases import WINDOW, Case
+from machine import Process
+from report import Report
+from samples import Estimate, Quantity, Result, Row, Samples, single
+from study import Plan, Task
+from tasks import key
 
-CONNECTIONS = 10_000
-# Opened and closed first, so that what is allocated once does not count.
-FIRST = 500
-KINDS = {
-    "M1": ("tcp", 512, Case("idle TCP", "tcp", "udp", version="1.3")),
-    "M2": ("tls", 12 * 1024, Case("idle TLS 1.3", "tls", "udp", version="1.3")),
-}
-
-
-class Bench:
-    def __init__(self, arguments, directory):
-        self.arguments, self.directory = arguments, directory
-        certificates.make()
-        self.strowger, self.load = build(arguments)
-        self.rounds = 1 if arguments.quick else 3
-        self.report = Report(
-            "Memory of idle connections",
-            machine.describe(),
-            f"{self.rounds} round(s), {arguments.connections:,} connections of which each has carried one OPTIONS and its 200, "
-            f"after {FIRST} others came and went. Growth of the server's own memory (proportional set size of all its processes) "
-            f"for each "
-            "connection. The kernel's socket and its buffers are not in it: they are the same for every server",
-        )
-        self.results = []
-
-    def measure(self, row, name):
-        transport, _, case = KINDS[row]
-        print(f"  {name}: {case.label}", file=sys.stderr, flush=True)
-        contestant = case.strowger(self.strowger, self.directory) if name == "strowger" else case.kamailio(self.directory)
-        process = contestant.start(self.directory)
-        try:
-            common = [
-                "taskset",
-                "-c",
-                str(CORE),
-                self.load,
-                "idle",
-                "--transport",
-                transport,
-                "--exchange",
-                "--server-pid",
-                str(process.pid),
-                "--json",
-                "-",
-            ]
-            if transport == "tls":
-                common += case.tls_options()
-            for options in (
-                ["--connections", FIRST, "--close", 0.05, "--settle", 1],
-                ["--connections", self.arguments.connections],
-            ):
-                done = subprocess.run([*common, *map(str, options)], capture_output=True, text=True)
-                if done.returncode not in (0, 1):
-                    raise RuntimeError(f"the generator failed against {name}:\n{done.stderr}")
-            result = json.loads(done.stdout)
-            result.update(row=row, contestant=name)
-            self.results.append(result)
-            self.report.raw.append(result)
-        finally:
-            process.stop()
-
-    def series(self, row, name):
-        return Series(
-            [result for result in self.results if result["row"] == row and result["contestant"] == name],
-            lambda result: result["bytes_each"],
-        )
-
-    def run(self):
-        for number in range(self.rounds):
-            print(f"round {number + 1} of {self.rounds}", file=sys.stderr, flush=True)
-            for row in self.arguments.rows:
-                for name in self.arguments.only:
-                    self.measure(row, name)
-        lines = []
-        for row in self.arguments.rows:
-            _, target, case = KINDS[row]
-            ours, peer = self.series(row, "strowger"), self.series(row, "kamailio")
-            lines.append([case.label, ours.text(0), peer.text(0)])
-            met = ours.median <= target if ours and ours.is_sound else None
-            self.report.row(row, f"{case.label} connection", f"≤ {target:,} B", f"{ours.text(0)} B", met, ours.marks)
-        self.report.table("Bytes for each connection", ["", "strowger", "Kamailio"], lines)
-        print(self.report.markdown())
-        print("written:", self.report.write(PERF, "memory") + ".{md,json}", file=sys.stderr)
+# So many idle connections, after a few that came and went, so that what is allocated once does not count.
+CONNECTIONS, FIRST = 10_000, 500
+IDLE = {"tcp": Case("tcp", "udp", version="1.3"), "tls": Case("tls", "udp", version="1.3")}
+# Bindings by whose coming the memory of one is measured. Their numbers have as many digits, so that the first are among the others.
+BINDINGS = (110_000, 310_000)
+REGISTERED = Case(routed=False)
+# Finished transactions are kept long enough to be weighed; the conf's limit on them is from memory, and far above.
+LINGER = Case(routed=False, conf={"timers": {"linger": "10m"}}, suffix="long linger")
+LINGER_CALLS, LINGER_STEPS = 50_000, 4
+# Calls that stand open while the memory is read: so many a second, for so many seconds.
+RECORDED = Case(routed=False, conf={"records": {"file": "records.jsonl"}}, suffix="records")
+CALL_RATE, HOLD = 5_000, 8
+SERVERS = ("strowger", "kamailio")
+# What is counted, not timed, hardly differs from one run to the next.
+RUNS = 1
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="perf/memory", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument("--connections", type=int, default=CONNECTIONS)
-    parser.add_argument("--rows", type=words(KINDS), default=list(KINDS), help=f"some of {','.join(KINDS)}")
-    parser.add_argument(
-        "--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out"
-    )
-    parser.add_argument("--strowger", help="this binary instead of the release build")
-    parser.add_argument("--no-build", action="store_true")
-    run(parser, Bench)
+def size_key(what: str, who: str = "strowger") -> str:
+    return key(what, who, "bytes")
+
+
+def task(what: str, who: str, seconds: float, measure, least: int = RUNS, **how) -> Task:
+    kept = size_key(what, who)
+
+    def measured(bench: Bench) -> dict[str, Result]:
+        return {kept: measure(bench)}
+
+    return Task(f"memory of {what}, {who}", [kept], measured, "memory", seconds, least, max(least, 4), who=who, **how)
+
+
+def idle_connection(transport: str, who: str) -> Task:
+    """Growth of the server's own memory (proportional set size of all its processes). Each has carried one OPTIONS and its 200. The
+    kernel's socket and its buffers are not in it: they are the same for every server."""
+    case = IDLE[transport]
+
+    def measure(bench: Bench) -> Result:
+        with bench.server(who, case) as process:
+            command = [bench.load, "idle", "--server", bench.at(bench.port + case.is_tls), "--transport", transport, "--exchange"]
+            command += ["--server-pid", process.pid, "--json", "-", *(case.tls_options(bench) if case.is_tls else [])]
+            tasks.on_core(bench, *command, "--connections", FIRST, "--close", 0.05, "--settle", 1)
+            return json.loads(tasks.on_core(bench, *command, "--connections", CONNECTIONS))
+
+    return task(f"an idle {transport.upper()} connection", who, 10 if transport == "tcp" else 16, measure)
+
+
+def binding(who: str) -> Task:
+    def measure(bench: Bench) -> Result:
+        sizes = []
+        with bench.server(who, REGISTERED) as process:
+            for number in BINDINGS:
+                # Registered first, and then a moment of refreshing a few.
+                options = ["--users", number, "--register-first", "--rate", 100, "--settle", 0, "--duration", 1]
+                result = bench.run_load(who, REGISTERED, process, "register", *options)[0]
+                sizes.append(process.memory())
+        return {**result, "bytes_each": (sizes[1] - sizes[0]) / (BINDINGS[1] - BINDINGS[0])}
+
+    return task("a binding", who, 16, measure, 1)
+
+
+def footprint() -> Task:
+    """What the allocator holds for a binding, from the test that is bound by it."""
+
+    def prepare(bench: Bench) -> None:
+        if not bench.options.no_build:
+            command = ["cargo", "test", "--quiet", "--profile", "checked", "--test", "footprint", "--no-run"]
+            subprocess.run(command, cwd=TOP, check=True)
+
+    def measure(bench: Bench) -> Result:
+        built = target(TOP).parent / "checked" / "deps"
+        tests = sorted((path for path in built.glob("footprint-*") if not path.suffix), key=lambda path: path.stat().st_mtime)
+        if not tests:
+            raise RuntimeError("the footprint test is not built: without --no-build it is")
+        done = subprocess.run([tests[-1], "--nocapture"], cwd=TOP, capture_output=True, text=True)
+        # It fails, too, where a binding is too heavy: then there is a size all the same.
+        return weighed(done.stdout + done.stderr)
+
+    return task("a binding, by the allocator", "strowger", 5, measure, 1, prepare=prepare)
+
+
+def weighed(text: str) -> Result:
+    """What the footprint test prints."""
+    found = re.search(r"one binding: (\d+) bytes at most", text)
+    if not found:
+        raise RuntimeError(f"the footprint test says no size: {text[-500:]}")
+    sizes = {int(number): int(each) for number, each in re.findall(r"(\d+) bindings: (\d+) bytes each", text)}
+    return {"bytes_each": int(found[1]), "by_bindings": sizes}
+
+
+def transaction() -> Task:
+    def measure(bench: Bench) -> Result:
+        def run(process: Process, count: int, *more: str) -> Result:
+            options = [*more, "--window", WINDOW, "--settle", 0, "--count", count]
+            return bench.run_load("strowger", LINGER, process, "call", *options)[0]
+
+        with bench.server("strowger", LINGER) as process:
+            before = run(process, 1_000)["server_resident_bytes"][1]
+            steps = [run(process, LINGER_CALLS) for _ in range(LINGER_STEPS)]
+        calls = sum(step["counts"]["completed"] for step in steps)
+        # Two of a call: the INVITE's and the BYE's.
+        grown = (steps[-1]["server_resident_bytes"][1] - before) / (2 * calls)
+        return {"bytes_each": grown, "calls": calls, "clean": all(step["clean"] for step in steps)}
+
+    return task("a finished transaction", "strowger", 20, measure)
+
+
+def call() -> Task:
+    """Beside as many calls a second that end at once, so that what their transactions take is in both."""
+
+    def measure(bench: Bench) -> Result:
+        with bench.server("strowger", RECORDED) as process:
+
+            def run(hold: int) -> Result:
+                options = ["--rate", CALL_RATE, "--hold", hold, "--settle", hold + 4, "--duration", 1]
+                return bench.run_load("strowger", RECORDED, process, "call", *options)[0]
+
+            without, held = run(0), run(HOLD)
+        grown = held["server_resident_bytes"][1] - without["server_resident_bytes"][1]
+        standing = held["outstanding_at_end"] - without["outstanding_at_end"]
+        clean = without["clean"] and held["clean"] and standing > 0.9 * CALL_RATE * HOLD
+        return {**held, "bytes_each": grown / max(standing, 1), "standing": standing, "clean": clean}
+
+    return task("a call in progress with records", "strowger", 32, measure)
+
+
+def row(name: str, what: str, limit: float, text: str, fewest: int = RUNS) -> Row:
+    return Row(name, text, limit, {"it": Quantity(size_key(what), "bytes_each")}, lambda it: it, unit="B", fewest=fewest)
+
+
+def plan(options: argparse.Namespace) -> Plan:
+    found = [idle_connection(transport, who) for transport in IDLE for who in SERVERS]
+    found += [*map(binding, SERVERS), footprint(), transaction(), call()]
+    rows = [
+        row("M1", "an idle TCP connection", 400, "idle TCP connection"),
+        row("M2", "an idle TLS connection", 4_000, "idle TLS 1.3 connection"),
+        row("M3", "a binding, by the allocator", 350, "binding, all told", 1),
+        row("M4", "a finished transaction", 600, f"finished transaction, of {2 * LINGER_CALLS * LINGER_STEPS:,}"),
+        row("M5", "a call in progress with records", 400, f"call in progress with records, of {CALL_RATE * HOLD:,}"),
+    ]
+    return Plan("memory", "Memory of connections, bindings, transactions and calls", found, rows, tell)
+
+
+WHAT = [
+    "an idle TCP connection",
+    "an idle TLS connection",
+    "a binding",
+    "a binding, by the allocator",
+    "a finished transaction",
+    "a call in progress with records",
+]
+
+
+def tell(written: Report, samples: Samples) -> None:
+    found = {what: [single(samples, size_key(what, who), "bytes_each") for who in SERVERS] for what in WHAT}
+    found = {what: sizes for what, sizes in found.items() if any(sizes)}
+    if not found:
+        return
+    lines = [[what, *(size and size.text(0) for size in sizes)] for what, sizes in found.items()]
+    written.table("Bytes of the server's own memory for each", ["", "strowger", "Kamailio"], lines)
+    connections = {what: sizes for what, sizes in found.items() if "connection" in what}
+    others = {what: sizes for what, sizes in found.items() if "connection" not in what}
+    panels = [panel for panel in (connections, others) if panel]
+    chart, axes = plots.figure(7.6, 0.9 + 0.75 * len(found), rows=len(panels), squeeze=False)
+    for place, panel in zip(axes[:, 0], panels):
+        draw(place, panel)
+    axes[-1, 0].set_xlabel("Bytes for each")
+    axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    plots.save(chart, report.directory(), "memory")
+    written.figure("memory", "Memory of the server for each connection, binding, transaction and call")
+
+
+def draw(axes, panel: dict[str, list[Estimate | None]]) -> None:
+    """Bars that begin at nothing: a factor is seen."""
+    height = 0.4
+    for number, who in enumerate(("strowger", "Kamailio")):
+        # One alone stands in the middle.
+        sizes = [(place + (number - 0.5) * height * all(each), each[number]) for place, each in enumerate(panel.values())]
+        bars = [(place, size.value) for place, size in sizes if size]
+        axes.barh([y for y, _ in bars], [size for _, size in bars], 0.92 * height, color=plots.COLOURS[number], label=who)
+        for y, size in bars:
+            axes.annotate(f" {size:,.0f}", (size, y), va="center", fontsize=9)
+    axes.set_yticks(range(len(panel)), [what.removeprefix("a ").removeprefix("an ") for what in panel])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 if __name__ == "__main__":
-    main()
+    main("memory", __doc__, 6, plan)

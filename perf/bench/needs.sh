@@ -19,9 +19,16 @@ needs() {
     "${as_root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
-# The generator is built with AWS-LC, and the peers' TLS needs certificates.
-common=(python3=python3 taskset=util-linux kamailio=kamailio cmake=cmake clang=clang)
+# A tool written in Rust, in target/cargo-tools of the folder TOP:
+#     cargo_tool COMMAND CRATE VERSION TOP
+cargo_tool() {
+    [ -x "$4/target/cargo-tools/bin/$1" ] || cargo install --quiet --locked --root "$4/target/cargo-tools" --version "$3" "$2"
+}
+# Debian's own Python has the libraries for statistics, tables, progress and plots; another one in the PATH has not.
+libraries=(/usr/bin/python3=python3
+    /usr/lib/python3/dist-packages/numpy=python3-numpy /usr/lib/python3/dist-packages/scipy=python3-scipy
+    /usr/lib/python3/dist-packages/pandas=python3-pandas /usr/lib/python3/dist-packages/rich=python3-rich
+    /usr/lib/python3/dist-packages/matplotlib=python3-matplotlib)
+# The generator is built with AWS-LC.
+common=(taskset=util-linux kamailio=kamailio cmake=cmake clang=clang "${libraries[@]}")
 streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl pkg-config=pkg-config /usr/include/openssl/ssl.h=libssl-dev)
-# Plots: with Debian's own Python, since another one in the PATH has no matplotlib.
-plots=(/usr/lib/python3/dist-packages/matplotlib=python3-matplotlib /usr/lib/python3/dist-packages/numpy=python3-numpy)
-python=/usr/bin/python3

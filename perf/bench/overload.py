@@ -1,372 +1,284 @@
 """perf/overload: what a server still does when more is asked of it than it can do (row O1). Calls come on a schedule from half its
-peak to three times as many, whatever comes back; goodput is calls a second that ended well."""
+peak to three times as many, whatever comes back; goodput is calls a second that ended well. The server has a part of its core if
+the machine lets it (cgroups), so that the generator can offer so many."""
 
-import copy
+from __future__ import annotations
 
-import study
-from cases import WINDOW, Case
-from contestants import PERF
-from report import Report, Series
-from study import PATIENCE, Progress, Study
-from udp import words
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-CASES = {
-    "udp": Case("UDP", "udp", "udp", routed=True),
-    "udp-auth": Case("UDP, digest", "udp", "udp", routed=True, auth=True),
-    "tcp": Case("TCP", "tcp", "tcp", routed=True),
-    # RSA costs who proves its key several times what it costs who checks the proof: the generator has room where the server has
-    # none.
-    "tls": Case("TLS, a full handshake for each call", "tls/call", "udp", routed=True),
+import plots
+import report as reports
+from bench import Bench, main
+from cases import TODAY, WINDOW, Case
+from machine import Process
+from samples import Estimate, Result, Row, Samples, compare, ratio, single
+from study import FEWEST, Plan, Task
+from tasks import key
+
+# RSA costs who proves its key several times what it costs who checks the proof: with a handshake for each call the generator has
+# room when the server has none.
+UDP, TLS = Case(), Case("tls/call", "udp", suite=TODAY)
+CASES = {"UDP": UDP, "TLS, a full handshake for each call": TLS}
+# As it is; without its overload control; with the kernel's help.
+CONTROL = {"": {}, "control off": {"limits": {"overload": "0s"}}, "kernel sheds": {"limits": {"shed": "kernel"}}}
+VARIANTS = {
+    **{
+        f"{label}, {words}".removesuffix(", "): case.with_(conf=conf, suffix=words.replace(" ", "-"))
+        for label, case in CASES.items()
+        for words, conf in CONTROL.items()
+    },
+    **{"UDP, digest": Case(auth="call"), "TCP": Case("tcp", "tcp")},
 }
-# The server with another conf: as it would be without its overload control, and with the kernel's help.
-UNCONTROLLED, SHEDDING = "strowger-uncontrolled", "strowger-shed"
-OTHERWISE = {UNCONTROLLED: '\n[limits]\noverload = "0s"\n', SHEDDING: '\n[limits]\nshed = "kernel"\n'}
-WHO = {"strowger": "", UNCONTROLLED: ", control off", SHEDDING: ", the kernel sheds", "kamailio": ", Kamailio"}
-MULTIPLES = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0]
-QUICK_MULTIPLES = [0.5, 1.0, 1.5, 2.0, 3.0]
-# Those that row O1 names.
-ROW = [2.0, 3.0]
-TARGET = 0.95
+# The figures' panels.
+PANELS = {
+    "UDP": [label for label in VARIANTS if label.startswith("UDP")],
+    "TLS and TCP": [label for label in VARIANTS if label[0] == "T"],
+}
+MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0)
+# Those that row O1 names, and the share of the peak that it wants.
+NAMED, TARGET = (2.0, 3.0), 0.95
 # Of the peak, in the same server when the overload is over: it must be as it was.
 AFTER = 0.5
-# Calls that nobody answers stay for 32 s (Timer B): so many may be outstanding that none is held back for it.
-OUTSTANDING = 3_000_000
+RATE = "completed_per_second"
+# Seconds at a rate before it is measured, and measured; for the last answers: a call that nobody answers is given up after 32 s
+# (Timer B), by which time it has failed. So many may be outstanding that none is held back.
+SETTLE, MEASURE, PATIENCE, OUTSTANDING = 2.5, 2.0, 2, 3_000_000
 # A generator that begins its calls so late, µs at the 99th percentile, or so few of them, or whose core is so busy, offers another
 # load than it says.
-LATE_US = 10_000
-OFFERED = 0.98
-BUSY = 0.95
+LATE_US, OFFERED, BUSY = 10_000, 0.98, 0.95
+# A server that had less of its part than this share, in a closed window, was kept from it.
+ENOUGH = 0.8
+# The server's part of its core, and how long it is from one such part to the next: as short as the kernel allows, which gives 1 ms
+# at least. What comes while it waits must find room in its receive buffer.
+PART, PERIOD_US = 0.4, 2_500
+CGROUPS = Path("/sys/fs/cgroup")
 
 
-def rate(result):
-    return result["completed_per_second"]
+def folder() -> Path | None:
+    """A group of processes that may be given a part of a core, if this machine has any: of version 1 or 2."""
+    for parent, sign in ((CGROUPS / "cpu", "cpu.cfs_quota_us"), (CGROUPS, "cgroup.subtree_control")):
+        if (parent / sign).exists() and (sign.startswith("cpu.") or "cpu" in (parent / sign).read_text().split()):
+            with contextlib.suppress(OSError):
+                group = parent / f"strowger-perf-{os.getpid()}"
+                group.mkdir(exist_ok=True)
+                return group
+    return None
 
 
-def offered(result):
+@contextlib.contextmanager
+def part_of_core(process: Process) -> Iterator[float]:
+    """Within this block the server has a part of its core, which is said; all of it where there are no groups."""
+    group = folder()
+    if group is None:
+        yield 1.0
+        return
+    quota = int(PART * PERIOD_US)
+    try:
+        if (group / "cpu.max").exists():
+            (group / "cpu.max").write_text(f"{quota} {PERIOD_US}")
+        else:
+            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+        (group / "cgroup.procs").write_text(str(process.pid))
+        yield PART
+    finally:
+        # A group that has a process in it cannot go; one that stays is used again.
+        process.stop()
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def offered(result: Result) -> float:
     """Share of the calls that should have begun in the measured time which did."""
     return result["counts"]["started"] / max(1, result["counts"]["scheduled"])
 
 
-def is_generator_bound(result):
+def is_generator_bound(result: Result) -> bool:
     """In an overload the server's core is full whoever sets the pace, so what the generator says of itself is not enough."""
-    lag = result["latency_us"].get("generator_lag", {}).get("p99", 0)
-    return (
-        bool(result.get("generator_bound"))
-        or result["generator_busy"] > BUSY
-        or offered(result) < OFFERED
-        or lag > LATE_US
-        or result["counts"]["skipped"] > 0
-    )
+    late = result["latency_us"].get("generator_lag", {}).get("p99", 0) > LATE_US or result["counts"]["skipped"] > 0
+    return bool(result.get("generator_bound")) or late or result["generator_busy"] > BUSY or offered(result) < OFFERED
 
 
-def judged(result):
-    """For a series: losses and repetitions are what an overload is; only wrong answers make it unclean."""
-    return {**result, "clean": result["counts"]["wrong"] == 0, "generator_bound": is_generator_bound(result)}
+def judged(result: Result, part: float) -> Result:
+    """Losses and repetitions are what an overload is; wrong answers make it unclean, and a load that was not what was meant: from
+    less than was to be offered nothing follows. A server that waits for its part of the core is not disturbed by that."""
+    counts, each, is_bound = result["counts"], result["seconds"], is_generator_bound(result)
+    again = sum(counts[f"retransmitted_{what}"] for what in ("invite", "2xx", "request"))
+    more = {
+        "offered": offered(result),
+        "part": part,
+        "goodput": result[RATE],
+        "refused": counts["refused"] / each,
+        "again": again / each,
+    }
+    # Of calls that rang: who was answered could not hang up.
+    rang, ended = (counts[name] + result["drain_counts"][name] for name in ("ringing_received", "completed"))
+    more |= {"drops": result["server_drops"] / each, "unended": max(0, rang - ended) / each}
+    more |= {"clean": counts["wrong"] == 0 and not is_bound, "generator_bound": is_bound}
+    return {**result, **more, "disturbed": bool(result.get("disturbed")) and part == 1}
 
 
-def verdict(goodput, peak):
-    """Whether row O1 is met: not to be told where the generator offered less than it should have, or something else had the
-    core."""
-    if not goodput or not peak or not goodput.is_sound or not peak.is_sound or "g" in goodput.marks:
-        return None
-    return goodput.median >= TARGET * peak.median
+def point(case: Case, multiple: float) -> str:
+    return key(case, "strowger", f"{multiple:g} × peak")
 
 
-def changed(case, lines):
-    """The same case, with more in the conf."""
-    other = copy.copy(case)
-
-    def values(directory):
-        found = case.values(directory)
-        return {**found, "ROUTE": found["ROUTE"] + lines}
-
-    other.values = values
-    return other
+def peak_of(case: Case) -> str:
+    return key(case, "strowger", "peak of a part")
 
 
-def case_of(key, name):
-    return changed(CASES[key], OTHERWISE[name]) if name in OTHERWISE else CASES[key]
+def peak_judged(result: Result, part: float) -> Result:
+    """What it would bring through if it had all of its part: a server that waits for a part now and then has nothing to do with the
+    rest of one. If it had far less than its part, something else had the core."""
+    share = result["server_busy"] / part
+    is_disturbed = bool(result.get("disturbed")) and part == 1
+    found = {"part": part, "goodput": result[RATE] / max(share, 1e-9), "clean": result["clean"] and share > ENOUGH}
+    return {**result, **found, "disturbed": is_disturbed}
 
 
-class Overload(Study):
-    def __init__(self, arguments, directory):
-        super().__init__(arguments, directory, "Overload")
-        quick = arguments.quick
-        self.names = [*arguments.only, *([UNCONTROLLED] if arguments.uncontrolled else []), *([SHEDDING] if arguments.shed else [])]
-        self.multiples = arguments.multiples or (QUICK_MULTIPLES if quick else MULTIPLES)
-        self.cases = arguments.cases or (["udp", "tls"] if quick else list(CASES))
-        self.settle = 3 if quick else 10
-        self.step = min(self.duration, 4 if quick else 20)
-        self.warm = 3 if quick else 8
-        self.report = Report(
-            self.report.title,
-            self.report.machine,
-            f"{self.rounds} round(s). For each point a fresh server, which {self.warm} s of a closed window have warmed up; "
-            f"{self.settle} s at the rate, then {self.step:g} s measured. The peak is the rate of a closed window of {WINDOW} "
-            f"calls",
+def peak(case: Case, runs: int) -> Task:
+    """The rate of a closed window, with the same part of the core."""
+
+    def measure(bench: Bench) -> dict[str, Result]:
+        with bench.server("strowger", case) as process, part_of_core(process) as part:
+            load = ["--users", case.users, "--window", WINDOW, "--settle", SETTLE, "--duration", MEASURE]
+            result = bench.run_load("strowger", case, process, "call", *load)[0]
+        return {peak_of(case): peak_judged(result, part)}
+
+    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 7, runs, who="strowger")
+
+
+def beyond(case: Case, multiple: float, runs: int) -> Task:
+    """A fresh and warm server, and so many times its peak; after the worst of it half the peak in the same server."""
+    last = multiple == max(MULTIPLES)
+
+    def measure(bench: Bench) -> dict[str, Result]:
+        most = bench.samples.median(peak_of(case), "goodput") or 0
+        common = ["--users", case.users, "--settle", SETTLE, "--duration", MEASURE]
+        common += ["--drain", PATIENCE, "--max-outstanding", OUTSTANDING]
+        warm = ["--warm", SETTLE, "--warm-window", WINDOW, "--rest", 1]
+        with bench.server("strowger", case) as process, part_of_core(process) as part:
+            rates = [(point(case, multiple), multiple, warm)] + [(point(case, 0), AFTER, [])] * last
+            found = {
+                each: bench.run_load("strowger", case, process, "call", *more, "--rate", f"{times * most:.0f}", *common)[0]
+                for each, times, more in rates
+            }
+        return {each: judged(result, part) for each, result in found.items()}
+
+    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 12 + 7 * last
+    return Task(f"{case.name}, {multiple:g} × peak", keys, measure, case.name, seconds, runs, after=[peak_of(case)], who="strowger")
+
+
+def is_of_row(label: str) -> bool:
+    return label in CASES or label.endswith("sheds")
+
+
+def rows() -> list[Row]:
+    return [
+        compare(
+            "O1",
+            f"goodput at {multiple:g} × the peak ÷ the peak, {label}",
+            TARGET,
+            point(case, multiple),
+            peak_of(case),
+            "goodput",
+            at_least=True,
         )
-        self.progress = Progress(self.rounds * len(self.cases) * len(self.names) * (len(self.multiples) + 1))
-
-    def run(self):
-        for _ in range(self.rounds):
-            for key in self.cases:
-                for name in self.names:
-                    self.attempt(self.sweep, key, name)
-        self.tell()
-        self.finish("overload")
-
-    def sweep(self, key, name):
-        case = case_of(key, name)
-        self.progress.step(f"{name}: {case.label}: peak")
-        with self.server(case, name) as (contestant, process):
-            peak = self.saturate(case, contestant, process, warm=self.settle, key=key)
-        for multiple in self.multiples:
-            self.progress.step(f"{name}: {case.label}: {multiple:g} × {rate(peak):,.0f} calls/s")
-            self.attempt(self.point, key, name, multiple, rate(peak))
-
-    def point(self, key, name, multiple, peak):
-        case = case_of(key, name)
-        common = ["--drain", PATIENCE, "--max-outstanding", OUTSTANDING]
-        with self.server(case, name) as (contestant, process):
-            self.run_load(
-                case,
-                contestant,
-                process,
-                "--warm",
-                self.warm,
-                "--warm-window",
-                48,
-                "--rest",
-                1,
-                "--rate",
-                f"{multiple * peak:.0f}",
-                "--settle",
-                self.settle,
-                "--duration",
-                self.step,
-                *common,
-                what="overload",
-                key=key,
-                multiple=multiple,
-            )
-            if multiple == max(self.multiples):
-                self.run_load(
-                    case,
-                    contestant,
-                    process,
-                    "--rate",
-                    f"{AFTER * peak:.0f}",
-                    "--settle",
-                    self.settle,
-                    "--duration",
-                    self.step,
-                    *common,
-                    what="after",
-                    key=key,
-                    multiple=AFTER,
-                )
-
-    def points(self, key, name, what, multiple, value):
-        found = [
-            judged(result)
-            for result in self.results
-            if result.get("key") == key
-            and result["contestant"] == name
-            and result["what"] == what
-            and multiple in (None, result.get("multiple"))
-        ]
-        return Series(found, value)
-
-    def latency(self, key, name, multiple, quantile):
-        """Milliseconds from when the call was to leave to its 200."""
-
-        def value(result):
-            found = result["latency_us"].get("to_200", {}).get(quantile)
-            return None if found is None else found / 1000
-
-        return self.points(key, name, "overload", multiple, value)
-
-    # What it says.
-
-    def tell(self):
-        for name in self.names:
-            for key in self.cases:
-                self.tell_case(key, name)
-        self.draw(
-            "overload-goodput",
-            self.draw_goodput,
-            "Goodput against offered load, both relative to the peak. Hollow: the generator was at its limit",
-        )
-        self.draw(
-            "overload-latency",
-            self.draw_latency,
-            "Time from an INVITE's schedule to its 200, of calls that were answered: median, and 99th percentile (dashed)",
-        )
-
-    def tell_case(self, key, name):
-        peak = self.points(key, name, "saturation", None, rate)
-        if not peak:
-            return
-        lines = []
-        for what, multiple in [("overload", multiple) for multiple in self.multiples] + [("after", AFTER)]:
-            goodput = self.points(key, name, what, multiple, rate)
-            if not goodput:
-                continue
-
-            def of(value, digits=0):
-                return self.points(key, name, what, multiple, value).text(digits)
-
-            def each(counter):
-                return of(lambda result: result["counts"][counter] / result["seconds"])
-
-            lines.append(
-                [
-                    f"{multiple:g}" + (", afterwards" if what == "after" else ""),
-                    of(lambda result: result["rate_or_window"]),
-                    goodput.text(0),
-                    f"{goodput.median / peak.median:.2f}",
-                    *(
-                        of(
-                            lambda result, q=q: (
-                                (result["latency_us"].get("to_200") or {q: None})[q] and result["latency_us"]["to_200"][q] / 1000
-                            ),
-                            1,
-                        )
-                        for q in ["p50", "p99"]
-                    ),
-                    each("refused"),
-                    of(
-                        lambda result: (
-                            (
-                                result["counts"]["retransmitted_invite"]
-                                + result["counts"]["retransmitted_2xx"]
-                                + result["counts"]["retransmitted_request"]
-                            )
-                            / result["seconds"]
-                        )
-                    ),
-                    of(lambda result: result["server_drops"] / result["seconds"]),
-                    of(lambda result: 100 * result["server_busy"]),
-                    of(lambda result: 100 * result["generator_busy"]),
-                    of(lambda result: 100 * offered(result)),
-                ]
-            )
-            if what == "overload" and multiple in ROW and name in ("strowger", SHEDDING):
-                self.report.row(
-                    "O1",
-                    f"goodput at {multiple:g} × the peak ÷ the peak, {CASES[key].label}{WHO[name]}",
-                    f"≥ {TARGET}",
-                    f"{goodput.median / peak.median:.3f} ({goodput.median:,.0f} ÷ {peak.median:,.0f} calls/s)",
-                    verdict(goodput, peak),
-                    "".join(sorted(set(goodput.marks + peak.marks))),
-                )
-        self.report.table(
-            f"{CASES[key].label}{WHO[name]}: peak {peak.text(0)} calls/s",
-            [
-                "× peak",
-                "offered, calls/s",
-                "goodput, calls/s",
-                "÷ peak",
-                "to 200, ms: p50",
-                "p99",
-                "refused/s",
-                "sent again/s",
-                "datagrams dropped at the server/s",
-                "server's core, % busy",
-                "generator's core, % busy",
-                "calls begun, % of those offered",
-            ],
-            lines,
-        )
-
-    def draw(self, name, how, title):
-        # Loaded late: what is measured does not need it, nor do the tests.
-        import plots
-
-        chart, axes = plots.figure()
-        if how(axes, plots):
-            plots.save(chart, Report.directory(PERF), name)
-            self.report.figure(name, title)
-        else:
-            plots.pyplot.close(chart)
-
-    def curves(self):
-        """(number of the colour, name, key, contestant) of what has a peak."""
-        number = 0
-        for name in self.names:
-            for key in self.cases:
-                if self.points(key, name, "saturation", None, rate):
-                    yield number, CASES[key].label + WHO[name], key, name
-                    number += 1
-
-    def draw_goodput(self, axes, plots):
-        most, drawn = max(self.multiples), False
-        axes.plot([0, 1, most], [0, 1, 1], color=plots.GREY, linestyle=":", linewidth=1.2, label="all that can be done")
-        for number, label, key, name in self.curves():
-            peak = self.points(key, name, "saturation", None, rate).median
-            series = [(multiple, self.points(key, name, "overload", multiple, rate)) for multiple in self.multiples]
-            points = [(multiple, found.median / peak, "g" in found.marks) for multiple, found in series if found]
-            if not points:
-                continue
-            drawn = True
-            plots.ours(axes, number, [(x, y) for x, y, _ in points], label)
-            hollow = [(x, y) for x, y, bound in points if bound]
-            if hollow:
-                axes.plot(
-                    *zip(*hollow),
-                    linestyle="none",
-                    marker=plots.MARKERS[number],
-                    markerfacecolor="white",
-                    markeredgecolor=plots.COLOURS[number],
-                    zorder=3,
-                )
-        axes.set_xlim(0, most * 1.03)
-        axes.set_ylim(0, max(1.2, 1.05 * axes.dataLim.ymax))
-        plots.label(axes, "Offered load ÷ peak", "Goodput ÷ peak")
-        above(axes)
-        return drawn
-
-    def draw_latency(self, axes, plots):
-        drawn = False
-        for number, label, key, name in self.curves():
-            for quantile in ["p50", "p99"]:
-                points = [
-                    (multiple, found.median)
-                    for multiple in self.multiples
-                    if (found := self.latency(key, name, multiple, quantile))
-                ]
-                if not points:
-                    continue
-                drawn = True
-                if quantile == "p50":
-                    plots.ours(axes, number, points, label)
-                else:
-                    plots.theirs(axes, number, points, None)
-        axes.set_yscale("log")
-        axes.set_xlim(0, max(self.multiples) * 1.03)
-        plots.label(axes, "Offered load ÷ peak", "INVITE to 200, ms")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        above(axes)
-        return drawn
+        for label, case in VARIANTS.items()
+        for multiple in NAMED
+        if is_of_row(label)
+    ]
 
 
-def above(axes):
-    """The legend where no curve can be."""
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+def plan(options: argparse.Namespace) -> Plan:
+    tasks = []
+    for label, case in VARIANTS.items():
+        runs = FEWEST if options.as_published or is_of_row(label) else 1
+        tasks.append(peak(case, runs))
+        # Of the others an hour has what the row names, or the worst alone.
+        few = NAMED if is_of_row(label) else NAMED[-1:]
+        for multiple in MULTIPLES if options.as_published or label in CASES else few:
+            tasks.append(beyond(case, multiple, runs if multiple in NAMED else 1))
+    return Plan("overload", "Overload", tasks, rows(), tell)
 
 
-def multiples(text):
-    return sorted(float(part) for part in text.split(","))
+COLUMNS: list[tuple[str, str, float]] = [
+    ("offered, calls/s", "rate_or_window", 1),
+    ("goodput, calls/s", RATE, 1),
+    ("to 200, ms: p50", "latency_us.to_200.p50", 1e-3),
+    ("p99", "latency_us.to_200.p99", 1e-3),
+    ("refused/s", "refused", 1),
+    ("rang and did not end (BYE lost)/s", "unended", 1),
+    ("sent again/s", "again", 1),
+    ("datagrams dropped at the server/s", "drops", 1),
+    ("server, % of a core", "server_busy", 100),
+    ("generator's core, % busy", "generator_busy", 100),
+    ("calls begun, % of those offered", "offered", 100),
+]
 
 
-def main():
-    parser = study.options("perf/overload", __doc__)
-    parser.add_argument("--cases", type=words(CASES), help=f"some of {','.join(CASES)} [all; quick: udp,tls]")
-    parser.add_argument("--uncontrolled", action="store_true", help='strowger with [limits] overload = "0s" too')
-    parser.add_argument("--multiples", type=multiples, help="of the peak [0.5 to 3]")
-    parser.add_argument("--shed", action="store_true", help='strowger with [limits] shed = "kernel" too')
-    study.run(parser, Overload)
+def tell(report: reports.Report, samples: Samples) -> None:
+    for label, case in VARIANTS.items():
+        most, lines = single(samples, peak_of(case), "goodput"), []
+        for multiple, words in [*((each, f"{each:g}") for each in MULTIPLES), (0.0, f"{AFTER:g}, afterwards")]:
+            if samples.of(point(case, multiple)):
+                cells = [single(samples, point(case, multiple), path, scale) for _, path, scale in COLUMNS]
+                lines.append([words, ratio(samples, point(case, multiple), peak_of(case), "goodput"), *cells])
+        if most:
+            part = samples.median(peak_of(case), "part") or 1
+            title = f"{label}: peak {most.text()} calls/s with {100 * part:.0f} % of a core"
+            report.table(title, ["× peak", "goodput ÷ peak", *(name for name, *_ in COLUMNS)], lines)
+    draw(report, samples)
+
+
+def draw(report: reports.Report, samples: Samples) -> None:
+    """Goodput above, latency below it; over UDP, and over streams."""
+    chart, grid = plots.figure(11.5, 8.6, columns=2, rows=2, sharex=True, sharey="row")
+    drawn = False
+    for (upper, lower), (title, labels) in zip(grid.T, PANELS.items()):
+        upper.plot([0, 1, max(MULTIPLES)], [0, 1, 1], color=plots.GREY, linestyle=":", linewidth=1.2, label="all that can be done")
+        for number, (label, case) in enumerate((label, VARIANTS[label]) for label in labels):
+            goodput = {multiple: ratio(samples, point(case, multiple), peak_of(case), "goodput") for multiple in MULTIPLES}
+            drawn = curve(upper, number, goodput, label.replace(", a full handshake for each call", ""), "-") or drawn
+            for quantile, style in {"p50": "-", "p99": (0, (4, 2))}.items():
+                path = f"latency_us.to_200.{quantile}"
+                times = {multiple: single(samples, point(case, multiple), path, 1e-3) for multiple in MULTIPLES}
+                curve(lower, number, times, None, style)
+        upper.set(title=title, ylim=(0, 1.25), xlim=(0, max(MULTIPLES) * 1.04))
+        upper.legend(fontsize=9)
+        lower.plot([], [], color=plots.GREY, label="median")
+        lower.plot([], [], color=plots.GREY, linestyle=(0, (4, 2)), label="99th percentile")
+        lower.legend(fontsize=9)
+        # From a few to thousands: no factor is to be read here.
+        lower.set_yscale("log")
+        lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        lower.set_xlabel("Offered load ÷ peak")
+    grid[0][0].set_ylabel("Goodput ÷ peak")
+    grid[1][0].set_ylabel("INVITE to 200, ms")
+    if drawn:
+        plots.save(chart, str(reports.directory()), "overload")
+        caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
+        report.figure("overload", f"{caption} Hollow: the generator was the limit, or something was wrong.")
+    plots.pyplot.close(chart)
+
+
+def curve(axes: Any, number: int, found: dict[float, Estimate | None], label: str | None, style: Any) -> bool:
+    """Whether there is anything to draw."""
+    points = [(x, each) for x, each in found.items() if each]
+    if points:
+        xs, ys = [x for x, _ in points], [each.value for _, each in points]
+        colour, marker = plots.COLOURS[number], plots.MARKERS[number]
+        bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
+        axes.errorbar(xs, ys, bars, color=colour, marker=marker, linestyle=style, elinewidth=1, label=label)
+        hollow = [(x, each.value) for x, each in points if each.marks]
+        how = {"linestyle": "none", "marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "zorder": 3}
+        axes.plot([x for x, _ in hollow], [y for _, y in hollow], **how)
+    return bool(points)
 
 
 if __name__ == "__main__":
-    main()
+    main("overload", __doc__, 20, plan)

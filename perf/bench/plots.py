@@ -1,6 +1,11 @@
-"""How the figures look, and the few kinds that there are. Each is written as SVG and as PNG. Needs Debian's python3-matplotlib."""
+"""How the figures look, and the few kinds that there are. Each is written as SVG and as PNG."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -9,140 +14,127 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLACK, ORANGE, SKY, GREEN, YELLOW = "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
 COLOURS = [BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-GREY = "#777777"
+# Who has which colour in every figure.
+WHO = {"strowger": BLUE, "kamailio": VERMILION, "floor": GREY}
+# How bars of published figures look beside ours; the second study's are hatched the other way.
+PUBLISHED: dict[str, Any] = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 1}
+PUBLISHED_TOO = {**PUBLISHED, "hatch": "...."}
 
-pyplot.rcParams.update(
-    {
-        "font.family": "DejaVu Sans",
-        "font.size": 11,
-        "axes.titlesize": 12,
-        "axes.labelsize": 12,
-        "legend.fontsize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#dddddd",
-        "grid.linewidth": 0.7,
-        "axes.axisbelow": True,
-        "lines.linewidth": 1.8,
-        "lines.markersize": 5,
-        "legend.frameon": False,
-        "figure.dpi": 110,
-        "savefig.dpi": 160,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "strowger",
-    }
-)
+Points = Sequence[tuple[float, float]]
+
+# Letters are to be read when the page shows a figure at half its size.
+LOOK: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "strowger",
+}
+pyplot.rcParams.update(LOOK)
 
 
-def figure(width=7.2, height=4.3, columns=1, rows=1, **how):
+def figure(width: float = 7.2, height: float = 4.3, columns: int = 1, rows: int = 1, **how: Any) -> tuple[Any, Any]:
     """A figure and its axes, laid out so that nothing is cut off."""
     return pyplot.subplots(rows, columns, figsize=(width, height), constrained_layout=True, **how)
 
 
-def label(axes, x, y, title=None):
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    if title:
-        axes.set_title(title)
+def label(axes: Any, x: str, y: str, title: str | None = None) -> None:
+    axes.set(xlabel=x, ylabel=y, **({"title": title} if title else {}))
 
 
-def ours(axes, number, points, name, **how):
-    """A measured curve: solid, with markers. `number` chooses the colour, so that a published curve of the same thing can have it
+def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:
+    """One legend for all axes, over them."""
+    inches = 0.1 + 0.24 * -(-len(handles) // columns)
+    chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
+    chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+
+
+def ours(axes: Any, number: int, points: Points, name: str, **how: Any) -> None:
+    """A measured curve: solid, with markers. `number` chooses the colour, so that a published curve of the same thing has it
     too."""
-    xs, ys = zip(*points)
-    axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], label=name, **how)
+    axes.plot(*zip(*points), color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], label=name, **how)
 
 
-def theirs(axes, number, points, name, **how):
+def theirs(axes: Any, number: int, points: Points, name: str, **how: Any) -> None:
     """A published curve: dashed, in the colour of ours, with hollow markers where there are few points."""
-    xs, ys = zip(*points)
-    marker = {"marker": MARKERS[number % len(MARKERS)], "markerfacecolor": "white"} if len(points) <= 12 else {}
-    axes.plot(
-        xs,
-        ys,
-        color=COLOURS[number % len(COLOURS)],
-        linestyle=(0, (4, 2)),
-        linewidth=1.3,
-        alpha=0.85,
-        label=name,
-        **{**marker, **how},
-    )
+    style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linestyle": (0, (4, 2)), "linewidth": 1.3, "alpha": 0.85}
+    if len(points) <= 12:
+        style |= {"marker": MARKERS[number % len(MARKERS)], "markerfacecolor": "white"}
+    axes.plot(*zip(*points), label=name, **{**style, **how})
 
 
-def ring(axes, points, name):
-    """Marks points of a curve that are bounds rather than measurements: the generator's core was full, or something was not
-    clean."""
-    xs, ys = zip(*points)
-    axes.plot(
-        xs,
-        ys,
-        linestyle="none",
-        marker="o",
-        markersize=11,
-        markerfacecolor="none",
-        markeredgecolor=GREY,
-        markeredgewidth=1.1,
-        label=name,
-    )
-
-
-def bars(axes, names, groups, digits=2, share=0.8):
+def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int = 2, share: float = 0.8) -> None:
     """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its
     height, a low one with a digit more. A fourth item has the heights up to which a bar would reach if something else did not bound
     it, None where nothing does."""
     width = share / len(groups)
+    size = 8 if len(groups) * len(names) <= 12 else 6.5
     for index, (text, values, style, *reach) in enumerate(groups):
         xs = [place + width * (index - (len(groups) - 1) / 2) for place in range(len(names))]
         drawn = [(x, value) for x, value in zip(xs, values) if value is not None]
         if not drawn:
             continue
-        axes.bar([x for x, _ in drawn], [value for _, value in drawn], 0.92 * width, label=text, **style)
+        axes.bar(*zip(*drawn), 0.92 * width, label=text, **style)
         for x, value, end in zip(xs, values, reach[0]) if reach else []:
             if end is not None and value is not None and end > value:
-                axes.bar(
-                    [x],
-                    [end - value],
-                    0.92 * width,
-                    bottom=[value],
-                    fill=False,
-                    edgecolor=style["color"],
-                    linestyle=(0, (2, 2)),
-                    linewidth=1,
-                )
+                edge = {"fill": False, "edgecolor": style["color"], "linestyle": (0, (2, 2)), "linewidth": 1}
+                axes.bar([x], [end - value], 0.92 * width, bottom=[value], **edge)
         for x, value in drawn:
-            axes.annotate(
-                f"{value:.{digits + (value < 0.1)}f}",
-                (x, value),
-                (0, 2),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=8 if len(groups) * len(names) <= 12 else 6.5,
-            )
+            place = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axes.annotate(f"{value:.{digits + (value < 0.1)}f}", (x, value), fontsize=size, **place)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
 
 
-# How bars of the published figures look beside ours.
-PUBLISHED = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 1}
+def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], size: float = 9) -> float:
+    """Groups of lying bars from the top, for names that are long. `groups` are (label, values, texts, style); a value is a number,
+    (value, low, high) with an interval, or None, which takes no room. Returns how high all is, in bars."""
+    y, middles = 0.0, []
+    for text, values, _, style in groups:
+        if any(value is not None for value in values):
+            # In the legend they stand in their order, whichever is drawn first.
+            axes.barh([0], [0], label=text, **style)
+    for place in range(len(names)):
+        top = y
+        for _, values, texts, style in groups:
+            if values[place] is None:
+                continue
+            value = values[place]
+            middle, low, high = value if isinstance(value, tuple) else (value, value, value)
+            error = {"xerr": [[middle - low], [high - middle]], "ecolor": BLACK, "capsize": 2} if low < high else {}
+            axes.barh([y], [middle], 0.86, **error, **style)
+            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": size}
+            axes.annotate(texts[place], (max(middle, high), y), **where)
+            y += 1
+        middles.append((top + y - 1) / 2)
+        y += 0.7
+    axes.set_yticks(middles, names)
+    axes.set_ylim(y - 0.7, -0.8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    return y
 
 
-def save(chart, directory, name):
+def save(chart: Any, directory: str | Path, name: str) -> str:
     """Writes `name`.svg and `name`.png into the directory; returns their common path."""
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, name)

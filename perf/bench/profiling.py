@@ -1,480 +1,466 @@
 """perf/profile: where the CPU goes, by the report's components, from samples of the server under load; bars and flame graphs."""
 
-import collections
-import os
-import sys
-import threading
-import time
+from __future__ import annotations
 
-import cases
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
 import components
-import flamegraph
 import machine
+import plots
 import published
+import report
 import sampling
-import study
-from cases import Case
+from bench import Bench, main, tls_of, tls_options
+from cases import THESIS, Case, configuration, registrations, report_configurations
 from components import COMPONENTS
-from contestants import PERF
+from report import Report
+from samples import Estimate, Result, Samples, single
+from study import Plan, Task
+from tasks import Load, key, rate, served, window
 
-# Seconds of the recording with stacks, from which the flame graph is drawn: it takes 8 MB each second.
-FLAME, FLAME_QUICK = 10, 4
-# Seconds without the profiler, beside which its own cost is seen.
-BARE = 10
-# What no rule knows is named in the report where it is more than this share of a case.
+# Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
+BEFORE, SAMPLED, SLACK = 1.5, 3.0, 1.0
+# What no rule knows is named in the report from this share of a case on.
 UNKNOWN = 0.01
-REGISTRAR = "registrar-digest"
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
 OF_THE_REPORT = [
-    "chain-udp",
-    "chain-udp-auth",
-    "chain-tcp",
-    "chain-tcp-auth",
-    "chain-tls",
-    "outbound-tls-auth",
-    "inbound-tls",
-    "inbound-tls-mutual",
-    "local-tls-reuse-auth",
-    "local-tls-mutual-auth",
+    *(configuration("chain", transport, auth) for transport in ("udp", "tcp") for auth in (False, True)),
+    configuration("chain", "tls"),
+    configuration("outbound", "tls", True),
+    configuration("inbound", "tls"),
+    configuration("inbound", "tls", variant="mutual"),
+    configuration("local", "tls", True, "reuse"),
+    configuration("local", "tls", True, "mutual"),
 ]
-# To what the thesis' cases are compared, by its names.
-OF_THE_THESIS = {
-    "udp": "local-udp",
-    "tcp_mono": "local-tcp-one-socket",
-    "tcp_multi": "local-tcp",
-    "tls_local_client": "local-tls",
-    "tls_local_client_session_reuse": "local-tls-reuse",
-    "tls_local_mutual": "local-tls-mutual",
-}
-UNIT = "chain-udp"
-# Two cases that differ by one of the report's components.
-DIFFERENCES = {
-    "TCP data": ("chain-tcp", "chain-udp"),
-    "TLS bulk": ("chain-tls", "chain-tcp"),
-    "digest, UDP": ("chain-udp-auth", "chain-udp"),
-    "digest, TCP": ("chain-tcp-auth", "chain-tcp"),
-    "digest, TLS": ("chain-tls-auth", "chain-tls"),
-}
-
-
-def known(**how):
-    """Every case by its name."""
-    found = {OF_THE_THESIS[name]: case for name, case in cases.thesis_configurations(**how).items()}
-    found.update({case.name: case for case in cases.report_configurations(**how)})
-    found[REGISTRAR] = Case("registrar, digest", "udp", "udp", auth="register")
-    return found
-
-
-class Profile(study.Study):
-    def __init__(self, arguments, directory):
-        self.known = known(version=arguments.tls_version, key=arguments.key, suite=arguments.suite)
-        wanted = arguments.cases or [*OF_THE_THESIS.values(), *OF_THE_REPORT, REGISTRAR]
-        unknown = [name for name in wanted if name not in self.known]
-        if unknown:
-            sys.exit(f"perf/profile: there is no case {', '.join(unknown)}; perf/profile list names them")
-        super().__init__(arguments, directory, "Where the CPU goes")
-        # By what they are, since a case may stand in both studies.
-        self.cases = {name: self.known[name] for name in dict.fromkeys(wanted)}
-        self.programs, self.counts, self.unknown, self.stacks, self.statistics = {}, {}, {}, {}, {}
-        self.flame = FLAME_QUICK if arguments.quick else FLAME
-        self.load_options = ["--rate", f"{arguments.rate:g}"] if arguments.rate else ["--window", cases.WINDOW]
-
-    def run(self):
-        names = self.arguments.only
-        self.progress = study.Progress(self.rounds * len(self.cases) * len(names))
-        for number in range(self.rounds):
-            for label, case in self.cases.items():
-                for name in names:
-                    self.progress.step(f"{name}: {label}")
-                    self.attempt(self.measure, label, case, name, number == 0)
-        self.tell()
-        self.draw()
-        self.finish("profile")
-
-    # What is run.
-
-    def measure(self, label, case, name, is_first):
-        with self.server(case, name) as (contestant, process):
-            program = self.program(case, name)
-            self.load_once(label, case, contestant, process, self.warm, min(self.duration, BARE), "bare")
-            before = self.read_statistics(name)
-            path = os.path.join(self.directory, "perf.data")
-            # Its own load had begun to be measured, and goes on being so, while samples are taken: all of them are of the same.
-            with Recording(process.pid, 1.5, self.duration - 1, path):
-                result = self.load_once(label, case, contestant, process, 1, self.duration, "profiled")
-            after = self.read_statistics(name)
-            self.take(label, name, program, path, result, before, after)
-            if is_first:
-                with Recording(process.pid, 1.5, self.flame - 1, path, stacks=True):
-                    self.load_once(label, case, contestant, process, 1, self.flame, "flame")
-                samples = sampling.read(path)
-                program.learn(samples)
-                self.stacks[label, name] = sampling.fold(samples, program)
-            os.unlink(path)
-
-    def load_once(self, label, case, contestant, process, settle, duration, what):
-        mode = "register" if case.auth == "register" else "call"
-        result = self.run_load(
-            case, contestant, process, *self.load_options, "--settle", settle, "--duration", duration, mode=mode, what=what
-        )[0]
-        # The label of a case is of the study's; two of the studies' may have one in common.
-        result["label"] = label
-        return result
-
-    def program(self, case, name):
-        """A peer's binary has no debug information, and files of its own for its parts."""
-        path = None if name == "kamailio" else self.binary(case)
-        if path not in self.programs:
-            self.programs[path] = sampling.Program(path)
-        return self.programs[path]
-
-    def take(self, label, name, program, path, result, before, after):
-        samples = sampling.read(path)
-        program.learn(samples)
-        counts, unknown = sampling.profile(samples, program)
-        if not counts[components.KERNEL]:
-            raise RuntimeError(
-                f"{label}: no sample is of the kernel; perf may not see it (sysctl kernel.perf_event_paranoid=1, or be root)"
-            )
-        total = sum(counts.values())
-        seconds = self.duration - 1
-        result["samples"] = total
-        result["components"] = {component: counts[component] / total for component in COMPONENTS}
-        # Both say how much of a core the server used; they must agree, or samples were lost.
-        result["sampled_busy"] = total / sampling.FREQUENCY / seconds
-        result["statistics"] = {key: after[key] - before.get(key, 0) for key in after}
-        self.counts.setdefault((label, name), collections.Counter()).update(counts)
-        self.unknown.setdefault((label, name), collections.Counter()).update(unknown)
-        self.statistics.setdefault((label, name), collections.Counter()).update(
-            {**result["statistics"], "completed": result["counts"]["completed"]}
-        )
-
-    def read_statistics(self, name):
-        """The server's own counters of what the report found at fault."""
-        if name == "kamailio":
-            return {}
-        found = {}
-        for prefix in ("strowger_tls", "strowger_idle_sweep"):
-            for sample, value in study.counters(self.strowger, self.directory, prefix).items():
-                found[sample] = value
-        return found
-
-    # What it says.
-
-    def cost(self, label, name, what="profiled"):
-        return self.series(label, name, what=what)
-
-    def shares(self, label, name):
-        counts = self.counts[label, name]
-        total = sum(counts.values())
-        return {component: counts[component] / total for component in COMPONENTS}
-
-    def measured(self, name):
-        return [label for label in self.cases if (label, name) in self.counts]
-
-    def columns(self, name):
-        """The components that a table of this server has: all, but that only a peer may have what has no name."""
-        has_unnamed = any(self.counts[label, name][components.UNNAMED] for label in self.measured(name))
-        return [one for one in COMPONENTS if one != components.UNNAMED or has_unnamed]
-
-    def tell(self):
-        for name in self.arguments.only:
-            self.tell_shares(name)
-            self.tell_costs(name)
-            self.tell_trust(name)
-        self.tell_report()
-        self.tell_thesis()
-        self.tell_faults()
-
-    def tell_shares(self, name):
-        lines, columns = [], self.columns(name)
-        for label in self.measured(name):
-            shares = self.shares(label, name)
-            lines.append([label, f"{sum(self.counts[label, name].values()):,}", *(f"{100 * shares[one]:.1f}" for one in columns)])
-        self.report.table(f"{name}: share of the CPU by component, %", ["case", "samples", *columns], lines)
-
-    def tell_costs(self, name):
-        lines, columns = [], self.columns(name)
-        unit = self.cost(UNIT, name) if UNIT in self.cases else None
-        for label in self.measured(name):
-            shares, cost = self.shares(label, name), self.cost(label, name)
-            relative = f"{cost.median / unit.median:.2f}" if unit and label != REGISTRAR else "—"
-            lines.append([label, cost.text(), relative, *(f"{cost.median * shares[one]:.1f}" for one in columns)])
-        self.report.table(
-            f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *columns], lines
-        )
-
-    def tell_trust(self, name):
-        lines = []
-        for label in self.measured(name):
-            bare, cost = self.cost(label, name, "bare"), self.cost(label, name)
-            results = [
-                result
-                for result in self.results
-                if (result["label"], result["contestant"], result["what"]) == (label, name, "profiled")
-            ]
-            sampled = sum(result["sampled_busy"] for result in results) / len(results)
-            busy = sum(result["server_busy"] for result in results) / len(results)
-            total = sum(self.counts[label, name].values())
-            unknown = [
-                f"{symbol} {100 * count / total:.1f} %"
-                for symbol, count in self.unknown[label, name].most_common()
-                if count > UNKNOWN * total
-            ]
-            stacks, cut = self.stacks.get((label, name), ({}, 0))
-            lines.append(
-                [
-                    label,
-                    self.series(label, name, lambda result: result["completed_per_second"], what="profiled").text(0),
-                    bare.text(),
-                    f"{100 * (cost.median / bare.median - 1):+.0f} %" if bare else "—",
-                    f"{100 * busy:.0f} · {100 * sampled:.0f}",
-                    f"{100 * cut / max(sum(stacks.values()), 1):.1f} %",
-                    ", ".join(unknown) or "none",
-                ]
-            )
-        self.report.table(
-            f"{name}: how far to trust it",
-            [
-                "case",
-                "each s",
-                "µs without the profiler",
-                "with it",
-                "core busy, %: scheduler · samples",
-                "stacks cut off",
-                f"no rule knows, more than {100 * UNKNOWN:.0f} %",
-            ],
-            lines,
-        )
-
-    def tell_report(self):
-        """Beside the report's cycles for a call."""
-        if UNIT not in self.cases:
-            return
-        lines = []
-        for label in self.cases:
-            if label not in published.CYCLES:
-                continue
-            cells = [label, f"{published.CYCLES[label] / published.CYCLES[UNIT]:.1f}"]
-            for name in self.arguments.only:
-                cost, unit = self.cost(label, name), self.cost(UNIT, name)
-                cells.append(f"{cost.median / unit.median:.1f}" if cost and unit else "—")
-            lines.append(cells)
-        self.report.table(
-            "The report: CPU for a call at 50 calls/s, ÷ the same over UDP in chain mode, beside ours",
-            ["case", "report", *self.arguments.only],
-            lines,
-        )
-        lines = []
-        for component, value in published.COMPONENTS.items():
-            cells = [component, f"{value:g}"]
-            for name in self.arguments.only:
-                more, less = DIFFERENCES.get(component, (None, None))
-                cost, without, unit = (self.cost(label, name) for label in (more, less, UNIT))
-                cells.append(f"{(cost.median - without.median) / unit.median:.2f}" if cost and without and unit else "—")
-            lines.append(cells)
-        self.report.table(
-            "The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that "
-            "differ by each (it printed its profiles as figures only; perf/model takes handshakes apart)",
-            ["component", "report", *self.arguments.only],
-            lines,
-        )
-
-    def thesis(self):
-        """(label, its name in the thesis) of those measured."""
-        return [(label, theirs) for theirs, label in OF_THE_THESIS.items() if (label, self.arguments.only[0]) in self.counts]
-
-    def tell_thesis(self):
-        rows = published.profile_at_90()
-        lines = []
-        for label, theirs in self.thesis():
-            total = sum(row[theirs] for row in rows)
-            shares = {row["component"]: row[theirs] / total for row in rows}
-            lines.append(["thesis", label, *self.as_thesis(shares, components.THESIS)])
-            for name in self.arguments.only:
-                if (label, name) in self.counts:
-                    lines.append([name, label, *self.as_thesis(self.shares(label, name), components.OURS_AS_THESIS)])
-        self.report.table(
-            "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %; its transaction module is in its "
-            "server, "
-            "and what it does not name is in its kernel",
-            ["", "case", *components.THESIS_COMPONENTS],
-            lines,
-        )
-        if not self.thesis():
-            return
-        wanted = {theirs for _, theirs in self.thesis()}
-        cells = {}
-        for row in published.profile_shares():
-            if row["case"] in wanted:
-                cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]
-        names = ["server", "transaction_module", "libcrypto", "libssl", "libc"]
-        lines = [
-            [
-                OF_THE_THESIS[case],
-                cps,
-                *(f"{found[one]:.1f}" if one in found else "—" for one in names),
-                f"{100 - sum(found.values()):.1f}",
-            ]
-            for (case, cps), found in cells.items()
-        ]
-        self.report.table(
-            "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %",
-            ["case", "calls/s", *names, "the rest"],
-            lines,
-        )
-
-    @staticmethod
-    def as_thesis(shares, mapping):
-        found = components.as_thesis(shares, mapping)
-        return [f"{100 * found[one]:.1f}" for one in components.THESIS_COMPONENTS]
-
-    def tell_faults(self):
-        """Evidence that the faults that show in a profile are absent."""
-        lines = []
-        for label in self.measured("strowger"):
-            found, (stacks, _) = self.statistics[label, "strowger"], self.stacks.get((label, "strowger"), ({}, 0))
-            calls = max(found["completed"], 1)
-            lines.append(
-                [
-                    label,
-                    f"{100 * sampling.inclusive(stacks, SWEEP):.2f} %",
-                    f"{found['strowger_idle_sweep_visited_total'] / calls:.4f}",
-                    f"{100 * sampling.inclusive(stacks, '^SSL_do_handshake$'):.1f} %",
-                    *(handshakes(found, side) for side in ("server", "client")),
-                    f"{100 * self.shares(label, 'strowger')[components.DATABASE]:.2f} %",
-                    f"{100 * sampling.inclusive(stacks, USERS):.2f} %",
-                ]
-            )
-        self.report.table(
-            "The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, "
-            "handshakes "
-            "tried again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of "
-            "its cost)",
-            [
-                "case",
-                "1: sweep, with what it calls",
-                "connections looked at for each call",
-                "2: SSL_do_handshake, with what it calls",
-                "calls for each handshake as server",
-                "as client",
-                "4: database",
-                "lookup of the user, in memory",
-            ],
-            lines,
-        )
-
-    # What it draws.
-
-    def draw(self):
-        # Plots are a package of their own, which the pure parts and their tests do without.
-        import profile_figures
-
-        directory = self.report.directory(PERF)
-        for name in self.arguments.only:
-            labels = self.measured(name)
-            if not labels:
-                continue
-            bars = [(label, self.cost(label, name).median, self.shares(label, name)) for label in labels]
-            unit = self.cost(UNIT, name).median if (UNIT, name) in self.counts else None
-            suffix = "" if name == "strowger" else f"-{name}"
-            profile_figures.costs(bars, unit, name, directory, f"profile-costs{suffix}")
-            self.report.figure(f"profile-costs{suffix}", f"{name}: CPU for each call (registration) by component, and shares")
-        self.draw_thesis(profile_figures, directory)
-        for (label, name), (stacks, _) in self.stacks.items():
-            suffix = "" if name == "strowger" else f"-{name}"
-            path = f"flame-{label}{suffix}"
-            total = sum(stacks.values())
-            text = flamegraph.svg(
-                stacks,
-                f"{name}: {label}",
-                f"{total:,} samples of the CPU, one each millisecond; {machine.describe()}",
-                profile_figures.COLOURS,
-            )
-            with open(os.path.join(directory, path + ".svg"), "w") as file:
-                file.write(text)
-            with open(os.path.join(directory, path + ".folded"), "w") as file:
-                file.write(sampling.folded(stacks))
-            self.report.figure(path, f"{name}: {label}, flame graph; stacks in {path}.folded")
-
-    def draw_thesis(self, figures, directory):
-        rows, pairs = published.profile_at_90(), []
-        for label, theirs in self.thesis():
-            total = sum(row[theirs] for row in rows)
-            pairs.append(
-                (label, {row["component"]: row[theirs] / total for row in rows}, self.shares(label, self.arguments.only[0]))
-            )
-        if pairs:
-            figures.beside_thesis(pairs, self.arguments.only[0], directory, "profile-thesis")
-            self.report.figure(
-                "profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {self.arguments.only[0]}"
-            )
-
-
+UNIT = configuration("chain", "udp")
+REGISTRAR = registrations("udp", "new")
+# Evidence that the report's faults are absent: a function, with what it calls.
 SWEEP = r"^strowger::net::(streams|wires)::\w+::sweep$"
 USERS = r"^strowger::stack::auth::users::Users::find$"
+INCLUSIVE = {"sweep": SWEEP, "handshake": "^SSL_do_handshake$", "users": USERS}
+
+COLOURS = {
+    components.KERNEL: "#9a9a9a",
+    components.CORE: plots.BLUE,
+    components.MODULES: plots.SKY,
+    # One hue for all of libcrypto.
+    components.PUBLIC_KEY: "#a63a00",
+    components.SYMMETRIC: "#e06a1b",
+    components.MAC: "#f5a25d",
+    components.CRYPTO: "#fbd3ad",
+    components.UNNAMED: "#c9a68f",
+    components.SSL: plots.PURPLE,
+    components.LIBC: plots.GREEN,
+    # Letters on it must be read in a flame graph.
+    components.DATABASE: "#8f8f5f",
+    components.OTHER: plots.YELLOW,
+}
+IN_WORDS = (
+    "grey kernel · blue core · light blue modules · browns libcrypto · purple libssl · green libc · olive database · yellow other"
+)
+# The thesis' components, as they are drawn.
+THESIS_SHOWN = {
+    "kernel and the rest": ("kernel and what is not named", COLOURS[components.KERNEL]),
+    "server": ("server (core)", COLOURS[components.CORE]),
+    "transaction module": ("transaction module (ours: all modules)", COLOURS[components.MODULES]),
+    "libcrypto": ("libcrypto", COLOURS[components.SYMMETRIC]),
+    "libssl": ("libssl", COLOURS[components.SSL]),
+    "libc": ("libc", COLOURS[components.LIBC]),
+}
+AT_90 = "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %"
+OTHER_RATES = "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %"
+THESIS_NAMES = {"kernel": "kernel and the rest", "transaction_module": "transaction module"}
+# Narrower than this share of the axis, a part has no room for a number.
+ROOM = 0.055
 
 
-def handshakes(found, side):
-    """Calls of SSL_do_handshake for each handshake, by the server's counters."""
-    calls = sum(
-        value for name, value in found.items() if name.startswith("strowger_tls_handshake_calls_total") and f'side="{side}"' in name
+class Profiles:
+    """Which cases of which contestants, and what has been found of them."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.who = [each for each in getattr(options, "only", None) or [] if each != "floor"] or ["strowger"]
+        self.rate: float | None = getattr(options, "rate", None)
+        how = tls_of(options)
+        known = [*THESIS.values(), *OF_THE_REPORT, *report_configurations(), REGISTRAR]
+        # Those of the default first; the others are there for who names one.
+        asked = getattr(options, "cases", None)
+        known = known if asked else [*THESIS.values(), *OF_THE_REPORT, REGISTRAR]
+        self.thesis = {theirs: other_tls(case, how) for theirs, case in THESIS.items()}
+        self.cases = list({case.name: case for case in (other_tls(case, how) for case in known)}.values())
+        self.samples = Samples()
+
+    def load(self, case: Case) -> Load:
+        mode = "register" if case.auth.startswith("register") else "call"
+        return rate(self.rate, mode) if self.rate else window(mode=mode)
+
+    def key(self, case: Case, who: str) -> str:
+        return key(case, who, f"profile, {self.load(case).name}")
+
+    def tasks(self) -> list[Task]:
+        bare: list[Task] = [served(case, who, [self.load(case)], least=1) for case in self.cases for who in self.who]
+        return bare + [self.task(case, who) for case in self.cases for who in self.who]
+
+    def task(self, case: Case, who: str) -> Task:
+        """Samples are taken during one load."""
+        load, kept = self.load(case), self.key(case, who)
+
+        def measure(bench: Bench) -> dict[str, Result]:
+            with bench.server(who, case) as process:
+                before = counters(bench, who)
+                with sampling.Recording(process.pid, BEFORE, SAMPLED, bench.home) as recording:
+                    times = ("--settle", BEFORE, "--duration", SAMPLED + SLACK)
+                    result = bench.run_load(who, case, process, load.mode, "--users", case.users, *load.options, *times)[0]
+                after = counters(bench, who)
+            # A peer's binary has no debug information, and files of its own for its parts.
+            known = sampling.program(None if who == "kamailio" else bench.binary(who, case))
+            result.update(taken(recording, known, f"{who}: {case.label}", figure_name(case, who), bench.home))
+            result["statistics"] = {name: after[name] - before.get(name, 0) for name in after}
+            result["completed_in_all"] = result["completed_per_second"] * (BEFORE + SAMPLED + SLACK)
+            return {kept: result}
+
+        name = f"{case.name}, {who}, profile"
+        return Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case))
+
+    # What has been found.
+
+    def measured(self, who: str) -> list[Case]:
+        return [case for case in self.cases if self.samples.of(self.key(case, who))]
+
+    def shares(self, case: Case, who: str) -> dict[str, float]:
+        """Of all runs together."""
+        counts = self.total(case, who, "counted")
+        return {one: counts[one] / sum(counts.values()) for one in COMPONENTS}
+
+    def total(self, case: Case, who: str, what: str) -> Counter[str]:
+        """Sums over the runs of what each has by name."""
+        found: Counter[str] = Counter()
+        for result in self.samples.of(self.key(case, who)):
+            found.update(result[what])
+        return found
+
+    def mean(self, case: Case, who: str, path: str) -> float:
+        values = self.samples.values(self.key(case, who), path)
+        return float(values.mean()) if len(values) else 0.0
+
+    def cost(self, case: Case, who: str, of: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
+        """What a call costs without the profiler; with it, if it was not measured without."""
+        bare = single(self.samples, key(case, who, self.load(case)), of, scale)
+        return bare or single(self.samples, self.key(case, who), of, scale)
+
+    def value(self, case: Case, who: str) -> float:
+        found = self.cost(case, who)
+        return found.value if found else 0.0
+
+
+def other_tls(case: Case, how: dict[str, str]) -> Case:
+    """The case with other TLS than the studies', if it has TLS."""
+    return case.with_(**how) if case.is_tls else case
+
+
+def figure_name(case: Case, who: str) -> str:
+    return f"flame-{case.name}" + ("" if who == "strowger" else f"-{who}")
+
+
+def counters(bench: Bench, who: str) -> dict[str, float]:
+    """The server's own counters of what the report found at fault."""
+    if who == "kamailio":
+        return {}
+    return {**bench.counters("strowger_tls"), **bench.counters("strowger_idle_sweep")}
+
+
+def taken(recording: sampling.Recording, known: sampling.Program, title: str, figure: str, home: str) -> Result:
+    """What the recording says; the flame graph is drawn on the way."""
+    samples = recording.samples()
+    known.learn(samples)
+    counts, unknown = sampling.profile(samples, known)
+    if not counts[components.KERNEL]:
+        raise RuntimeError("no sample is of the kernel; perf may not see it (sysctl kernel.perf_event_paranoid=1, or be root)")
+    stacks, cut = sampling.fold(samples, known)
+    about = f"{sum(stacks.values()):,} samples of the CPU, one each millisecond; {machine.describe()} — {IN_WORDS}"
+    sampling.flame_graph(stacks, COLOURS, title, about, report.directory() / figure, home)
+    return {
+        "counted": dict(counts),
+        "unknown": dict(unknown.most_common(10)),
+        # Both say how much of a core the server used; they must agree, or samples were lost.
+        "sampled_busy": sum(counts.values()) / sampling.FREQUENCY / SAMPLED,
+        "cut_off": cut / max(sum(stacks.values()), 1),
+        "inclusive": {name: sampling.inclusive(stacks, pattern) for name, pattern in INCLUSIVE.items()},
+    }
+
+
+# What is told.
+
+
+def tell(said: Report, found: Profiles) -> None:
+    for who in found.who:
+        tell_shares(said, found, who)
+        tell_trust(said, found, who)
+    tell_thesis(said, found)
+    tell_faults(said, found)
+    for who in found.who:
+        draw_costs(said, found, who)
+    draw_thesis(said, found)
+    for who in found.who:
+        for case in found.measured(who):
+            name = figure_name(case, who)
+            if (report.directory() / f"{name}.svg").exists():
+                said.figure(name, f"{who}: {case.label}, flame graph; stacks in {name}.folded")
+    where = {name: "profile-costs" if name.startswith("figure") else OTHER_RATES for name, _, _ in published.TABLES_AND_FIGURES}
+    where |= {name: AT_90 for name in where if name.startswith("Table 15")}
+    published.reproduced(said, published.PROFILE, where)
+
+
+def tell_shares(said: Report, found: Profiles, who: str) -> None:
+    """Only a peer may have what has no name."""
+    lines: list[list[Any]]
+    cases = found.measured(who)
+    shares = {case: found.shares(case, who) for case in cases}
+    columns = [one for one in COMPONENTS if one != components.UNNAMED or any(each[one] for each in shares.values())]
+    lines = [
+        [case.name, f"{found.total(case, who, 'counted').total():,}", *(f"{100 * shares[case][one]:.1f}" for one in columns)]
+        for case in cases
+    ]
+    said.table(f"{who}: share of the CPU by component, %", ["case", "samples", *columns], lines)
+    unit, lines = found.value(UNIT, who), []
+    for case in cases:
+        value = found.value(case, who)
+        times = f"{value / unit:.2f}" if unit and found.load(case).mode == "call" else None
+        lines.append([case.name, found.cost(case, who), times, *(f"{value * shares[case][one]:.1f}" for one in columns)])
+    said.table(f"{who}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT.name}", *columns], lines)
+
+
+def tell_trust(said: Report, found: Profiles, who: str) -> None:
+    lines = []
+    for case in found.measured(who):
+        bare = single(found.samples, key(case, who, found.load(case)))
+        profiled = found.samples.median(found.key(case, who), "server_cpu_us_each") or 0.0
+        total = found.total(case, who, "counted").total()
+        unknown = [
+            f"{symbol} {100 * count / total:.1f} %"
+            for symbol, count in found.total(case, who, "unknown").most_common()
+            if count > UNKNOWN * total
+        ]
+        busy = [f"{100 * found.mean(case, who, path):.0f}" for path in ("server_busy", "sampled_busy")]
+        lines.append(
+            [
+                case.name,
+                single(found.samples, found.key(case, who), "completed_per_second"),
+                bare,
+                f"{100 * (profiled / bare.value - 1):+.0f} %" if bare else None,
+                " · ".join(busy),
+                f"{100 * found.mean(case, who, 'cut_off'):.1f} %",
+                ", ".join(unknown) or "none",
+            ]
+        )
+    head = ["case", "each s", "µs without the profiler", "with it", "core busy, %: scheduler · samples", "stacks cut off"]
+    said.table(f"{who}: how far to trust it", [*head, f"no rule knows, more than {100 * UNKNOWN:.0f} %"], lines)
+
+
+def compared(found: Profiles) -> list[tuple[str, Case]]:
+    """The thesis' cases that were measured, by its names."""
+    return [(theirs, case) for theirs, case in found.thesis.items() if case in found.measured(found.who[0])]
+
+
+def shares_at_90(theirs: str) -> dict[str, float]:
+    rows: Any = published.profile_at_90()
+    total = sum(row[theirs] for row in rows)
+    return {row["component"]: row[theirs] / total for row in rows}
+
+
+def as_thesis(shares: dict[str, float], mapping: dict[str, str]) -> list[str]:
+    found = components.as_thesis(shares, mapping)
+    return [f"{100 * found[one]:.1f}" for one in components.THESIS_COMPONENTS]
+
+
+def tell_thesis(said: Report, found: Profiles) -> None:
+    lines: list[list[Any]] = []
+    for theirs, case in compared(found):
+        lines.append(["thesis", case.name, *as_thesis(shares_at_90(theirs), components.THESIS)])
+        for who in found.who:
+            if case in found.measured(who):
+                lines.append([who, case.name, *as_thesis(found.shares(case, who), components.OURS_AS_THESIS)])
+    said.table(
+        AT_90,
+        ["", "case", *components.THESIS_COMPONENTS],
+        lines,
+        "The thesis' transaction module is in its server, and what it does not name is in its kernel.",
     )
-    # A mutual one is a full or a resumed one too.
-    number = sum(
-        value
-        for name, value in found.items()
-        if name.startswith("strowger_tls_handshakes_total")
-        and f'side="{side}"' in name
-        and ('kind="full"' in name or 'kind="resumed"' in name)
+    wanted = dict(compared(found))
+    cells: dict[tuple[str, int], dict[str, float]] = {}
+    rows: Any = published.profile_shares()
+    for row in rows:
+        if row["case"] in wanted:
+            cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]
+    names = ["server", "transaction_module", "libcrypto", "libssl", "libc"]
+    lines = [
+        [wanted[theirs].name, cps, *(f"{shares[one]:.1f}" if one in shares else None for one in names)]
+        + [f"{100 - sum(shares.values()):.1f}"]
+        for (theirs, cps), shares in cells.items()
+    ]
+    said.table(OTHER_RATES, ["case", "calls/s", *names, "the rest"], lines)
+
+
+def tell_faults(said: Report, found: Profiles) -> None:
+    """Evidence that the faults that show in a profile are absent."""
+    lines = []
+    for case in found.measured("strowger"):
+        statistics = found.total(case, "strowger", "statistics")
+        calls = sum(found.samples.values(found.key(case, "strowger"), "completed_in_all"))
+        inclusive = {name: 100 * found.mean(case, "strowger", f"inclusive.{name}") for name in INCLUSIVE}
+        lines.append(
+            [
+                case.name,
+                f"{inclusive['sweep']:.2f} %",
+                f"{statistics['strowger_idle_sweep_visited_total'] / max(calls, 1):.4f}",
+                f"{inclusive['handshake']:.1f} %",
+                *(handshakes(statistics, side) for side in ("server", "client")),
+                f"{100 * found.shares(case, 'strowger')[components.DATABASE]:.2f} %",
+                f"{inclusive['users']:.2f} %",
+            ]
+        )
+    said.table(
+        "The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, handshakes "
+        "tried again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of its "
+        "cost)",
+        [
+            "case",
+            "1: sweep, with what it calls",
+            "connections looked at for each call",
+            "2: SSL_do_handshake, with what it calls",
+            "calls for each handshake as server",
+            "as client",
+            "4: database",
+            "lookup of the user, in memory",
+        ],
+        lines,
     )
-    return f"{calls / number:.2f}" if number else "—"
 
 
-class Recording:
-    """Takes samples for `seconds`, beginning `after` from now, while the block runs."""
+def handshakes(statistics: Counter[str], side: str) -> str | None:
+    """Calls of SSL_do_handshake for each handshake, by the server's counters. A mutual one is a full or a resumed one too."""
 
-    def __init__(self, pid, after, seconds, path, stacks=False):
-        self.what = (pid, max(seconds, 1), path, stacks)
-        self.after, self.why = after, None
-        self.thread = threading.Thread(target=self.run)
+    def total(metric: str, *kinds: str) -> float:
+        return sum(
+            value
+            for name, value in statistics.items()
+            if name.startswith(metric) and f'side="{side}"' in name and any(kind in name for kind in kinds)
+        )
 
-    def run(self):
-        time.sleep(self.after)
-        try:
-            sampling.record(*self.what)
-        except RuntimeError as why:
-            self.why = why
-
-    def __enter__(self):
-        self.thread.start()
-
-    def __exit__(self, *how):
-        self.thread.join()
-        if self.why and not how[0]:
-            raise self.why
+    number = total("strowger_tls_handshakes_total", 'kind="full"', 'kind="resumed"')
+    return f"{total('strowger_tls_handshake_calls_total', '') / number:.2f}" if number else None
 
 
-def main():
-    parser = study.options("perf/profile", __doc__)
-    parser.add_argument(
-        "cases",
-        nargs="*",
-        metavar="CASE",
-        help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar",
-    )
-    parser.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
-    parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
-    parser.add_argument("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
-    parser.add_argument(
-        "--suite", choices=["study", "today"], default="study", help="AES128-SHA, or ECDHE with AES-128-GCM [study]"
-    )
-    if "list" in sys.argv[1:]:
-        for name, case in known().items():
-            print(f"{name:32} {case.label}")
+# The figures.
+
+
+def draw_costs(said: Report, found: Profiles, who: str) -> None:
+    """On the left what a call costs, on the right what it is made of."""
+    bars = [(case, found.value(case, who), found.shares(case, who)) for case in found.measured(who)]
+    if not bars:
         return
-    study.run(parser, Profile)
+    unit = found.value(UNIT, who)
+    chart, (left, right) = plots.figure(11.5, 1.9 + 0.34 * len(bars), columns=2, sharey=True, width_ratios=[1.15, 1])
+    places = list(range(len(bars)))[::-1]
+    most = max(cost for _, cost, _ in bars)
+    for axes, scale in [(left, [cost for _, cost, _ in bars]), (right, [100.0] * len(bars))]:
+        begin = [0.0] * len(bars)
+        for one in COMPONENTS:
+            if not any(shares[one] > 0.005 for _, _, shares in bars):
+                continue
+            sizes = [size * shares[one] for size, (_, _, shares) in zip(scale, bars)]
+            axes.barh(places, sizes, 0.74, left=begin, color=COLOURS[one], label=one, linewidth=0)
+            if axes is right:
+                for place, at, size in zip(places, begin, sizes):
+                    number(axes, at, place, size, ROOM, COLOURS[one])
+            begin = [at + size for at, size in zip(begin, sizes)]
+        axes.grid(axis="y", visible=False)
+        axes.set_yticks(places, [case.name for case, _, _ in bars])
+        axes.tick_params(axis="y", length=0)
+    for place, (case, cost, _) in zip(places, bars):
+        times = cost / unit if unit and found.load(case).mode == "call" else 0
+        shown = f"  ({times:.{0 if times >= 9.95 else 1}f}×)" if times else ""
+        left.text(cost + 0.01 * most, place, f"{cost:.{0 if cost >= 10 else 1}f}{shown}", va="center", fontsize=10)
+    left.set_xlim(0, 1.2 * most)
+    right.set_xlim(0, 100)
+    left.set_xlabel("CPU per call, µs  (× a call over UDP)" if unit else "CPU per call, µs")
+    right.set_xlabel("share of the CPU, %")
+    chart.suptitle(f"{who}: where the CPU goes", fontsize=13)
+    handles, words = left.get_legend_handles_labels()
+    legend_below(chart, handles, words, columns=6)
+    name = "profile-costs" + ("" if who == "strowger" else f"-{who}")
+    plots.save(chart, report.directory(), name)
+    said.figure(name, f"{who}: CPU for each call (registration) by component, and shares")
+
+
+def draw_thesis(said: Report, found: Profiles) -> None:
+    pairs, who = compared(found), found.who[0]
+    if not pairs:
+        return
+    chart, axes = plots.figure(9.4, 1.7 + 0.78 * len(pairs))
+    for place, (theirs, case) in enumerate(reversed(pairs)):
+        paper = {THESIS_NAMES.get(one, one): share for one, share in shares_at_90(theirs).items()}
+        mine = dict.fromkeys(THESIS_SHOWN, 0.0)
+        for one, share in found.shares(case, who).items():
+            mine["transaction module" if one == components.MODULES else components.OURS_AS_THESIS[one]] += share
+        for at, shares, alpha, title in [(place + 0.2, paper, 0.5, "thesis, 90 calls/s"), (place - 0.2, mine, 1.0, who)]:
+            begin = 0.0
+            for one, (_, colour) in THESIS_SHOWN.items():
+                size = 100 * shares.get(one, 0.0)
+                axes.barh(at, size, 0.37, left=begin, color=colour, alpha=alpha, linewidth=0)
+                number(axes, begin, at, size, 0.05, "#ffffff" if alpha < 1 else colour)
+                begin += size
+            axes.text(101, at, title, va="center", fontsize=10)
+    axes.set_yticks(range(len(pairs)), [case.name for _, case in reversed(pairs)])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the CPU, %")
+    axes.set_title(f"Share of the CPU by component: the thesis' OpenSIPS 1.6 (pale) and {who}")
+    handles = [plots.pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in THESIS_SHOWN.values()]
+    legend_below(chart, handles, [words for words, _ in THESIS_SHOWN.values()], columns=3)
+    plots.save(chart, report.directory(), "profile-thesis")
+    said.figure("profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {who}")
+
+
+def number(axes: Any, begin: float, place: float, size: float, room: float, on: str) -> None:
+    """In its bar, if there is room; of 100."""
+    if size >= 100 * room:
+        axes.text(begin + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=9.5, color=ink(on))
+
+
+def legend_below(chart: Any, handles: Sequence[Any], words: Sequence[str], columns: int) -> None:
+    """A legend under everything else, with the room that it needs."""
+    room = (0.15 + 0.21 * -(-len(words) // columns)) / chart.get_figheight()
+    chart.get_layout_engine().set(rect=(0, room, 1, 1 - room))
+    how = {"fontsize": 10, "borderaxespad": 0.2, "columnspacing": 1.4, "handlelength": 1.3}
+    chart.legend(handles, words, loc="lower center", ncols=columns, **how)
+
+
+def ink(colour: str) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 125 else "#000000"
+
+
+# The command.
+
+
+def plan(options: argparse.Namespace) -> Plan:
+    found = Profiles(options)
+
+    def told(said: Report, samples: Samples) -> None:
+        found.samples = samples
+        tell(said, found)
+
+    return Plan("profile", "Where the CPU goes", found.tasks(), tell=told)
+
+
+def more(arguments: argparse.ArgumentParser) -> None:
+    tls_options(arguments)
+    arguments.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
 
 
 if __name__ == "__main__":
-    main()
+    main("profile", __doc__, 10, plan, more)

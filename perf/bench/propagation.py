@@ -4,17 +4,20 @@ Phones register at one server at a steady rate, each once. For some of them the 
 OPTIONS for their address; it answers itself until it knows the binding, and then forwards to the phone. The time from the 200 to
 the REGISTER until the first OPTIONS leaves that reaches the phone is the delay, to within the interval between two questions."""
 
+from __future__ import annotations
+
 import random
 import selectors
 import socket
 import time
 
+Address = tuple[str, int]
 INTERVAL = 0.001
 # Questions to be outstanding at most for one phone that nobody knows.
 PATIENCE = 5.0
 
 
-def request(method, user, domain, own, number, to_port):
+def request(method: str, user: str, domain: str, own: Address, number: int, to_port: int) -> bytes:
     """The Call-ID carries the number: responses are matched by it alone."""
     uri = f"sip:{domain}" if method == "REGISTER" else f"sip:{user}@{domain}"
     lines = [
@@ -33,26 +36,28 @@ def request(method, user, domain, own, number, to_port):
 
 
 class Probe:
-    def __init__(self, at, asked, domain="127.0.0.1", host="127.0.0.1"):
+    def __init__(self, at: Address, asked: Address, domain: str = "127.0.0.1", host: str = "127.0.0.1"):
         self.at, self.asked, self.domain = at, asked, domain
         self.registering, self.asking, self.phone = (self.open(host) for _ in range(3))
         self.selector = selectors.DefaultSelector()
         for one, handle in [(self.registering, self.registered), (self.asking, None), (self.phone, self.rang)]:
             self.selector.register(one, selectors.EVENT_READ, handle)
         # By number: when its 200 came; when each question left.
-        self.known_at, self.questions, self.delays = {}, {}, []
+        self.known_at: dict[int, float] = {}
+        self.questions: dict[int, list[float]] = {}
+        self.delays: list[float] = []
         self.answered = self.unanswered = 0
-        self.next_question = []
+        self.next_question: list[tuple[float, int]] = []
 
     @staticmethod
-    def open(host):
+    def open(host: str) -> socket.socket:
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         one.bind((host, 0))
         one.setblocking(False)
         return one
 
-    def run(self, rate, seconds, sampled):
+    def run(self, rate: float, seconds: float, sampled: int) -> tuple[list[float], int]:
         """Returns the delays in seconds, sorted, and how many REGISTERs were not answered. One of `sampled` phones is asked for."""
         start = time.perf_counter()
         count, own = int(rate * seconds), self.registering.getsockname()
@@ -72,17 +77,19 @@ class Probe:
                 break
         return sorted(self.delays), count - self.answered
 
-    def receive(self):
+    def receive(self) -> None:
         for key, _ in self.selector.select(0.0002):
+            one = key.fileobj
+            assert isinstance(one, socket.socket)
             while True:
                 try:
-                    text, sender = key.fileobj.recvfrom(65536)
+                    text, sender = one.recvfrom(65536)
                 except BlockingIOError:
                     break
                 if key.data:
                     key.data(text, sender)
 
-    def registered(self, text, _):
+    def registered(self, text: bytes, _: Address) -> None:
         if not text.startswith(b"SIP/2.0 200"):
             return
         self.answered += 1
@@ -93,7 +100,7 @@ class Probe:
             self.questions[number] = []
             self.next_question.append((now, number))
 
-    def rang(self, text, sender):
+    def rang(self, text: bytes, sender: Address) -> None:
         """A question has reached the phone: the one that left last, at the latest."""
         lines = text.split(b"\r\n\r\n")[0].split(b"\r\n")
         kept = [line for line in lines if line.split(b":")[0].lower() in (b"via", b"from", b"to", b"call-id", b"cseq")]
@@ -104,7 +111,7 @@ class Probe:
         if known is not None:
             self.delays.append(self.questions.pop(which)[question] - known)
 
-    def ask(self, now):
+    def ask(self, now: float) -> None:
         left, own = [], self.asking.getsockname()
         for due, number in self.next_question:
             if number not in self.known_at:
@@ -124,12 +131,8 @@ class Probe:
         self.next_question = left
 
 
-def call_id(text):
+def call_id(text: bytes) -> int:
     for line in text.split(b"\r\n"):
         if line[:8].lower() == b"call-id:":
             return int(line[8:])
     raise RuntimeError(f"without a Call-ID: {text!r}")
-
-
-def quantile(values, share):
-    return values[min(len(values) - 1, int(share * len(values)))]

@@ -1,162 +1,61 @@
 """What both studies published: their tables, read from perf/published, and the ratios and components that the report gives in
-figures and text.
+figures and text. Absolute rates of a core of 2004 say nothing today: ratios do.
 
 The report: C. Shen, E. Nahum, H. Schulzrinne, C. Wright, "The Impact of TLS on SIP Server Performance" (2010), OpenSIPS 1.4.2. The
-thesis: S. Maguluri, "Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0. Absolute rates of a core of 2004
-say nothing today: ratios do."""
+thesis: S. Maguluri, "Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0."""
+
+from __future__ import annotations
 
 import csv
-import os
+from collections.abc import Sequence
+from typing import Any
 
-from contestants import PERF
+from report import PERF, Report
 
-DIRECTORY = os.path.join(PERF, "published")
+Points = list[tuple[float, float]]
 
 
-def table(name):
+def table(name: str) -> list[dict[str, Any]]:
     """The rows of a CSV file, numbers as numbers."""
 
-    def value(text):
+    def value(text: str) -> float | str | None:
         try:
             return float(text)
         except ValueError:
             return text or None
 
-    with open(os.path.join(DIRECTORY, name), newline="") as text:
+    with open(PERF / "published" / name, newline="") as text:
         return [{key: value(cell) for key, cell in row.items()} for row in csv.DictReader(text)]
 
 
-def registrar():
+def registrar() -> list[dict[str, Any]]:
     """CPU % by registrations a second: rps, udp_noauth, tcp_noauth, udp_auth, tcp_auth."""
     return table("thesis-table1-registrar-cpu.csv")
 
 
-def proxy():
-    """CPU % by calls a second in the six cases of cases.thesis_configurations()."""
+def proxy() -> list[dict[str, Any]]:
+    """CPU % by calls a second (cps) in the six cases of cases.THESIS."""
     return table("thesis-table2-proxy-cpu.csv")
 
 
-def profile_shares():
+def profile_shares() -> list[dict[str, Any]]:
     """Shares of CPU samples: case, cps, component, share_percent."""
     return table("thesis-tables3-14-profile-shares.csv")
 
 
-def profile_at_90():
+def profile_at_90() -> list[dict[str, Any]]:
     """Shares × CPU utilisation at 90 calls/s: component, then the six cases."""
     return table("thesis-table15-profile-90cps.csv")
 
 
-def curve(rows, x, y):
+def curve(rows: Sequence[dict[str, Any]], x: str, y: str) -> Points:
     """What is drawn: the points up to the first at which the core was full."""
-    points = []
-    for row in rows:
-        if row[y] is None:
-            continue
-        points.append((row[x], row[y]))
-        if row[y] >= 100:
-            break
-    return points
+    points = [(row[x], row[y]) for row in rows if row[y] is not None]
+    full = next((number for number, (_, percent) in enumerate(points) if percent >= 100), len(points))
+    return points[: full + 1]
 
 
-# The thesis: calls/s and registrations/s at 100 % CPU.
-PROXY_PEAKS = {
-    "udp": 1810,
-    "tcp_mono": 1130,
-    "tcp_multi": 865,
-    "tls_local_client_session_reuse": 320,
-    "tls_local_client": 135,
-    "tls_local_mutual": 95,
-}
-REGISTRAR_PEAKS = {"udp_auth": 5750, "tcp_auth": 4500}
-REGISTRAR_DEGRADATION = 5.0
-
-# The report: ratios of peak throughput, by the names of configurations; the second is the divisor.
-RATIOS = [
-    ("chain-tcp", "chain-udp", 0.47),
-    ("chain-tcp-auth", "chain-udp-auth", 0.78),
-    ("chain-tls", "chain-tcp", 0.60),
-    ("chain-tls-auth", "chain-tcp-auth", 0.76),
-    ("chain-tls-3des", "chain-tcp", 0.47),
-    ("chain-tls-3des-auth", "chain-tcp-auth", 0.68),
-    ("outbound-tcp-auth", "chain-udp-auth", 0.58),
-    ("outbound-tls-auth", "outbound-tcp-auth", 0.56),
-    ("outbound-tls-mutual-auth", "outbound-tls-auth", 0.80),
-    ("outbound-tls-reuse-auth", "outbound-tls-auth", 1.20),
-    ("inbound-tcp", "chain-udp", 0.24),
-    ("inbound-tls", "inbound-tcp", 0.28),
-    ("inbound-tls-mutual", "inbound-tls", 0.71),
-    ("inbound-tls-reuse", "inbound-tls", 2.00),
-    ("local-tcp-auth", "chain-udp-auth", 0.53),
-    ("local-tls-auth", "local-tcp-auth", 0.37),
-    ("local-tls-mutual-auth", "local-tls-auth", 0.67),
-    ("local-tls-reuse-auth", "local-tls-auth", 1.66),
-]
-# UDP ÷ local TLS mutual.
-WORST_CASE = 20
-
-# The report: thousands of CPU cycles for a call at 50 calls/s. The chain's without digest; its outbound and local with.
-CYCLES = {
-    "chain-udp": 144,
-    "chain-tcp": 300,
-    "chain-tls": 450,
-    "chain-tls-3des": 525,
-    "outbound-tcp-auth": 840,
-    "outbound-tls-auth": 1470,
-    "outbound-tls-mutual-auth": 1790,
-    "outbound-tls-reuse-auth": 1250,
-    "inbound-tcp": 394,
-    "inbound-tls": 1315,
-    "inbound-tls-mutual": 1865,
-    "inbound-tls-reuse": 710,
-    "local-tcp-auth": 900,
-    "local-tls-auth": 2400,
-    "local-tls-mutual-auth": 3170,
-    "local-tls-reuse-auth": 1500,
-}
-
-# The report's cost model; the unit is a call over UDP in chain mode. Client-side figures are those before its fix of the server.
-COMPONENTS = {
-    "UDP data": 1.0,
-    "TCP data": 1.1,
-    "TLS bulk": 1.1,
-    "digest, UDP": 3.0,
-    "digest, TCP": 3.2,
-    "digest, TLS": 3.6,
-    "TCP handshake": 0.65,
-    "TLS handshake as client, full": 5.3,
-    "TLS handshake as client, mutual": 9.2,
-    "TLS handshake as client, reuse": 1.1,
-    "TLS handshake as server, full": 2.8,
-    "TLS handshake as server, mutual": 5.1,
-    "TLS handshake as server, reuse": 1.4,
-}
-# The share that its fix took from the client's side.
-CLIENT_FIX = {"full": 0.50, "mutual": 0.55, "reuse": 0.73}
-MODEL_ERROR = 0.15
-
-
-def relative_peaks():
-    """The report's peaks ÷ the peak over UDP in chain mode with the same setting of digest, by configuration: the products of its
-    ratios."""
-    found = {}
-    bases = {"chain-udp": 1.0, "chain-udp-auth": 1.0}
-    waiting = list(RATIOS)
-    while waiting:
-        known = [(name, divisor, ratio) for name, divisor, ratio in waiting if divisor in bases or divisor in found]
-        if not known:
-            raise ValueError(f"no way from {waiting[0][0]} to UDP")
-        for name, divisor, ratio in known:
-            found[name] = ratio * (bases[divisor] if divisor in bases else found[divisor])
-        waiting = [each for each in waiting if each not in known]
-    return found
-
-
-def matching_udp(name):
-    """The UDP configuration that the report draws this one against."""
-    return "chain-udp-auth" if name.endswith("-auth") else "chain-udp"
-
-
-def interpolate(points, x):
+def interpolate(points: Points, x: float) -> float | None:
     """Between the points of a curve; None outside of them."""
     for (x0, y0), (x1, y1) in zip(points, points[1:]):
         if x0 <= x <= x1:
@@ -164,13 +63,45 @@ def interpolate(points, x):
     return None
 
 
-REGISTRAR, PROXY, MODES, PROFILE, MODEL = (
-    "perf/reproduce registrar",
-    "perf/reproduce proxy",
-    "perf/reproduce modes",
-    "perf/profile",
-    "perf/model",
-)
+# The thesis: calls/s and registrations/s at 100 % CPU.
+PROXY_PEAKS = {
+    **{"udp": 1810, "tcp_mono": 1130, "tcp_multi": 865},
+    **{"tls_local_client_session_reuse": 320, "tls_local_client": 135, "tls_local_mutual": 95},
+}
+REGISTRAR_PEAKS = {"udp_auth": 5750, "tcp_auth": 4500}
+REGISTRAR_DEGRADATION = 5.0
+
+# The report: ratios of peak throughput, by the names of configurations; the second is the divisor.
+RATIOS = [tuple(row.values()) for row in table("report-peak-ratios.csv")]
+# UDP ÷ local TLS mutual.
+WORST_CASE = 20
+# Thousands of CPU cycles for a call at 50 calls/s. The chain's without digest; its outbound and local with.
+CYCLES = {row["configuration"]: row["thousand_cycles"] for row in table("report-thousand-cycles-50cps.csv")}
+# Its cost model; the unit is a call over UDP in chain mode. Client-side figures are those before its fix of the server.
+COMPONENTS = {row["component"]: row["cost"] for row in table("report-component-costs.csv")}
+# The share that its fix took from the client's side.
+CLIENT_FIX = {"full": 0.50, "mutual": 0.55, "reuse": 0.73}
+MODEL_ERROR = 0.15
+
+
+def relative_peaks() -> dict[str, float]:
+    """The report's peaks ÷ the peak over UDP in chain mode with the same setting of digest, by configuration: the products of its
+    ratios, in which each divisor stands before what it divides."""
+    found = {"chain-udp": 1.0, "chain-udp-auth": 1.0}
+    for name, divisor, ratio in RATIOS:
+        found[name] = ratio * found[divisor]
+    return found
+
+
+def matching_udp(name: str) -> str:
+    """The UDP configuration that the report draws this one against."""
+    return "chain-udp-auth" if name.endswith("-auth") else "chain-udp"
+
+
+REGISTRAR, PROXY, MODES = (f"perf/reproduce {part}" for part in ("registrar", "proxy", "modes"))
+PROFILE, MODEL = "perf/profile", "perf/model"
+_MODES = ("proxy chain", "outbound", "inbound", "local")
+_CASES = ("UDP", "TCP one socket", "TCP socket per call", "TLS", "TLS session reuse", "TLS mutual")
 # Every table and figure of the two studies: its name, the study, the command that reproduces it. Row G3 counts them.
 TABLES_AND_FIGURES = [
     ("Table 1: CPU by registrations/s, UDP and TCP, without and with digest", "thesis", REGISTRAR),
@@ -182,19 +113,23 @@ TABLES_AND_FIGURES = [
     ("Table 2: CPU by calls/s, six cases", "thesis", PROXY),
     ("figure: CPU by calls/s, six cases", "thesis", PROXY),
     ("peaks of the six cases", "thesis", PROXY),
-    *[
-        (f"Tables 3 to 14: component shares by calls/s, {case}", "thesis", PROFILE)
-        for case in ("UDP", "TCP one socket", "TCP socket per call", "TLS", "TLS session reuse", "TLS mutual")
-    ],
+    *[(f"Tables 3 to 14: component shares by calls/s, {case}", "thesis", PROFILE) for case in _CASES],
     ("Table 15: components × CPU at 90 calls/s", "thesis", PROFILE),
-    *[(f"figure: peak throughput, {mode}", "report", MODES) for mode in ("proxy chain", "outbound", "inbound", "local")],
-    *[(f"figure: CPU of a call, {mode}, totals", "report", MODES) for mode in ("proxy chain", "outbound", "inbound", "local")],
+    *[(f"figure: peak throughput, {mode}", "report", MODES) for mode in _MODES],
+    *[(f"figure: CPU of a call, {mode}, totals", "report", MODES) for mode in _MODES],
     ("ratios of peaks", "report", MODES),
     ("worst case: UDP ÷ local TLS mutual", "report", MODES),
-    *[
-        (f"figure: CPU of a call, {mode}, components", "report", PROFILE)
-        for mode in ("proxy chain", "outbound", "inbound", "local")
-    ],
+    *[(f"figure: CPU of a call, {mode}, components", "report", PROFILE) for mode in _MODES],
     ("component costs of the cost model", "report", MODEL),
     ("predicted against measured", "report", MODEL),
 ]
+
+
+def reproduced(report: Report, command: str, where: dict[str, str]) -> None:
+    """Says in a report which of its own tables and figures stand for which of the studies', `where` naming a table's title or a
+    figure's file for each; and in its JSON, as `reproduced`, for which of them something was measured: row G3 counts those."""
+    there = {title for title, _ in report.tables} | {name for name, _ in report.figures}
+    wanted = [(name, study) for name, study, by in TABLES_AND_FIGURES if by == command]
+    report.data["reproduced"] = [name for name, _ in wanted if where[name] in there]
+    lines = [[name, study, where[name] if where[name] in there else "—"] for name, study in wanted]
+    report.table("What of the studies this reproduces", ["published", "by", "here"], lines)

@@ -1,118 +1,135 @@
-"""Medians, ranges and marks; the table of rows; JSON and Markdown into perf/results."""
+"""What a command says: tables with intervals, the rows with their verdicts, figures; as Markdown and JSON in one folder."""
+
+from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-# Names a folder for reports and plots, where it is not to be that of the day.
+import pandas
+from samples import Estimate, Row, Samples, single
+
+PERF = Path(__file__).resolve().parent.parent
+# Names a folder for reports, where it is not to be that of the day.
 RESULTS = "STROWGER_PERF_RESULTS"
-
-
-class Series:
-    """Repeated measurements of one quantity, with the marks that any of them earned."""
-
-    def __init__(self, results, value):
-        self.values = [value(result) for result in results]
-        self.values = [value for value in self.values if value is not None]
-        marks = set()
-        for result in results:
-            if result.get("generator_bound"):
-                marks.add("g")
-            if result.get("disturbed"):
-                marks.add("d")
-            if not result.get("clean", True):
-                marks.add("!")
-        self.marks = "".join(sorted(marks))
-        disturbed = sum(1 for result in results if result.get("disturbed"))
-        # Whether a verdict may rest on it: all of it clean, and most of it undisturbed.
-        self.is_sound = "!" not in marks and 2 * disturbed <= len(results)
-
-    def __bool__(self):
-        return bool(self.values)
-
-    @property
-    def median(self):
-        return statistics.median(self.values)
-
-    def text(self, digits=1):
-        if not self.values:
-            return "—"
-        spread = ""
-        if len(self.values) > 1:
-            spread = f" ({min(self.values):.{digits}f}–{max(self.values):.{digits}f})"
-        return f"{self.median:.{digits}f}{spread}{' ' + self.marks if self.marks else ''}"
-
-
 LEGEND = (
-    "Median (lowest–highest). g: the generator was the limit (its core was full while the server's was not, calls left late, "
-    "or it lost datagrams; the JSON says which). "
-    "d: something else had one of the cores for more than 5 % of the time. "
-    "!: something was lost, sent again, refused or wrong; the JSON says what. "
-    "A row is met or not only where everything was clean and most of it undisturbed."
+    "A figure is the median of runs, each in a server that was started for it; in brackets its 95 % interval (bootstrap; with two "
+    "runs the range), then how many runs. Runs beside which the machine was disturbed were taken again. g: the generator was the "
+    "limit, so that a cost is an upper bound (≤) and a rate a lower one (≥). !: something was lost, repeated, refused or wrong "
+    "(the JSON says what). A row is met or not if its whole interval is on one side of the target."
 )
+
+
+def directory(named: str | None = None) -> Path:
+    """Where reports go: what is named, or what the environment names, or the folder of the day on which the run began."""
+    named = named or os.environ.get(RESULTS) or str(PERF / "results" / f"{time.strftime('%Y-%m-%d')}-{platform.node()}")
+    path = Path(named).resolve()
+    os.environ[RESULTS] = str(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def text(estimate: Estimate | None, digits: int | None = None) -> str:
+    return "—" if estimate is None else estimate.text(digits)
 
 
 class Report:
     legend = LEGEND
 
-    def __init__(self, title, machine, settings):
-        self.title, self.machine, self.settings = title, machine, settings
-        self.tables, self.rows, self.raw, self.figures = [], [], [], []
+    def __init__(self, name: str, title: str, about: dict[str, Any]):
+        self.name, self.title, self.about = name, title, about
+        self.tables: list[tuple[str, pandas.DataFrame]] = []
+        self.notes: dict[str, str] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.figures: list[tuple[str, str]] = []
+        self.data: dict[str, Any] = {}
 
-    def table(self, title, head, lines):
-        self.tables.append((title, head, lines))
+    def table(self, title: str, head: Sequence[str], lines: Sequence[Sequence[Any]], note: str = "") -> None:
+        """Cells are texts, numbers or estimates. A table without lines is left out. The note stands above it."""
+        if lines:
+            cells = [[text(cell) if isinstance(cell, Estimate) or cell is None else cell for cell in line] for line in lines]
+            self.tables.append((title, pandas.DataFrame(cells, columns=list(head))))
+            self.notes[title] = note
 
-    def figure(self, name, title):
+    def costs(self, title: str, samples: Samples, lines: dict[str, dict[str, str]], path: str = "server_cpu_us_each") -> None:
+        """A table of one figure: a line for each label, a column for each of its keys."""
+        head = list(dict.fromkeys(name for keys in lines.values() for name in keys))
+        self.table(
+            title,
+            ["", *head],
+            [
+                [label, *(single(samples, keys[name], path) if name in keys else None for name in head)]
+                for label, keys in lines.items()
+                if any(samples.of(key) for key in keys.values())
+            ],
+        )
+
+    def row(self, row: Row, samples: Samples) -> None:
+        found = row.estimate(samples)
+        self.rows.append(
+            {
+                "row": row.name,
+                "what": row.what,
+                "target": row.target(),
+                "measured": text(found),
+                "verdict": row.verdict(samples),
+                "note": row.note,
+                "value": found and found.value,
+                "low": found and found.low,
+                "high": found and found.high,
+                "runs": found and found.runs,
+            }
+        )
+
+    def figure(self, name: str, caption: str) -> None:
         """A plot that stands beside the report as NAME.svg and NAME.png."""
-        self.figures.append((name, title))
+        self.figures.append((name, caption))
 
-    def row(self, name, what, target, measured, met, note=""):
-        """`met` is True, False or None where it could not be told."""
-        self.rows.append((name, what, target, measured, {True: "yes", False: "NO", None: "—"}[met], note))
+    def settings(self) -> str:
+        said = [f"{self.about['machine']}. {self.about['minutes']:g} minutes"]
+        if self.about.get("how"):
+            said.append(self.about["how"])
+        if self.about.get("taken_again"):
+            said.append(f"{self.about['taken_again']} results of disturbed runs not counted")
+        for name, word in [("given_up", "given up, the machine being disturbed"), ("failures", "FAILED")]:
+            if self.about.get(name):
+                said.append(f"{word}: {'; '.join(' '.join(one.split()) for one in self.about[name])}")
+        return "; ".join(said) + "."
 
-    def markdown(self):
-        out = [f"# {self.title}", "", f"{self.machine}. {self.settings}", ""]
-        for title, head, lines in self.tables:
-            if not lines:
-                continue
-            out += [f"## {title}", "", *_table(head, lines), ""]
+    def markdown(self) -> str:
+        out = [f"# {self.title}", "", self.settings(), ""]
         if self.rows:
-            out += ["## Rows", "", *_table(["row", "what", "target", "measured", "met", "note"], self.rows), ""]
-        for name, title in self.figures:
-            out += [f"![{title}]({name}.svg)", "", f"*{title}*", ""]
-        return "\n".join(out + [self.legend, ""])
+            columns = ["row", "what", "target", "measured", "verdict", "note"]
+            out += ["## Rows", "", markdown(pandas.DataFrame(self.rows)[columns]), ""]
+        for title, frame in self.tables:
+            out += [f"## {title}", "", *([self.notes[title], ""] if self.notes[title] else []), markdown(frame), ""]
+        for name, caption in self.figures:
+            out += [f"![{caption}]({name}.svg)", "", f"*{caption}*", ""]
+        return "\n".join([*out, self.legend, ""])
 
-    @staticmethod
-    def directory(perf):
-        """Where a report and its plots go: the folder that RESULTS names, or that of the day on which this run began. It is one for
-        all of a run and for what that starts, so that a run over midnight lies in one folder."""
-        named = os.environ.get(RESULTS) or os.path.join(perf, "results", f"{time.strftime('%Y-%m-%d')}-{platform.node()}")
-        directory = os.environ[RESULTS] = os.path.abspath(named)
-        os.makedirs(directory, exist_ok=True)
-        return directory
-
-    @staticmethod
-    def name(whole, chosen, known, only=()):
-        """What a report is called: WHOLE, or after what it is confined to, so that a part never takes the place of the whole."""
-        words = [] if set(chosen) >= set(known) else list(chosen)
-        return "-".join([whole, *words, *only])
-
-    def write(self, perf, name):
-        directory = self.directory(perf)
-        path = os.path.join(directory, name)
-        with open(path + ".md", "w") as text:
-            text.write(self.markdown())
-        with open(path + ".json", "w") as text:
-            json.dump(
-                {"machine": self.machine, "settings": self.settings, "rows": self.rows, "measurements": self.raw}, text, indent=1
-            )
-        return path
+    def write(self, folder: Path) -> None:
+        (folder / f"{self.name}.md").write_text(self.markdown())
+        data = {
+            "title": self.title,
+            **self.about,
+            "rows": self.rows,
+            "tables": {title: split(frame) for title, frame in self.tables},
+            "figures": self.figures,
+            **self.data,
+        }
+        (folder / f"{self.name}.json").write_text(json.dumps(data, indent=1))
 
 
-def _table(head, lines):
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + " --- |" * len(head)
-    for line in lines:
-        yield "| " + " | ".join(str(cell) for cell in line) + " |"
+def split(frame: pandas.DataFrame) -> dict[str, list[Any]]:
+    """For JSON; as pandas would, but two columns may have one name."""
+    return {"index": list(frame.index), "columns": list(frame.columns), "data": frame.values.tolist()}
+
+
+def markdown(frame: pandas.DataFrame) -> str:
+    """A table; a bar within a cell would end it."""
+    lines = [list(map(str, frame.columns)), ["---"] * len(frame.columns), *frame.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

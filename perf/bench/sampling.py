@@ -1,17 +1,26 @@
-"""Samples of the server's CPU with `perf record`, and what they say: the function of each, the functions inlined there, and the
-stack.
+"""Samples of the server's CPU with `perf record`, and what they say: the function of each, those that the compiler inlined
+there, the stack.
 
-A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are
-counted from a recording without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB
-of the stack copied into each sample and unwound by the DWARF tables afterwards, since the release build keeps no frame pointers."""
+A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters), with 8 KiB
+of the stack, which is unwound by the DWARF tables afterwards, since the release build keeps no frame pointers. No
+sample falls into the taking of another."""
 
-import collections
+from __future__ import annotations
+
+import functools
 import os
 import re
+import shutil
 import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import components
-from generator import CORE
+from bench import CORE, TOP
 
 FREQUENCY = 999
 # From the loop's turn to the innermost function of TLS: what is cut off all the same is counted.
@@ -19,169 +28,127 @@ STACK_BYTES = 8_192
 # Where our stacks begin: what lies outside of it is the start of a thread, the same for all.
 ROOT = re.compile(r"strowger::worker::Worker<.*>::tick$")
 
+# Place, symbol, file: the place is the offset in the file, or an address in the kernel.
+Frame = tuple[int, str, str]
+# (name, component) of each function, outermost first; how many samples have it.
+Stacks = Counter[tuple[tuple[str, str | None], ...]]
 
-class Sample(collections.namedtuple("Sample", "thread frames")):
-    """`frames`: (place, symbol, file), innermost first. The place is the offset in the file, or an address in the kernel."""
+
+class Sample(NamedTuple):
+    """Innermost frame first."""
+
+    thread: str
+    frames: tuple[Frame, ...]
 
 
-def family(pid):
+def family(pid: int) -> list[int]:
     """A process and all that it has started."""
     found = [pid]
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-    except FileNotFoundError:
-        return found
-    for task in tasks:
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            with open(f"/proc/{pid}/task/{task}/children") as text:
-                for child in text.read().split():
-                    found += family(int(child))
-        except FileNotFoundError:
+            found += [each for child in path.read_text().split() for each in family(int(child))]
+        except OSError:
+            # It has ended meanwhile.
             pass
     return found
 
 
-def record(pid, seconds, path, stacks=False):
-    """Samples a process and its children for so long. perf itself runs beside the generator."""
-    command = [
-        "taskset",
-        "-c",
-        str(CORE),
-        "perf",
-        "record",
-        "--quiet",
-        "--no-buildid-cache",
-        "-e",
-        "cpu-clock",
-        "-F",
-        str(FREQUENCY),
-        *(["--call-graph", f"dwarf,{STACK_BYTES}"] if stacks else []),
-        "-p",
-        ",".join(map(str, family(pid))),
-        "-o",
-        path,
-        "--",
-        "sleep",
-        f"{seconds:.2f}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(*command: object, **how: str) -> str:
+    """The output of a program."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **how)  # type: ignore[call-overload]
     if done.returncode:
-        raise RuntimeError(f"perf record failed: {done.stderr.strip()[-500:]}")
+        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
-def read(path):
-    """The samples of a recording."""
-    done = subprocess.run(
-        ["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"perf script failed: {done.stderr.strip()[-500:]}")
-    return parse(done.stdout)
+class Recording:
+    """Takes samples for `seconds`, beginning `after` from now, while the block runs. perf itself runs beside the generator."""
+
+    def __init__(self, pid: int, after: float, seconds: float, folder: str):
+        self.pid, self.after, self.seconds, self.path = pid, after, seconds, Path(folder, "perf.data")
+        self.why: RuntimeError | None = None
+        self.thread = threading.Thread(target=self.record)
+
+    def record(self) -> None:
+        time.sleep(self.after)
+        what = ["--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", FREQUENCY, "--call-graph", f"dwarf,{STACK_BYTES}"]
+        what += ["-p", ",".join(map(str, family(self.pid))), "-o", self.path]
+        try:
+            run("taskset", "-c", CORE, "perf", "record", *what, "--", "sleep", f"{self.seconds:.2f}")
+        except RuntimeError as why:
+            self.why = why
+
+    def __enter__(self) -> Recording:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        self.thread.join()
+        if self.why and not how[0]:
+            raise self.why
+
+    def samples(self) -> list[Sample]:
+        return parse(run("perf", "script", "--no-inline", "-i", self.path, "-F", "comm,ip,sym,dso"))
 
 
 FRAME = re.compile(r"\s*([0-9a-f]+) (.*) \(([^()]*(?:\([^()]*\))?)\)\s*$")
-# A sample without a stack: the thread, whose name may have spaces in it, and the frame.
-LONE = re.compile(r"\s*(.*?)\s+([0-9a-f]{6,16} .* \(.*\))\s*$")
-MAPPED = re.compile(r".*PERF_RECORD_MMAP2? -?\d+/\d+: \[0x([0-9a-f]+)\(0x([0-9a-f]+)\) @ (?:0x)?([0-9a-f]+)[ \]].*?: \S+ (.*)$")
 
 
-def parse(text):
-    """What `perf script -F comm,ip,sym,dso` prints: without stacks a line for each sample, with them a block of lines that begins
-    with the thread's name."""
-    samples, thread, frames, mapped = [], None, [], []
-
-    def end():
+def parse(text: str) -> list[Sample]:
+    """What `perf script -F comm,ip,sym,dso` prints: for each sample a block of lines that begins with the thread's name."""
+    samples: list[Sample] = []
+    for block in text.split("\n\n"):
+        lines = block.strip("\n").splitlines()
+        frames = [(int(one[1], 16), one[2].strip(), one[3]) for one in map(FRAME.match, lines[1:]) if one]
         # An unwinder that knew no further says so with a last frame that is nowhere.
         while len(frames) > 1 and frames[-1][2] == "[unknown]":
             frames.pop()
         if frames:
-            samples.append(Sample(thread, tuple(frames)))
-
-    for line in text.splitlines():
-        if "PERF_RECORD_" in line:
-            match = MAPPED.match(line)
-            if match:
-                begin, size, offset = (int(number, 16) for number in match.groups()[:3])
-                mapped.append((begin, begin + size, offset, match.group(4)))
-        elif not line.strip():
-            end()
-            thread, frames = None, []
-        elif line[0] == "\t":
-            found = frame(line)
-            if found:
-                frames.append(found)
-        elif LONE.match(line):
-            thread, rest = LONE.match(line).groups()
-            address, symbol, file = frame(rest)
-            # Here, and not in stacks, perf prints the address in the process.
-            for begin, after, offset, name in mapped:
-                if begin <= address < after and name == file:
-                    address += offset - begin
-                    break
-            samples.append(Sample(thread, ((address, symbol, file),)))
-        else:
-            end()
-            thread, frames = line.strip(), []
-    end()
+            samples.append(Sample(lines[0].strip(), tuple(frames)))
     return samples
-
-
-def frame(line):
-    match = FRAME.match(line)
-    if not match:
-        return None
-    address, symbol, file = match.groups()
-    return int(address, 16), symbol.strip(), file
 
 
 class Program:
     """What the server's binary says of its own addresses: the source files of its C functions, the functions inlined at a place."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path | None):
         self.path = os.path.realpath(path) if path else None
-        self.sources, self.segments, self.chains = {}, [], {}
+        self.sources: dict[str, str] = {}
+        self.segments: list[tuple[int, int, int]] = []
+        self.chains: dict[int, list[str]] = {}
         if self.path:
-            self.sources = sources(readelf("--symbols", self.path))
-            self.segments = segments(readelf("--segments", self.path))
+            self.sources = sources(run("readelf", "--symbols", "--wide", "--demangle", self.path))
+            self.segments = segments(run("readelf", "--segments", "--wide", self.path))
 
-    def is_in(self, file):
+    def is_in(self, file: str) -> bool:
         return self.path is not None and os.path.realpath(file) == self.path
 
-    def learn(self, samples):
+    def learn(self, samples: Iterable[Sample]) -> None:
         """Looks the addresses of the samples up in the debug information, all at once."""
         wanted = {}
-        for sample in samples:
-            for place, symbol, file in sample.frames:
-                if place not in self.chains and self.is_in(file) and components.rust_path(symbol):
-                    wanted[self.address(place)] = place, symbol
+        for place, symbol, file in {frame for sample in samples for frame in sample.frames}:
+            if place not in self.chains and self.is_in(file) and components.rust_path(symbol):
+                wanted[self.address(place)] = place, symbol
         if not wanted:
             return
-        done = subprocess.run(
-            ["addr2line", "-a", "-f", "-i", "-C", "-e", self.path],
-            capture_output=True,
-            text=True,
-            input="\n".join(f"{address:x}" for address in sorted(wanted)),
-        )
-        if done.returncode:
-            return
-        for address, chain in chains(done.stdout).items():
-            place, symbol = wanted.get(address, (None, None))
-            # Where the two do not agree on the function, the debug information is of another place.
-            self.chains[place] = chain if chain[-1] == symbol else [symbol]
+        found = run("addr2line", "-a", "-f", "-i", "-C", "-e", self.path, input="\n".join(f"{each:x}" for each in sorted(wanted)))
+        for address, chain in chains(found).items():
+            if address in wanted:
+                place, symbol = wanted[address]
+                # If the two do not agree on the function, the debug information is of another place.
+                self.chains[place] = chain if chain[-1] == symbol else [symbol]
 
-    def address(self, offset):
+    def address(self, offset: int) -> int:
         """Where the linker put what stands at this offset in the file."""
-        for begin, address, size in self.segments:
-            if begin <= offset < begin + size:
-                return offset - begin + address
-        return offset
+        found = (offset - begin + address for begin, address, size in self.segments if begin <= offset < begin + size)
+        return next(found, offset)
 
-    def expand(self, one):
+    def expand(self, one: Frame) -> list[str]:
         """The functions at a frame, innermost first: those inlined there, and the one whose symbol it is."""
         place, symbol, file = one
         return self.chains.get(place, [symbol]) if self.is_in(file) and components.rust_path(symbol) else [symbol]
 
-    def component(self, one):
+    def component(self, one: Frame) -> str:
         place, symbol, file = one
         if self.is_in(file):
             chain = self.expand(one)
@@ -190,100 +157,111 @@ class Program:
         return components.component(symbol, file, place, self.sources.get(symbol) if self.is_in(file) else None)
 
 
-def readelf(what, path):
-    return subprocess.run(["readelf", what, "--wide", "--demangle", path], capture_output=True, text=True).stdout
+@functools.cache
+def program(path: Path | None) -> Program:
+    return Program(path)
 
 
-def segments(text):
+def segments(text: str) -> list[tuple[int, int, int]]:
     """(offset, address, size) of what is loaded, from `readelf --segments`."""
     found = re.findall(r"^\s+LOAD\s+0x([0-9a-f]+) 0x([0-9a-f]+) 0x[0-9a-f]+ 0x([0-9a-f]+)", text, re.MULTILINE)
-    return [tuple(int(number, 16) for number in numbers) for numbers in found]
+    return [(int(offset, 16), int(address, 16), int(size, 16)) for offset, address, size in found]
 
 
-def sources(text):
+def sources(text: str) -> dict[str, str]:
     """Source files by local function, from `readelf --symbols`: those that follow a FILE entry are of it."""
-    found, source = {}, None
+    found: dict[str, str] = {}
+    source = ""
     for line in text.splitlines():
-        fields = line.split(None, 7)
-        if len(fields) < 8:
-            if len(fields) == 7 and fields[3] == "FILE":
-                source = None
-            continue
-        if fields[3] == "FILE":
+        fields = [*line.split(None, 7), ""]
+        if len(fields) >= 8 and fields[3] == "FILE":
             source = fields[7].strip()
-        elif source and fields[4] == "LOCAL" and fields[3] in ("FUNC", "NOTYPE"):
+        elif len(fields) >= 9 and source and fields[4] == "LOCAL" and fields[3] in ("FUNC", "NOTYPE"):
             found.setdefault(fields[7].strip(), source)
     return found
 
 
-def chains(text):
+def chains(text: str) -> dict[int, list[str]]:
     """Functions by address, innermost first, from `addr2line -a -f -i`: an address, then a name and a place for each."""
-    found, address, is_name = {}, None, False
-    for line in text.splitlines():
-        if re.fullmatch(r"0x[0-9a-f]+", line):
-            address, is_name = int(line, 16), True
-            found[address] = []
-        elif is_name:
-            found[address].append(line)
-            is_name = False
-        else:
-            is_name = True
-    return {address: chain for address, chain in found.items() if chain and chain != ["??"]}
+    found: dict[int, list[str]] = {}
+    for block in re.split(r"^(?=0x[0-9a-f]+$)", text, flags=re.MULTILINE):
+        lines = block.splitlines()
+        if lines and lines[1::2] != ["??"]:
+            found[int(lines[0], 16)] = lines[1::2]
+    return found
 
 
-def profile(samples, program):
+def profile(samples: Iterable[Sample], known: Program) -> tuple[Counter[str], Counter[str]]:
     """Counts by component, and of what is OTHER by function."""
-    counts, unknown = collections.Counter(), collections.Counter()
+    counts: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     for sample in samples:
         innermost = sample.frames[0]
-        found = program.component(innermost)
+        found = known.component(innermost)
         counts[found] += 1
         if found == components.OTHER:
             unknown[f"{innermost[1]} ({innermost[2].rsplit('/', 1)[-1]})"] += 1
     return counts, unknown
 
 
-def fold(samples, program):
-    """Counts by stack, a tuple of (name, component), outermost first; and how many stacks were cut off before their root."""
-    stacks, cut = collections.Counter(), 0
+def fold(samples: Iterable[Sample], known: Program) -> tuple[Stacks, int]:
+    """Counts by stack; and how many stacks were cut off before their root."""
+    stacks: Stacks = Counter()
+    cut = 0
     for sample in samples:
-        frames = []
+        frames: list[tuple[str, str | None]] = []
         for one in sample.frames:
-            chain = program.expand(one)
+            chain = known.expand(one)
             # The innermost functions of a place count where they are; those around them by their own names.
             for at, name in enumerate(chain):
-                kind = components.of_inlined(chain[at:]) if len(chain) > 1 else program.component(one)
-                frames.append((short(name), kind))
+                frames.append((short(name), components.of_inlined(chain[at:]) if len(chain) > 1 else known.component(one)))
         frames.reverse()
-        names = [name for name, _ in frames]
-        root = next((at for at, name in enumerate(names) if ROOT.match(name)), None)
-        if root is not None:
-            frames = frames[root:]
-        elif program.path:
-            cut += 1
-        stacks[((sample.thread or "?", None), *frames)] += 1
+        root = next((at for at, (name, _) in enumerate(frames) if ROOT.match(name)), None)
+        cut += root is None and known.path is not None
+        stacks[((sample.thread or "?", None), *frames[root or 0 :])] += 1
     return stacks, cut
 
 
-def short(name):
-    """Without what says nothing in a picture."""
-    name = re.sub(r"aws_lc(_fips)?_\d+_\d+_\d+::", "", name)
-    name = components.AWS_LC.sub("", name)
+def short(name: str) -> str:
+    """Without what says nothing in a picture, and what separates names in the files of one."""
+    name = components.AWS_LC.sub("", re.sub(r"aws_lc(_fips)?_\d+_\d+_\d+::", "", name))
     if name.startswith("bssl::") or re.match(r"[\w:~]+\(", name):
         name = name.split("(", 1)[0]
     name = re.sub(r"<impl ([\w:]+)>", lambda found: found.group(1).rsplit("::", 1)[-1], name)
-    return name.replace(";", ":")
+    return name.replace(";", ":").replace("->", "→")
 
 
-def folded(stacks):
-    """The text that other tools for flame graphs read."""
-    lines = [";".join(name for name, _ in frames) + f" {count}" for frames, count in stacks.items()]
-    return "\n".join(sorted(lines)) + "\n"
+def folded(stacks: Stacks) -> str:
+    """The text that tools for flame graphs read."""
+    return "".join(sorted(";".join(name for name, _ in frames) + f" {count}\n" for frames, count in stacks.items()))
 
 
-def inclusive(stacks, pattern):
+def palette(stacks: Stacks, colours: Mapping[str, str]) -> str:
+    """Colours by function for inferno: of a function that works for several components, that for which it works most."""
+    weights: dict[str, Counter[str]] = {}
+    for frames, count in stacks.items():
+        for name, kind in frames:
+            if kind:
+                weights.setdefault(name, Counter())[kind] += count
+    shades = {
+        name: [int(colours[kinds.most_common(1)[0][0]][at : at + 2], 16) for at in (1, 3, 5)] for name, kinds in weights.items()
+    }
+    return "".join(f"{name}->rgb({red},{green},{blue})\n" for name, (red, green, blue) in sorted(shades.items()))
+
+
+def flame_graph(stacks: Stacks, colours: Mapping[str, str], title: str, subtitle: str, path: Path, home: str) -> None:
+    """PATH.svg, and the stacks in PATH.folded. inferno reads colours from a file of the folder that it runs in."""
+    Path(home, "palette.map").write_text(palette(stacks, colours))
+    path.with_suffix(".folded").write_text(folded(stacks))
+    tool = shutil.which("inferno-flamegraph", path=f"{TOP / 'target/cargo-tools/bin'}:{os.environ['PATH']}")
+    if not tool:
+        raise RuntimeError("inferno-flamegraph is not installed: cargo install inferno --locked --root target/cargo-tools")
+    words = ["--title", title, "--subtitle", subtitle, "--width", 1400, "--minwidth", 0.05, "--bgcolors", "#ffffff", "--cp"]
+    path.with_suffix(".svg").write_text(run(tool, *words, path.with_suffix(".folded"), cwd=home))
+
+
+def inclusive(stacks: Stacks, pattern: str) -> float:
     """Share of the stacks with a function in them whose name matches."""
-    pattern = re.compile(pattern)
-    total = sum(stacks.values())
-    within = sum(count for frames, count in stacks.items() if any(pattern.search(name) for name, _ in frames))
-    return within / total if total else 0.0
+    found = re.compile(pattern)
+    within = sum(count for frames, count in stacks.items() if any(found.search(name) for name, _ in frames))
+    return within / max(sum(stacks.values()), 1)

@@ -1,306 +1,278 @@
-"""What the commands for the studies have in common: their options and forms, servers started for a case, loads run against them,
-the peak."""
+"""The one frame of all measurements: what is to be measured is data (tasks), what must hold is data (rows), and a study takes the
+tasks in random order, round by round, until the rows are decided or the time is over."""
+
+from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import itertools
 import os
+import random
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cases
-import certificates
 import machine
-from cases import WINDOW
-from contestants import PERF
-from generator import Generator
-from report import Report, Series
-from udp import build, words
+import report
+from gauge import Gauge
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from samples import FEWEST, Result, Row, Samples
 
-NAMES = ["strowger", "kamailio"]
-# The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
-FAILURES = 0.04
-# How close the search for it comes, and in the quick form.
-PRECISION, QUICK_PRECISION = 0.03, 0.06
-# Seconds for the last answers of a load above the peak: what has not ended by then has failed.
-PATIENCE = 4
-# After such a load: the server is left alone until it uses less of a core than this, or for so many seconds.
-IDLE_SHARE, MOST_PATIENCE = 0.05, 40
-# From this share of its time on a core counts as full.
-FULL = 0.95
+if TYPE_CHECKING:
+    from bench import Bench
+
+# The interval of a ratio that is not decided may be so wide on either side, as a share of it.
+PRECISION = 0.03
+# A task that fails so often in a row is given up; one in whose minutes the machine was disturbed so often is, too.
+FAILURES, DISTURBED = 2, 6
+# Runs of one task at most, whatever its rows still want.
+MOST = 25
 
 
-class Progress:
-    """How far a sweep is: a bar on a terminal, otherwise a line for each step."""
+@dataclass
+class Task:
+    """One thing that is measured: in one go, again and again. `keys` are those of its results: one result of each in each run.
+    Tasks of one `block` are measured one after the other, so that what is compared is near in time. `least` runs are wanted
+    whatever comes, and more while a row of its keys is not settled; `after` names keys that must have a result first. `seconds`:
+    about how long it takes. `prepare` builds what it wants, before the time begins."""
 
-    def __init__(self, steps):
-        self.steps, self.done, self.began = steps, 0, time.monotonic()
+    name: str
+    keys: Sequence[str]
+    measure: Callable[[Bench], dict[str, Result]]
+    block: str = ""
+    seconds: float = 10
+    least: int = FEWEST
+    most: int = MOST
+    after: Sequence[str] = ()
+    who: str = ""
+    prepare: Callable[[Bench], None] | None = None
 
-    def step(self, text):
-        self.done += 1
-        total = max(self.steps, self.done)
-        spent = time.monotonic() - self.began
-        left = spent / (self.done - 1) * (total - self.done + 1) if self.done > 1 else None
-        about = "" if left is None else f", about {left / 60:.0f} min left"
-        if sys.stderr.isatty():
-            filled = 30 * (self.done - 1) // total
-            print(
-                f"\r\x1b[K[{'█' * filled}{'·' * (30 - filled)}] {self.done}/{total}{about}: {text}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-        else:
-            print(f"  {self.done}/{total}{about}: {text}", file=sys.stderr, flush=True)
+    def joined(self, other: Task) -> Task:
+        """Two plans want a task of this name: as often as the one that wants it more often."""
+        return replace(self, least=max(self.least, other.least), most=max(self.most, other.most), block=self.block or other.block)
 
-    def end(self):
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+@dataclass
+class Plan:
+    """What one command measures, what must hold, and what it says: `tell` adds tables and figures to the report."""
+
+    name: str
+    title: str
+    tasks: Sequence[Task]
+    rows: Sequence[Row] = ()
+    tell: Callable[[report.Report, Samples], None] = lambda report, samples: None
+
+
+class Ended(Exception):
+    """The run is to end now: a signal, or the time is over."""
 
 
 class Study:
-    """A run of one command. `quick` measures seconds where the full form measures what the studies prescribe."""
+    """Runs the tasks of plans and writes their reports. What two plans share is measured once."""
 
-    def __init__(self, arguments, directory, title):
-        self.arguments, self.directory = arguments, directory
-        certificates.make()
-        self.strowger, self.load = build(arguments)
-        self.generator = Generator(self.load, directory, arguments.verbose)
-        quick = arguments.quick
-        self.rounds = rounds_of(arguments)
-        self.warm = arguments.warm if arguments.warm is not None else (3 if quick else 30)
-        self.duration = arguments.duration or (3 if quick else 120)
-        # Steps of a search for the peak are shorter: there are ten of them.
-        self.step = min(self.duration, 2 if quick else 10)
-        self.precision = QUICK_PRECISION if quick else PRECISION
-        settings = (
-            f"{self.rounds} round(s), {self.warm} s of load, then {self.duration} s measured; "
-            f"load average at the start {machine.load_average():.2f}"
+    def __init__(self, plans: Sequence[Plan], bench: Bench, minutes: float, precision: float = PRECISION, seed: int | None = None):
+        self.plans, self.bench, self.precision = plans, bench, precision
+        self.seconds = minutes * 60
+        self.tasks = merged(task for plan in plans for task in plan.tasks)
+        self.rows = [row for plan in plans for row in plan.rows]
+        self.gauge = Gauge()
+        self.failures: list[str] = []
+        self.in_a_row: dict[str, int] = {}
+        self.disturbed: dict[str, int] = {}
+        self.seed = seed if seed is not None else random.randrange(2**32)
+        self.random = random.Random(self.seed)
+        self.console = Console(stderr=True)
+        self.began, self.earlier = time.monotonic(), 0.0
+        # What depends on an earlier result reads it from the bench.
+        self.samples = bench.samples = Samples()
+
+    # The order.
+
+    def wanted(self) -> list[Task]:
+        """The tasks of the next pass: those with the fewest runs while any has fewer than it must have; after that those of the
+        rows that are not settled. Blocks in random order, and the tasks of a block in random order."""
+        open_tasks = [task for task in self.tasks if self.may_run(task)]
+        behind = [task for task in open_tasks if self.count(task) < task.least]
+        if behind:
+            fewest = min(map(self.count, behind))
+            chosen = [task for task in behind if self.count(task) == fewest]
+        else:
+            unsettled = {
+                quantity.key
+                for row in self.rows
+                if not row.is_settled(self.samples, self.precision)
+                for quantity in row.of.values()
+            }
+            chosen = [task for task in open_tasks if unsettled.intersection(task.keys)]
+        blocks: dict[str, list[Task]] = {}
+        for task in chosen:
+            blocks.setdefault(task.block or task.name, []).append(task)
+        order = list(blocks.values())
+        self.random.shuffle(order)
+        for block in order:
+            self.random.shuffle(block)
+        return [task for block in order for task in block]
+
+    def count(self, task: Task) -> int:
+        """The runs of a task that counted, those of an earlier study that this one resumes among them."""
+        return min((len(self.samples.of(key)) for key in task.keys), default=0)
+
+    def may_run(self, task: Task) -> bool:
+        """What takes too long for the time that is left makes room for what does not."""
+        return (
+            task.seconds <= self.seconds - (time.monotonic() - self.began)
+            and self.count(task) < task.most
+            and self.in_a_row.get(task.name, 0) < FAILURES
+            and self.disturbed.get(task.name, 0) < DISTURBED
+            and all(self.samples.of(key) for key in task.after)
         )
-        self.report = Report(title, machine.describe(), settings)
-        self.results, self.failures = [], []
-        self.progress = Progress(0)
-        self.old_suites = None
-        write_users(self.load, directory)
 
-    def binary(self, case):
-        """The build that knows the case's suite."""
-        if not getattr(case, "needs_old_suites", False):
-            return self.strowger
-        if self.old_suites is None:
-            self.old_suites = self.arguments.old_suites or build_with_old_suites()
-        return self.old_suites
+    # Running.
+
+    def run(self) -> None:
+        """Measures until nothing more is wanted, the time is over or a signal comes; then the reports are written."""
+        with self.progress() as step, contextlib.suppress(Ended, KeyboardInterrupt):
+            self.prepare()
+            self.began = time.monotonic()
+            while tasks := self.wanted():
+                for number, task in enumerate(tasks):
+                    if self.may_run(task):
+                        step(task.name, len(tasks) - number)
+                        self.run_once(task)
+
+    def prepare(self) -> None:
+        for task in self.tasks:
+            try:
+                if task.prepare:
+                    task.prepare(self.bench)
+            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                self.failures.append(f"{task.name}: {error}")
+                self.in_a_row[task.name] = FAILURES
+                self.say(f"FAILED: {task.name}: {error}")
 
     @contextlib.contextmanager
-    def server(self, case, name):
-        """A server for the case, freshly started; ended at the end of the block."""
-        if name == "kamailio":
-            contestant = case.kamailio(self.directory)
-        else:
-            contestant = case.strowger(self.binary(case), self.directory)
-            contestant.name = name
-        process = contestant.start(self.directory)
+    def progress(self) -> Iterator[Callable[[str, int], None]]:
+        """A bar on a terminal, told the next task and how many follow it; elsewhere the lines of `say` are enough."""
+        if not sys.stderr.isatty():
+            yield lambda name, left: None
+            return
+        columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console) as progress:
+            bar = progress.add_task("")
+            done = itertools.count()
+
+            def step(name: str, left: int) -> None:
+                completed = next(done)
+                progress.update(bar, description=name, completed=completed, total=completed + left)
+
+            yield step
+
+    def run_once(self, task: Task) -> None:
+        """One run of a task. It counts if the machine was calm before it, during it and after it."""
+        before = self.gauge.read()
+        began = time.monotonic()
         try:
-            yield contestant, process
-        finally:
-            process.stop()
+            found = task.measure(self.bench)
+        except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            self.failures.append(f"{task.name}: {error}")
+            self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1
+            self.say(f"FAILED: {task.name}: {error}")
+            return
+        if missing := set(task.keys) - set(found):
+            self.failures.append(f"{task.name}: nothing of {', '.join(sorted(missing))}")
+        self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1 if missing else 0
+        why = before or self.gauge.read()
+        if not why and any(result.get("disturbed") for result in found.values()):
+            why = "something else had one of the cores for more than 5 % of the time"
+        if self.bench.options.take_disturbed:
+            why = None
+        for key, result in found.items():
+            self.samples.add(key, {"at": round(time.time()), **result}, why)
+        self.disturbed[task.name] = self.disturbed.get(task.name, 0) + bool(why)
+        self.say(f"{task.name} ({time.monotonic() - began:.0f} s){': taken again, ' + why if why else ''}")
 
-    def run_load(self, case, contestant, process, *options, mode="call", **fields):
-        """One run of the generator: a result for each load in `options`. Each gets `fields`, and a complaint where what happened is
-        not what the case means."""
-        found = self.generator.run(mode, contestant, process, *case.options(contestant.name), *options)
-        for result in found:
-            result.update(fields, label=case.label, configuration=case.name)
-            result["complaint"] = case.complaint(result, contestant.name)
-            if result["complaint"]:
-                result["clean"] = False
-            self.results.append(result)
-            self.report.raw.append(result)
-        return found
+    def say(self, text: str) -> None:
+        spent = time.monotonic() - self.began
+        self.console.print(f"[{spent / 60:5.1f} of {self.seconds / 60:g} min] {text}", markup=False, highlight=False)
 
-    def saturate(self, case, contestant, process, warm=None, **fields):
-        """CPU of a call and capacity, with WINDOW calls outstanding."""
-        result = self.run_load(
-            case,
-            contestant,
-            process,
-            "--window",
-            WINDOW,
-            "--settle",
-            self.warm if warm is None else warm,
-            "--duration",
-            self.duration,
-            what="saturation",
-            **fields,
-        )[0]
-        # What is outstanding and not at the server is at the generator.
-        if result["server_busy"] + result["server_waited"] < FULL:
-            result["generator_bound"] = True
-        return result
+    # Saying.
 
-    def peak(self, case, contestant, process, capacity, **fields):
-        """The highest open-loop rate at which at most FAILURES of the calls fail or are left over, around the capacity of a closed
-        window. Where the generator could not offer more, the result is marked as bounded by it."""
-        tried = {}
-
-        def passes(rate):
-            result = self.run_load(
-                case,
-                contestant,
-                process,
-                "--rate",
-                f"{rate:.0f}",
-                "--settle",
-                1,
-                "--duration",
-                self.step,
-                "--drain",
-                PATIENCE,
-                "--max-outstanding",
-                40_000,
-                what="peak",
-                **fields,
-            )[0]
-            tried[rate] = result
-            if failed_share(result) <= FAILURES and not fell_behind(result) and not fell_short(result):
-                return True
-            # What the server still works off must not meet the next step.
-            process.wait_idle(IDLE_SHARE, MOST_PATIENCE)
-            return False
-
-        low, high = highest(passes, capacity, self.precision)
-        if low is None:
-            return None
-        best = tried[low]
-        best["what"] = "peak found"
-        if high is not None and generator_was_full(tried[high]):
-            best["generator_bound"] = True
-        return best
-
-    def attempt(self, what, *arguments, **named):
-        """An hour's measurements are not thrown away because one of them fails."""
-        try:
-            return what(*arguments, **named)
-        except (RuntimeError, OSError, subprocess.SubprocessError) as why:
-            print(f"\n    FAILED: {why}", file=sys.stderr, flush=True)
-            self.failures.append(str(why))
-            return None
-
-    def series(self, label, contestant="strowger", value=None, **fields):
-        value = value or (lambda result: result["server_cpu_us_each"])
-        found = [
-            result
-            for result in self.results
-            if result["label"] == label
-            and result["contestant"] == contestant
-            and all(result.get(key) == wanted for key, wanted in fields.items())
-        ]
-        return Series(found, value)
-
-    def finish(self, name):
-        """Prints the report, writes it and its plots' folder's name; a run with holes in it says so by its exit status."""
-        self.progress.end()
-        print(self.report.markdown())
-        print("written:", self.report.write(PERF, name) + ".{md,json}", file=sys.stderr)
-        if self.failures:
-            raise RuntimeError(f"{len(self.failures)} measurement(s) failed, and are missing above; the first: {self.failures[0]}")
+    def write(self, directory: Path) -> None:
+        """A report for each plan, from the same runs."""
+        about = {
+            "machine": machine.describe(),
+            "minutes": round((self.earlier + time.monotonic() - self.began) / 60, 1),
+            "seed": self.seed,
+            "gauge": self.gauge.summary(),
+            "taken_again": len(self.samples.rejected),
+            "given_up": sorted(name for name, number in self.disturbed.items() if number >= DISTURBED),
+            "failures": self.failures,
+        }
+        for plan in self.plans:
+            written = report.Report(plan.name, plan.title, about)
+            for row in plan.rows:
+                written.row(row, self.samples)
+            try:
+                plan.tell(written, self.samples)
+            except Exception:
+                # What one plan cannot say is no reason for the others to be silent.
+                self.failures.append(f"{plan.name}: its tables and figures could not be made")
+                traceback.print_exc()
+            written.write(directory)
+            if len(self.plans) == 1:
+                print(written.markdown())
+            print(f"written: {directory / plan.name}.{{md,json}}", file=sys.stderr)
 
 
-def highest(passes, capacity, precision):
-    """The highest rate that passes and the lowest that does not, as near each other as `precision`; either is None if there is
-    none. From below the capacity upwards, since a load far above it leaves a server with much to work off."""
-    low, high = None, None
-    rate = 0.8 * capacity
-    while True:
-        if passes(rate):
-            low = rate
-        else:
-            high = rate
-        if high is None:
-            if low > 1.6 * capacity:
-                return low, high
-            rate *= 1.12
-        elif low is None:
-            if rate < 0.1 * capacity:
-                return low, high
-            rate *= 0.8
-        elif high / low < 1 + precision:
-            return low, high
-        else:
-            rate = (low + high) / 2
+def merged(tasks: Iterable[Task]) -> list[Task]:
+    """Tasks of one name are one task."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        found[task.name] = found[task.name].joined(task) if task.name in found else task
+    return list(found.values())
 
 
-def fell_short(result):
-    """The generator did not begin as many calls as were due."""
-    return result["counts"]["started"] < (1 - FAILURES) * result["counts"]["scheduled"]
+def planned(plans: Sequence[Plan]) -> str:
+    """What would be measured: how often at least, and how long that takes."""
+    tasks = sorted(merged(task for plan in plans for task in plan.tasks), key=lambda task: -task.least * task.seconds)
+    lines = [f"{task.least:3} × {task.seconds:3.0f} s  {task.name}" for task in tasks]
+    total, once = (sum(task.seconds * times(task) for task in tasks) for times in (lambda task: task.least, lambda task: 1))
+    said = f"{len(tasks)} tasks: {once / 60:.0f} min once each, {total / 60:.0f} min as often as they must be"
+    return "\n".join([*lines, said + "; more where a row is not decided, until the time is over."])
 
 
-def fell_behind(result):
-    """Fewer calls ended in the measured time than were due in it. A few seconds above the peak leave no more of them than are
-    worked off while the last answers are awaited, and so none that fails."""
-    return result["counts"]["completed"] < (1 - FAILURES) * result["counts"]["scheduled"]
+def run(plans: Sequence[Plan], bench_of: Callable[[str], Bench], options: argparse.Namespace, name: str) -> int:
+    """Runs the plans as the options say, and writes what was found; 1 if something failed. A folder of its own is the servers'
+    home. What this command and others have measured is in the folder of the reports, a file for each: the same key means the same
+    in all."""
+    directory = report.directory(options.results)
+    signal.signal(signal.SIGTERM, end)
+    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as home:
+        study = Study(plans, bench_of(home), options.minutes, options.precision, options.seed)
+        path = directory / f"runs-{name}.jsonl"
+        if options.resume or options.only_report:
+            for each in sorted(directory.glob("runs-*.jsonl")):
+                study.samples.read(each)
+            study.earlier = study.samples.seconds()
+        elif path.exists():
+            os.rename(path, directory / f"earlier-{name}-{int(path.stat().st_mtime)}.jsonl")
+        study.samples.path = path
+        if not options.only_report:
+            study.say(planned(plans).splitlines()[-1])
+            study.run()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        study.write(directory)
+    return 1 if study.failures else 0
 
 
-def generator_was_full(result):
-    """With what others had of its core; and the server was not, with what others had of its."""
-    return fell_short(result) or (
-        result["generator_busy"] + result["generator_waited"] > FULL and result["server_busy"] + result["server_waited"] < FULL
-    )
-
-
-def failed_share(result):
-    """Share of the calls scheduled in the measured time that did not end well."""
-    if "failed_share" in result:
-        return result["failed_share"]
-    scheduled = max(result["counts"]["scheduled"], 1)
-    return max(0.0, 1 - result["counts"]["completed"] / scheduled)
-
-
-def counters(binary, directory, prefix):
-    """The server's own counters whose names begin so, by name and labels."""
-    command = [binary, "stats", prefix, "--json", "--control", os.path.join(directory, "strowger.sock")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"the server's counters could not be read: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)
-
-
-def write_users(generator, directory):
-    """What a conf with digest reads: the users of the generator, with the hashes that it will prove."""
-    with open(os.path.join(directory, "users.txt"), "w") as text:
-        subprocess.run([generator, "users", "--users", str(cases.USERS), "--realm", cases.REALM], stdout=text, check=True)
-
-
-def build_with_old_suites():
-    """A second release build, in a folder of its own so that the two do not chase each other out."""
-    top = os.path.dirname(PERF)
-    target = os.path.join(PERF, "results", "old-suites")
-    subprocess.run(
-        ["cargo", "build", "--release", "--quiet", "--features", "old-suites", "--bin", "strowger", "--target-dir", target],
-        cwd=top,
-        check=True,
-    )
-    return os.path.join(target, "release", "strowger")
-
-
-def rounds_of(arguments):
-    return arguments.rounds or (1 if arguments.quick else 3)
-
-
-def options(prog, description):
-    """The options that all of them have."""
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--quick", action="store_true", help="one round of short measurements: a few minutes")
-    parser.add_argument("--rounds", type=int, help="how often each case is measured [3; quick: 1]")
-    parser.add_argument("--warm", type=float, help="seconds of load before the measuring [30; quick: 3]")
-    parser.add_argument("--duration", type=float, help="seconds of each measurement [120; quick: 3]")
-    parser.add_argument("--only", type=words(NAMES), default=["strowger"], help="who is measured: strowger, kamailio or both")
-    parser.add_argument("--strowger", type=os.path.abspath, help="this binary instead of the release build")
-    parser.add_argument("--load", type=os.path.abspath, help="this load generator instead of the release build")
-    parser.add_argument(
-        "--old-suites", type=os.path.abspath, help="this binary as the one built with the feature old-suites (TLS 3DES)"
-    )
-    parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
-    parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
-    return parser
+def end(*_: object) -> None:
+    raise Ended

@@ -123,7 +123,7 @@ impl Batch {
     }
 }
 
-/// A server with its settings as `perf/conf/udp.toml` has them, its output, and its time.
+/// A server with its settings as those of the measured ones (`perf/bench/servers.py`), its output, and its time.
 pub struct Server {
     pub endpoint: Endpoint,
     pub outbox: Outbox,
