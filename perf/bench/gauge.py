@@ -3,11 +3,16 @@ cores, or in which they were slower than usual, is taken again."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import statistics
+import subprocess
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from samples import FAR
 
 SPIN_SECONDS = 0.04
 DATAGRAMS = 200
@@ -45,7 +50,8 @@ class Reading:
 class Gauge:
     """Its readings so far; `read` takes another, and says whether the time since the last one was calm."""
 
-    def __init__(self, cores: tuple[int, ...] = (0, 1)):
+    def __init__(self, load: Path | None = None, cores: tuple[int, ...] = (0, 1)):
+        self.load, self.distance_ns = load, None
         self.cores = [core for core in cores if core in os.sched_getaffinity(0)]
         self.readings: list[Reading] = []
         self.stolen = steal_jiffies()
@@ -71,6 +77,18 @@ class Gauge:
         finally:
             os.sched_setaffinity(0, own)
         return next(filter(None, whys), None)
+
+    def distance(self) -> tuple[float | None, str | None]:
+        """How far the two cores are apart, and why it is not what it was when this was last asked: a host may move the cores of a
+        virtual machine, and then what one writes and the other reads costs several times as much or as little."""
+        if self.load is None:
+            return None, None
+        done = subprocess.run([self.load, "distance"], capture_output=True, text=True)
+        before, now = self.distance_ns, json.loads(done.stdout)["round_trip_ns"] if done.returncode == 0 else None
+        self.distance_ns = now
+        if before and now and max(before, now) > FAR * min(before, now):
+            return None, f"the host moved the cores: {before} ns from one to the other and back, then {now}"
+        return now, None
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Lowest, median and highest of each figure, for the report."""

@@ -17,6 +17,8 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 # Fewer runs have a range, but no interval.
 FEWEST = 3
+# A host moves the cores of a virtual machine while it runs: nearer and farther are several times as far apart.
+FAR = 2
 
 
 def pluck(result: Result, path: str) -> float | None:
@@ -43,6 +45,7 @@ class Samples:
         self.path = path
         self.accepted: dict[str, list[Result]] = {}
         self.rejected: list[Result] = []
+        self.nearest_ns: float | None = None
 
     def read(self, path: Path) -> None:
         with open(path) as lines:
@@ -66,6 +69,8 @@ class Samples:
             self.rejected.append(result)
         else:
             self.accepted.setdefault(result["key"], []).append(result)
+            if "distance_ns" in result:
+                self.nearest_ns = min(result["distance_ns"], self.nearest_ns or float("inf"))
 
     def seconds(self) -> float:
         """From the first result to the last."""
@@ -75,9 +80,16 @@ class Samples:
     def of(self, key: str) -> list[Result]:
         return self.accepted.get(key, [])
 
-    def values(self, key: str, path: str) -> numpy.ndarray:
-        found = [pluck(result, path) for result in self.of(key)]
+    def values(self, key: str, path: str, apart: str | None = None) -> numpy.ndarray:
+        """Of all runs, or of those in which the cores were near each other, or far; what no distance was taken with is of both."""
+        found = [pluck(result, path) for result in self.of(key) if apart is None or self.apart(result) in (apart, None)]
         return numpy.array([value for value in found if value is not None])
+
+    def apart(self, result: Result) -> str | None:
+        """Whether the machine's two cores were `near` each other or `far` in a run, beside the nearest that they ever were."""
+        if "distance_ns" not in result or self.nearest_ns is None:
+            return None
+        return "near" if result["distance_ns"] < FAR * self.nearest_ns else "far"
 
     def median(self, key: str, path: str) -> float | None:
         values = self.values(key, path)
@@ -125,10 +137,12 @@ class Estimate:
     is_clean: bool = True
     may_be_high: bool = False
     may_be_low: bool = False
+    apart: str | None = None
 
     @property
     def marks(self) -> str:
-        return ("g" if self.may_be_high or self.may_be_low else "") + ("" if self.is_clean else "!")
+        bound = "g" if self.may_be_high or self.may_be_low else ""
+        return {"far": "f", "mixed": "m"}.get(self.apart or "", "") + bound + ("" if self.is_clean else "!")
 
     @property
     def half_width(self) -> float:
@@ -149,9 +163,10 @@ class Estimate:
 
 
 def estimate(samples: Samples, formula: Callable[..., Any], of: Mapping[str, Quantity]) -> Estimate | None:
-    """The formula of the medians of quantities, with the interval that follows from drawing each one's runs anew. None if a
-    quantity has no result. The formula must take arrays as well as numbers."""
-    series = {name: samples.values(quantity.key, quantity.path) for name, quantity in of.items()}
+    """The formula of the medians of quantities, with the interval that follows from drawing each one's runs anew. All are of runs
+    in which the machine's cores were as far apart. None if a quantity has no result. The formula must take arrays as well as
+    numbers."""
+    apart, series = alike(samples, of)
     if not series or not all(len(values) for values in series.values()):
         return None
     medians = {name: numpy.median(values) for name, values in series.items()}
@@ -171,7 +186,25 @@ def estimate(samples: Samples, formula: Callable[..., Any], of: Mapping[str, Qua
             grown = float(formula(**{**medians, name: medians[name] * 1.01}))
             leans.add(errs(quantity.path) * numpy.sign(grown - value))
     clean = all(samples.is_clean(quantity.key) for quantity in of.values())
-    return Estimate(value, float(low), float(high), min(map(len, series.values())), clean, 1 in leans, -1 in leans)
+    return Estimate(value, float(low), float(high), min(map(len, series.values())), clean, 1 in leans, -1 in leans, apart)
+
+
+def alike(samples: Samples, of: Mapping[str, Quantity]) -> tuple[str | None, dict[str, numpy.ndarray]]:
+    """The values of quantities, of runs with the cores near or of those with the cores far apart, whichever are more; `mixed` if
+    one quantity has only the former and another only the latter."""
+
+    def values(apart: str | None) -> dict[str, numpy.ndarray]:
+        return {name: samples.values(quantity.key, quantity.path, apart) for name, quantity in of.items()}
+
+    def fewest(found: Mapping[str, numpy.ndarray]) -> int:
+        return min(map(len, found.values()), default=0)
+
+    if samples.nearest_ns is None:
+        return None, values(None)
+    near, far = values("near"), values("far")
+    if max(fewest(near), fewest(far)) == 0:
+        return "mixed", values(None)
+    return ("near", near) if fewest(near) >= fewest(far) else ("far", far)
 
 
 def single(samples: Samples, key: str, path: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
@@ -211,7 +244,7 @@ class Row:
         found = self.estimate(samples)
         if found is None:
             return "not measured"
-        if not found.is_clean or found.runs < self.fewest:
+        if not found.is_clean or found.runs < self.fewest or found.apart == "mixed":
             return "not decided"
         if self.at_least:
             met, missed = found.low >= self.limit and not found.may_be_high, found.high < self.limit and not found.may_be_low

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # The interval of a ratio that is not decided may be so wide on either side, as a share of it.
 PRECISION = 0.03
 # A task that fails so often in a row is given up; one in whose minutes the machine was disturbed so often is, too.
-FAILURES, DISTURBED = 2, 6
+FAILURES, DISTURBED = 2, 10
 # Runs of one task at most, whatever its rows still want.
 MOST = 25
 
@@ -83,7 +83,7 @@ class Study:
         self.seconds = minutes * 60
         self.tasks = merged(task for plan in plans for task in plan.tasks)
         self.rows = [row for plan in plans for row in plan.rows]
-        self.gauge = Gauge()
+        self.gauge = Gauge(bench.load)
         self.failures: list[str] = []
         self.in_a_row: dict[str, int] = {}
         self.disturbed: dict[str, int] = {}
@@ -178,6 +178,7 @@ class Study:
     def run_once(self, task: Task) -> None:
         """One run of a task. It counts if the machine was calm before it, during it and after it."""
         before = self.gauge.read()
+        self.gauge.distance()
         began = time.monotonic()
         try:
             found = task.measure(self.bench)
@@ -189,13 +190,15 @@ class Study:
         if missing := set(task.keys) - set(found):
             self.failures.append(f"{task.name}: nothing of {', '.join(sorted(missing))}")
         self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1 if missing else 0
-        why = before or self.gauge.read()
+        distance_ns, moved = self.gauge.distance()
+        why = before or moved or self.gauge.read()
         if not why and any(result.get("disturbed") for result in found.values()):
             why = "something else had one of the cores for more than 5 % of the time"
         if self.bench.options.take_disturbed:
             why = None
         for key, result in found.items():
-            self.samples.add(key, {"at": round(time.time()), **result}, why)
+            apart = {"distance_ns": distance_ns} if distance_ns and "server_cpu_us_each" in result else {}
+            self.samples.add(key, {"at": round(time.time()), **apart, **result}, why)
         self.disturbed[task.name] = self.disturbed.get(task.name, 0) + bool(why)
         self.say(f"{task.name} ({time.monotonic() - began:.0f} s){': taken again, ' + why if why else ''}")
 

@@ -95,7 +95,7 @@ class Fake(Study):
     def __init__(self, tasks, rows=(), minutes=60):
         bench = mock.Mock(options=argparse.Namespace(take_disturbed=False))
         super().__init__([Plan("test", "Test", list(tasks), list(rows))], bench, minutes, seed=1)
-        self.gauge = mock.Mock(read=lambda: None)
+        self.gauge = mock.Mock(read=lambda: None, distance=lambda: (None, None))
         self.said = []
         self.say = self.said.append
 
@@ -240,6 +240,45 @@ class Options(unittest.TestCase):
             with self.assertRaises(argparse.ArgumentTypeError):
                 address(wrong)
         self.assertEqual([in_tables(text)[0] for text in ("127.0.0.2", "::1")], ["0200007F", "0" * 24 + "01000000"])
+
+
+class Distance(unittest.TestCase):
+    def samples(self, **series):
+        samples = Samples()
+        for name, values in series.items():
+            for cost, distance in values:
+                samples.add(name, {"cost": cost, "distance_ns": distance} if distance else {"cost": cost})
+        return samples
+
+    def ratio(self, samples):
+        return estimate(samples, lambda a, b: a / b, {"a": Quantity("a", "cost"), "b": Quantity("b", "cost")})
+
+    def test_only_runs_with_the_cores_as_far_apart_are_compared(self):
+        samples = self.samples(a=[(10, 60), (12, 300), (12, 310), (10, 64)], b=[(5, 62), (8, 300), (8, 300), (8, 305)])
+        found = self.ratio(samples)
+        self.assertEqual((found.value, found.runs, found.apart, found.marks), (1.5, 2, "far", "f"))
+        samples.add("b", {"cost": 5, "distance_ns": 61})
+        found = self.ratio(samples)
+        self.assertEqual((found.value, found.runs, found.apart, found.marks), (2, 2, "near", ""))
+
+    def test_what_has_no_distance_goes_with_both(self):
+        found = self.ratio(self.samples(a=[(10, 60), (12, 300), (12, 310)], b=[(6, None)] * 3))
+        self.assertEqual((found.value, found.runs, found.apart), (2, 2, "far"))
+        self.assertIsNone(self.ratio(self.samples(a=[(1, None)], b=[(1, None)])).apart)
+
+    def test_near_beside_far_decides_nothing(self):
+        samples = self.samples(a=[(10, 60)] * 3, b=[(5, 300)] * 3)
+        found = self.ratio(samples)
+        self.assertEqual((found.apart, found.marks), ("mixed", "m"))
+        self.assertEqual(compare("X", "", 9, "a", "b", path="cost").verdict(samples), "not decided")
+
+    def test_a_run_during_which_the_cores_were_moved_is_taken_again(self):
+        study = Fake([Task("a", ["a"], lambda bench: {"a": {"server_cpu_us_each": 1}}, seconds=0)])
+        said = iter([(64, None), (None, "the host moved the cores"), *[(64, None)] * 20])
+        study.gauge.distance = lambda: next(said)
+        study.run()
+        self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (3, 1))
+        self.assertEqual([result["distance_ns"] for result in study.samples.of("a")], [64] * 3)
 
 
 class Together(unittest.TestCase):
