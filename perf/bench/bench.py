@@ -25,9 +25,9 @@ TOP = PERF.parent
 CORE = 1
 # Brings a relay's messages to the mean size of those that a proxy sends and receives.
 FLOOR_PAD = {"call": 85, "register": 24, "options": 24}
-# Seconds of load before a measurement: longer than the two for which transactions are remembered, so that as many are forgotten as
+# Seconds of load before a measurement: longer than the one for which transactions are remembered, so that as many are forgotten as
 # begin, and none of the memory is touched for the first time. Then the seconds that are measured.
-SETTLE, MEASURE = 2.5, 1.5
+SETTLE, MEASURE = 1.75, 1.5
 # The studies': 30 s of load, then 120 s measured.
 AS_PUBLISHED = (30.0, 120.0)
 # Other builds of the server, by what they are for: cargo's options.

@@ -37,7 +37,7 @@ def strowger_conf(case: Case, bench: Any) -> Conf:
         "proxy": {"mode": "stateful", "record_route": True},
         "registrar": {"max_contacts": 1, "database": ""},
         # Kamailio's wt_timer.
-        "timers": {"linger": "2s"},
+        "timers": {"linger": "1s"},
         "control": {"socket": os.path.join(bench.home, "strowger.sock")},
         "log": {"level": "error"},
     }

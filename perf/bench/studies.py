@@ -50,8 +50,8 @@ class Curves:
 
     def shares(self, column: str) -> tuple[float, ...]:
         if self.own:
-            return (0.05, 0.2, 0.4, 0.6, 0.75, 0.9)
-        return (0.05, 0.25, 0.5, 0.7, 0.9, *(() if self.cases[column].auth else (1.3, 1.7, 2.1)))
+            return (0.05, 0.25, 0.5, 0.75, 0.92)
+        return (0.05, 0.25, 0.5, 0.9, *(() if self.cases[column].auth else (1.4, 2.0)))
 
     def point(self, column: str, who: str, share: float) -> str:
         return key(self.cases[column], who, f"curve {share:g}")

@@ -15,7 +15,7 @@ from machine import Process
 from samples import Result
 
 # The server forgets a transaction so many seconds after its end: what a fuller load has left must not be counted with the next.
-FORGET = 2.5
+FORGET = 1.5
 # The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
 FAILURES = 0.04
 # How near the search comes to it, and how long each of its steps takes, and the load before each.
