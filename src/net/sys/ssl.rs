@@ -57,6 +57,36 @@ pub fn set_ticket_keys(builder: &mut SslContextBuilder, keys: Keys) -> Result<()
     if done { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
+/// Accepts signatures of Ed25519 keys from peers, as OpenSSL does by itself (RFC 8446 §4.2.3, RFC 8422 §5.1.3).
+pub fn accept_ed25519(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    #[cfg(feature = "aws-lc")]
+    {
+        // What AWS-LC accepts by default, in its order, then Ed25519.
+        let algorithms = [
+            ffi::SSL_SIGN_ECDSA_SECP256R1_SHA256,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA256,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA256,
+            ffi::SSL_SIGN_ECDSA_SECP384R1_SHA384,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA384,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA384,
+            ffi::SSL_SIGN_ECDSA_SECP521R1_SHA512,
+            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA512,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA512,
+            ffi::SSL_SIGN_RSA_PKCS1_SHA1,
+            ffi::SSL_SIGN_ED25519,
+        ]
+        .map(|algorithm| algorithm as u16);
+        // SAFETY: the builder's pointer is a live SSL_CTX, and the library copies as many numbers as the array has.
+        let done = unsafe { ffi::SSL_CTX_set_verify_algorithm_prefs(builder.as_ptr(), algorithms.as_ptr(), algorithms.len()) };
+        if done != 1 {
+            return Err(ErrorStack::get());
+        }
+    }
+    #[cfg(not(feature = "aws-lc"))]
+    let _ = builder;
+    Ok(())
+}
+
 #[cfg(feature = "aws-lc")]
 unsafe fn set_ticket_callback(context: *mut ffi::SSL_CTX) -> bool {
     // SAFETY: as the caller promises.

@@ -369,6 +369,7 @@ impl Maker<'_> {
         #[cfg(not(feature = "aws-lc"))]
         builder.set_options(SslOptions::NO_COMPRESSION);
         set_groups(builder, &settings.rules.groups)?;
+        ssl::accept_ed25519(builder)?;
         set_ciphers(builder, &settings.rules.ciphers)?;
         let suites = match settings.rules.ciphersuites.as_str() {
             "" => CIPHERSUITES,

@@ -22,18 +22,21 @@ use crate::net::tls::Pair;
 pub enum Kind {
     Ecdsa,
     Rsa,
+    Ed25519,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 2] = [Kind::Ecdsa, Kind::Rsa];
+    pub const ALL: [Kind; 3] = [Kind::Ecdsa, Kind::Rsa, Kind::Ed25519];
 
     fn key(self) -> PKey<Private> {
         // One key for each kind: making an RSA key takes long, and no test depends on its owner.
         static ECDSA: OnceLock<PKey<Private>> = OnceLock::new();
         static RSA: OnceLock<PKey<Private>> = OnceLock::new();
+        static ED25519: OnceLock<PKey<Private>> = OnceLock::new();
         match self {
             Kind::Ecdsa => ECDSA.get_or_init(ecdsa_key).clone(),
             Kind::Rsa => RSA.get_or_init(|| PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()).clone(),
+            Kind::Ed25519 => ED25519.get_or_init(|| PKey::generate_ed25519().unwrap()).clone(),
         }
     }
 }
