@@ -127,6 +127,7 @@ class Bench:
             os.unlink(output)
         command = ["taskset", "-c", str(CORE), str(self.load), mode, "--server-pid", str(process.pid), "--json", output]
         command += ["--server", self.at(self.port + (case.transports[0] == "tls")), "--local", self.at(0)]
+        command += ["--domain", self.host]
         command += ["--register-server", register_server or self.at(self.port)]
         # Answerers over UDP take what comes from there alone.
         command += ["--callee-server", self.at(self.port)] if case.transports[1] == "udp" else []

@@ -80,7 +80,7 @@ def only_rows(options: argparse.Namespace) -> list[Plan]:
 
 def targets(found: Sequence[Plan]) -> Plan:
     """A plan that measures nothing, and has the rows of all others, in the order of the page of targets."""
-    rows = list({(row.name, row.what): row for plan in found for row in plan.rows}.values())
+    rows = list({(row.name, row.what, row.target()): row for plan in found for row in plan.rows}.values())
     rows.sort(key=lambda row: ROWS.index(row.name) if row.name in ROWS else len(ROWS))
     names = [plan.name for plan in found]
     return Plan("targets", "Every target", [], rows, lambda written, samples: tell(written, samples, rows, names))

@@ -193,8 +193,9 @@ def draw(axes, panel: dict[str, list[Estimate | None]]) -> None:
     """Bars that begin at nothing: a factor is seen."""
     height = 0.4
     for number, who in enumerate(("strowger", "Kamailio")):
-        sizes = [(place, each[number]) for place, each in enumerate(panel.values())]
-        bars = [(place + (number - 0.5) * height, size.value) for place, size in sizes if size]
+        # One alone stands in the middle.
+        sizes = [(place + (number - 0.5) * height * all(each), each[number]) for place, each in enumerate(panel.values())]
+        bars = [(place, size.value) for place, size in sizes if size]
         axes.barh([y for y, _ in bars], [size for _, size in bars], 0.92 * height, color=plots.COLOURS[number], label=who)
         for y, size in bars:
             axes.annotate(f" {size:,.0f}", (size, y), va="center", fontsize=9)

@@ -18,7 +18,7 @@ from cases import TODAY, WINDOW, Case
 from machine import Process
 from samples import Estimate, Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import FORGET, FULL, key
+from tasks import key
 
 # RSA costs who proves its key several times what it costs who checks the proof: with a handshake for each call the generator has
 # room when the server has none.
@@ -47,10 +47,12 @@ AFTER = 0.5
 RATE = "completed_per_second"
 # Seconds at a rate before it is measured, and measured; for the last answers: a call that nobody answers is given up after 32 s
 # (Timer B), by which time it has failed. So many may be outstanding that none is held back.
-SETTLE, MEASURE, PATIENCE, OUTSTANDING = 2.5, 3.0, 3, 3_000_000
+SETTLE, MEASURE, PATIENCE, OUTSTANDING = 2.5, 2.0, 2, 3_000_000
 # A generator that begins its calls so late, µs at the 99th percentile, or so few of them, or whose core is so busy, offers another
 # load than it says.
 LATE_US, OFFERED, BUSY = 10_000, 0.98, 0.95
+# A server that had less of its part than this share, in a closed window, was kept from it.
+ENOUGH = 0.8
 # The server's part of its core, and how long it is from one such part to the next: as short as the kernel allows, which gives 1 ms
 # at least. What comes while it waits must find room in its receive buffer.
 PART, PERIOD_US = 0.4, 2_500
@@ -85,9 +87,10 @@ def part_of_core(process: Process) -> Iterator[float]:
         (group / "cgroup.procs").write_text(str(process.pid))
         yield PART
     finally:
-        # A group that has a process in it cannot go.
+        # A group that has a process in it cannot go; one that stays is used again.
         process.stop()
-        group.rmdir()
+        with contextlib.suppress(OSError):
+            group.rmdir()
 
 
 def offered(result: Result) -> float:
@@ -106,7 +109,13 @@ def judged(result: Result, part: float) -> Result:
     less than was to be offered nothing follows. A server that waits for its part of the core is not disturbed by that."""
     counts, each, is_bound = result["counts"], result["seconds"], is_generator_bound(result)
     again = sum(counts[f"retransmitted_{what}"] for what in ("invite", "2xx", "request"))
-    more = {"offered": offered(result), "part": part, "refused": counts["refused"] / each, "again": again / each}
+    more = {
+        "offered": offered(result),
+        "part": part,
+        "goodput": result[RATE],
+        "refused": counts["refused"] / each,
+        "again": again / each,
+    }
     # Of calls that rang: who was answered could not hang up.
     rang, ended = (counts[name] + result["drain_counts"][name] for name in ("ringing_received", "completed"))
     more |= {"drops": result["server_drops"] / each, "unended": max(0, rang - ended) / each}
@@ -122,6 +131,15 @@ def peak_of(case: Case) -> str:
     return key(case, "strowger", "peak of a part")
 
 
+def peak_judged(result: Result, part: float) -> Result:
+    """What it would bring through if it had all of its part: a server that waits for a part now and then has nothing to do with the
+    rest of one. If it had far less than its part, something else had the core."""
+    share = result["server_busy"] / part
+    is_disturbed = bool(result.get("disturbed")) and part == 1
+    found = {"part": part, "goodput": result[RATE] / max(share, 1e-9), "clean": result["clean"] and share > ENOUGH}
+    return {**result, **found, "disturbed": is_disturbed}
+
+
 def peak(case: Case, runs: int) -> Task:
     """The rate of a closed window, with the same part of the core."""
 
@@ -129,12 +147,9 @@ def peak(case: Case, runs: int) -> Task:
         with bench.server("strowger", case) as process, part_of_core(process) as part:
             load = ["--users", case.users, "--window", WINDOW, "--settle", SETTLE, "--duration", MEASURE]
             result = bench.run_load("strowger", case, process, "call", *load)[0]
-        # The peak is that of the part only if the server had it.
-        is_full = part == 1 or result["server_busy"] > FULL * part
-        more = {"part": part, "clean": result["clean"] and is_full, "disturbed": bool(result.get("disturbed")) and part == 1}
-        return {peak_of(case): {**result, **more}}
+        return {peak_of(case): peak_judged(result, part)}
 
-    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 9, runs, who="strowger")
+    return Task(f"{case.name}, peak", [peak_of(case)], measure, case.name, 7, runs, who="strowger")
 
 
 def beyond(case: Case, multiple: float, runs: int) -> Task:
@@ -142,10 +157,10 @@ def beyond(case: Case, multiple: float, runs: int) -> Task:
     last = multiple == max(MULTIPLES)
 
     def measure(bench: Bench) -> dict[str, Result]:
-        most = bench.samples.median(peak_of(case), RATE) or 0
+        most = bench.samples.median(peak_of(case), "goodput") or 0
         common = ["--users", case.users, "--settle", SETTLE, "--duration", MEASURE]
         common += ["--drain", PATIENCE, "--max-outstanding", OUTSTANDING]
-        warm = ["--warm", SETTLE, "--warm-window", WINDOW, "--rest", FORGET]
+        warm = ["--warm", SETTLE, "--warm-window", WINDOW, "--rest", 1]
         with bench.server("strowger", case) as process, part_of_core(process) as part:
             rates = [(point(case, multiple), multiple, warm)] + [(point(case, 0), AFTER, [])] * last
             found = {
@@ -154,7 +169,7 @@ def beyond(case: Case, multiple: float, runs: int) -> Task:
             }
         return {each: judged(result, part) for each, result in found.items()}
 
-    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 15 + 9 * last
+    keys, seconds = [point(case, multiple), *([point(case, 0)] * last)], 12 + 7 * last
     return Task(f"{case.name}, {multiple:g} × peak", keys, measure, case.name, seconds, runs, after=[peak_of(case)], who="strowger")
 
 
@@ -170,7 +185,7 @@ def rows() -> list[Row]:
             TARGET,
             point(case, multiple),
             peak_of(case),
-            RATE,
+            "goodput",
             at_least=True,
         )
         for label, case in VARIANTS.items()
@@ -208,11 +223,11 @@ COLUMNS: list[tuple[str, str, float]] = [
 
 def tell(report: reports.Report, samples: Samples) -> None:
     for label, case in VARIANTS.items():
-        most, lines = single(samples, peak_of(case), RATE), []
+        most, lines = single(samples, peak_of(case), "goodput"), []
         for multiple, words in [*((each, f"{each:g}") for each in MULTIPLES), (0.0, f"{AFTER:g}, afterwards")]:
             if samples.of(point(case, multiple)):
                 cells = [single(samples, point(case, multiple), path, scale) for _, path, scale in COLUMNS]
-                lines.append([words, ratio(samples, point(case, multiple), peak_of(case), RATE), *cells])
+                lines.append([words, ratio(samples, point(case, multiple), peak_of(case), "goodput"), *cells])
         if most:
             part = samples.median(peak_of(case), "part") or 1
             title = f"{label}: peak {most.text()} calls/s with {100 * part:.0f} % of a core"
@@ -227,7 +242,7 @@ def draw(report: reports.Report, samples: Samples) -> None:
     for (upper, lower), (title, labels) in zip(grid.T, PANELS.items()):
         upper.plot([0, 1, max(MULTIPLES)], [0, 1, 1], color=plots.GREY, linestyle=":", linewidth=1.2, label="all that can be done")
         for number, (label, case) in enumerate((label, VARIANTS[label]) for label in labels):
-            goodput = {multiple: ratio(samples, point(case, multiple), peak_of(case), RATE) for multiple in MULTIPLES}
+            goodput = {multiple: ratio(samples, point(case, multiple), peak_of(case), "goodput") for multiple in MULTIPLES}
             drawn = curve(upper, number, goodput, label.replace(", a full handshake for each call", ""), "-") or drawn
             for quantile, style in {"p50": "-", "p99": (0, (4, 2))}.items():
                 path = f"latency_us.to_200.{quantile}"

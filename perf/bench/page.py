@@ -19,8 +19,9 @@ import report
 import rows
 import security
 from cases import Case
+from everything import VERDICTS, worst
 from report import PERF
-from samples import Estimate, Quantity, Samples, estimate, ratio, single
+from samples import Estimate, Samples, ratio, single
 from tasks import key, window
 
 RESULTS = PERF / "results"
@@ -28,8 +29,7 @@ RESULTS = PERF / "results"
 REASONS = PERF / "reasons.toml"
 # The reports, in the order in which the end of the page lists what they say.
 REPORTS = (
-    "rows security memory scale compare reproduce reproduce-modes reproduce-proxy reproduce-registrar overload profile model "
-    "second-opinion"
+    "rows security memory scale compare reproduce-modes reproduce-proxy reproduce-registrar overload profile model second-opinion"
 ).split()
 # Figures of one section at most; the others are linked.
 MOST_FIGURES = 3
@@ -84,12 +84,16 @@ class Run:
             self.samples.read(path)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all reports, each once."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        for data in self.reports.values():
+        """Of all reports, each once; in the order of the page of targets if that is there."""
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for data in [self.reports.get("targets", {"rows": []}), *self.reports.values()]:
             for row in data["rows"]:
-                found.setdefault((row["row"], row["what"]), row)
+                found.setdefault((row["row"], row["what"], row["target"]), row)
         return list(found.values())
+
+    def value(self, name: str, part: str) -> float | None:
+        """What a row of that name has, in whose words the part is."""
+        return next((row["value"] for row in self.rows() if row["row"] == name and part in row["what"]), None)
 
     def with_verdict(self, verdict: str) -> list[dict[str, Any]]:
         return [row for row in self.rows() if row["verdict"] == verdict]
@@ -99,52 +103,33 @@ class Run:
         samples, by = self.samples, security.BY_LABEL
         found: dict[str, Any] = {}
 
-        def way(name: str, label: str) -> None:
-            found[name] = by[label].units(samples)
-            found[name + "_2010"], found[name + "_2012"] = by[label].in_2010, by[label].in_2012
+        def us(case: Case, who: str = "strowger") -> Estimate | None:
+            return single(samples, key(case, who))
 
-        def step(name: str, with_: str, without: str) -> None:
+        for name, label in words.WAYS.items():
+            found |= {name: by[label].units(samples), f"{name}_2010": by[label].in_2010, f"{name}_2012": by[label].in_2012}
+        for name, (with_, without) in words.STEPS.items():
             found[name] = ratio(samples, key(by[with_].case), key(by[without].case))
             for year, over, under in (
                 ("2010", by[with_].in_2010, by[without].in_2010),
                 ("2012", by[with_].in_2012, by[without].in_2012),
             ):
                 found[f"{name}_{year}"] = over / under if over and under else None
-
-        def us(case: Case, who: str = "strowger") -> Estimate | None:
-            return single(samples, key(case, who))
-
-        way("tcp", "TCP, kept open")
-        way("tls_chain", "TLS 1.3, kept open")
-        way("digest", "digest, MD5, UDP")
-        way("sha256", "digest, SHA-256, UDP")
-        way("left_13", "TLS 1.3, each call, P-256")
-        way("left_12", "TLS 1.2, each call, RSA-2048")
-        local = "TLS 1.2, both sides, RSA-2048"
-        way("local", local)
-        step("mutual", local + ", mutual", local)
-        step("reuse", local + ", resumed", local)
-        curves = [f"TLS 1.3, each call, P-256, {group}" for group in (security.HYBRID, security.CURVE)]
-        step("hybrid", *curves)
-        step("chain", "TLS 1.3, each call, P-256, mutual, chain of three", "TLS 1.3, each call, P-256, mutual")
-        memory, cost = by[local].in_memory(samples), us(by[local].case)
+        memory, cost = by[words.LOCAL].in_memory(samples), us(by[words.LOCAL].case)
         found["memory_share"] = 100 * memory.value / cost.value if memory and cost else None
         found |= {"udp": us(rows.REGISTERED), "kamailio": us(rows.REGISTERED, "kamailio")}
         found["floor"] = ratio(samples, key(rows.REGISTERED), key(rows.REGISTERED, "floor"))
         found |= {"digest_us": us(rows.DIGEST), "tcp_left_us": us(rows.TCP_LEFT)}
         register = window(mode="register")
-        over, under = (key(rows.REGISTER[kind], load=register) for kind in ("new", "none"))
-        found["register"] = estimate(samples, lambda a, b: a / b, {"a": Quantity(over), "b": Quantity(under)})
+        found["register"] = ratio(samples, *(key(rows.REGISTER[kind], load=register) for kind in ("new", "none")))
         found["register_2012"] = security.published.REGISTRAR_DEGRADATION
-        counts = {name: len(self.with_verdict(verdict)) for name, verdict in VERDICTS.items()}
+        for name, (row, part) in words.ROWS.items():
+            found[name] = self.value(row, part)
+        counts = {verdict.replace(" ", "_"): len(self.with_verdict(verdict)) for verdict in VERDICTS[:3]}
         found["targets"] = str(sum(counts.values())) if any(counts.values()) else None
         found |= {name: str(number) for name, number in counts.items()}
-        unmet = dict.fromkeys(row["row"] for row in self.with_verdict("not met"))
-        found["unmet_names"] = ", ".join(unmet) or None
+        found["not_met_names"] = ", ".join(dict.fromkeys(row["row"] for row in self.with_verdict("not met"))) or None
         return found
-
-
-VERDICTS = {"met": "met", "unmet": "not met", "undecided": "not decided"}
 
 
 def reasons() -> dict[str, str]:
@@ -214,9 +199,20 @@ def section(run: Run, part: words.Section, figures: Mapping[str, Any]) -> Iterat
     for name in order[:MOST_FIGURES]:
         yield from picture(run, name, captions[name])
     yield from [filled(part.text, figures) or "", ""]
+    if met := verdicts(row for name in names for row in run.reports[name]["rows"]):
+        yield from [f"Targets: {met}.", ""]
     links = [f"[{name}]({run.link}/{name}.md)" for name in names]
     more = [f"[{name}]({run.link}/{name}.svg)" for name in captions if name not in order[:MOST_FIGURES]]
     yield from [f"Tables: {', '.join(links)}." + (f" More figures: {', '.join(more)}." if more else ""), ""]
+
+
+def verdicts(found: Iterable[Mapping[str, Any]]) -> str:
+    """Names by verdict: a row of several lines is as the worst of them."""
+    lines: dict[str, list[str]] = {}
+    for row in found:
+        lines.setdefault(row["row"], []).append(row["verdict"])
+    by_verdict = {verdict: [name for name in lines if worst(lines[name]) == verdict] for verdict in VERDICTS}
+    return "; ".join(f"{verdict} {', '.join(names)}" for verdict, names in by_verdict.items() if names)
 
 
 def faults(run: Run) -> Iterator[str]:
@@ -229,6 +225,8 @@ def faults(run: Run) -> Iterator[str]:
 
 def unmet(run: Run) -> Iterator[str]:
     yield from ["## What is not met", ""]
+    if "targets" in run.reports:
+        yield from [f"All targets, with what was measured: [targets]({run.link}/targets.md).", ""]
     known = reasons()
     for verdict in ("not met", "not decided"):
         found = run.with_verdict(verdict)
@@ -262,13 +260,12 @@ def page(run: Run) -> str:
     out.append("")
     if name := glance(run):
         out += picture(run, name, CAPTION)
+    runs = ", ".join(f"[{path.name}]({run.link}/{path.name})" for path in run.runs)
     out += [
-        f"{first.get('machine', 'A machine')}. Measured in {minutes:.0f} minutes; server on core 0, load generator on core 1, "
-        f"over "
-        "the loopback. Ratios can be carried to another machine, microseconds cannot. 2010 and 2012: what two studies "
-        "published of "
-        "OpenSIPS on one core of their time. [README.md](README.md) says how everything is measured; every single run is in "
-        f"{', '.join(f'[{path.name}]({run.link}/{path.name})' for path in run.runs)}. Made by `perf/page`.",
+        f"{first.get('machine', 'A machine')}; {minutes:.0f} minutes, `{run.directory.name}`; server on core 0, load generator on "
+        "core 1, over the loopback. Ratios can be carried to another machine, microseconds cannot. 2010 and 2012: what two studies "
+        "published of OpenSIPS on one core of their time. [README.md](README.md) says how everything is measured; every single run "
+        f"is in {runs}. Made by `perf/page`.",
         "",
     ]
     for part in words.SECTIONS:

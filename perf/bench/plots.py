@@ -108,17 +108,20 @@ def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int =
 def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], size: float = 9) -> float:
     """Groups of lying bars from the top, for names that are long. `groups` are (label, values, texts, style); a value is a number,
     (value, low, high) with an interval, or None, which takes no room. Returns how high all is, in bars."""
-    y, middles, named = 0.0, [], set()
+    y, middles = 0.0, []
+    for text, values, _, style in groups:
+        if any(value is not None for value in values):
+            # In the legend they stand in their order, whichever is drawn first.
+            axes.barh([0], [0], label=text, **style)
     for place in range(len(names)):
         top = y
-        for text, values, texts, style in groups:
+        for _, values, texts, style in groups:
             if values[place] is None:
                 continue
             value = values[place]
             middle, low, high = value if isinstance(value, tuple) else (value, value, value)
             error = {"xerr": [[middle - low], [high - middle]], "ecolor": BLACK, "capsize": 2} if low < high else {}
-            axes.barh([y], [middle], 0.86, label="_" if text in named else text, **error, **style)
-            named.add(text)
+            axes.barh([y], [middle], 0.86, **error, **style)
             where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": size}
             axes.annotate(texts[place], (max(middle, high), y), **where)
             y += 1

@@ -102,8 +102,9 @@ def beside_idle(transport: str, who: str) -> Task:
                 if number:
                     stack.enter_context(idle_connections(bench, process, transport, number - IDLE[index - 1], index))
                 for load in LOADS:
-                    warm = bench.settle if number == 0 else FORGET
-                    options = [*load.options, "--settle", warm, "--duration", bench.measure]
+                    options = [*load.options, "--settle", FORGET, "--duration", bench.measure]
+                    if not found:
+                        options += ["--warm", bench.settle, "--warm-window", WINDOW, "--rest", FORGET]
                     result = bench.run_load(who, CALLS, process, "call", *options)[0]
                     none = found.get(idle_key(transport, 0, who, load), result)["server_cpu_us_each"]
                     result["to_none"] = result["server_cpu_us_each"] / none

@@ -153,9 +153,8 @@ NOTE = (
     "part of a call's handshakes, without sockets. 2010: Shen et al., thousands of cycles at 50 calls/s ÷ those over UDP, less "
     "what they give for digest where they had it (the worst case has it here too); their other side was one kept TLS connection "
     "where it is UDP here. 2012: Maguluri, peak over UDP ÷ peak. Both: OpenSIPS, TLS 1.0, AES128-SHA, RSA. Here TLS 1.2 has "
-    f"X25519 and AES128-GCM; TLS 1.3, where no group is named, what both sides prefer: {HYBRID} between strowger and the "
-    "generator, while Kamailio's OpenSSL has no hybrid group. Where the server's key is RSA-2048, the generator signs with "
-    "P-256 when it must."
+    "ECDHE and AES128-GCM; TLS 1.3, where no group is named, what both sides prefer, which the last columns say. Where the "
+    "server's key is RSA-2048, the generator signs with P-256 when it must."
 )
 
 
@@ -178,7 +177,8 @@ def tell(report: Report, samples: Samples) -> None:
             continue
         units, peers_units = way.units(samples), way.units(samples, "kamailio")
         then = [None if it is None else f"{it:.1f}" for it in (way.in_2010, way.in_2012)]
-        lines.append([way.label, ours, units, way.in_memory(samples), peer, peers_units, *then])
+        agreed = [(samples.of(key(way.case, who)) or [{}])[-1].get("tls") or "—" for who in ("strowger", "kamailio")]
+        lines.append([way.label, ours, units, way.in_memory(samples), peer, peers_units, *then, *agreed])
         raw.append(
             {
                 "way": way.label,
@@ -191,6 +191,7 @@ def tell(report: Report, samples: Samples) -> None:
             }
         )
     head = ["a call over", "strowger, µs", "units", "handshakes in memory, µs", "Kamailio, µs", "its units", "2010", "2012"]
+    head += ["agreed with strowger", "with Kamailio"]
     report.table("CPU of a call", head, lines, NOTE)
     steps = []
     for words, with_, without in STEPS:
@@ -209,7 +210,7 @@ def then_and_now(with_: str, without: str) -> str:
     """The same step in the studies."""
     over, under = BY_LABEL[with_], BY_LABEL[without]
     pairs = [(over.in_2010, under.in_2010), (over.in_2012, under.in_2012)]
-    return "; ".join("—" if a is None or b is None else f"{a / b:.2f}" for a, b in pairs)
+    return "; ".join("—" if a is None or b is None else f"{a / b:.2f}" for a, b in pairs).replace("—; —", "—")
 
 
 def draw(samples: Samples) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import published
-from bench import Bench
+from bench import MEASURE, SETTLE, Bench
 from cases import THESIS, Case, configuration, registrations, report_configurations
 from samples import Estimate, Result, Samples, ratio, single
 from study import FEWEST, Task
@@ -18,7 +18,7 @@ from tasks import Load, key, peak, served, window
 WHO = {"strowger": "strowger", "kamailio": "Kamailio"}
 RATE, CPU, BUSY = "completed_per_second", "server_cpu_us_each", "server_busy"
 # Runs at saturation in an hour; those of a peak or a curve are one. As published, all are as many as the studies had.
-RUNS = {"strowger": FEWEST, "kamailio": 2}
+RUNS = {"strowger": FEWEST, "kamailio": 1}
 # Above this share of its own capacity a case counts as full.
 NEAR_FULL = 0.97
 
@@ -92,7 +92,9 @@ class Curves:
             return found
 
         keys, after = [self.point(column, who, share) for share in shares], list(dict.fromkeys([base, own]))
-        return Task(f"{case.name}, {who}, curve", keys, measure, case.name, 4 + 5 * len(shares), runs, after=after, who=who)
+        return Task(
+            f"{case.name}, {who}, curve", keys, measure, case.name, 3 + (SETTLE + MEASURE) * len(shares), runs, after=after, who=who
+        )
 
 
 # The thesis' clients answer each challenge without qop, and each REGISTER is challenged anew.

@@ -68,6 +68,14 @@ class Page(unittest.TestCase):
         self.assertNotIn("| A4 |", text)
         self.assertIn("Of 4 targets 1 are met, 2 are not, and 1 could not be decided", text)
 
+    def test_a_row_with_two_limits_is_two_and_a_section_says_its_worst(self):
+        targets = [compare("G2", "SIPp", 0.95, "a", "b", at_least=True), compare("G2", "SIPp", 1.05, "a", "b")]
+        run = run_of(self.folder, {"a": 1.2, "b": 1}, ("second-opinion",), [*targets, compare("G1", "ours", 9, "a", "b")])
+        self.assertEqual(len(run.rows()), 3)
+        text = page.page(run)
+        self.assertIn("The server's CPU for a call is 1.2 times what SIPp finds.", text)
+        self.assertIn("Targets: met G1; not met G2.", text)
+
     def test_why_a_row_is_not_decided(self):
         for measured, runs, why in [
             ("1.20 [1.10, 1.30] ×5 g", 5, "the generator was the limit"),

@@ -14,7 +14,7 @@ import rows
 import scale
 from report import Report
 from samples import Row, Samples
-from study import merged
+from study import Task, merged
 from tasks import both, key
 
 OPTIONS = argparse.Namespace(as_published=False)
@@ -101,6 +101,12 @@ class Targets(unittest.TestCase):
             [everything.worst(each) for each in (["met", "not met"], ["met", "not measured"], ["met"])],
             ["not met", "not measured", "met"],
         )
+
+    def test_an_hour_has_room_for_what_rows_rest_on(self):
+        seconds = {10: 3, 20: 2, 85: 1}
+        tasks = [Task(f"{each} s", [f"{each}"], lambda bench: {}, seconds=each) for each in seconds]
+        self.assertEqual([everything.most_runs(task, True) for task in tasks], list(seconds.values()))
+        self.assertEqual([everything.most_runs(task, False) for task in tasks], [1, 1, 1])
 
     def test_what_is_not_there_is_left_out(self):
         with mock.patch.object(everything, "MODULES", ["memory", "no_such_module"]), mock.patch("builtins.print") as said:

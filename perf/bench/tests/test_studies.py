@@ -208,7 +208,7 @@ class Compared(unittest.TestCase):
             fake.samples.add(key(case, who, load), result(rate, 1))
         fake.run_load.return_value = [{}]
         with mock.patch.object(compare, "look"):
-            compare.latency(case, load, "strowger").measure(fake)
+            compare.latency(case, load, "strowger", 1).measure(fake)
         options = fake.run_load.call_args.args
         self.assertEqual(options[options.index("--rate") + 1], "3000")
 
@@ -232,7 +232,7 @@ class Overloads(unittest.TestCase):
     def verdict(self, **more):
         samples, row = Samples(), overload.rows()[0]
         for _ in range(3):
-            samples.add(overload.peak_of(overload.UDP), result(1_000, 1))
+            samples.add(overload.peak_of(overload.UDP), {"goodput": 1_000.0})
             samples.add(overload.point(overload.UDP, 2.0), overload.judged(self.result(**more), 1))
         return row.verdict(samples)
 
@@ -251,6 +251,12 @@ class Overloads(unittest.TestCase):
     def test_calls_that_rang_and_did_not_end_are_counted(self):
         found = overload.judged(self.result(), 1)
         self.assertEqual((found["unended"], found["again"]), (0.5, 0.6))
+
+    def test_the_peak_of_a_part_is_what_all_of_it_would_carry(self):
+        for busy, goodput, clean in ((0.4, 1_000, True), (0.36, 1_111, True), (0.2, 2_000, False)):
+            measured = {"completed_per_second": 1_000.0, "server_busy": busy, "clean": True, "disturbed": True}
+            found = overload.peak_judged(measured, 0.4)
+            self.assertEqual((round(found["goodput"]), found["clean"], found["disturbed"]), (goodput, clean, False))
 
     def test_waiting_for_its_part_of_the_core_is_no_disturbance(self):
         self.assertTrue(overload.judged(self.result(disturbed=True), 1)["disturbed"])
