@@ -5,7 +5,10 @@ The server's Rust code, SQLite, and AWS-LC with its libssl are one binary, so th
 report counted functions of OpenSIPS 1.4, whose core and modules are files of their own; RUST says which of our modules do the work
 of which."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Mapping, Sequence
 
 KERNEL = "kernel"
 CORE = "server core"
@@ -150,7 +153,7 @@ CRYPTO_NAMES = [
         SYMMETRIC,
     ),
 ]
-CRYPTO_NAMES = [(re.compile(r"_*(?:" + pattern + ")", re.IGNORECASE), component) for pattern, component in CRYPTO_NAMES]
+CRYPTO_PATTERNS = [(re.compile(r"_*(?:" + pattern + ")", re.IGNORECASE), component) for pattern, component in CRYPTO_NAMES]
 
 # AWS-LC puts its version before what it exports, and its C++ code into a namespace.
 AWS_LC = re.compile(r"aws_lc(?:_fips)?_\d+_\d+_\d+_")
@@ -176,7 +179,7 @@ SSL_SOURCE = re.compile(r"\.cc$")
 KERNEL_HALF = 1 << 63
 
 
-def component(symbol, file, address=0, source=None):
+def component(symbol: str, file: str, address: int = 0, source: str | None = None) -> str:
     """The component of the function `symbol` in the program or library `file`. `source` is the source file that the symbol table
     names for it."""
     if (
@@ -207,25 +210,25 @@ def component(symbol, file, address=0, source=None):
     return of_program(symbol, source)
 
 
-def of_peer(file, name):
+def of_peer(file: str, name: str) -> str:
     """Kamailio's and OpenSIPS' own libraries and modules."""
     if "/modules/" in file:
         return DATABASE if name.startswith("db_") else MODULES
     return DATABASE if name.startswith("libsrdb") else CORE
 
 
-def of_crypto(symbol):
+def of_crypto(symbol: str) -> str:
     if symbol in ("", "[unknown]"):
         return UNNAMED
     name = AWS_LC.sub("", symbol, count=1)
     name = re.sub(r"^ossl_", "", name)
-    for pattern, found in CRYPTO_NAMES:
+    for pattern, found in CRYPTO_PATTERNS:
         if pattern.match(name):
             return found
     return CRYPTO
 
 
-def of_program(symbol, source=None):
+def of_program(symbol: str, source: str | None = None) -> str:
     """A function of a program that has everything linked in."""
     if LIBC_NAME.match(symbol):
         return LIBC
@@ -252,7 +255,7 @@ def of_program(symbol, source=None):
     return found if found != CRYPTO else OTHER
 
 
-def of_inlined(chain):
+def of_inlined(chain: Sequence[str]) -> str:
     """Of a place in our program where functions are inlined into each other, innermost first: the innermost that says something
     decides. Code of the standard library works for whom it was inlined into."""
     for symbol in chain:
@@ -267,7 +270,7 @@ OURS = re.compile(r"strowger(?:::[A-Za-z_]\w*)+")
 PATH = re.compile(r"[A-Za-z_]\w*(?:::[A-Za-z_{]\w*)+")
 
 
-def rust_path(symbol):
+def rust_path(symbol: str) -> str | None:
     """The module path that a Rust symbol belongs to; None where it is not one."""
     if "::" not in symbol or symbol.startswith("bssl::"):
         return None
@@ -275,7 +278,7 @@ def rust_path(symbol):
     return found.group(0) if found else None
 
 
-def of_rust(path):
+def of_rust(path: str) -> str:
     for prefix, found in RUST:
         if path == prefix or path.startswith(prefix + "::"):
             return found
@@ -308,7 +311,7 @@ OURS_AS_THESIS = {
 THESIS_COMPONENTS = ["kernel and the rest", "server", "libcrypto", "libssl", "libc"]
 
 
-def as_thesis(shares, mapping):
+def as_thesis(shares: Mapping[str, float], mapping: Mapping[str, str]) -> dict[str, float]:
     """Shares by component, summed up to what the thesis names."""
     found = dict.fromkeys(THESIS_COMPONENTS, 0.0)
     for name, share in shares.items():

@@ -501,11 +501,12 @@ def draw_predicted(said: Report, found: Fit) -> None:
     """The error of each with its interval; µs beside."""
     names, band = shown(found), LOCAL_TARGET
     chart, axes = plots.figure(9, 1.6 + 0.27 * len(names))
-    edge = max(15, 1.1 * max(abs(100 * found.errors[name][0]) for name in names))
+    spread = {name: found.estimate(found.errors[name], 100) for name in names}
+    edge = max(15.0, *(1.05 * max(-error.low, error.high) for error in spread.values()))
     axes.axvspan(-band, band, color="#dddddd", zorder=0, label=f"±{band:.0f} %")
     axes.axvline(0, color=plots.GREY, linewidth=1)
     for place, name in enumerate(names):
-        fitted, error = is_fitted(found.calls[name]), found.estimate(found.errors[name], 100)
+        fitted, error = is_fitted(found.calls[name]), spread[name]
         style = {"color": plots.BLUE if fitted else plots.VERMILION, "marker": "o" if fitted else "D"}
         axes.plot([error.low, error.high], [place, place], color=style["color"], linewidth=1.4)
         axes.plot([error.value], [place], markersize=6, **style)

@@ -31,4 +31,10 @@ libraries=(/usr/bin/python3=python3
     /usr/lib/python3/dist-packages/matplotlib=python3-matplotlib)
 # The generator is built with AWS-LC.
 common=(taskset=util-linux kamailio=kamailio cmake=cmake clang=clang "${libraries[@]}")
+# Samples of a server's CPU, and flame graphs of them; TOP is the folder of the sources.
+#     sampling TOP
+sampling() {
+    needs perf=linux-perf readelf=binutils addr2line=binutils
+    cargo_tool inferno-flamegraph inferno 0.12.8 "$1"
+}
 streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl pkg-config=pkg-config /usr/include/openssl/ssl.h=libssl-dev)
