@@ -69,7 +69,7 @@ fn each_version_works_with_each_key_and_a_chain_of_three() {
         for key in keys {
             let result = shake(key, &format!("--tls-version {version} --groups X25519,P-256"));
             assert_eq!(result["version"], format!("TLSv{version}"));
-            assert_eq!(result["group"], "X25519");
+            assert!(result["group"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("X25519")), "{result:#}");
             assert_eq!(result["chain"], 3);
             assert_eq!((&result["resumed"], &result["mutual"]), (&Value::from(0), &Value::from(false)));
         }
