@@ -22,7 +22,7 @@ GAP_NS = 200_000
 # spins, and how much longer a datagram takes, than is usual in this run.
 MOST_GAPS = 0.04
 MOST_STEAL = 0.02
-SLOWER = 1.12
+SLOWER = 1.25
 SLOWER_DATAGRAM = 1.35
 # So many readings are needed before a slower one can be told.
 USUAL_OF = 5

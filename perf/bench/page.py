@@ -21,7 +21,7 @@ import security
 from cases import Case
 from everything import VERDICTS, worst
 from report import PERF
-from samples import Estimate, Samples, ratio, single
+from samples import FEWEST, Estimate, Samples, ratio, single
 from tasks import key, window
 
 RESULTS = PERF / "results"
@@ -258,6 +258,10 @@ def page(run: Run) -> str:
     for number, (subject, *clauses) in enumerate(words.SENTENCES, 1):
         out.append(f"{number}. {filled(clauses, figures, subject)}")
     out.append("")
+    few = [row for row in run.rows() if row["runs"] and row["runs"] < FEWEST]
+    if few:
+        measured = sum(row["value"] is not None for row in run.rows())
+        out += [f"**A first look**: {len(few)} of {measured} lines of the targets rest on fewer than {FEWEST} runs.", ""]
     if name := glance(run):
         out += picture(run, name, CAPTION)
     runs = ", ".join(f"[{path.name}]({run.link}/{path.name})" for path in run.runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 # Fewer runs have a range, but no interval.
 FEWEST = 3
-# A host moves the cores of a virtual machine while it runs: nearer and farther are several times as far apart.
+# A host moves the cores of a virtual machine while it runs. Distances that differ by this factor are of different places.
 FAR = 2
 
 
@@ -45,7 +46,7 @@ class Samples:
         self.path = path
         self.accepted: dict[str, list[Result]] = {}
         self.rejected: list[Result] = []
-        self.nearest_ns: float | None = None
+        self.distances: list[float] = []
 
     def read(self, path: Path) -> None:
         with open(path) as lines:
@@ -70,7 +71,7 @@ class Samples:
         else:
             self.accepted.setdefault(result["key"], []).append(result)
             if "distance_ns" in result:
-                self.nearest_ns = min(result["distance_ns"], self.nearest_ns or float("inf"))
+                bisect.insort(self.distances, result["distance_ns"])
 
     def seconds(self) -> float:
         """From the first result to the last."""
@@ -80,16 +81,27 @@ class Samples:
     def of(self, key: str) -> list[Result]:
         return self.accepted.get(key, [])
 
-    def values(self, key: str, path: str, apart: str | None = None) -> numpy.ndarray:
-        """Of all runs, or of those in which the cores were near each other, or far; what no distance was taken with is of both."""
-        found = [pluck(result, path) for result in self.of(key) if apart is None or self.apart(result) in (apart, None)]
+    def values(self, key: str, path: str, place: float | None = None) -> numpy.ndarray:
+        """Of all runs, or of those in which the machine's cores were in that place; what no distance was taken with is of any."""
+        found = [pluck(result, path) for result in self.of(key) if place is None or self.place(result) in (place, None)]
         return numpy.array([value for value in found if value is not None])
 
-    def apart(self, result: Result) -> str | None:
-        """Whether the machine's two cores were `near` each other or `far` in a run, beside the nearest that they ever were."""
-        if "distance_ns" not in result or self.nearest_ns is None:
-            return None
-        return "near" if result["distance_ns"] < FAR * self.nearest_ns else "far"
+    def places(self) -> list[float]:
+        """The places in which the two cores have been, by the shortest distance in each: a factor of FAR lies between any two."""
+        pairs = zip([0.0, *self.distances], self.distances)
+        return [distance for before, distance in pairs if distance >= FAR * before]
+
+    def place(self, result: Result) -> float | None:
+        """Where the cores were in a run."""
+        distance = result.get("distance_ns")
+        return None if distance is None else max(place for place in self.places() if place <= distance)
+
+    def usual_place(self) -> float | None:
+        """Where they were in most runs."""
+        places = self.places()
+        ends = [bisect.bisect_left(self.distances, place) for place in [*places[1:], float("inf")]]
+        numbers = [end - start for start, end in zip([0, *ends], ends)]
+        return places[numbers.index(max(numbers))] if places else None
 
     def median(self, key: str, path: str) -> float | None:
         values = self.values(key, path)
@@ -137,12 +149,12 @@ class Estimate:
     is_clean: bool = True
     may_be_high: bool = False
     may_be_low: bool = False
-    apart: str | None = None
+    place: str = ""
 
     @property
     def marks(self) -> str:
         bound = "g" if self.may_be_high or self.may_be_low else ""
-        return {"far": "f", "mixed": "m"}.get(self.apart or "", "") + bound + ("" if self.is_clean else "!")
+        return {"other": "f", "mixed": "m"}.get(self.place, "") + bound + ("" if self.is_clean else "!")
 
     @property
     def half_width(self) -> float:
@@ -164,9 +176,9 @@ class Estimate:
 
 def estimate(samples: Samples, formula: Callable[..., Any], of: Mapping[str, Quantity]) -> Estimate | None:
     """The formula of the medians of quantities, with the interval that follows from drawing each one's runs anew. All are of runs
-    in which the machine's cores were as far apart. None if a quantity has no result. The formula must take arrays as well as
+    in which the machine's cores were in one place. None if a quantity has no result. The formula must take arrays as well as
     numbers."""
-    apart, series = alike(samples, of)
+    place, series = alike(samples, of)
     if not series or not all(len(values) for values in series.values()):
         return None
     medians = {name: numpy.median(values) for name, values in series.items()}
@@ -186,25 +198,24 @@ def estimate(samples: Samples, formula: Callable[..., Any], of: Mapping[str, Qua
             grown = float(formula(**{**medians, name: medians[name] * 1.01}))
             leans.add(errs(quantity.path) * numpy.sign(grown - value))
     clean = all(samples.is_clean(quantity.key) for quantity in of.values())
-    return Estimate(value, float(low), float(high), min(map(len, series.values())), clean, 1 in leans, -1 in leans, apart)
+    return Estimate(value, float(low), float(high), min(map(len, series.values())), clean, 1 in leans, -1 in leans, place)
 
 
-def alike(samples: Samples, of: Mapping[str, Quantity]) -> tuple[str | None, dict[str, numpy.ndarray]]:
-    """The values of quantities, of runs with the cores near or of those with the cores far apart, whichever are more; `mixed` if
-    one quantity has only the former and another only the latter."""
+def alike(samples: Samples, of: Mapping[str, Quantity]) -> tuple[str, dict[str, numpy.ndarray]]:
+    """The values of quantities, all of runs with the cores in one place: that of which there are most runs. Says `other` if it is
+    not where they usually are, and `mixed` if there is no place in which each quantity was measured."""
 
-    def values(apart: str | None) -> dict[str, numpy.ndarray]:
-        return {name: samples.values(quantity.key, quantity.path, apart) for name, quantity in of.items()}
+    def values(place: float | None) -> dict[str, numpy.ndarray]:
+        return {name: samples.values(quantity.key, quantity.path, place) for name, quantity in of.items()}
 
-    def fewest(found: Mapping[str, numpy.ndarray]) -> int:
-        return min(map(len, found.values()), default=0)
-
-    if samples.nearest_ns is None:
-        return None, values(None)
-    near, far = values("near"), values("far")
-    if max(fewest(near), fewest(far)) == 0:
+    usual = samples.usual_place()
+    if usual is None:
+        return "", values(None)
+    found = {place: values(place) for place in sorted(samples.places(), key=lambda place: place != usual)}
+    best = max(found, key=lambda place: min(map(len, found[place].values()), default=0))
+    if not all(len(each) for each in found[best].values()):
         return "mixed", values(None)
-    return ("near", near) if fewest(near) >= fewest(far) else ("far", far)
+    return "" if best == usual else "other", found[best]
 
 
 def single(samples: Samples, key: str, path: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
@@ -244,7 +255,7 @@ class Row:
         found = self.estimate(samples)
         if found is None:
             return "not measured"
-        if not found.is_clean or found.runs < self.fewest or found.apart == "mixed":
+        if not found.is_clean or found.runs < self.fewest or found.place == "mixed":
             return "not decided"
         if self.at_least:
             met, missed = found.low >= self.limit and not found.may_be_high, found.high < self.limit and not found.may_be_low

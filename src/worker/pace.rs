@@ -12,7 +12,7 @@ use std::time::Duration;
 const PERIOD_NS: u64 = 20_000_000;
 
 /// Gathering begins when this many messages are expected in one sleep. A sleep costs wake-ups of its own, and each hop of a call waits
-/// for one: with three it saves next to nothing, with six less than a tenth of the CPU time of a call.
+/// for one: in the runs that were made it saved a quarter of a call's CPU time with twelve, and with three or six nothing that was seen.
 const WORTH: u64 = 8;
 /// Gathering ends when fewer than this are expected. The gap to the number above is hysteresis: one period with fewer messages than
 /// the last is no reason to stop.

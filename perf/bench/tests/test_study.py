@@ -253,23 +253,32 @@ class Distance(unittest.TestCase):
     def ratio(self, samples):
         return estimate(samples, lambda a, b: a / b, {"a": Quantity("a", "cost"), "b": Quantity("b", "cost")})
 
-    def test_only_runs_with_the_cores_as_far_apart_are_compared(self):
+    def test_only_runs_with_the_cores_in_one_place_are_compared(self):
         samples = self.samples(a=[(10, 60), (12, 300), (12, 310), (10, 64)], b=[(5, 62), (8, 300), (8, 300), (8, 305)])
         found = self.ratio(samples)
-        self.assertEqual((found.value, found.runs, found.apart, found.marks), (1.5, 2, "far", "f"))
-        samples.add("b", {"cost": 5, "distance_ns": 61})
+        self.assertEqual((found.value, found.runs, found.marks), (1.5, 2, ""))
+        for distance in (61, 60, 63):
+            samples.add("b", {"cost": 5, "distance_ns": distance})
         found = self.ratio(samples)
-        self.assertEqual((found.value, found.runs, found.apart, found.marks), (2, 2, "near", ""))
+        self.assertEqual((found.value, found.runs, found.marks), (2, 2, ""))
+        samples.add("a", {"cost": 12, "distance_ns": 300})
+        found = self.ratio(samples)
+        self.assertEqual((found.value, found.runs, found.place, found.marks), (1.5, 3, "other", "f"))
 
-    def test_what_has_no_distance_goes_with_both(self):
+    def test_a_place_seen_once_changes_no_other(self):
+        samples = self.samples(a=[(9, 27), (10, 60), (10, 71), (12, 292), (12, 337)], b=[(5, 60), (5, 66), (8, 300)])
+        self.assertEqual(samples.places(), [27, 60, 292])
+        self.assertEqual((samples.usual_place(), self.ratio(samples).value), (60, 2))
+
+    def test_what_has_no_distance_goes_with_any_place(self):
         found = self.ratio(self.samples(a=[(10, 60), (12, 300), (12, 310)], b=[(6, None)] * 3))
-        self.assertEqual((found.value, found.runs, found.apart), (2, 2, "far"))
-        self.assertIsNone(self.ratio(self.samples(a=[(1, None)], b=[(1, None)])).apart)
+        self.assertEqual((found.value, found.runs), (2, 2))
+        self.assertEqual(self.ratio(self.samples(a=[(1, None)], b=[(1, None)])).place, "")
 
-    def test_near_beside_far_decides_nothing(self):
+    def test_two_places_decide_nothing(self):
         samples = self.samples(a=[(10, 60)] * 3, b=[(5, 300)] * 3)
         found = self.ratio(samples)
-        self.assertEqual((found.apart, found.marks), ("mixed", "m"))
+        self.assertEqual((found.place, found.marks), ("mixed", "m"))
         self.assertEqual(compare("X", "", 9, "a", "b", path="cost").verdict(samples), "not decided")
 
     def test_a_run_during_which_the_cores_were_moved_is_taken_again(self):
