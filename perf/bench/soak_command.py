@@ -460,6 +460,8 @@ def main():
     program = binary(arguments)
     certificates.make()
     net.enter()
+    # Whoever ends us ends the server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="strowger-soak-") as directory:
         soak = Soak(arguments, program, directory)
         try:
