@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PRECISION = 0.03
 # A task that fails so often in a row is given up; one in whose minutes the machine was disturbed so often is, too.
 FAILURES, DISTURBED = 2, 10
+# Before each run the machine is looked at so often, a second apart, until it is calm.
+CALM_LOOKS = 4
 # Runs of one task at most, whatever its rows still want.
 MOST = 25
 
@@ -154,7 +156,7 @@ class Study:
                 if task.prepare:
                     task.prepare(self.bench)
             except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-                self.failures.append(f"{task.name}: {error}")
+                self.fail(f"{task.name}: {error}")
                 self.in_a_row[task.name] = FAILURES
                 self.say(f"FAILED: {task.name}: {error}")
 
@@ -175,20 +177,37 @@ class Study:
 
             yield step
 
+    def calm(self) -> str | None:
+        """Waits some seconds for a calm machine, because a run beside anything else is lost. Says what disturbs it if it is not
+        calm even then."""
+        for left in range(CALM_LOOKS, 0, -1):
+            if not (why := self.gauge.read()) or self.bench.options.take_disturbed or left == 1:
+                return why
+            self.pause()
+        return None
+
+    def pause(self) -> None:
+        time.sleep(1)
+
+    def fail(self, text: str) -> None:
+        """What fails again and again is told once."""
+        if text not in self.failures:
+            self.failures.append(text)
+
     def run_once(self, task: Task) -> None:
         """One run of a task. It counts if the machine was calm before it, during it and after it."""
-        before = self.gauge.read()
+        before = self.calm()
         self.gauge.distance()
         began = time.monotonic()
         try:
             found = task.measure(self.bench)
         except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            self.failures.append(f"{task.name}: {error}")
+            self.fail(f"{task.name}: {error}")
             self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1
             self.say(f"FAILED: {task.name}: {error}")
             return
         if missing := set(task.keys) - set(found):
-            self.failures.append(f"{task.name}: nothing of {', '.join(sorted(missing))}")
+            self.fail(f"{task.name}: nothing of {', '.join(sorted(missing))}")
         self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1 if missing else 0
         distance_ns, moved = self.gauge.distance()
         why = before or moved or self.gauge.read()
@@ -227,7 +246,7 @@ class Study:
                 plan.tell(written, self.samples)
             except Exception:
                 # What one plan cannot say is no reason for the others to be silent.
-                self.failures.append(f"{plan.name}: its tables and figures could not be made")
+                self.fail(f"{plan.name}: its tables and figures could not be made")
                 traceback.print_exc()
             written.write(directory)
             if len(self.plans) == 1:

@@ -84,7 +84,7 @@ class Choice(unittest.TestCase):
         )
 
     def test_kamailio_has_all_peaks_only_as_published(self):
-        for as_published, number in ((False, 2), (True, 22)):
+        for as_published, number in ((False, 2), (True, 20)):
             tasks = self.tasks(as_published=as_published)["reproduce-modes"]
             self.assertEqual(sum(task.name.endswith("kamailio, peak") for task in tasks), number)
 

@@ -13,7 +13,7 @@ from cases import Case, configuration, report_configurations, to_udp
 from machine import in_tables
 from samples import Quantity, Row, Samples, compare, errs, estimate, pluck
 from servers import toml
-from study import DISTURBED, FAILURES, Plan, Study, Task, merged, planned
+from study import CALM_LOOKS, DISTURBED, FAILURES, Plan, Study, Task, merged, planned
 from tasks import key, memory_name, rate, served, window
 
 
@@ -96,8 +96,11 @@ class Fake(Study):
         bench = mock.Mock(options=argparse.Namespace(take_disturbed=False))
         super().__init__([Plan("test", "Test", list(tasks), list(rows))], bench, minutes, seed=1)
         self.gauge = mock.Mock(read=lambda: None, distance=lambda: (None, None))
-        self.said = []
+        self.said, self.paused = [], 0
         self.say = self.said.append
+
+    def pause(self):
+        self.paused += 1
 
 
 class Order(unittest.TestCase):
@@ -143,11 +146,20 @@ class Order(unittest.TestCase):
         calm = iter([None, "the core was slow", *[None] * 20])
         study.gauge.read = lambda: next(calm)
         study.run()
+        self.assertEqual(study.paused, 0)
         self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (3, 1))
         study = Fake([self.task("a")])
         study.gauge.read = lambda: "never calm"
         study.run()
         self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (0, DISTURBED))
+        self.assertEqual(study.paused, DISTURBED * (CALM_LOOKS - 1))
+
+    def test_a_run_waits_until_the_machine_is_calm(self):
+        study = Fake([self.task("a", least=1)])
+        calm = iter(["the core was slow", "stolen time", *[None] * 20])
+        study.gauge.read = lambda: next(calm)
+        study.run()
+        self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected), study.paused), (1, 0, 2))
 
     def test_what_the_generator_calls_disturbed_is_taken_again(self):
         flags = iter([True, False, False, False])
@@ -161,14 +173,14 @@ class Order(unittest.TestCase):
 
         study = Fake([self.task("a", found=broken), self.task("b")])
         study.run()
-        self.assertEqual(len(study.failures), FAILURES)
+        self.assertEqual(study.failures, ["a: no server"])
+        self.assertEqual(sum(said.startswith("FAILED: a") for said in study.said), FAILURES)
         self.assertEqual(len(study.samples.of("b")), 3)
 
     def test_a_task_that_does_not_deliver_what_it_names_is_a_failure(self):
         study = Fake([Task("a", ["a", "b"], lambda bench: {"a": {"cost": 1}}, seconds=0)])
         study.run()
-        self.assertEqual(len(study.failures), FAILURES)
-        self.assertIn("nothing of b", study.failures[0])
+        self.assertEqual(study.failures, ["a: nothing of b"])
 
     def test_the_time_is_a_bound(self):
         study = Fake([self.task("a")], minutes=0)
