@@ -1,14 +1,15 @@
 //! Handshakes in memory, without sockets: what the library itself costs on each side, and nothing can be below.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
+use strowger::net::sys;
+use strowger::net::tls::{Failure, Tls};
 
 use crate::sides::TlsArguments;
-use crate::sys;
-use crate::tls::{Agreed, Endpoint, Step, Tls};
+use crate::tls::{Agreed, Endpoint};
 
 #[derive(Args)]
 pub struct HandshakeArguments {
@@ -23,62 +24,55 @@ pub struct HandshakeArguments {
     tls: TlsArguments,
 }
 
-/// Time that one side took, and how often the library was called.
-#[derive(Clone, Copy, Default)]
+/// A connection's end, and the nanoseconds that its handshake took.
 struct Side {
+    tls: Tls,
     ns: u64,
-    calls: u32,
 }
 
 impl Side {
-    /// A step where one can do something. Returns whether it is done.
-    fn step(&mut self, tls: &mut Tls) -> Result<bool, String> {
+    fn open(endpoint: &Endpoint) -> Result<Side, String> {
         let start = Instant::now();
-        let step = tls.handshake()?;
-        self.ns += start.elapsed().as_nanos() as u64;
-        self.calls += 1;
-        Ok(matches!(step, Step::Done { .. }))
+        let tls = endpoint.open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        Ok(Side { tls, ns: start.elapsed().as_nanos() as u64 })
+    }
+
+    /// Takes what the other side has to say. Returns whether that was anything.
+    fn hear(&mut self, other: &mut Side) -> Result<bool, Failure> {
+        let bytes = std::mem::take(other.tls.output());
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        let is_done = self.tls.is_established();
+        let start = Instant::now();
+        self.tls.receive(&bytes, &mut Vec::new())?;
+        if !is_done {
+            self.ns += start.elapsed().as_nanos() as u64;
+        }
+        Ok(true)
     }
 }
 
-fn carry(from: &mut Tls, to: &mut Tls) -> bool {
-    let bytes = std::mem::take(&mut from.pipe().outgoing);
-    to.pipe().put(&bytes);
-    !bytes.is_empty()
-}
-
-/// One handshake, and a message from the server so that its tickets arrive. Returns what server and client took, and the client.
+/// One handshake, and a message from the server so that its tickets arrive. Returns the server, the client, and what it was.
 fn shake(server: &Endpoint, client: &Endpoint) -> Result<(Side, Side, Shaken), String> {
-    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let (mut at_server, mut at_client) = (Side::default(), Side::default());
-    let start = Instant::now();
-    let mut theirs = server.open(peer).map_err(|error| error.to_string())?;
-    at_server.ns = start.elapsed().as_nanos() as u64;
-    let start = Instant::now();
-    let mut ours = client.open(peer).map_err(|error| error.to_string())?;
-    at_client.ns = start.elapsed().as_nanos() as u64;
-    at_client.step(&mut ours)?;
-    while ours.handshaking || theirs.handshaking {
-        let mut moved = carry(&mut ours, &mut theirs);
-        if moved && theirs.handshaking {
-            at_server.step(&mut theirs)?;
-        }
-        let back = carry(&mut theirs, &mut ours);
-        if back && ours.handshaking {
-            at_client.step(&mut ours)?;
-        }
-        moved |= back;
-        if !moved {
+    let say = |failure: Failure| failure.to_string();
+    let (mut theirs, mut ours) = (Side::open(server)?, Side::open(client)?);
+    while !(ours.tls.is_established() && theirs.tls.is_established()) {
+        let there = theirs.hear(&mut ours).map_err(say)?;
+        let back = ours.hear(&mut theirs).map_err(say)?;
+        if !there && !back {
             return Err("neither side has anything to say".into());
         }
     }
-    theirs.write(b"\r\n")?;
-    carry(&mut theirs, &mut ours);
-    let mut bytes = [0; 16];
-    while ours.read(&mut bytes)?.is_some() {}
-    let shaken =
-        Shaken { resumed: ours.resumed(), agreed: ours.agreed(), chain: ours.peer_chain(), mutual: theirs.has_peer_certificate() };
-    Ok((at_server, at_client, shaken))
+    theirs.tls.send(b"\r\n").map_err(say)?;
+    ours.hear(&mut theirs).map_err(say)?;
+    let shaken = Shaken {
+        resumed: ours.tls.is_resumed(),
+        agreed: Agreed::of(&ours.tls),
+        chain: ours.tls.ssl().peer_cert_chain().map_or(0, |chain| chain.len()),
+        mutual: theirs.tls.is_mutual(),
+    };
+    Ok((theirs, ours, shaken))
 }
 
 /// What a handshake was.
@@ -106,7 +100,7 @@ pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
         let (theirs, ours, shaken) = shake(&server, &client)?;
         at_server.push(theirs.ns);
         at_client.push(ours.ns);
-        calls = (theirs.calls, ours.calls);
+        calls = (theirs.tls.handshake_calls(), ours.tls.handshake_calls());
         resumed += usize::from(shaken.resumed);
         last = Some(shaken);
     }

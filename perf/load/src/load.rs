@@ -222,7 +222,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
             method,
             dialect.clone(),
             accounts.names.clone(),
-            arguments.auth.credentials(&accounts, &Run::new(number).text(), 1),
+            arguments.auth.credentials(&accounts, &Run::new(number).text()),
             &bench.out.locals,
             match method {
                 Method::Options => Side::Caller,
@@ -263,7 +263,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
                 Run::new(number),
                 dialect.clone(),
                 accounts.names.clone(),
-                arguments.auth.credentials(&accounts, &Run::new(number).text(), users),
+                arguments.auth.credentials(&accounts, &Run::new(number).text()),
                 &bench.out.locals,
                 arguments.max_outstanding,
                 ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),

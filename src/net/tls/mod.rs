@@ -31,6 +31,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// For contexts that a caller makes for [`Tls::from_ssl`], as the load generator does.
+pub use super::sys::ssl::{accept_ed25519, offer_session, set_ciphersuites};
 pub use crate::settings::{Purpose, VerifyClient, Version};
 pub use certificate::{Certificate, Role};
 pub use contexts::Contexts;
