@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use strowger::net::sys;
 use strowger::net::tls::{Failure, Tls};
 
 use crate::sides::TlsArguments;
+use crate::sys;
 use crate::tls::{Agreed, Endpoint};
 
 #[derive(Args)]
@@ -86,9 +86,7 @@ struct Shaken {
 }
 
 pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
-    if let Some(core) = arguments.core {
-        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
-    }
+    sys::pin(arguments.core)?;
     let server = Endpoint::server(&arguments.tls.callee())?;
     let client = Endpoint::client(&arguments.tls.caller())?;
     let (mut at_server, mut at_client) = (Vec::new(), Vec::new());

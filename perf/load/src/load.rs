@@ -158,11 +158,9 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         arguments.take(share)?;
     }
     let arguments = &arguments;
-    if let Some(core) = arguments.core {
-        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
-    }
+    sys::pin(arguments.core)?;
     sys::exact_sleeps();
-    sys::raise_descriptor_limit();
+    sys::raise_descriptor_limit()?;
     let mut accounts = arguments.auth.accounts()?;
     if let Some(share) = arguments.share {
         let (first, count) = share.range(accounts.names.count());
