@@ -1,5 +1,5 @@
-//! Digest on the client's side (RFC 3261 §22, RFC 7616): which challenge is answered, and the credentials that answer it. How challenges are
-//! read and what is hashed is the server's library's.
+//! Digest on the client's side (RFC 3261 §22, RFC 7616): which challenge is answered, and the credentials that answer it.
+//! How challenges are read and what is hashed is the server's library's.
 
 use strowger::sip::{Challenge, Credentials};
 use strowger::stack::auth::digest::{self, Algorithm, Hash};

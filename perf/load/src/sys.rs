@@ -1,5 +1,5 @@
-//! The only `unsafe` of this crate, for what the server's library does not have: batches between connected sockets, the bare relay's, sleeping,
-//! the thread's CPU time, and the group of a handshake.
+//! The only `unsafe` of this crate, for what the server's library does not have: batches between connected sockets, the bare relay's,
+//! sleeping, the thread's CPU time, and the group of a handshake.
 
 use std::ffi::CStr;
 use std::io;

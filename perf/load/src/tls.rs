@@ -1,5 +1,5 @@
-//! TLS for the generator's own ends: contexts made from the options, the sessions a client keeps, and what was agreed on. What carries it is
-//! the server's library: TLS over memory.
+//! TLS for the generator's own ends: contexts made from the options, the sessions a client keeps, and what was agreed on.
+//! What carries it is the server's library: TLS over memory.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslSession, SslSessionCacheMode, SslVerifyMode,
+    SslVersion,
 };
 use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session, set_ciphersuites};
 

@@ -80,8 +80,8 @@ impl Tls {
         })
     }
 
-    /// Takes an `Ssl` of a context that the caller has made. What it shows, verifies and offers is the caller's matter: for this server the
-    /// connection proves no names.
+    /// Takes an `Ssl` of a context that the caller has made. What it shows, verifies and offers is the caller's matter: the connection
+    /// proves no names.
     pub fn from_ssl(mut ssl: Ssl, peer: SocketAddr, side: Side) -> Result<Tls, ErrorStack> {
         match side {
             Side::Server => ssl.set_accept_state(),
