@@ -1,11 +1,14 @@
 //! Handshakes in memory, without sockets: what the library itself costs on each side, and nothing can be below.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use clap::Args;
+use openssl::error::ErrorStack;
+use openssl::ssl::{ErrorCode, ShutdownState, SslRef, SslStream};
+use openssl::x509::X509VerifyResult;
 use serde_json::{Value, json};
-use strowger::net::tls::{Failure, Tls};
+use strowger::net::tls::Wire;
 
 use crate::sides::TlsArguments;
 use crate::sys;
@@ -24,53 +27,80 @@ pub struct HandshakeArguments {
     tls: TlsArguments,
 }
 
-/// A connection's end, and the nanoseconds that its handshake took.
-struct Side {
-    tls: Tls,
+/// An end of a connection: the library alone, without what the server has around it; how often it was called, and how long that took.
+struct End {
+    stream: SslStream<Wire>,
+    is_done: bool,
+    calls: u32,
     ns: u64,
 }
 
-impl Side {
-    fn open(endpoint: &Endpoint) -> Result<Side, String> {
+impl End {
+    fn open(endpoint: &Endpoint, take_side: fn(&mut SslRef)) -> Result<End, ErrorStack> {
         let start = Instant::now();
-        let tls = endpoint.open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        Ok(Side { tls, ns: start.elapsed().as_nanos() as u64 })
+        let mut ssl = endpoint.prepare(Ipv4Addr::LOCALHOST.into())?;
+        take_side(&mut ssl);
+        let stream = SslStream::new(ssl, Wire::default())?;
+        Ok(End { stream, is_done: false, calls: 0, ns: start.elapsed().as_nanos() as u64 })
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let start = Instant::now();
+        let outcome = self.stream.do_handshake();
+        self.ns += start.elapsed().as_nanos() as u64;
+        self.calls += 1;
+        match outcome {
+            Ok(()) => self.is_done = true,
+            Err(error) if error.code() == ErrorCode::WANT_READ => {}
+            Err(error) => {
+                return Err(match self.stream.ssl().verify_result() {
+                    X509VerifyResult::OK => error.to_string(),
+                    why => format!("{error} ({why})"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Takes what the other side has to say. Returns whether that was anything.
-    fn hear(&mut self, other: &mut Side) -> Result<bool, Failure> {
-        let bytes = std::mem::take(other.tls.output());
-        if bytes.is_empty() {
-            return Ok(false);
+    fn hear(&mut self, other: &mut End) -> Result<bool, String> {
+        let bytes = std::mem::take(&mut other.stream.get_mut().output);
+        let wire = self.stream.get_mut();
+        wire.push(&bytes);
+        wire.release(bytes.len());
+        if !bytes.is_empty() && !self.is_done {
+            self.step()?;
         }
-        let is_done = self.tls.is_established();
-        let start = Instant::now();
-        self.tls.receive(&bytes, &mut Vec::new())?;
-        if !is_done {
-            self.ns += start.elapsed().as_nanos() as u64;
-        }
-        Ok(true)
+        Ok(!bytes.is_empty())
     }
 }
 
 /// One handshake, and a message from the server so that its tickets arrive. Returns the server, the client, and what it was.
-fn shake(server: &Endpoint, client: &Endpoint) -> Result<(Side, Side, Shaken), String> {
-    let say = |failure: Failure| failure.to_string();
-    let (mut theirs, mut ours) = (Side::open(server)?, Side::open(client)?);
-    while !(ours.tls.is_established() && theirs.tls.is_established()) {
-        let there = theirs.hear(&mut ours).map_err(say)?;
-        let back = ours.hear(&mut theirs).map_err(say)?;
+fn shake(server: &Endpoint, client: &Endpoint) -> Result<(End, End, Shaken), String> {
+    let say = |error: ErrorStack| error.to_string();
+    let mut theirs = End::open(server, SslRef::set_accept_state).map_err(say)?;
+    let mut ours = End::open(client, SslRef::set_connect_state).map_err(say)?;
+    ours.step()?;
+    while !(ours.is_done && theirs.is_done) {
+        let there = theirs.hear(&mut ours)?;
+        let back = ours.hear(&mut theirs)?;
         if !there && !back {
             return Err("neither side has anything to say".into());
         }
     }
-    theirs.tls.send(b"\r\n").map_err(say)?;
-    ours.hear(&mut theirs).map_err(say)?;
+    theirs.stream.ssl_write(b"\r\n").map_err(|error| error.to_string())?;
+    ours.hear(&mut theirs)?;
+    while ours.stream.ssl_read(&mut [0; 16]).is_ok() {}
+    // Without it the library holds the session for broken off, and will not resume it.
+    for end in [&mut theirs, &mut ours] {
+        end.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+    }
+    let (by, to) = (theirs.stream.ssl(), ours.stream.ssl());
     let shaken = Shaken {
-        resumed: ours.tls.is_resumed(),
-        agreed: Agreed::of(&ours.tls),
-        chain: ours.tls.ssl().peer_cert_chain().map_or(0, |chain| chain.len()),
-        mutual: theirs.tls.is_mutual(),
+        resumed: to.session_reused(),
+        agreed: Agreed::of(to),
+        chain: to.peer_cert_chain().map_or(0, |chain| chain.len()),
+        mutual: by.peer_certificate().is_some(),
     };
     Ok((theirs, ours, shaken))
 }
@@ -98,7 +128,7 @@ pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
         let (theirs, ours, shaken) = shake(&server, &client)?;
         at_server.push(theirs.ns);
         at_client.push(ours.ns);
-        calls = (theirs.tls.handshake_calls(), ours.tls.handshake_calls());
+        calls = (theirs.calls, ours.calls);
         resumed += usize::from(shaken.resumed);
         last = Some(shaken);
     }

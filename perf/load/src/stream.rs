@@ -431,7 +431,7 @@ impl Streams {
                 reading.over |= progress.closed;
                 if progress.established_now {
                     *handshaking = false;
-                    self.agreed.get_or_insert_with(|| Agreed::of(tls).to_string());
+                    self.agreed.get_or_insert_with(|| Agreed::of(tls.ssl()).to_string());
                     count_handshake(&mut self.counts, tls, *accepted, false);
                 }
             }

@@ -2,13 +2,13 @@
 //! What carries it is the server's library: TLS over memory.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslSession, SslSessionCacheMode, SslVerifyMode,
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef, SslSession, SslSessionCacheMode, SslVerifyMode,
     SslVersion,
 };
 use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session, set_ciphersuites};
@@ -131,27 +131,30 @@ impl Endpoint {
         Ok(Endpoint { context: builder.build(), sessions: None, is_client: false, checks_name: false })
     }
 
-    /// A new connection to or from `peer`, with a session to resume where there is one. A client's first flight is in its output.
+    /// A new connection to or from `peer`. A client's first flight is in its output.
     pub fn open(&self, peer: SocketAddr) -> Result<Tls, String> {
-        let mut tls = self.prepare(peer).map_err(|error| error.to_string())?;
+        let side = match self.is_client {
+            true => Side::Client,
+            false => Side::Server,
+        };
+        let made = self.prepare(peer.ip()).and_then(|ssl| Tls::from_ssl(ssl, peer, side));
+        let mut tls = made.map_err(|error| error.to_string())?;
         tls.start().map_err(|failure| failure.to_string())?;
         Ok(tls)
     }
 
-    fn prepare(&self, peer: SocketAddr) -> Result<Tls, ErrorStack> {
+    /// What the library has of such a connection, with a session to resume where there is one.
+    pub fn prepare(&self, peer: IpAddr) -> Result<Ssl, ErrorStack> {
         let mut ssl = Ssl::new(&self.context)?;
-        if !self.is_client {
-            return Tls::from_ssl(ssl, peer, Side::Server);
-        }
         if self.checks_name {
-            ssl.param_mut().set_ip(peer.ip())?;
+            ssl.param_mut().set_ip(peer)?;
         }
         let session = self.sessions.as_ref().and_then(|cache| cache.lock().ok()?.take());
         if let Some(session) = session {
             // Where it cannot be offered, the handshake is counted as a full one.
             offer_session(&mut ssl, &session, &self.context);
         }
-        Tls::from_ssl(ssl, peer, Side::Client)
+        Ok(ssl)
     }
 }
 
@@ -219,8 +222,9 @@ impl fmt::Display for Agreed {
 }
 
 impl Agreed {
-    pub fn of(tls: &Tls) -> Agreed {
-        Agreed { version: tls.version(), cipher: tls.cipher(), group: sys::group(tls.ssl()) }
+    pub fn of(ssl: &SslRef) -> Agreed {
+        let cipher = ssl.current_cipher().map_or("none", |cipher| cipher.name());
+        Agreed { version: ssl.version_str(), cipher, group: sys::group(ssl) }
     }
 }
 

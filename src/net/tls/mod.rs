@@ -39,6 +39,7 @@ pub use contexts::Contexts;
 pub use failure::{By, Failure};
 pub use machine::{Progress, Tls};
 pub use settings::{Certificates, Identity, Pair, Settings, Side, TicketLegacy, TicketSecrets};
+pub use wire::Wire;
 
 /// The TLS library that is linked in and its version, as in "AWS-LC 1.73.0" or "OpenSSL 3.0.19 27 Jan 2026".
 pub fn library_version() -> &'static str {
