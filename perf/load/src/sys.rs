@@ -1,5 +1,5 @@
-//! The only `unsafe` of this crate, for what the server's library does not have: batches between connected sockets, the bare relay's,
-//! sleeping, the thread's CPU time, and the group of a handshake.
+//! The only `unsafe` of this crate, for what the server's library does not have, or not as cheap: batches at connected sockets, the
+//! bare relay's, sleeping, the thread's CPU time, and the group of a handshake.
 
 use std::ffi::CStr;
 use std::io;
@@ -14,8 +14,8 @@ use strowger::net::sys::open_files_limit;
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
 
-/// The bare relay's batch of receive buffers for `recvmmsg`.
-struct Inbox {
+/// A batch of receive buffers for `recvmmsg`.
+pub struct Inbox {
     buffers: Box<[u8]>,
     headers: Box<[libc::mmsghdr]>,
     _iovs: Box<[libc::iovec]>,
@@ -44,15 +44,31 @@ impl Inbox {
         Inbox { buffers, headers, _iovs: iovs, names }
     }
 
+    /// Fills the batch from a connected socket without waiting. Returns the number of datagrams; 0 when there is none.
+    pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
+        for header in &mut self.headers {
+            // The peer of a connected socket is known: do not let the kernel write it down.
+            header.msg_hdr.msg_namelen = 0;
+        }
+        match self.receive_with(fd, libc::MSG_DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            // An ICMP answer to an earlier send. The send's own count says what was lost.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
+            other => other,
+        }
+    }
+
     /// Waits for the first datagram, then takes what is there.
     pub fn receive_blocking(&mut self, fd: RawFd) -> io::Result<usize> {
         for header in &mut self.headers {
             header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
         }
+        self.receive_with(fd, libc::MSG_WAITFORONE)
+    }
+
+    fn receive_with(&mut self, fd: RawFd, flags: i32) -> io::Result<usize> {
         // SAFETY: every header points into boxes that live as long as `self` and are never reallocated.
-        let count = unsafe {
-            libc::recvmmsg(fd, self.headers.as_mut_ptr(), self.headers.len() as u32, libc::MSG_WAITFORONE, ptr::null_mut())
-        };
+        let count = unsafe { libc::recvmmsg(fd, self.headers.as_mut_ptr(), self.headers.len() as u32, flags, ptr::null_mut()) };
         if count < 0 {
             return Err(io::Error::last_os_error());
         }

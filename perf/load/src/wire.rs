@@ -1,20 +1,19 @@
 //! The wire under a flow: where messages leave from and arrive at, over UDP, TCP and TLS. A flow sees ends and links: an end is what Via and
 //! Contact say, a link is the socket or the connection of the moment.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use strowger::net::sys::{Datagram, Inbound};
 
 use crate::flow::Flow;
 use crate::frame::{self, Frame};
 use crate::mark::{self, Mark};
 use crate::stats::{Count, Stats};
 use crate::stream::{READ_BUFFER, Streams};
-use crate::sys::{self, DATAGRAM, Datagrams};
+use crate::sys::{self, DATAGRAM, Datagrams, Inbox};
 use crate::tls::Endpoint;
 
 /// A datagram at 600 bytes is charged about 1,280 bytes: this holds some 6,000.
@@ -395,7 +394,8 @@ pub fn spread_host(user: u32, spread: u32) -> String {
 /// The receiving half: a batch of datagrams, or the bytes of one connection.
 pub struct Wire {
     fds: Vec<RawFd>,
-    inbound: Inbound,
+    ends: Vec<u32>,
+    inbox: Inbox,
     bytes: Box<[u8]>,
 }
 
@@ -403,7 +403,8 @@ impl Wire {
     pub fn new(out: &Outbox) -> Wire {
         Wire {
             fds: out.sockets.iter().map(|socket| socket.as_raw_fd()).collect(),
-            inbound: Inbound::new(BATCH),
+            ends: out.socket_end.clone(),
+            inbox: Inbox::new(BATCH),
             bytes: match out.streams {
                 Some(_) => vec![0; READ_BUFFER].into_boxed_slice(),
                 None => Box::default(),
@@ -415,21 +416,23 @@ impl Wire {
     /// leaves once for each. Returns whether there was anything.
     pub fn receive<F: Flow>(&mut self, flow: &mut F, now_ns: &dyn Fn() -> u64, out: &mut Outbox, stats: &mut Stats) -> bool {
         let mut worked = false;
-        for socket in 0..out.sockets.len() {
-            let count = match self.inbound.receive(out.sockets[socket].as_fd(), false) {
+        for socket in 0..self.fds.len() {
+            let count = match self.inbox.receive(self.fds[socket]) {
                 Ok(count) => count,
-                // An ICMP answer to an earlier send. The send's own count says what was lost.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => continue,
                 Err(error) => {
                     stats.wrong(&format!("receive: {error}"), b"");
-                    continue;
+                    0
                 }
             };
+            if count == 0 {
+                continue;
+            }
             worked = true;
             let now_ns = now_ns();
             let mut bytes = 0;
-            let link = Link { end: out.socket_end[socket], slot: socket as u32, generation: 0 };
-            for Datagram { bytes: raw, .. } in (0..count).filter_map(|number| self.inbound.get(number)) {
+            let link = Link { end: self.ends[socket], slot: socket as u32, generation: 0 };
+            for index in 0..count {
+                let raw = self.inbox.datagram(index);
                 bytes += raw.len() as u64;
                 let raw = raw.get(out.room..).unwrap_or_default();
                 flow.receive(link, raw, now_ns, out, stats);
