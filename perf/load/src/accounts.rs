@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::{Args, ValueEnum};
+use strowger::sip::Challenge;
+use strowger::stack::auth::digest::{Algorithm, Hash, ha1};
 
-use crate::digest::{Algorithm, Answer, Asker, Challenge, Hash};
+use crate::digest::{self, Answer, Asker};
 use crate::message::Scan;
 use crate::stats::{Count, Stats};
 use crate::template::Users;
@@ -33,8 +35,8 @@ pub struct AuthArguments {
     /// Answer the registrar's 401 and the proxy's 407. Without it a challenge is an error
     #[arg(long, value_enum)]
     auth: Option<Manner>,
-    /// With --auth: the first challenge of this algorithm is answered
-    #[arg(long, value_enum, default_value_t = Algorithm::Md5)]
+    /// With --auth: the first challenge of this algorithm is answered, md5, sha-256 or sha-512-256
+    #[arg(long, value_parser = digest::algorithm, default_value = "md5")]
     algorithm: Algorithm,
     #[arg(long, value_enum, default_value_t = Protection::Auth)]
     qop: Protection,
@@ -64,8 +66,8 @@ pub struct ListArguments {
     /// As the server's challenges will say it
     #[arg(long)]
     realm: String,
-    /// Of which algorithms HA1 is made, a line for each
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "md5")]
+    /// Of which algorithms HA1 is made, a line for each: md5, sha-256, sha-512-256
+    #[arg(long, value_parser = digest::algorithm, value_delimiter = ',', default_value = "md5")]
     algorithm: Vec<Algorithm>,
 }
 
@@ -121,9 +123,9 @@ impl Accounts {
         match &self.passwords {
             Passwords::Prefix(prefix) => {
                 let password = [prefix.as_bytes(), name].concat();
-                algorithm.hash(&[name, realm, &password])
+                ha1(algorithm, name, realm, &password)
             }
-            Passwords::Listed(listed) => algorithm.hash(&[name, realm, listed[user as usize].as_bytes()]),
+            Passwords::Listed(listed) => ha1(algorithm, name, realm, listed[user as usize].as_bytes()),
         }
     }
 }
@@ -138,7 +140,7 @@ pub fn list(arguments: &ListArguments) -> Result<(), String> {
                 let ha1 = accounts.ha1(user, arguments.realm.as_bytes(), *algorithm);
                 out.write_all(accounts.names.name(user))?;
                 write!(out, ":{}:", arguments.realm)?;
-                out.write_all(algorithm.hex(&ha1).bytes())?;
+                out.write_all(ha1.hex().bytes())?;
                 out.write_all(b"\n")?;
             }
         }
@@ -152,8 +154,8 @@ impl AuthArguments {
         self.names.accounts()
     }
 
-    /// What the users of one flow answer with; nothing without `--auth`. `targets`: the different Request-URIs that they send to.
-    pub fn credentials(&self, accounts: &Rc<Accounts>, cnonce: &str, targets: u32) -> Option<Credentials> {
+    /// What the users of one flow answer with; nothing without `--auth`.
+    pub fn credentials(&self, accounts: &Rc<Accounts>, cnonce: &str) -> Option<Credentials> {
         let manner = self.auth?;
         let users = accounts.names.count() as usize;
         Some(Credentials {
@@ -163,8 +165,7 @@ impl AuthArguments {
             protection: self.qop,
             cnonce: cnonce.as_bytes().to_vec(),
             realm: Vec::new(),
-            ha1: Memo::new(users),
-            ha2: Memo::new(targets as usize),
+            ha1: vec![None; users],
             sessions: (0..users).map(|_| Session::default()).collect(),
         })
     }
@@ -184,8 +185,6 @@ pub enum Carried {
 pub struct Request<'a> {
     pub asker: Asker,
     pub method: &'static str,
-    /// The number of the URI among the flow's targets, so that each is hashed once.
-    pub target: u32,
     pub uri: &'a [u8],
 }
 
@@ -196,11 +195,10 @@ pub struct Credentials {
     algorithm: Algorithm,
     protection: Protection,
     cnonce: Vec<u8>,
-    /// Of the last challenge; HA1 is known for this one.
+    /// Of the last challenge.
     realm: Vec<u8>,
-    /// By user, and by target.
-    ha1: Memo,
-    ha2: Memo,
+    /// By user, where it is known for this realm.
+    ha1: Vec<Option<Hash>>,
     sessions: Vec<Session>,
 }
 
@@ -235,8 +233,8 @@ impl Credentials {
         let lines = scan.challenges.as_slice().iter();
         let found = lines
             .filter(|line| line.whole(raw)[0] | 0x20 == asker.initial())
-            .filter_map(|line| Challenge::parse(line.value(raw)))
-            .find(|challenge| challenge.is_of(self.algorithm));
+            .filter_map(|line| Challenge::parse(line.value(raw)).ok().flatten())
+            .find(|challenge| digest::asks_for(challenge, self.algorithm));
         let Some(challenge) = found else {
             stats.wrong("no challenge of the chosen algorithm", raw);
             return false;
@@ -261,11 +259,11 @@ impl Credentials {
         session.nonce.extend_from_slice(challenge.nonce);
         session.opaque = challenge.opaque.map(<[u8]>::to_vec);
         session.count = 1;
-        session.counts = challenge.qop_auth && self.protection == Protection::Auth;
+        session.counts = digest::offers_auth(&challenge) && self.protection == Protection::Auth;
         session.names_algorithm = challenge.algorithm.is_some();
         if challenge.realm != self.realm {
             self.realm = challenge.realm.to_vec();
-            self.ha1.forget();
+            self.ha1.fill(None);
         }
         true
     }
@@ -274,8 +272,7 @@ impl Credentials {
     pub fn write(&mut self, user: u32, request: &Request, out: &mut Vec<u8>) {
         let algorithm = self.algorithm;
         let (accounts, realm) = (&self.accounts, &self.realm);
-        let ha1 = self.ha1.get(user, || accounts.ha1(user, realm, algorithm));
-        let ha2 = self.ha2.get(request.target, || algorithm.hash(&[request.method.as_bytes(), request.uri]));
+        let ha1 = *self.ha1[user as usize].get_or_insert_with(|| accounts.ha1(user, realm, algorithm));
         let session = &self.sessions[user as usize];
         let answer = Answer {
             asker: request.asker,
@@ -285,37 +282,12 @@ impl Credentials {
             realm,
             nonce: &session.nonce,
             opaque: session.opaque.as_deref(),
+            method: request.method,
             uri: request.uri,
             ha1,
-            ha2,
             counted: session.counts.then_some((session.count, &self.cnonce)),
         };
         answer.write(out);
-    }
-}
-
-/// Hashes that are computed once.
-struct Memo {
-    known: Vec<bool>,
-    hashes: Vec<Hash>,
-}
-
-impl Memo {
-    fn new(length: usize) -> Memo {
-        Memo { known: vec![false; length], hashes: vec![Hash::NONE; length] }
-    }
-
-    fn get(&mut self, number: u32, compute: impl FnOnce() -> Hash) -> Hash {
-        let at = number as usize;
-        if !self.known[at] {
-            self.known[at] = true;
-            self.hashes[at] = compute();
-        }
-        self.hashes[at]
-    }
-
-    fn forget(&mut self) {
-        self.known.fill(false);
     }
 }
 
@@ -324,6 +296,7 @@ mod tests {
     use super::*;
     use crate::message;
     use clap::Parser;
+    use strowger::stack::auth::digest::hash;
 
     #[derive(Parser)]
     struct Line {
@@ -334,7 +307,7 @@ mod tests {
     fn credentials(line: &str) -> Credentials {
         let line = Line::parse_from(["x"].into_iter().chain(line.split_whitespace()));
         let accounts = line.auth.accounts().expect("accounts");
-        let found = line.auth.credentials(&accounts, "0badcafe", 1);
+        let found = line.auth.credentials(&accounts, "0badcafe");
         found.expect("--auth is given")
     }
 
@@ -352,15 +325,14 @@ mod tests {
     }
 
     fn write(credentials: &mut Credentials) -> String {
-        let request = Request { asker: Asker::Registrar, method: "REGISTER", target: 0, uri: b"sip:h" };
+        let request = Request { asker: Asker::Registrar, method: "REGISTER", uri: b"sip:h" };
         let mut line = Vec::new();
         credentials.write(1, &request, &mut line);
         String::from_utf8(line).expect("text")
     }
 
     fn expected(nonce: &str, count: Option<u32>) -> String {
-        let md5 = Algorithm::Md5;
-        let hex = |parts: &[&[u8]]| String::from_utf8(md5.hex(&md5.hash(parts)).bytes().to_vec()).expect("digits");
+        let hex = |parts: &[&[u8]]| String::from_utf8(hash(Algorithm::Md5, parts).hex().bytes().to_vec()).expect("digits");
         let ha1 = hex(&[b"u00001", b"r", b"pwu00001"]);
         let ha2 = hex(&[b"REGISTER", b"sip:h"]);
         let (middle, end) = match count {
@@ -474,7 +446,7 @@ mod tests {
         let accounts = read_accounts(&path).expect("accounts");
         assert_eq!(accounts.names.name(1), b"bobby");
         let ha1 = accounts.ha1(0, b"r", Algorithm::Md5);
-        assert!(ha1 == Algorithm::Md5.hash(&[b"alice", b"r", b"secret:with colon"]));
+        assert_eq!(ha1, hash(Algorithm::Md5, &[b"alice", b"r", b"secret:with colon"]));
         for (text, why) in [("alice:a\nbob:b\n", "length"), ("alice\n", "line 1 is not name:password"), ("", "no users")] {
             fs::write(&path, text).expect("a file");
             let error = read_accounts(&path).err().expect("an error");

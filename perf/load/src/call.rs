@@ -192,7 +192,7 @@ impl Calls {
         for part in [b"sip:", self.users.name(call.callee), b"@", self.dialect.domain.as_bytes()] {
             self.uri.extend_from_slice(part);
         }
-        let request = Request { asker: Asker::Proxy, method: "INVITE", target: call.callee, uri: &self.uri };
+        let request = Request { asker: Asker::Proxy, method: "INVITE", uri: &self.uri };
         credentials.write(call.caller, &request, &mut call.credentials);
     }
 

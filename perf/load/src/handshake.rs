@@ -1,14 +1,18 @@
 //! Handshakes in memory, without sockets: what the library itself costs on each side, and nothing can be below.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use clap::Args;
+use openssl::error::ErrorStack;
+use openssl::ssl::{ErrorCode, ShutdownState, SslRef, SslStream};
+use openssl::x509::X509VerifyResult;
 use serde_json::{Value, json};
+use strowger::net::tls::Wire;
 
 use crate::sides::TlsArguments;
 use crate::sys;
-use crate::tls::{Agreed, Endpoint, Step, Tls};
+use crate::tls::{Agreed, Endpoint};
 
 #[derive(Args)]
 pub struct HandshakeArguments {
@@ -23,62 +27,82 @@ pub struct HandshakeArguments {
     tls: TlsArguments,
 }
 
-/// Time that one side took, and how often the library was called.
-#[derive(Clone, Copy, Default)]
-struct Side {
-    ns: u64,
+/// An end of a connection: the library alone, without what the server has around it; how often it was called, and how long that took.
+struct End {
+    stream: SslStream<Wire>,
+    is_done: bool,
     calls: u32,
+    ns: u64,
 }
 
-impl Side {
-    /// A step where one can do something. Returns whether it is done.
-    fn step(&mut self, tls: &mut Tls) -> Result<bool, String> {
+impl End {
+    fn open(endpoint: &Endpoint, take_side: fn(&mut SslRef)) -> Result<End, ErrorStack> {
         let start = Instant::now();
-        let step = tls.handshake()?;
+        let mut ssl = endpoint.prepare(Ipv4Addr::LOCALHOST.into())?;
+        take_side(&mut ssl);
+        let stream = SslStream::new(ssl, Wire::default())?;
+        Ok(End { stream, is_done: false, calls: 0, ns: start.elapsed().as_nanos() as u64 })
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let start = Instant::now();
+        let outcome = self.stream.do_handshake();
         self.ns += start.elapsed().as_nanos() as u64;
         self.calls += 1;
-        Ok(matches!(step, Step::Done { .. }))
+        match outcome {
+            Ok(()) => self.is_done = true,
+            Err(error) if error.code() == ErrorCode::WANT_READ => {}
+            Err(error) => {
+                return Err(match self.stream.ssl().verify_result() {
+                    X509VerifyResult::OK => error.to_string(),
+                    why => format!("{error} ({why})"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the other side has to say. Returns whether that was anything.
+    fn hear(&mut self, other: &mut End) -> Result<bool, String> {
+        let bytes = std::mem::take(&mut other.stream.get_mut().output);
+        let wire = self.stream.get_mut();
+        wire.push(&bytes);
+        wire.release(bytes.len());
+        if !bytes.is_empty() && !self.is_done {
+            self.step()?;
+        }
+        Ok(!bytes.is_empty())
     }
 }
 
-fn carry(from: &mut Tls, to: &mut Tls) -> bool {
-    let bytes = std::mem::take(&mut from.pipe().outgoing);
-    to.pipe().put(&bytes);
-    !bytes.is_empty()
-}
-
-/// One handshake, and a message from the server so that its tickets arrive. Returns what server and client took, and the client.
-fn shake(server: &Endpoint, client: &Endpoint) -> Result<(Side, Side, Shaken), String> {
-    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let (mut at_server, mut at_client) = (Side::default(), Side::default());
-    let start = Instant::now();
-    let mut theirs = server.open(peer).map_err(|error| error.to_string())?;
-    at_server.ns = start.elapsed().as_nanos() as u64;
-    let start = Instant::now();
-    let mut ours = client.open(peer).map_err(|error| error.to_string())?;
-    at_client.ns = start.elapsed().as_nanos() as u64;
-    at_client.step(&mut ours)?;
-    while ours.handshaking || theirs.handshaking {
-        let mut moved = carry(&mut ours, &mut theirs);
-        if moved && theirs.handshaking {
-            at_server.step(&mut theirs)?;
-        }
-        let back = carry(&mut theirs, &mut ours);
-        if back && ours.handshaking {
-            at_client.step(&mut ours)?;
-        }
-        moved |= back;
-        if !moved {
+/// One handshake, and a message from the server so that its tickets arrive. Returns the server, the client, and what it was.
+fn shake(server: &Endpoint, client: &Endpoint) -> Result<(End, End, Shaken), String> {
+    let say = |error: ErrorStack| error.to_string();
+    let mut theirs = End::open(server, SslRef::set_accept_state).map_err(say)?;
+    let mut ours = End::open(client, SslRef::set_connect_state).map_err(say)?;
+    ours.step()?;
+    while !(ours.is_done && theirs.is_done) {
+        let there = theirs.hear(&mut ours)?;
+        let back = ours.hear(&mut theirs)?;
+        if !there && !back {
             return Err("neither side has anything to say".into());
         }
     }
-    theirs.write(b"\r\n")?;
-    carry(&mut theirs, &mut ours);
-    let mut bytes = [0; 16];
-    while ours.read(&mut bytes)?.is_some() {}
-    let shaken =
-        Shaken { resumed: ours.resumed(), agreed: ours.agreed(), chain: ours.peer_chain(), mutual: theirs.has_peer_certificate() };
-    Ok((at_server, at_client, shaken))
+    theirs.stream.ssl_write(b"\r\n").map_err(|error| error.to_string())?;
+    ours.hear(&mut theirs)?;
+    while ours.stream.ssl_read(&mut [0; 16]).is_ok() {}
+    // Without it the library holds the session for broken off, and will not resume it.
+    for end in [&mut theirs, &mut ours] {
+        end.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+    }
+    let (by, to) = (theirs.stream.ssl(), ours.stream.ssl());
+    let shaken = Shaken {
+        resumed: to.session_reused(),
+        agreed: Agreed::of(to),
+        chain: to.peer_cert_chain().map_or(0, |chain| chain.len()),
+        mutual: by.peer_certificate().is_some(),
+    };
+    Ok((theirs, ours, shaken))
 }
 
 /// What a handshake was.
@@ -92,9 +116,7 @@ struct Shaken {
 }
 
 pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
-    if let Some(core) = arguments.core {
-        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
-    }
+    sys::pin(arguments.core)?;
     let server = Endpoint::server(&arguments.tls.callee())?;
     let client = Endpoint::client(&arguments.tls.caller())?;
     let (mut at_server, mut at_client) = (Vec::new(), Vec::new());

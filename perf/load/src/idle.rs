@@ -129,13 +129,11 @@ impl Opened {
 const OPEN_SECONDS: u64 = 120;
 
 pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
-    if let Some(core) = arguments.core {
-        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
-    }
+    sys::pin(arguments.core)?;
     if arguments.transport == Transport::Udp {
         return Err("UDP has no connections".into());
     }
-    sys::raise_descriptor_limit();
+    sys::raise_descriptor_limit()?;
     let tls = match arguments.transport {
         Transport::Tls => Some(std::rc::Rc::new(Endpoint::client(&arguments.tls.caller())?)),
         _ => None,

@@ -158,11 +158,9 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         arguments.take(share)?;
     }
     let arguments = &arguments;
-    if let Some(core) = arguments.core {
-        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
-    }
+    sys::pin(arguments.core)?;
     sys::exact_sleeps();
-    sys::raise_descriptor_limit();
+    sys::raise_descriptor_limit()?;
     let mut accounts = arguments.auth.accounts()?;
     if let Some(share) = arguments.share {
         let (first, count) = share.range(accounts.names.count());
@@ -222,7 +220,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
             method,
             dialect.clone(),
             accounts.names.clone(),
-            arguments.auth.credentials(&accounts, &Run::new(number).text(), 1),
+            arguments.auth.credentials(&accounts, &Run::new(number).text()),
             &bench.out.locals,
             match method {
                 Method::Options => Side::Caller,
@@ -263,7 +261,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
                 Run::new(number),
                 dialect.clone(),
                 accounts.names.clone(),
-                arguments.auth.credentials(&accounts, &Run::new(number).text(), users),
+                arguments.auth.credentials(&accounts, &Run::new(number).text()),
                 &bench.out.locals,
                 arguments.max_outstanding,
                 ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),

@@ -139,9 +139,7 @@ fn main() -> ExitCode {
 }
 
 fn relay(arguments: &RelayArguments) -> Result<(), String> {
-    if let Some(core) = arguments.core {
-        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
-    }
+    sys::pin(arguments.core)?;
     let say = |error| format!("relay: {error}");
     let (trying, batch) = (!arguments.no_trying, arguments.batch.max(1));
     let callee = arguments.callee_transport.unwrap_or(arguments.transport);
@@ -159,7 +157,7 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         };
         let answerer = arguments.answerer.unwrap_or(SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port));
         let manner = relay_stream::Manner { trying, batch, answerers, answerer, spread: arguments.spread };
-        sys::raise_descriptor_limit();
+        sys::raise_descriptor_limit()?;
         return relay_stream::run(arguments.listen, manner).map_err(say);
     }
     let sides = relay::Sides {

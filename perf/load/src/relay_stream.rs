@@ -7,17 +7,19 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
+use strowger::base::Span;
+use strowger::net::sys::{Datagram, Inbound, Outbound};
 
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::relay::TRYING;
-use crate::sys::{self, Inbox, Postbox};
+use crate::sys;
 use crate::wire::spread_host;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -109,7 +111,10 @@ struct Call {
 
 struct Udp {
     socket: Socket,
-    postbox: Postbox,
+    outbound: Outbound,
+    /// What leaves at the end of the turn: for whom, and where its bytes are.
+    queue: Vec<(SocketAddr, Span)>,
+    bytes: Vec<u8>,
 }
 
 struct Relay {
@@ -118,7 +123,7 @@ struct Relay {
     listener: TcpListener,
     udp: Udp,
     /// Away while what it holds is relayed.
-    inbox: Option<Inbox>,
+    inbound: Option<Inbound>,
     places: Vec<Place>,
     free: Vec<u32>,
     dirty: Vec<Key>,
@@ -159,6 +164,21 @@ pub fn run(listen: SocketAddr, manner: Manner) -> io::Result<()> {
     }
 }
 
+impl Udp {
+    /// Sends what waits, as many in one system call as there is room for.
+    fn flush(&mut self) {
+        let mut rest = &self.queue[..];
+        while !rest.is_empty() {
+            let datagrams = rest.iter().map(|(peer, span)| Datagram { peer: *peer, local: None, bytes: span.in_text(&self.bytes) });
+            // A datagram that cannot leave is lost, as a datagram may be; the generator counts it.
+            let done = self.outbound.send(self.socket.as_fd(), datagrams).unwrap_or(0).max(1);
+            rest = &rest[done..];
+        }
+        self.queue.clear();
+        self.bytes.clear();
+    }
+}
+
 impl Relay {
     fn new(listen: SocketAddr, manner: Manner) -> io::Result<Relay> {
         let poll = Poll::new()?;
@@ -175,9 +195,9 @@ impl Relay {
         sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
         socket.bind(&listen.into()).map_err(say)?;
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), DATAGRAMS, Interest::READABLE)?;
-        let udp = Udp { socket, postbox: Postbox::new(2 * manner.batch) };
+        let udp = Udp { socket, outbound: Outbound::new(2 * manner.batch), queue: Vec::new(), bytes: Vec::new() };
         Ok(Relay {
-            inbox: Some(Inbox::new(manner.batch)),
+            inbound: Some(Inbound::new(manner.batch)),
             manner,
             poll,
             listener,
@@ -288,33 +308,32 @@ impl Relay {
     }
 
     fn receive_datagrams(&mut self) -> io::Result<()> {
-        let Some(mut inbox) = self.inbox.take() else {
+        let Some(mut inbound) = self.inbound.take() else {
             return Ok(());
         };
         let outcome = loop {
-            let count = match inbox.receive_named(self.udp.socket.as_raw_fd()) {
-                Ok(0) => break Ok(()),
+            let count = match inbound.receive(self.udp.socket.as_fd(), false) {
                 Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
                 // An ICMP answer from a generator that has gone.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted) => continue,
                 Err(error) => break Err(error),
             };
-            for number in 0..count {
-                let peer = inbox.peer(number);
+            for Datagram { peer, bytes, .. } in (0..count).filter_map(|number| inbound.get(number)) {
                 let is_answerers = self.manner.answerers == Answerers::Udp && peer == self.manner.answerer;
                 let side = match is_answerers {
                     true => Side::Answerer,
                     false => Side::Caller,
                 };
-                if let Some((mark, whole, _)) = Mark::split(inbox.datagram(number)) {
+                if let Some((mark, whole, _)) = Mark::split(bytes) {
                     self.relay(Way::Datagram(peer), side, mark, whole);
                 }
             }
-            if count < self.manner.batch {
+            if count < inbound.capacity() {
                 break Ok(());
             }
         };
-        self.inbox = Some(inbox);
+        self.inbound = Some(inbound);
         outcome
     }
 
@@ -429,7 +448,10 @@ impl Relay {
                     parts.iter().for_each(|part| connection.out.extend_from_slice(part));
                 }
             }
-            Way::Datagram(peer) => self.udp.postbox.put(peer, parts),
+            Way::Datagram(peer) => {
+                let span = Span::written(&mut self.udp.bytes, |bytes| parts.iter().for_each(|part| bytes.extend_from_slice(part)));
+                self.udp.queue.push((peer, span));
+            }
         }
     }
 
@@ -442,7 +464,7 @@ impl Relay {
             }
         }
         self.dirty = dirty;
-        self.udp.postbox.flush(self.udp.socket.as_raw_fd());
+        self.udp.flush();
     }
 
     fn write(&mut self, key: Key) -> io::Result<()> {

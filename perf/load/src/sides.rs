@@ -99,7 +99,7 @@ pub struct TlsArguments {
     /// OpenSSL list of ciphers for TLS 1.2
     #[arg(long, default_value = "")]
     ciphers: String,
-    /// Suites of TLS 1.3 (not with AWS-LC)
+    /// Suites of TLS 1.3
     #[arg(long, default_value = "")]
     ciphersuites: String,
     /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … TLS 1.2 wants the curve of an ECDSA certificate among

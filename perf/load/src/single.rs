@@ -128,7 +128,7 @@ impl Singles {
         if user.carried != Carried::Nothing
             && let Some(credentials) = &mut self.credentials
         {
-            let request = Request { asker: Asker::Registrar, method: "REGISTER", target: 0, uri: self.uri.as_bytes() };
+            let request = Request { asker: Asker::Registrar, method: "REGISTER", uri: self.uri.as_bytes() };
             credentials.write(number, &request, &mut self.lines);
         }
         let identity = Identity { slot: number, generation: user.sequence };

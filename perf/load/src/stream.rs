@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,18 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
+use strowger::net::sys::choose_port_when_connecting;
+use strowger::net::tls::Tls;
 
 use crate::frame::LONGEST;
 use crate::stats::{Count, Counts};
-use crate::sys;
-use crate::tls::{Endpoint, Step, Tls};
+use crate::tls::{Agreed, Endpoint};
 use crate::wire::Link;
 
 /// Room for what one read brings after what the last one left.
 pub const READ_BUFFER: usize = LONGEST + 128 * 1024;
+/// What one read takes of a TLS connection.
+const CIPHERTEXT: usize = 64 * 1024;
 const LISTENERS: usize = usize::MAX / 2;
 const EVENTS: usize = 1_024;
 const ACCEPTED_AT_ONCE: usize = 64;
@@ -31,6 +34,7 @@ struct Stream {
     socket: Socket,
     end: u32,
     tls: Option<Tls>,
+    handshaking: bool,
     /// Plaintext that waits for the handshake or for the end of the turn.
     queue: Vec<u8>,
     /// Bytes for the socket that it did not take.
@@ -82,7 +86,8 @@ pub struct Streams {
     /// Connections that are gone and of which nobody has been told yet.
     lost: Vec<Link>,
     lingering: std::collections::VecDeque<(Instant, u32, u32)>,
-    scratch: Box<[u8]>,
+    ciphertext: Box<[u8]>,
+    plaintext: Vec<u8>,
     pub counts: Counts,
     pub open: u32,
     complaints: u32,
@@ -102,7 +107,8 @@ impl Streams {
             ready: Vec::new(),
             lost: Vec::new(),
             lingering: std::collections::VecDeque::new(),
-            scratch: vec![0; READ_BUFFER].into_boxed_slice(),
+            ciphertext: vec![0; CIPHERTEXT].into_boxed_slice(),
+            plaintext: Vec::new(),
             counts: Counts::default(),
             open: 0,
             complaints: 0,
@@ -135,7 +141,7 @@ impl Streams {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        sys::bind_address_without_port(socket.as_raw_fd())?;
+        choose_port_when_connecting(socket.as_fd())?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
         match socket.connect(&to.into()) {
             Ok(()) => {}
@@ -146,13 +152,10 @@ impl Streams {
             Some(own) => own,
             None => return Err(io::Error::other("not an IP connection")),
         };
-        let tls = match tls {
-            Some(endpoint) => Some(endpoint.open(to.ip())?),
-            None => None,
-        };
-        let link = self.adopt(socket, end, tls, false)?;
+        let link = self.adopt(socket, end, open(tls, to)?, false)?;
         self.counts.add(Count::Opened);
-        self.begin_handshake(link.slot);
+        // The first flight of a handshake.
+        self.write_out(link.slot);
         Ok((link, own))
     }
 
@@ -178,6 +181,7 @@ impl Streams {
         place.stream = Some(Stream {
             socket,
             end,
+            handshaking: tls.is_some(),
             tls,
             queue: Vec::new(),
             unsent: Vec::new(),
@@ -208,10 +212,7 @@ impl Streams {
     pub fn is_open(&self, link: Link) -> bool {
         self.slots.get(link.slot as usize).is_some_and(|slot| {
             slot.generation == link.generation
-                && slot
-                    .stream
-                    .as_ref()
-                    .is_some_and(|stream| stream.tls.as_ref().is_none_or(|tls| !tls.handshaking) && stream.unsent.is_empty())
+                && slot.stream.as_ref().is_some_and(|stream| !stream.handshaking && stream.unsent.is_empty())
         })
     }
 
@@ -267,14 +268,14 @@ impl Streams {
                 }
             }
             Some(tls) => {
-                if !tls.handshaking && !stream.queue.is_empty() {
-                    outcome = tls.write(&stream.queue);
+                if !stream.handshaking {
+                    outcome = tls.send(&stream.queue);
                     stream.queue.clear();
+                    if stream.closing {
+                        tls.close();
+                    }
                 }
-                if stream.closing && !stream.closed && stream.queue.is_empty() {
-                    tls.close();
-                }
-                let made = &mut tls.pipe().outgoing;
+                let made = tls.output();
                 if stream.unsent.is_empty() {
                     mem::swap(&mut stream.unsent, made);
                 } else {
@@ -282,8 +283,8 @@ impl Streams {
                 }
             }
         }
-        if let Err(why) = outcome {
-            return self.fail(slot, &why);
+        if let Err(failure) = outcome {
+            return self.fail(slot, &failure.to_string());
         }
         match write_all(&stream.socket, &mut stream.unsent) {
             Ok(()) => {}
@@ -353,8 +354,7 @@ impl Streams {
                 continue;
             };
             let Listener { end, ref tls, .. } = self.listeners[at];
-            let opened = tls.as_ref().map(|endpoint| endpoint.open(peer.ip()));
-            let adopted = opened.transpose().map_err(io::Error::from).and_then(|tls| {
+            let adopted = open(tls.as_deref(), peer).and_then(|tls| {
                 socket.set_nonblocking(true)?;
                 socket.set_tcp_nodelay(true)?;
                 self.adopt(socket, end, tls, true)
@@ -392,21 +392,17 @@ impl Streams {
     /// Reads what has come into `buffer`, after what was kept from the last time.
     pub fn read(&mut self, link: Link, buffer: &mut [u8]) -> Reading {
         let nothing = Reading { length: 0, more: false, over: false };
-        let scratch = mem::take(&mut self.scratch);
         let Some(stream) = self.stream(link) else {
-            self.scratch = scratch;
             return nothing;
         };
         let start = stream.partial.len();
         buffer[..start].copy_from_slice(&stream.partial);
         stream.partial = Vec::new();
         let hung_up = stream.hung_up;
-        let mut scratch = scratch;
         let outcome = match stream.tls {
             None => read_plain(&stream.socket, buffer, start),
-            Some(_) => self.read_tls(link, buffer, start, &mut scratch),
+            Some(_) => self.read_tls(link, buffer, start),
         };
-        self.scratch = scratch;
         match outcome {
             Ok(mut reading) => {
                 reading.more |= hung_up && !reading.over && self.is_live(link);
@@ -419,94 +415,37 @@ impl Streams {
         }
     }
 
-    fn read_tls(&mut self, link: Link, buffer: &mut [u8], start: usize, scratch: &mut [u8]) -> Result<Reading, String> {
-        let Some(stream) = self.stream(link) else {
+    fn read_tls(&mut self, link: Link, buffer: &mut [u8], start: usize) -> Result<Reading, String> {
+        let place = self.slots[link.slot as usize].stream.as_mut();
+        let Some(Stream { socket, tls: Some(tls), handshaking, accepted, .. }) = place else {
             return Err("gone".into());
         };
-        // Ciphertext becomes no longer by decryption: what is read here fits behind `start`.
-        let room = scratch.len().min(buffer.len() - start).min(64 * 1024);
-        let raw = read_plain(&stream.socket, &mut scratch[..room], 0)?;
-        let Some(tls) = stream.tls.as_mut() else {
-            return Err("gone".into());
-        };
-        tls.pipe().put(&scratch[..raw.length]);
+        let raw = read_plain(socket, &mut self.ciphertext, 0)?;
         let mut reading = Reading { length: start, ..raw };
-        if tls.handshaking {
-            if raw.length > 0 {
-                self.handshake(link.slot);
-            }
-            let Some(stream) = self.stream(link) else {
-                return Ok(Reading { length: 0, more: false, over: false });
-            };
-            if stream.tls.as_ref().is_none_or(|tls| tls.handshaking) {
-                if reading.over {
-                    return Err("closed during the handshake".into());
+        if raw.length > 0 {
+            self.plaintext.clear();
+            let outcome = tls.receive(&self.ciphertext[..raw.length], &mut self.plaintext);
+            // A flight, a key update, an alert; or what waited for the handshake.
+            let speaks = *handshaking || !tls.output().is_empty();
+            if let Ok(progress) = &outcome {
+                reading.over |= progress.closed;
+                if progress.established_now {
+                    *handshaking = false;
+                    self.agreed.get_or_insert_with(|| Agreed::of(tls.ssl()).to_string());
+                    count_handshake(&mut self.counts, tls, *accepted, false);
                 }
-                return Ok(reading);
             }
+            if speaks {
+                self.write_out(link.slot);
+            }
+            outcome.map_err(|failure| failure.to_string())?;
+            reading.length += self.plaintext.len();
+            let room = buffer.get_mut(start..reading.length).ok_or("a message out of all proportion")?;
+            room.copy_from_slice(&self.plaintext);
         }
-        let Some(tls) = self.stream(link).and_then(|stream| stream.tls.as_mut()) else {
-            return Err("gone".into());
-        };
-        loop {
-            match tls.read(&mut buffer[reading.length..])? {
-                None => break,
-                Some(0) => {
-                    reading.over = true;
-                    break;
-                }
-                Some(count) => reading.length += count,
-            }
-            if reading.length == buffer.len() {
-                break;
-            }
-        }
-        // Reading may have made an answer: a key update, an alert.
-        if !tls.pipe().outgoing.is_empty() {
-            self.write_out(link.slot);
-        }
-        Ok(reading)
-    }
-
-    fn begin_handshake(&mut self, slot: u32) {
-        let tls = self.slots[slot as usize].stream.as_ref().and_then(|stream| stream.tls.as_ref());
-        if tls.is_some() {
-            self.handshake(slot);
-        }
-    }
-
-    fn handshake(&mut self, slot: u32) {
-        let Some(stream) = self.slots[slot as usize].stream.as_mut() else {
-            return;
-        };
-        let accepted = stream.accepted;
-        let Some(tls) = stream.tls.as_mut() else {
-            return;
-        };
-        let step = tls.handshake();
-        self.counts.add(match accepted {
-            true => Count::ServerHandshakeCalls,
-            false => Count::ClientHandshakeCalls,
-        });
-        match step {
-            Ok(Step::Waiting) => self.write_out(slot),
-            Ok(Step::Done { resumed }) => {
-                if self.agreed.is_none() {
-                    self.agreed = Some(tls.agreed().to_string());
-                }
-                self.counts.add(match (accepted, resumed) {
-                    (true, false) => Count::ServerFull,
-                    (true, true) => Count::ServerResumed,
-                    (false, false) => Count::ClientFull,
-                    (false, true) => Count::ClientResumed,
-                });
-                self.write_out(slot);
-            }
-            Err(why) => {
-                // The alert that tells the peer.
-                self.write_out(slot);
-                self.fail(slot, &why);
-            }
+        match self.stream(link) {
+            Some(stream) if stream.handshaking && reading.over => Err("closed during the handshake".into()),
+            _ => Ok(reading),
         }
     }
 
@@ -547,12 +486,10 @@ impl Streams {
         };
         if !stream.closing && !stream.closed {
             let link = Link { end: stream.end, slot, generation: place.generation };
-            let handshaking = stream.tls.as_ref().is_some_and(|tls| tls.handshaking);
-            self.counts.add(match (handshaking, stream.accepted) {
-                (true, true) => Count::ServerFailed,
-                (true, false) => Count::ClientFailed,
-                (false, _) => Count::Broken,
-            });
+            match &stream.tls {
+                Some(tls) if stream.handshaking => count_handshake(&mut self.counts, tls, stream.accepted, true),
+                _ => self.counts.add(Count::Broken),
+            }
             let side = match stream.accepted {
                 true => "accepted",
                 false => "our own",
@@ -578,6 +515,24 @@ impl Streams {
             eprintln!("strowger-load: {why}");
         }
     }
+}
+
+fn open(endpoint: Option<&Endpoint>, peer: SocketAddr) -> io::Result<Option<Tls>> {
+    endpoint.map(|endpoint| endpoint.open(peer)).transpose().map_err(io::Error::other)
+}
+
+/// A handshake is over.
+fn count_handshake(counts: &mut Counts, tls: &Tls, accepted: bool, failed: bool) {
+    let (calls, [full, resumed, failure]) = match accepted {
+        true => (Count::ServerHandshakeCalls, [Count::ServerFull, Count::ServerResumed, Count::ServerFailed]),
+        false => (Count::ClientHandshakeCalls, [Count::ClientFull, Count::ClientResumed, Count::ClientFailed]),
+    };
+    counts.add_many(calls, tls.handshake_calls().into());
+    counts.add(match () {
+        () if failed => failure,
+        () if tls.is_resumed() => resumed,
+        () => full,
+    });
 }
 
 /// Marks a ready slot that can also be written.

@@ -1,17 +1,15 @@
-//! The only `unsafe` of this crate: batched datagrams, sleeping, pinning, the thread's CPU time, and what the `openssl` crate
-//! does not wrap.
+//! The only `unsafe` of this crate, for what the server's library does not have, or not as cheap: batches at connected sockets, the
+//! bare relay's, sleeping, the thread's CPU time, and the group of a handshake.
 
 use std::ffi::CStr;
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::ptr;
 
 use foreign_types::ForeignTypeRef;
-use openssl::error::ErrorStack;
-use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
-use socket2::SockAddr;
+use openssl::ssl::SslRef;
+use strowger::net::sys::open_files_limit;
 
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
@@ -66,28 +64,6 @@ impl Inbox {
             header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
         }
         self.receive_with(fd, libc::MSG_WAITFORONE)
-    }
-
-    /// Fills the batch without waiting, with the senders' addresses. 0 when there is none.
-    pub fn receive_named(&mut self, fd: RawFd) -> io::Result<usize> {
-        for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
-        }
-        match self.receive_with(fd, libc::MSG_DONTWAIT) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            other => other,
-        }
-    }
-
-    /// The sender; only after `receive_named`.
-    pub fn peer(&self, index: usize) -> SocketAddr {
-        let name = &self.names[index];
-        let port = u16::from_be(name.sin6_port);
-        match i32::from(name.sin6_family) {
-            // An IPv4 address stands where the flow information of IPv6 does.
-            libc::AF_INET => (Ipv4Addr::from(u32::from_be(name.sin6_flowinfo)), port).into(),
-            _ => (Ipv6Addr::from(name.sin6_addr.s6_addr), port).into(),
-        }
     }
 
     fn receive_with(&mut self, fd: RawFd, flags: i32) -> io::Result<usize> {
@@ -267,90 +243,6 @@ impl RelayBatch {
     }
 }
 
-/// Datagrams on their way out of one socket, each to an address of its own.
-pub struct Postbox {
-    headers: Box<[libc::mmsghdr]>,
-    iovs: Box<[libc::iovec]>,
-    /// For whom, and where the bytes of each end.
-    queue: Vec<(SockAddr, usize)>,
-    bytes: Vec<u8>,
-}
-
-impl Postbox {
-    pub fn new(capacity: usize) -> Postbox {
-        // SAFETY: all-zero is a valid value of these C structures.
-        let (header, iov) = unsafe { (mem::zeroed::<libc::mmsghdr>(), mem::zeroed::<libc::iovec>()) };
-        Postbox { headers: vec![header; capacity].into(), iovs: vec![iov; capacity].into(), queue: Vec::new(), bytes: Vec::new() }
-    }
-
-    /// Queues one datagram, made of these parts.
-    pub fn put(&mut self, peer: SocketAddr, parts: &[&[u8]]) {
-        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        self.queue.push((peer.into(), self.bytes.len()));
-    }
-
-    /// Sends what waits, as many in one system call as there is room for.
-    pub fn flush(&mut self, fd: RawFd) {
-        let mut done = 0;
-        while done < self.queue.len() {
-            let mut start = done.checked_sub(1).map_or(0, |before| self.queue[before].1);
-            let waiting = &self.queue[done..];
-            for (((name, end), header), iov) in waiting.iter().zip(&mut self.headers).zip(&mut self.iovs) {
-                *iov = libc::iovec { iov_base: self.bytes[start..].as_ptr().cast_mut().cast(), iov_len: end - start };
-                header.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
-                header.msg_hdr.msg_namelen = name.len();
-                header.msg_hdr.msg_iov = iov;
-                header.msg_hdr.msg_iovlen = 1;
-                start = *end;
-            }
-            let count = waiting.len().min(self.headers.len());
-            // SAFETY: the first `count` headers were just led to names, iovecs and bytes of `self`, none of which changes meanwhile.
-            let sent = unsafe { libc::sendmmsg(fd, self.headers.as_mut_ptr(), count as u32, 0) };
-            // A datagram that cannot leave is lost, as a datagram may be; the generator counts it.
-            done += sent.max(1) as usize;
-        }
-        self.queue.clear();
-        self.bytes.clear();
-    }
-}
-
-/// Offers a session in the handshake to come.
-pub fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
-    // SAFETY: the library asks that the session come from the same context; each endpoint keeps its own cache.
-    unsafe { ssl.set_session(session) }
-}
-
-/// Accepts signatures of Ed25519 keys too, as OpenSSL does of itself.
-pub fn accept_ed25519(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    #[cfg(feature = "aws-lc")]
-    {
-        use openssl_sys as ffi;
-        // What it accepts by default (ssl/extensions.cc), and Ed25519.
-        let algorithms = [
-            ffi::SSL_SIGN_ECDSA_SECP256R1_SHA256,
-            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA256,
-            ffi::SSL_SIGN_RSA_PKCS1_SHA256,
-            ffi::SSL_SIGN_ECDSA_SECP384R1_SHA384,
-            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA384,
-            ffi::SSL_SIGN_RSA_PKCS1_SHA384,
-            ffi::SSL_SIGN_ECDSA_SECP521R1_SHA512,
-            ffi::SSL_SIGN_RSA_PSS_RSAE_SHA512,
-            ffi::SSL_SIGN_RSA_PKCS1_SHA512,
-            ffi::SSL_SIGN_RSA_PKCS1_SHA1,
-            ffi::SSL_SIGN_ED25519,
-        ]
-        .map(|algorithm| algorithm as u16);
-        // SAFETY: the pointer is live, and the library copies as many numbers as the array has.
-        let done = unsafe { ffi::SSL_CTX_set_verify_algorithm_prefs(builder.as_ptr(), algorithms.as_ptr(), algorithms.len()) };
-        if done != 1 {
-            return Err(ErrorStack::get());
-        }
-    }
-    #[cfg(not(feature = "aws-lc"))]
-    let _ = builder;
-    Ok(())
-}
-
 /// The group of the key exchange by its IANA name; "none" where there was none.
 pub fn group(ssl: &SslRef) -> String {
     #[cfg(feature = "aws-lc")]
@@ -391,17 +283,14 @@ pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
     }
 }
 
-/// Binds the calling thread to one CPU core.
-pub fn pin(core: usize) -> io::Result<()> {
-    // SAFETY: a zeroed set is an empty set; CPU_SET checks its bound.
-    unsafe {
-        let mut set: libc::cpu_set_t = mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        if libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+/// Binds the calling thread to a core, if one is named.
+pub fn pin(core: Option<usize>) -> Result<(), String> {
+    core.map_or(Ok(()), |core| strowger::net::sys::pin(core).map_err(|error| format!("core {core}: {error}")))
+}
+
+/// Lets this process have as many descriptors as the system allows it.
+pub fn raise_descriptor_limit() -> Result<(), String> {
+    open_files_limit().map(drop).map_err(|error| format!("limit of descriptors: {error}"))
 }
 
 /// Lets short sleeps end when asked and not up to 50 µs later.
@@ -426,37 +315,6 @@ pub fn enlarge_receive_buffer(fd: RawFd, bytes: usize) {
     }
 }
 
-/// Lets `bind` name the address only: the port is chosen when the peer is known, so that the range of ports serves each peer anew.
-pub fn bind_address_without_port(fd: RawFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the pointer is to a local of the size given.
-    let done = unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            ptr::from_ref(&on).cast(),
-            mem::size_of_val(&on) as u32,
-        )
-    };
-    match done {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Lets this process have as many descriptors as the system allows it.
-pub fn raise_descriptor_limit() {
-    // SAFETY: the structure is plain numbers and outlives the calls.
-    unsafe {
-        let mut limit: libc::rlimit = mem::zeroed();
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
-    }
-}
-
 /// CPU time of this thread: (user, system), nanoseconds.
 pub fn thread_cpu() -> (u64, u64) {
     // SAFETY: the structure is plain numbers and outlives the call.
@@ -467,10 +325,4 @@ pub fn thread_cpu() -> (u64, u64) {
     };
     let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
     (ns(usage.ru_utime), ns(usage.ru_stime))
-}
-
-/// Sends any signal, or asks with 0 whether the process is there.
-pub fn process_exists(pid: u32) -> bool {
-    // SAFETY: plain numbers.
-    unsafe { libc::kill(pid as libc::pid_t, 0) == 0 }
 }

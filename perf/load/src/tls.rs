@@ -1,16 +1,17 @@
-//! TLS for the generator's own ends: contexts made from the options, an SSL object over two byte queues, and the sessions a client keeps.
+//! TLS for the generator's own ends: contexts made from the options, the sessions a client keeps, and what was agreed on.
+//! What carries it is the server's library: TLS over memory.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    ErrorCode, ShutdownState, Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslSession,
-    SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef, SslSession, SslSessionCacheMode, SslVerifyMode,
+    SslVersion,
 };
+use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session, set_ciphersuites};
 
 use crate::sys;
 
@@ -76,7 +77,7 @@ impl<S: Clone> Sessions<S> {
 
 type Cache = Arc<Mutex<Sessions<SslSession>>>;
 
-/// Makes new SSL objects for one kind of end.
+/// Makes connections for one kind of end.
 pub struct Endpoint {
     context: SslContext,
     /// A client's sessions; nothing where it is a server or resumes none.
@@ -130,22 +131,30 @@ impl Endpoint {
         Ok(Endpoint { context: builder.build(), sessions: None, is_client: false, checks_name: false })
     }
 
-    /// An SSL object for a new connection to or from `peer`, with a session to resume where there is one.
-    pub fn open(&self, peer: IpAddr) -> Result<Tls, ErrorStack> {
+    /// A new connection to or from `peer`. A client's first flight is in its output.
+    pub fn open(&self, peer: SocketAddr) -> Result<Tls, String> {
+        let side = match self.is_client {
+            true => Side::Client,
+            false => Side::Server,
+        };
+        let made = self.prepare(peer.ip()).and_then(|ssl| Tls::from_ssl(ssl, peer, side));
+        let mut tls = made.map_err(|error| error.to_string())?;
+        tls.start().map_err(|failure| failure.to_string())?;
+        Ok(tls)
+    }
+
+    /// What the library has of such a connection, with a session to resume where there is one.
+    pub fn prepare(&self, peer: IpAddr) -> Result<Ssl, ErrorStack> {
         let mut ssl = Ssl::new(&self.context)?;
-        if self.is_client {
-            if self.checks_name {
-                ssl.param_mut().set_ip(peer)?;
-            }
-            let session = self.sessions.as_ref().and_then(|cache| cache.lock().ok()?.take());
-            if let Some(session) = session {
-                sys::set_session(&mut ssl, &session)?;
-            }
-            ssl.set_connect_state();
-        } else {
-            ssl.set_accept_state();
+        if self.checks_name {
+            ssl.param_mut().set_ip(peer)?;
         }
-        Ok(Tls { stream: SslStream::new(ssl, Pipe::default())?, handshaking: true })
+        let session = self.sessions.as_ref().and_then(|cache| cache.lock().ok()?.take());
+        if let Some(session) = session {
+            // Where it cannot be offered, the handshake is counted as a full one.
+            offer_session(&mut ssl, &session, &self.context);
+        }
+        Ok(ssl)
     }
 }
 
@@ -165,10 +174,11 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
         builder.set_cipher_list(&settings.ciphers).map_err(|error| format!("ciphers {}: {error}", settings.ciphers))?;
     }
     if !settings.ciphersuites.is_empty() {
-        set_ciphersuites(&mut builder, &settings.ciphersuites)?;
+        let list = &settings.ciphersuites;
+        set_ciphersuites(&mut builder, list).map_err(|error| format!("ciphersuites {list}: {error}"))?;
     }
     set_groups(&mut builder, &settings.groups)?;
-    sys::accept_ed25519(&mut builder).map_err(|error| format!("signatures: {error}"))?;
+    accept_ed25519(&mut builder).map_err(|error| format!("signatures: {error}"))?;
     if let Some(path) = &settings.certificate {
         let key = settings.private_key.as_ref().unwrap_or(path);
         builder.set_certificate_chain_file(path).map_err(|error| say("certificate", path, error))?;
@@ -193,65 +203,6 @@ fn set_groups(builder: &mut SslContextBuilder, groups: &[String]) -> Result<(), 
     }
 }
 
-#[cfg(not(feature = "aws-lc"))]
-fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(), String> {
-    builder.set_ciphersuites(list).map_err(|error| format!("ciphersuites {list}: {error}"))
-}
-
-#[cfg(feature = "aws-lc")]
-fn set_ciphersuites(_: &mut SslContextBuilder, _: &str) -> Result<(), String> {
-    Err("with AWS-LC the suites of TLS 1.3 cannot be chosen; build with --no-default-features --features system-openssl".into())
-}
-
-/// The wire under an SSL object: what came and was not read, what is to leave.
-#[derive(Default)]
-pub struct Pipe {
-    incoming: Vec<u8>,
-    taken: usize,
-    pub outgoing: Vec<u8>,
-}
-
-impl Pipe {
-    pub fn put(&mut self, bytes: &[u8]) {
-        self.incoming.extend_from_slice(bytes);
-    }
-}
-
-impl Read for Pipe {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let waiting = &self.incoming[self.taken..];
-        if waiting.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let count = waiting.len().min(out.len());
-        out[..count].copy_from_slice(&waiting[..count]);
-        self.taken += count;
-        if self.taken == self.incoming.len() {
-            // An idle connection keeps no buffer: there may be ten thousand of them.
-            self.incoming = Vec::new();
-            self.taken = 0;
-        }
-        Ok(count)
-    }
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.outgoing.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// TLS of one connection.
-pub struct Tls {
-    stream: SslStream<Pipe>,
-    pub handshaking: bool,
-}
-
 /// What both sides have agreed on.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Agreed {
@@ -270,93 +221,10 @@ impl fmt::Display for Agreed {
     }
 }
 
-/// What a step of a handshake came to.
-#[derive(PartialEq, Eq, Debug)]
-pub enum Step {
-    Waiting,
-    Done { resumed: bool },
-}
-
-impl Tls {
-    pub fn pipe(&mut self) -> &mut Pipe {
-        self.stream.get_mut()
-    }
-
-    /// One call of `SSL_do_handshake`.
-    pub fn handshake(&mut self) -> Result<Step, String> {
-        match self.stream.do_handshake() {
-            Ok(()) => {
-                self.handshaking = false;
-                Ok(Step::Done { resumed: self.resumed() })
-            }
-            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(Step::Waiting),
-            Err(error) => Err(self.explain(&error)),
-        }
-    }
-
-    fn explain(&self, error: &openssl::ssl::Error) -> String {
-        let text = error.to_string();
-        match text.to_ascii_lowercase().replace('_', " ").contains("certificate verify failed") {
-            true => format!("{text} ({})", self.stream.ssl().verify_result().error_string()),
-            false => text,
-        }
-    }
-
-    /// Plaintext into `out`: how much, `None` where nothing more is there, 0 after close_notify.
-    pub fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, String> {
-        match self.stream.ssl_read(out) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(None),
-            Err(error) if error.code() == ErrorCode::ZERO_RETURN => Ok(Some(0)),
-            Err(error) => Err(self.explain(&error)),
-        }
-    }
-
-    /// All of `bytes` into records.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), String> {
-        while !bytes.is_empty() {
-            let count = self.stream.ssl_write(bytes).map_err(|error| self.explain(&error))?;
-            bytes = &bytes[count..];
-        }
-        Ok(())
-    }
-
-    /// Queues our close_notify.
-    pub fn close(&mut self) {
-        if !self.handshaking {
-            let _ = self.stream.shutdown();
-        }
-    }
-
-    pub fn resumed(&self) -> bool {
-        self.stream.ssl().session_reused()
-    }
-
-    pub fn agreed(&self) -> Agreed {
-        let ssl = self.stream.ssl();
-        Agreed {
-            version: ssl.version_str(),
-            cipher: ssl.current_cipher().map_or("none", |cipher| cipher.name()),
-            group: sys::group(ssl),
-        }
-    }
-
-    /// Certificates that the peer has shown: of a server the whole chain, of a client those behind its own.
-    pub fn peer_chain(&self) -> usize {
-        self.stream.ssl().peer_cert_chain().map_or(0, |chain| chain.len())
-    }
-
-    pub fn has_peer_certificate(&self) -> bool {
-        self.stream.ssl().peer_certificate().is_some()
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        // Without it the library holds the session for broken off, and will not resume it.
-        if !self.handshaking {
-            self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
-        }
+impl Agreed {
+    pub fn of(ssl: &SslRef) -> Agreed {
+        let cipher = ssl.current_cipher().map_or("none", |cipher| cipher.name());
+        Agreed { version: ssl.version_str(), cipher, group: sys::group(ssl) }
     }
 }
 

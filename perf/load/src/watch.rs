@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 /// Processes and their descendants, as they were at the last refresh.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +73,7 @@ impl Watched {
 
     /// Whether any of them has gone.
     pub fn lost(&self) -> bool {
-        self.pids.iter().any(|pid| !crate::sys::process_exists(*pid))
+        self.pids.iter().any(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     }
 }
 

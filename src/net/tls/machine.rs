@@ -80,6 +80,16 @@ impl Tls {
         })
     }
 
+    /// Takes an `Ssl` of a context that the caller has made. What it shows, verifies and offers is the caller's matter: the connection
+    /// proves no names.
+    pub fn from_ssl(mut ssl: Ssl, peer: SocketAddr, side: Side) -> Result<Tls, ErrorStack> {
+        match side {
+            Side::Server => ssl.set_accept_state(),
+            Side::Client => ssl.set_connect_state(),
+        }
+        Tls::new(ssl, peer, side, false, None)
+    }
+
     /// Puts a client's first flight into the output. No effect on a server, which has to wait.
     pub fn start(&mut self) -> Result<(), Failure> {
         if self.side == Side::Client && self.handshake_calls == 0 {
@@ -346,7 +356,8 @@ impl Tls {
         self.stream.get_ref().capacity()
     }
 
-    fn ssl(&self) -> &SslRef {
+    /// The library's own view of the connection, to read what is not told here.
+    pub fn ssl(&self) -> &SslRef {
         self.stream.ssl()
     }
 }

@@ -31,12 +31,15 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// For contexts that a caller makes for [`Tls::from_ssl`], as the load generator does.
+pub use super::sys::ssl::{accept_ed25519, offer_session, set_ciphersuites};
 pub use crate::settings::{Purpose, VerifyClient, Version};
 pub use certificate::{Certificate, Role};
 pub use contexts::Contexts;
 pub use failure::{By, Failure};
 pub use machine::{Progress, Tls};
 pub use settings::{Certificates, Identity, Pair, Settings, Side, TicketLegacy, TicketSecrets};
+pub use wire::Wire;
 
 /// The TLS library that is linked in and its version, as in "AWS-LC 1.73.0" or "OpenSSL 3.0.19 27 Jan 2026".
 pub fn library_version() -> &'static str {

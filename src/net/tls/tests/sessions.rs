@@ -123,12 +123,11 @@ fn a_client_without_tickets_resumes_from_the_servers_memory() {
     let context = builder.build();
     let connect = || {
         let mut ssl = Ssl::new(&context).unwrap();
-        ssl.set_connect_state();
         if let Some(session) = kept.lock().unwrap().take() {
             assert!(!session.id().is_empty());
             assert!(crate::net::sys::ssl::offer_session(&mut ssl, &session, &context));
         }
-        let tls = Tls::new(ssl, server_address(), super::super::Side::Client, false, None);
+        let tls = Tls::from_ssl(ssl, server_address(), super::super::Side::Client);
         let mut line =
             Line { server: End::new(server.accept(client_address()).unwrap()), client: End::new(tls.unwrap()), cut: Cut::Whole };
         line.client.tls.start().unwrap();
