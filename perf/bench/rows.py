@@ -53,6 +53,8 @@ def tls(left: str, right: str, **how: Any) -> Case:
     return Case(left, right, routed=right == "udp", **how) if "suite" in how else tls(left, right, suite=TODAY, **how)
 
 
+# The same without TLS, by whose handshakes are looked at.
+PLAIN = {"server": TCP_LEFT, "client": TCP_RIGHT}
 # Rows S2 and S3: TLS for each call, as server (the callers' side) and as client (the answerers'), by version and kind.
 KINDS: dict[str, dict[str, Any]] = {"full": {}, "resumed": {"reuse": True}, "mutual": {"mutual": True}}
 VERSIONS = ("1.2", "1.3")
@@ -231,7 +233,7 @@ def messages_row(name: str, what: str, over: str, under: str, kind: str) -> Row:
 
 
 def secure_row(version: str, kind: str, side: str) -> Row:
-    case, plain = SECURE[version, kind, side], TCP_LEFT if side == "server" else TCP_RIGHT
+    case, plain = SECURE[version, kind, side], PLAIN[side]
     return Row(
         "S2" if kind == "full" else "S3",
         f"(TLS {version} {kind} for each call, as {side} − TCP the same) ÷ handshake in memory",
@@ -242,6 +244,22 @@ def secure_row(version: str, kind: str, side: str) -> Row:
             "memory": Quantity(tasks.memory_key(case, side), f"{side}_us"),
         },
         lambda cost, plain, memory: (cost - plain) / memory,
+    )
+
+
+def secure_to_floor(version: str, kind: str, side: str) -> Row:
+    """All that it costs beside all that it cannot do without; the records' encryption is in neither floor."""
+    case, plain = SECURE[version, kind, side], PLAIN[side]
+    return Row(
+        "S2" if kind == "full" else "S3",
+        f"TLS {version} {kind} for each call, as {side} ÷ (floor of the same with TCP + handshake in memory)",
+        1.2,
+        {
+            "cost": Quantity(key(case)),
+            "floor": Quantity(key(plain, "floor")),
+            "memory": Quantity(tasks.memory_key(case, side), f"{side}_us"),
+        },
+        lambda cost, floor, memory: cost / (floor + memory),
     )
 
 
@@ -324,6 +342,7 @@ def stream_rows() -> list[Row]:
         to_floor("T3", "TCP for each call, both sides", 1.3, TCP_BOTH),
         compare("S1", "TLS 1.3 kept open, both sides ÷ TCP", 1.2, key(TLS_CHAIN), key(TCP)),
         *(secure_row(*which) for which in SECURE),
+        *(secure_to_floor(*which) for which in SECURE),
         compare("S4", "local, TLS 1.2, RSA-2048: resumed on both sides ÷ full", 0.2, key(LOCAL["resumed"]), key(LOCAL["full"])),
         *map(flights_row, VERSIONS),
         compare("S7", "local mutual, P-256: AWS-LC ÷ the system's OpenSSL", 0.45, key(LOCAL["mutual, P-256"]), system),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 # Fewer runs have a range, but no interval.
 FEWEST = 3
+# Seconds without a result that are a pause, and no measuring.
+PAUSE = 600
 # A host moves the cores of a virtual machine while it runs. Distances that differ by this factor are of different places.
 FAR = 2
 
@@ -74,9 +77,9 @@ class Samples:
                 bisect.insort(self.distances, result["distance_ns"])
 
     def seconds(self) -> float:
-        """From the first result to the last."""
-        times = [result["at"] for results in [*self.accepted.values(), self.rejected] for result in results if "at" in result]
-        return max(times) - min(times) if times else 0
+        """From the first result to the last, without the pauses between two studies."""
+        times = sorted(result["at"] for results in [*self.accepted.values(), self.rejected] for result in results if "at" in result)
+        return sum(gap for gap in map(operator.sub, times[1:], times) if gap < PAUSE)
 
     def of(self, key: str) -> list[Result]:
         return self.accepted.get(key, [])
