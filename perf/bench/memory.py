@@ -16,7 +16,7 @@ from cases import WINDOW, Case
 from machine import Process
 from report import Report
 from samples import Estimate, Quantity, Result, Row, Samples, single
-from study import Plan, Task
+from study import NOTHING, Plan, Task
 from tasks import key
 
 # So many idle connections, after a few that came and went, so that what is allocated once does not count.
@@ -46,7 +46,9 @@ def task(what: str, who: str, seconds: float, measure, least: int = RUNS, **how)
     def measured(bench: Bench) -> dict[str, Result]:
         return {kept: measure(bench)}
 
-    return Task(f"memory of {what}, {who}", [kept], measured, "memory", seconds, least, max(least, 4), who=who, **how)
+    return Task(
+        f"memory of {what}, {who}", [kept], measured, "memory", seconds, least, max(least, 4), who=who, minds=NOTHING, **how
+    )
 
 
 def idle_connection(transport: str, who: str) -> Task:

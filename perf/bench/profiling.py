@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import components
@@ -18,7 +19,7 @@ from cases import THESIS, Case, configuration, registrations, report_configurati
 from components import COMPONENTS
 from report import Report
 from samples import Estimate, Result, Samples, single
-from study import Plan, Task
+from study import HOST, Plan, Task
 from tasks import Load, key, rate, served, window
 
 # Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
@@ -118,13 +119,13 @@ class Profiles:
             known = sampling.program(None if who == "kamailio" else bench.binary(who, case))
             result.update(taken(recording, known, f"{who}: {case.label}", figure_name(case, who), bench.home))
             result["statistics"] = {name: after[name] - before.get(name, 0) for name in after}
-            # That something else had a core: the profiler did. How far it is to be trusted has a table.
-            result.pop("disturbed", None)
             result["completed_in_all"] = result["completed_per_second"] * (BEFORE + SAMPLED + SLACK)
             return {kept: result}
 
         name = f"{case.name}, {who}, profile"
-        return Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case))
+        # The profiler needs some of a core. How far a profile is to be trusted has a table.
+        found = Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, minds=HOST)
+        return replace(found, prepare=lambda bench: bench.prepare(who, case))
 
     # What has been found.
 

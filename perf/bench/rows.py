@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -19,7 +20,7 @@ from cases import TODAY, Case, registrations
 from machine import Process
 from report import PERF, Report
 from samples import FEWEST, Quantity, Result, Row, Samples, compare, ratio, single
-from study import Plan, Task
+from study import HOST, Plan, Task
 from tasks import Load, key, rate, served, window
 
 RATES = (1_000, 2_000)
@@ -144,7 +145,7 @@ def durable(durability: str) -> Task:
                 found = bench.run_load("strowger", stored, process, "register", *options)[0]
         return {kept: {**found, "sync_us": sync}}
 
-    return Task(f"{case.name}, strowger", [kept], measure, "durable", 9, who="strowger")
+    return Task(f"{case.name}, strowger", [kept], measure, "durable", 9, who="strowger", minds=HOST)
 
 
 def sync_us(directory: str) -> float:
@@ -190,7 +191,9 @@ def udp_tasks() -> list[Task]:
     found += [served(case, "strowger", calls, "udp", least=2) for case in (KEPT, SHA256)]
     found += [served(REGISTER["new"], who, [REGISTRATION], "register", RUNS[who]) for who in ("strowger", "kamailio")]
     found.append(served(REGISTER["kept"], "strowger", [REGISTRATION], "register", least=2))
-    found += [served(case, "strowger", calls, "workers") for case in (ONE_WORKER, TWO_WORKERS)]
+    found.append(served(ONE_WORKER, "strowger", calls, "workers"))
+    # The second worker has the generator's core.
+    found.append(replace(served(TWO_WORKERS, "strowger", calls, "workers"), minds=HOST))
     return found + latency_tasks("UDP") + [durable(each) for each in DURABLE]
 
 

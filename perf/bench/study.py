@@ -38,13 +38,17 @@ CALM_LOOKS = 4
 # Runs of one task at most, whatever its rows still want.
 MOST = 25
 
+# By what a run is spoilt.
+ALL, HOST, NOTHING = "all", "host", "nothing"
+
 
 @dataclass
 class Task:
     """One thing that is measured: in one go, again and again. `keys` are those of its results: one result of each in each run.
     Tasks of one `block` are measured one after the other, so that what is compared is near in time. `least` runs are wanted
     whatever comes, and more while a row of its keys is not settled; `after` names keys that must have a result first. `seconds`:
-    about how long it takes. `prepare` builds what it wants, before the time begins."""
+    about how long it takes. `prepare` builds what it wants, before the time begins. `minds`: by what a run is spoilt: ALL;
+    HOST, if something else having a core belongs to what is measured; NOTHING, if it is bytes that are measured and no time."""
 
     name: str
     keys: Sequence[str]
@@ -56,6 +60,7 @@ class Task:
     after: Sequence[str] = ()
     who: str = ""
     prepare: Callable[[Bench], None] | None = None
+    minds: str = ALL
 
     def joined(self, other: Task) -> Task:
         """Two plans want a task of this name: as often as the one that wants it more often."""
@@ -196,7 +201,7 @@ class Study:
 
     def run_once(self, task: Task) -> None:
         """One run of a task. It counts if the machine was calm before it, during it and after it."""
-        before = self.calm()
+        before = self.calm() if task.minds != NOTHING else None
         self.gauge.distance()
         began = time.monotonic()
         try:
@@ -211,7 +216,9 @@ class Study:
         self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1 if missing else 0
         distance_ns, moved = self.gauge.distance()
         why = before or moved or self.gauge.read()
-        if not why and any(result.get("disturbed") for result in found.values()):
+        if task.minds == NOTHING:
+            why = None
+        elif not why and task.minds == ALL and any(result.get("disturbed") for result in found.values()):
             why = "something else had one of the cores for more than 5 % of the time"
         if self.bench.options.take_disturbed:
             why = None

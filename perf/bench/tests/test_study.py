@@ -3,6 +3,7 @@
 import argparse
 import random
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -13,7 +14,7 @@ from cases import Case, configuration, report_configurations, to_udp
 from machine import in_tables
 from samples import Quantity, Row, Samples, compare, errs, estimate, pluck
 from servers import toml
-from study import CALM_LOOKS, DISTURBED, FAILURES, Plan, Study, Task, merged, planned
+from study import CALM_LOOKS, DISTURBED, FAILURES, HOST, NOTHING, Plan, Study, Task, merged, planned
 from tasks import key, memory_name, rate, served, window
 
 
@@ -166,6 +167,20 @@ class Order(unittest.TestCase):
         study = Fake([Task("a", ["a"], lambda bench: {"a": {"cost": 1, "disturbed": next(flags)}}, seconds=0)])
         study.run()
         self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (3, 1))
+
+    def test_who_measures_bytes_minds_nothing_and_who_shares_a_core_only_the_host(self):
+        crowded = Task("a", ["a"], lambda bench: {"a": {"cost": 1, "disturbed": True}}, seconds=0, minds=HOST)
+        study = Fake([crowded])
+        study.run()
+        self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (3, 0))
+        study = Fake([crowded])
+        study.gauge.read = lambda: "never calm"
+        study.run()
+        self.assertEqual((len(study.samples.of("a")), len(study.samples.rejected)), (0, DISTURBED))
+        study = Fake([replace(crowded, minds=NOTHING)])
+        study.gauge = mock.Mock(read=lambda: "never calm", distance=lambda: (None, "moved"))
+        study.run()
+        self.assertEqual((len(study.samples.of("a")), study.paused), (3, 0))
 
     def test_what_fails_is_said_and_given_up_and_the_others_go_on(self):
         def broken(bench):
