@@ -49,8 +49,9 @@ impl Process {
     ) -> Process {
         let stdout = place.path(&format!("{name}.out"));
         let stderr = place.path(&format!("{name}.err"));
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
+        // Ctrl-C means to it what it means at a terminal, although who began in the background has SIGINT ignored and hands that on.
+        let child = Command::new("env")
+            .args(["--default-signal=INT", "setpriv", "--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(arguments)
             .envs(environment.iter().copied())
