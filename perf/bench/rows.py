@@ -235,35 +235,28 @@ def messages_row(name: str, what: str, over: str, under: str, kind: str) -> Row:
     return Row(name, what, 1.1, quantities, lambda over, under: over / (under * with_ / without))
 
 
-def secure_row(version: str, kind: str, side: str) -> Row:
+def secure_rows(version: str, kind: str, side: str) -> list[Row]:
+    """What TLS adds beside its handshake; and all that it costs beside all that it cannot do without. The records' encryption is in
+    neither divisor."""
     case, plain = SECURE[version, kind, side], PLAIN[side]
-    return Row(
-        "S2" if kind == "full" else "S3",
-        f"(TLS {version} {kind} for each call, as {side} − TCP the same) ÷ handshake in memory",
-        1.2,
-        {
-            "cost": Quantity(key(case)),
-            "plain": Quantity(key(plain)),
-            "memory": Quantity(tasks.memory_key(case, side), f"{side}_us"),
-        },
-        lambda cost, plain, memory: (cost - plain) / memory,
-    )
-
-
-def secure_to_floor(version: str, kind: str, side: str) -> Row:
-    """All that it costs beside all that it cannot do without; the records' encryption is in neither floor."""
-    case, plain = SECURE[version, kind, side], PLAIN[side]
-    return Row(
-        "S2" if kind == "full" else "S3",
-        f"TLS {version} {kind} for each call, as {side} ÷ (floor of the same with TCP + handshake in memory)",
-        1.2,
-        {
-            "cost": Quantity(key(case)),
-            "floor": Quantity(key(plain, "floor")),
-            "memory": Quantity(tasks.memory_key(case, side), f"{side}_us"),
-        },
-        lambda cost, floor, memory: cost / (floor + memory),
-    )
+    name, what = "S2" if kind == "full" else "S3", f"TLS {version} {kind} for each call, as {side}"
+    measured = {"cost": Quantity(key(case)), "memory": Quantity(tasks.memory_key(case, side), f"{side}_us")}
+    return [
+        Row(
+            name,
+            f"({what} − TCP the same) ÷ handshake in memory",
+            1.2,
+            {**measured, "plain": Quantity(key(plain))},
+            lambda cost, memory, plain: (cost - plain) / memory,
+        ),
+        Row(
+            name,
+            f"{what} ÷ (floor of the same with TCP + handshake in memory)",
+            1.2,
+            {**measured, "floor": Quantity(key(plain, "floor"))},
+            lambda cost, memory, floor: cost / (floor + memory),
+        ),
+    ]
 
 
 def flights_row(version: str) -> Row:
@@ -344,8 +337,7 @@ def stream_rows() -> list[Row]:
         to_floor("T2", "TCP for each call, answerers' side", 1.3, TCP_RIGHT),
         to_floor("T3", "TCP for each call, both sides", 1.3, TCP_BOTH),
         compare("S1", "TLS 1.3 kept open, both sides ÷ TCP", 1.2, key(TLS_CHAIN), key(TCP)),
-        *(secure_row(*which) for which in SECURE),
-        *(secure_to_floor(*which) for which in SECURE),
+        *(row for which in SECURE for row in secure_rows(*which)),
         compare("S4", "local, TLS 1.2, RSA-2048: resumed on both sides ÷ full", 0.2, key(LOCAL["resumed"]), key(LOCAL["full"])),
         *map(flights_row, VERSIONS),
         compare("S7", "local mutual, P-256: AWS-LC ÷ the system's OpenSSL", 0.45, key(LOCAL["mutual, P-256"]), system),

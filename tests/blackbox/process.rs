@@ -49,7 +49,7 @@ impl Process {
     ) -> Process {
         let stdout = place.path(&format!("{name}.out"));
         let stderr = place.path(&format!("{name}.err"));
-        // Ctrl-C means to it what it means at a terminal, although who began in the background has SIGINT ignored and hands that on.
+        // A suite that was started in the background has SIGINT ignored, and hands that on; here Ctrl-C is to work as at a terminal.
         let child = Command::new("env")
             .args(["--default-signal=INT", "setpriv", "--pdeathsig", "KILL", "--"])
             .arg(program)
