@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import operator
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 # Fewer runs have a range, but no interval.
 FEWEST = 3
-# Seconds without a result that are a pause, and no measuring.
+# So many seconds in which nothing ran are a pause, and no measuring.
 PAUSE = 600
 # A host moves the cores of a virtual machine while it runs. Distances that differ by this factor are of different places.
 FAR = 2
@@ -78,8 +79,10 @@ class Samples:
 
     def seconds(self) -> float:
         """From the first result to the last, without the pauses between two studies."""
-        times = sorted(result["at"] for results in [*self.accepted.values(), self.rejected] for result in results if "at" in result)
-        return sum(gap for gap in map(operator.sub, times[1:], times) if gap < PAUSE)
+        ran = [result for results in [*self.accepted.values(), self.rejected] for result in results if "at" in result]
+        ran.sort(key=operator.itemgetter("at"))
+        gaps = [(after["at"] - before["at"], after.get("took_s", 0)) for before, after in itertools.pairwise(ran)]
+        return sum(gap for gap, took in gaps if gap < took + PAUSE)
 
     def of(self, key: str) -> list[Result]:
         return self.accepted.get(key, [])

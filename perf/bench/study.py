@@ -222,11 +222,12 @@ class Study:
             why = "something else had one of the cores for more than 5 % of the time"
         if self.bench.options.take_disturbed:
             why = None
+        took = time.monotonic() - began
         for key, result in found.items():
             apart = {"distance_ns": distance_ns} if distance_ns and "server_cpu_us_each" in result else {}
-            self.samples.add(key, {"at": round(time.time()), **apart, **result}, why)
+            self.samples.add(key, {"at": round(time.time()), "took_s": round(took), **apart, **result}, why)
         self.disturbed[task.name] = self.disturbed.get(task.name, 0) + bool(why)
-        self.say(f"{task.name} ({time.monotonic() - began:.0f} s){': taken again, ' + why if why else ''}")
+        self.say(f"{task.name} ({took:.0f} s){': taken again, ' + why if why else ''}")
 
     def say(self, text: str) -> None:
         spent = time.monotonic() - self.began

@@ -269,6 +269,14 @@ class Options(unittest.TestCase):
         self.assertEqual([in_tables(text)[0] for text in ("127.0.0.2", "::1")], ["0200007F", "0" * 24 + "01000000"])
 
 
+class Seconds(unittest.TestCase):
+    def test_pauses_between_studies_are_not_counted_and_long_tasks_are(self):
+        samples = Samples()
+        for at, took in ((0, 5), (300, 5), (5_000, 5), (5_005, 5), (8_005, 2_990)):
+            samples.add("a", {"at": at, "took_s": took})
+        self.assertEqual(samples.seconds(), 300 + 5 + 3_000)
+
+
 class Distance(unittest.TestCase):
     def samples(self, **series):
         samples = Samples()

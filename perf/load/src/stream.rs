@@ -528,10 +528,10 @@ fn count_handshake(counts: &mut Counts, tls: &Tls, accepted: bool, failed: bool)
         false => (Count::ClientHandshakeCalls, [Count::ClientFull, Count::ClientResumed, Count::ClientFailed]),
     };
     counts.add_many(calls, tls.handshake_calls().into());
-    counts.add(match () {
-        () if failed => failure,
-        () if tls.is_resumed() => resumed,
-        () => full,
+    counts.add(match tls.is_resumed() {
+        _ if failed => failure,
+        true => resumed,
+        false => full,
     });
 }
 
