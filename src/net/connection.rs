@@ -8,7 +8,9 @@ use super::tls::Tls;
 use crate::base::{Channel, Flow, Id, Instant, ProvedNames, Transport};
 use crate::sip::{Fault, Frame, Framer};
 use mio::net::TcpStream;
-use std::io::{self, Read, Write};
+use socket2::SockRef;
+use std::ffi::c_int;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 
 /// The count of bytes between two messages restarts after this time.
@@ -482,12 +484,17 @@ impl Connection {
 
     /// Writes what waits, in one call where the kernel takes it all.
     pub fn write(&mut self, buffers: &mut Buffers) -> Result<(), Why> {
+        self.write_with(buffers, 0)
+    }
+
+    fn write_with(&mut self, buffers: &mut Buffers, flags: c_int) -> Result<(), Why> {
         if self.state == State::Connecting {
             return Ok(());
         }
         self.seal(buffers)?;
+        let socket = SockRef::from(&self.stream);
         while (self.written as usize) < self.queue.len() {
-            match (&self.stream).write(&self.queue[self.written as usize..]) {
+            match socket.send_with_flags(&self.queue[self.written as usize..], flags | libc::MSG_NOSIGNAL) {
                 Ok(0) => return Err(Why::Error(io::ErrorKind::WriteZero.into())),
                 Ok(count) => self.written += count as u32,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -518,13 +525,14 @@ impl Connection {
         self.plain.is_empty() && self.queue.is_empty()
     }
 
-    /// Says goodbye as the transport has it; what it takes is written as far as the kernel takes it.
+    /// Says goodbye as the transport has it; what it takes is written as far as the kernel takes it. The socket is to be closed next:
+    /// the kernel holds a close_notify back until then, so that it and the end of the stream are one segment. An alert that says why
+    /// we refuse is sent at once: a reset, if the peer has sent more meanwhile, would overtake it.
     pub fn say_goodbye(&mut self, buffers: &mut Buffers) {
+        let is_friendly = self.tls.as_ref().is_some_and(|tls| tls.is_established());
         if let Some(tls) = &mut self.tls {
             tls.close();
         }
-        if self.state != State::Connecting {
-            let _ = self.write(buffers);
-        }
+        let _ = self.write_with(buffers, if is_friendly { libc::MSG_MORE } else { 0 });
     }
 }
