@@ -9,6 +9,32 @@ pub struct Id {
     pub generation: u32,
 }
 
+/// The name of an entry, or none, in the room of a name: 0 is no generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OptionalId(Id);
+
+impl OptionalId {
+    pub const NONE: OptionalId = OptionalId(Id { slot: 0, generation: 0 });
+
+    pub fn get(self) -> Option<Id> {
+        (self.0.generation != 0).then_some(self.0)
+    }
+
+    pub fn is_some(self) -> bool {
+        self.get().is_some()
+    }
+
+    pub fn is_none(self) -> bool {
+        self.get().is_none()
+    }
+}
+
+impl From<Id> for OptionalId {
+    fn from(id: Id) -> OptionalId {
+        OptionalId(id)
+    }
+}
+
 enum Slot<T> {
     Free { generation: u32, next: u32 },
     Full { generation: u32, value: T },

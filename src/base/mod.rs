@@ -33,7 +33,7 @@ mod span;
 mod time;
 mod wheel;
 
-pub use arena::{Arena, Id};
+pub use arena::{Arena, Id, OptionalId};
 pub(crate) use bans::{Bans, Lasting};
 pub use counters::Counted;
 pub(crate) use counters::counters;

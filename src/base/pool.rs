@@ -23,26 +23,34 @@ const TRIM_EVERY_MS: u64 = 50;
 #[derive(Debug, Default)]
 pub struct Blob {
     index: u32,
-    len: u32,
-    class: u8,
-    held: bool,
+    /// The number of bytes, and in the low bits the class of the block; 0: no block. There are many records with blobs in them.
+    len_and_class: u32,
 }
+
+/// Bits of [`Blob`] that say which of [`SIZES`] it has.
+const CLASS_BITS: u32 = 4;
+
+const _: () = assert!(SIZES.len() <= 1 << CLASS_BITS && Pool::MAX < 1 << (32 - CLASS_BITS));
 
 impl Blob {
     /// No bytes, no block.
-    pub const EMPTY: Blob = Blob { index: 0, len: 0, class: 0, held: false };
+    pub const EMPTY: Blob = Blob { index: 0, len_and_class: 0 };
 
     pub fn len(&self) -> usize {
-        self.len as usize
+        (self.len_and_class >> CLASS_BITS) as usize
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        !self.is_held()
     }
 
     /// True if it holds a block.
     pub fn is_held(&self) -> bool {
-        self.held
+        self.len_and_class != 0
+    }
+
+    fn class(&self) -> usize {
+        self.len_and_class as usize & ((1 << CLASS_BITS) - 1)
     }
 }
 
@@ -102,21 +110,21 @@ impl Pool {
         class.blocks[index as usize][..bytes.len()].copy_from_slice(bytes);
         self.held += 1;
         self.held_bytes += size;
-        Some(Blob { index, len: bytes.len() as u32, class: number as u8, held: true })
+        Some(Blob { index, len_and_class: (bytes.len() as u32) << CLASS_BITS | number as u32 })
     }
 
     pub fn get(&self, blob: &Blob) -> &[u8] {
-        if !blob.held {
+        if !blob.is_held() {
             return &[];
         }
-        &self.classes[blob.class as usize].blocks[blob.index as usize][..blob.len as usize]
+        &self.classes[blob.class()].blocks[blob.index as usize][..blob.len()]
     }
 
     /// Returns the block to the pool and leaves `blob` empty. Releasing an empty blob does nothing.
     pub fn release(&mut self, blob: &mut Blob) {
         let blob = std::mem::take(blob);
-        if blob.held {
-            let number = blob.class as usize;
+        if blob.is_held() {
+            let number = blob.class();
             self.classes[number].free.push(blob.index);
             self.held -= 1;
             self.held_bytes -= SIZES[number];

@@ -18,7 +18,7 @@ impl Endpoint {
         let mut blobs = self.transactions.blobs();
         let mut owned = HashSet::<_, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>::default();
         for (server, record) in self.transactions.servers() {
-            let Some(id) = record.context else {
+            let Some(id) = record.context.get() else {
                 continue;
             };
             assert!(owned.insert(id), "two server transactions have the context {id:?}");
@@ -45,7 +45,7 @@ impl Endpoint {
 mod tests {
     use super::*;
     use crate::base::tests::assert_panics;
-    use crate::base::{Flow, Id, Instant, Key, LiveConnections, Outbox, Transport};
+    use crate::base::{Flow, Id, Instant, Key, LiveConnections, OptionalId, Outbox, Transport};
     use crate::stack::settings::Listener;
     use crate::stack::{Element, Location, Settings};
     use std::sync::Arc;
@@ -81,10 +81,10 @@ mod tests {
     #[test]
     fn what_is_spoilt_is_found() {
         caught("contexts and transactions", |endpoint, server, _| {
-            endpoint.transactions.server_mut(server).unwrap().context = None;
+            endpoint.transactions.server_mut(server).unwrap().context = OptionalId::NONE;
         });
         caught("a server transaction's context", |endpoint, server, _| {
-            let id = endpoint.transactions.server(server).unwrap().context.unwrap();
+            let id = endpoint.transactions.server(server).unwrap().context.get().unwrap();
             endpoint.proxy.contexts.remove(id);
         });
         caught("whose branch", |endpoint, server, client| {
@@ -96,7 +96,7 @@ mod tests {
             endpoint.transactions.client_mut(client).unwrap().hope = Hope::GivenUp;
         });
         caught("a context's branch", |endpoint, server, client| {
-            let id = endpoint.transactions.server(server).unwrap().context.unwrap();
+            let id = endpoint.transactions.server(server).unwrap().context.get().unwrap();
             let slot = client.slot + 1;
             let gone = Id { slot, ..client };
             endpoint.proxy.contexts.get_mut(id).unwrap().branches.push(gone);

@@ -315,7 +315,7 @@ impl Cookies {
         let check = self.dialog(flags, run, dialog, tag, draft.token);
         let target = self.target(check, draft.target, facts);
         // What every cookie has is one number.
-        let fields = [(u64::from(run), RUN), (dialog.call & digits(CALL), CALL), (check, DIALOG), (target, TARGET)];
+        let fields = [(u64::from(run), RUN), (dialog.call.get() & digits(CALL), CALL), (check, DIALOG), (target, TARGET)];
         let join = |number, (field, places): (u64, usize)| number << (4 * places) | u128::from(field);
         let number = fields.into_iter().fold(u128::from(flags), join);
         out.extend_from_slice(&hex_128(number));
@@ -344,7 +344,7 @@ impl Cookies {
             Side::Callee => &[],
         };
         let fits = |dialog: &Dialog, tag: &[u8]| {
-            shown.call == dialog.call & digits(CALL)
+            shown.call == dialog.call.get() & digits(CALL)
                 && shown.dialog == self.dialog(shown.flags, shown.run, dialog, tag, shown.token)
         };
         let mut recorded =
@@ -363,7 +363,7 @@ impl Cookies {
             recorded.towards = opener;
             return Verdict::Ours(recorded);
         }
-        let is_of = |dialog: Dialog| dialog.call & digits(CALL) == shown.call;
+        let is_of = |dialog: Dialog| dialog.call.get() & digits(CALL) == shown.call;
         match is_of(dialog) || is_of(reversed) {
             true => Verdict::Misused,
             false => Verdict::Foreign,
@@ -437,7 +437,7 @@ impl Cookies {
     fn dialog(&self, flags: u8, run: u16, dialog: &Dialog, tag: &[u8], token: &[u8]) -> u64 {
         let common = match flags & CHANGES {
             0 => dialog.whole,
-            _ => dialog.call,
+            _ => dialog.call.get(),
         };
         let head = u64::from(flags) << 16 | u64::from(run);
         let mut numbers = [0; 16];

@@ -147,7 +147,7 @@ impl Turn<'_> {
 
 /// Returns the key under which a call is remembered until its ACK arrives.
 pub(in crate::stack) fn accepted(dialog: &Call) -> u128 {
-    u128::from(dialog.whole) << 64 | u128::from(dialog.call)
+    u128::from(dialog.whole) << 64 | u128::from(dialog.call.get())
 }
 
 /// Returns whether requests of this method update where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).

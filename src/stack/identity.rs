@@ -8,6 +8,7 @@ use crate::sip::{Message, Name, Via};
 use crate::stack::facts::{fact, write_name};
 use crate::stack::token::Side;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 /// The length of a tag written by [`Identity::write_tag`]: a letter, digits that make it unique, and digits of the check.
 pub const TAG_LEN: usize = 1 + 2 * TAG_HALF;
@@ -26,8 +27,8 @@ pub enum TagKind {
 /// A dialog's identity, as keyed hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dialog {
-    /// Call-ID and the opener's tag.
-    pub call: u64,
+    /// Call-ID and the opener's tag. Never 0: where there may be none, none takes no room of its own.
+    pub call: NonZeroU64,
     /// The same, plus the names in From and To.
     pub whole: u64,
 }
@@ -149,7 +150,8 @@ impl Identity {
         };
         let call_id = message.call_id().unwrap_or_default();
         let call = self.dialogs.hash(&[call_id, tag.unwrap_or_default()]);
-        facts.extend_from_slice(&call.to_le_bytes());
+        let call = NonZeroU64::new(call).unwrap_or(NonZeroU64::MIN);
+        facts.extend_from_slice(&call.get().to_le_bytes());
         fact(facts, |out| write_name(opened, out));
         fact(facts, |out| write_name(other, out));
         let whole = self.names.text(facts);

@@ -31,7 +31,7 @@ impl Proxy {
             return turn.answer(message, flow, 481, "", |_| ());
         };
         turn.answer(message, flow, 200, "", |_| ());
-        let Some(id) = turn.transactions.server(server).and_then(|s| s.context) else {
+        let Some(id) = turn.transactions.server(server).and_then(|s| s.context.get()) else {
             return;
         };
         let Some(mut context) = self.contexts.lend(id) else {
@@ -56,7 +56,7 @@ impl Proxy {
     /// a new connection.
     fn is_cancelled_by(&mut self, turn: &mut Turn, server: Id, message: &Message) -> bool {
         let server = turn.transactions.server(server);
-        let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
+        let Some(context) = server.and_then(|server| self.contexts.get(server.context.get()?)) else {
             return true;
         };
         let bytes = turn.transactions.pool.get(&context.request);

@@ -41,7 +41,7 @@ impl Turn<'_> {
         let span = self.outbox.send(flow, |out| ack::write_cancel(request, index, out));
         let cancel = self.transactions.open_client(self.now, ClientKind::Cancel, server, flow, span, self.outbox);
         if let Some(client) = self.transactions.client_mut(id) {
-            client.cancel = Some(cancel);
+            client.cancel = cancel.into();
         }
         self.transactions.limit_to_64_t1(self.now, id);
     }

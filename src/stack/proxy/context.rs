@@ -1,6 +1,6 @@
 //! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
 
-use crate::base::{Arena, Blob, Flow, Id, Instant, Pool, ShareHolder};
+use crate::base::{Arena, Blob, Flow, Id, Instant, OptionalId, Pool, ShareHolder};
 use crate::stack::branch::Mark;
 use crate::stack::calls::Ending;
 use crate::stack::identity::Dialog;
@@ -118,7 +118,8 @@ impl Contexts {
 
     /// Takes the context out of its server transaction, which then waits for nothing.
     pub fn take(&mut self, server: Id, transactions: &mut Transactions) -> Option<Box<Context>> {
-        let id = transactions.server_mut(server)?.context.take()?;
+        let context = &mut transactions.server_mut(server)?.context;
+        let id = std::mem::replace(context, OptionalId::NONE).get()?;
         self.list.remove(id)
     }
 

@@ -79,7 +79,7 @@ impl Proxy {
     /// Reports something about the request of a server transaction.
     fn log_request(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
         let server = turn.transactions.server(server);
-        let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
+        let Some(context) = server.and_then(|server| self.contexts.get(server.context.get()?)) else {
             // The request has its final response already: what becomes of its other branches makes no difference.
             return log::debug!(target: Subject::Routing.word(), "{what}");
         };
@@ -107,7 +107,7 @@ impl Proxy {
             return;
         }
         let server = turn.transactions.server(server);
-        let context = server.and_then(|server| self.contexts.get(server.context?));
+        let context = server.and_then(|server| self.contexts.get(server.context.get()?));
         let request = context.map(|context| turn.transactions.pool.get(&context.request));
         let index = &mut turn.core.second_index;
         if let Some(request) = request.and_then(|bytes| Message::parse(bytes, index).ok()) {

@@ -48,7 +48,7 @@ impl Proxy {
                 self.retire(turn, context, 0);
             }
             Notice::Late(server) => {
-                let Some(id) = turn.transactions.server(server).and_then(|s| s.context) else {
+                let Some(id) = turn.transactions.server(server).and_then(|s| s.context.get()) else {
                     return;
                 };
                 if let Some(context) = self.contexts.lend(id) {
@@ -72,7 +72,7 @@ impl Proxy {
             return;
         }
         turn.record_silence(client, status);
-        let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context) else {
+        let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context.get()) else {
             return;
         };
         let Some(mut context) = self.contexts.lend(id) else {

@@ -27,7 +27,7 @@ pub(super) enum More<'c> {
 impl Proxy {
     /// After a branch has ended: the next targets, or the end.
     pub fn go_on(&mut self, turn: &mut Turn, server: Id) {
-        let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
+        let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context.get()) else {
             return;
         };
         let Some(context) = self.contexts.get_mut(context_id) else {

@@ -41,7 +41,7 @@ impl Turn<'_> {
     }
 
     fn record_beginning(&mut self, calls: &Calls, request: &Request, route: Option<u16>) -> Option<u64> {
-        let call = request.opening?.call;
+        let call = request.opening?.call.get();
         let message = &request.message;
         let (from, to) = (message.from().ok()?, message.to().ok()?);
         let beginning = Beginning {
@@ -59,7 +59,7 @@ impl Turn<'_> {
     /// A request within a dialog that we let pass: the dialog goes on, or is about to end. A request without its cookie ends nothing.
     fn record_within(&mut self, calls: &Calls, request: &Request) -> Option<Ending> {
         let shown = request.shown.filter(|_| request.trusted)?;
-        let call = shown.dialog.call;
+        let call = shown.dialog.call.get();
         if request.message.method() != Method::Bye {
             calls.heard(self.now, call);
             return None;
@@ -107,7 +107,7 @@ impl Turn<'_> {
         }
         let client = self.transactions.client(id).filter(|client| client.kind == ClientKind::Invite);
         let opening = client.and_then(|client| client.opening);
-        let (Some(calls), Some(call)) = (&self.core.calls, opening.map(|opening| opening.call)) else {
+        let (Some(calls), Some(call)) = (&self.core.calls, opening.map(|opening| opening.call.get())) else {
             return;
         };
         match status {
@@ -133,7 +133,7 @@ impl Turn<'_> {
         if let Some(client) = client
             && let Some(opening) = client.opening
         {
-            calls.outcome(opening.call, &client.flow, Outcome::Status(status));
+            calls.outcome(opening.call.get(), &client.flow, Outcome::Status(status));
         }
     }
 
@@ -142,7 +142,7 @@ impl Turn<'_> {
         if let Some(client) = self.transactions.client(id) {
             let (call, flow) = (client.opening, client.flow);
             if let (ClientKind::Invite, Some(opening), Some(calls)) = (client.kind, call, &self.core.calls) {
-                calls.outcome(opening.call, &flow, Outcome::Failed(Cause::NoResponse));
+                calls.outcome(opening.call.get(), &flow, Outcome::Failed(Cause::NoResponse));
             }
         }
     }
@@ -167,7 +167,7 @@ impl Turn<'_> {
                 (_, true) => Cause::NoConnection,
                 (_, false) => Cause::Unreachable,
             };
-            calls.outcome(opening.call, &client.flow, Outcome::Failed(cause));
+            calls.outcome(opening.call.get(), &client.flow, Outcome::Failed(cause));
         }
     }
 

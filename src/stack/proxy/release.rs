@@ -23,7 +23,7 @@ impl Proxy {
             return;
         }
         let server = turn.transactions.server(server);
-        let context = server.and_then(|server| server.context).and_then(|id| self.contexts.get(id));
+        let context = server.and_then(|server| server.context.get()).and_then(|id| self.contexts.get(id));
         let uses = |branch: Id| turn.transactions.client(branch).is_some_and(|client| client.flow == flow);
         if flow.transport.is_reliable() && !context.is_some_and(|context| context.all_branches().any(uses)) {
             turn.outbox.release(flow);

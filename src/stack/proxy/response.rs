@@ -23,7 +23,7 @@ impl Proxy {
             Answered::Request => {}
             // Our CANCEL shares the branch of the INVITE (§9.1).
             Answered::Cancel => {
-                match cancel {
+                match cancel.get() {
                     Some(cancel) => {
                         turn.transactions.client_response(turn.now, cancel, message, turn.outbox);
                     }
@@ -86,7 +86,7 @@ impl Proxy {
             return turn.cancel_if_wanted(id);
         }
         let (Some(client), Some(context_id)) =
-            (turn.transactions.client(id), turn.transactions.server(server).and_then(|s| s.context))
+            (turn.transactions.client(id), turn.transactions.server(server).and_then(|s| s.context.get()))
         else {
             return;
         };
@@ -169,7 +169,7 @@ impl Proxy {
         let (breadth, target, unproved) = branch.map_or((0, 0, 0), |branch| (branch.breadth, branch.target, branch.unproved));
         let is_given_up = branch.is_some_and(|branch| branch.hope == Hope::GivenUp);
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
-        let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
+        let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context.get()) else {
             return;
         };
         if matches!(status, 401 | 407) && self.meets_trunk(turn, id, server, context_id, message) {

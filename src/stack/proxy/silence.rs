@@ -29,7 +29,7 @@ impl Proxy {
         if !turn.core.health.has_answered_since(sent_at, &neighbour) {
             turn.note_silence(neighbour, sent_at);
         }
-        let Some(context_id) = turn.transactions.server(server).and_then(|server| server.context) else {
+        let Some(context_id) = turn.transactions.server(server).and_then(|server| server.context.get()) else {
             return;
         };
         let Some(context) = self.contexts.get_mut(context_id) else {
@@ -72,7 +72,7 @@ impl Proxy {
         }
         client.hope = Hope::Awaited;
         let server = client.server;
-        let context = turn.transactions.server(server).and_then(|server| server.context);
+        let context = turn.transactions.server(server).and_then(|server| server.context.get());
         if let Some(context) = context.and_then(|context| self.contexts.get_mut(context)) {
             context.silent.retain(|branch| *branch != id);
             context.branches.push(id);

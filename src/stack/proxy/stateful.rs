@@ -64,7 +64,7 @@ impl Proxy {
         let finished = context.is_idle();
         let id = self.contexts.insert(context);
         if let Some(server) = turn.transactions.server_mut(server) {
-            server.context = Some(id);
+            server.context = id.into();
         }
         if finished {
             self.finish(turn, server);

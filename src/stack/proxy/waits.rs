@@ -76,7 +76,7 @@ impl Proxy {
 
     /// A branch has waited for a name: it goes on, or its time is over.
     fn end_branch_wait(&mut self, turn: &mut Turn, server: Id, id: Id, attempt: Attempt, in_time: bool) {
-        let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
+        let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context.get()) else {
             return;
         };
         let more = More::Parked { id, attempt, in_time };

@@ -13,7 +13,7 @@ use super::directory::{Directory, Link};
 use super::refused::Refused;
 use super::{invite_client, invite_server, non_invite_client, non_invite_server};
 use crate::base::{
-    Arena, Blob, BuildPrehashed, Channel, Flow, Id, Instant, Key, Outbox, Pool, ShareHolder, Shares, Sources, Wheel,
+    Arena, Blob, BuildPrehashed, Channel, Flow, Id, Instant, Key, OptionalId, Outbox, Pool, ShareHolder, Shares, Sources, Wheel,
 };
 use crate::settings::Timers;
 use crate::sip::Index;
@@ -39,14 +39,19 @@ pub struct Holders {
     pub aor: ShareHolder,
 }
 
+/// 128 keyed bits, aligned as the other fields are: alignment of its own would cost each record 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C, packed(8))]
+struct ServerKey(u128);
+
 /// A server transaction: one request that came, its answers, and where they go.
 pub struct Server {
-    /// Identifies the transaction (§17.2.3), 128 keyed bits.
-    key: u128,
+    /// Identifies the transaction (§17.2.3).
+    key: ServerKey,
     /// Where responses go (§18.2.2).
     pub flow: Flow,
     /// The response context (§16.7) while the request waits for its final response.
-    pub context: Option<Id>,
+    pub context: OptionalId,
     /// The previous hop is to be told of our load (RFC 7339).
     pub offers_control: bool,
     /// What is sent again if the request comes again.
@@ -105,7 +110,7 @@ pub struct Client {
     /// Bytes granted to it for a place that had proved nothing.
     pub unproved: u32,
     /// The CANCEL's own transaction, once one was sent.
-    pub cancel: Option<Id>,
+    pub cancel: OptionalId,
     /// The request while it may have to be retransmitted or cancelled, then the ACK to a non-2xx.
     sent: Blob,
     clock: Clock,
@@ -113,6 +118,9 @@ pub struct Client {
     c_at: Instant,
     state: ClientState,
 }
+
+// Many are kept for a while after their end: whoever makes them larger is to know it.
+const _: () = assert!(size_of::<Server>() <= 152 && size_of::<Client>() <= 192);
 
 /// What a final response to a branch ends, for next hops with one connection per call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,7 +14,7 @@ impl Transactions {
         self.pool.check();
         assert_eq!(self.wheel.added(), self.servers.len() + self.clients.len(), "timers and transactions");
         for (id, server) in self.servers.iter() {
-            assert_eq!(self.find_server(server.key), Some(id), "server transaction {id:?}");
+            assert_eq!(self.find_server(server.key.0), Some(id), "server transaction {id:?}");
         }
         let mut listed = 0;
         for (id, client) in self.clients.iter().filter(|(_, client)| client.listed) {
@@ -89,11 +89,11 @@ mod tests {
             table.wheel.add(9);
         });
         caught("server transaction", |table, server, _| {
-            table.servers.get_mut(server).unwrap().key ^= 1 << 3;
+            table.servers.get_mut(server).unwrap().key.0 ^= 1 << 3;
         });
         caught("server transaction", |table, server, _| {
             let record = table.servers.get(server).unwrap();
-            table.directory.remove_first(record.key, server.slot, record.next);
+            table.directory.remove_first(record.key.0, server.slot, record.next);
         });
         caught("client transactions that wait", |table, _, _| table.unanswered.clear());
         caught("is not listed", |table, _, client| {

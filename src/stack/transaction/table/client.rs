@@ -6,7 +6,7 @@ use super::super::{Action, ClientEvent, ack, invite_client, non_invite_client};
 use super::UNBOUNDED_REPEATS;
 use super::unanswered::NONE;
 use super::{CLIENT_TOKEN, Client, ClientKind, ClientState, Ends, Hope, Notice, Transactions};
-use crate::base::{Blob, Flow, Id, Instant, Outbox, Span, TimerId};
+use crate::base::{Blob, Flow, Id, Instant, OptionalId, Outbox, Span, TimerId};
 use crate::settings::Timers;
 use crate::sip::{Index, Message};
 use crate::stack::health::NamedBy;
@@ -130,7 +130,7 @@ impl Transactions {
             cancel_wanted: false,
             repeats: UNBOUNDED_REPEATS,
             unproved: 0,
-            cancel: None,
+            cancel: OptionalId::NONE,
             sent,
             clock,
             c_at,

@@ -4,8 +4,8 @@ use super::super::clock::Clock;
 use super::super::directory::Look;
 use super::super::timer::Timer;
 use super::super::{Action, ServerEvent, invite_server, non_invite_server};
-use super::{Holders, Server, ServerState, Transactions, UNBOUNDED, introduce};
-use crate::base::{Blob, Flow, Id, Instant, Outbox, Span};
+use super::{Holders, Server, ServerKey, ServerState, Transactions, UNBOUNDED, introduce};
+use crate::base::{Blob, Flow, Id, Instant, OptionalId, Outbox, Span};
 use crate::sip::{Index, Message, sniff};
 use std::hint::black_box;
 
@@ -33,7 +33,7 @@ impl Transactions {
         let mut link = self.directory.head(key);
         while let Look::Record(slot) = self.directory.look(link, key) {
             let (id, server) = self.servers.tenant(slot)?;
-            if server.key == key {
+            if server.key.0 == key {
                 return Some(id);
             }
             link = server.next;
@@ -43,7 +43,7 @@ impl Transactions {
 
     /// Returns the keys of all server transactions.
     pub fn keys(&self) -> impl Iterator<Item = u128> {
-        self.servers.iter().map(|(_, server)| server.key)
+        self.servers.iter().map(|(_, server)| server.key.0)
     }
 
     pub fn server(&self, id: Id) -> Option<&Server> {
@@ -68,9 +68,9 @@ impl Transactions {
         };
         let next = self.directory.insert(key, slot);
         self.servers.insert(Server {
-            key,
+            key: ServerKey(key),
             flow,
-            context: None,
+            context: OptionalId::NONE,
             offers_control: false,
             response: Blob::EMPTY,
             clock,
@@ -165,7 +165,7 @@ impl Transactions {
                 Action::ReportLate => late = true,
                 // A lost ACK or an unreachable caller does not affect the branches: they end by themselves.
                 Action::ReportFailure => {}
-                Action::ReportTimeout => self.refused.note(server.key),
+                Action::ReportTimeout => self.refused.note(server.key.0),
                 Action::SendAck | Action::ResendAck | Action::StartAtT2(_) | Action::ReportTimerC | Action::ReportSilence => {}
             }
         }
@@ -204,10 +204,10 @@ impl Transactions {
         self.pool.release(&mut server.response);
         self.give_back(server.holders);
         self.wheel.remove(server.clock.node);
-        if self.directory.remove_first(server.key, id.slot, server.next) {
+        if self.directory.remove_first(server.key.0, id.slot, server.next) {
             return;
         }
-        let mut link = self.directory.head(server.key);
+        let mut link = self.directory.head(server.key.0);
         while let Some(slot) = self.directory.slot(link) {
             let Some((before, record)) = self.servers.tenant(slot) else {
                 debug_assert!(false, "a chain leads to a record");

@@ -30,7 +30,7 @@ impl Transactions {
             && token & CLIENT_TOKEN == 0
             && let Some((_, server)) = self.servers.tenant(token)
         {
-            black_box(self.directory.head(server.key));
+            black_box(self.directory.head(server.key.0));
         }
         match due.next() {
             Some(token) if token & CLIENT_TOKEN != 0 => {
@@ -39,7 +39,7 @@ impl Transactions {
             }
             Some(token) => {
                 let server = self.servers.tenant(token);
-                black_box(server.map(|(_, server)| (server.key, server.state)));
+                black_box(server.map(|(_, server)| (server.key.0, server.state)));
             }
             None => {}
         }
@@ -64,7 +64,7 @@ impl Transactions {
         let due = server.clock.due(now);
         server.clock.arm(&mut self.wheel);
         let event = ServerEvent::Fired(due?);
-        let context = server.context;
+        let context = server.context.get();
         let late = self.step_server(now, id, event, None, outbox).1;
         match (late, self.servers.get(id)) {
             (true, _) => Some(Notice::Late(id)),
