@@ -125,7 +125,7 @@ class Credentials:
     """Of one user: answers challenges, and goes on counting on the nonce that it was given last."""
 
     def __init__(self, user, secret=None, name=None):
-        self.name, self.secret = name or user, secret or password(user)
+        self.name, self.secret = user if name is None else name, secret or password(user)
         self.nonce = None
         self.count = 0
 
