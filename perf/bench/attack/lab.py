@@ -68,24 +68,23 @@ class Scenario:
 class Server:
     """strowger with a conf made of the laboratory's and the scenario's."""
 
-    def __init__(self, binary, directory, conf=None, environment=None, piped=False, core=0):
-        self.binary, self.directory, self.core = binary, directory, core
-        self.environment, self.piped = environment or {}, piped
+    def __init__(self, binary, directory, scenario):
+        self.binary, self.directory, self.scenario = binary, directory, scenario
         self.log = os.path.join(directory, "strowger.log")
         with open(os.open(os.path.join(directory, "users.txt"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as text:
             text.write(sip.users_file([*legit.USERS, *ACCOUNTS]))
         with open(os.path.join(directory, "strowger.toml"), "w") as text:
-            text.write(toml(merged(base(), conf or {})))
+            text.write(toml(merged(base(), scenario.conf)))
         self.start()
 
     def start(self):
-        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        variables = [f"{name}={value}" for name, value in self.scenario.environment.items()]
         # What else the machine does must not look like what the attack does.
         command = ["nice", "-n", "-10", "env", *variables, self.binary, "run", "-c", "strowger.toml"]
         written = self.log
-        if self.piped:
+        if self.scenario.piped:
             written = self.pipe = LogPipe(self.directory, self.log)
-        self.process = Process(command, self.core, self.directory, str(written))
+        self.process = Process(command, 0, self.directory, str(written))
         self.pid = self.process.pid
         until = time.monotonic() + 20
         while not self.scrape():
@@ -343,7 +342,7 @@ class Lab:
     def run(self):
         scenario = self.scenario
         scenario.files(self.directory)
-        self.server = Server(self.binary, self.directory, scenario.conf, scenario.environment, scenario.piped)
+        self.server = Server(self.binary, self.directory, scenario)
         self.pipe, theirs = multiprocessing.Pipe()
         of_phones = (theirs, scenario.rates, self.server.pid, certificates.path("ca.pem"))
         self.phones = multiprocessing.Process(target=legit.main, args=of_phones)
