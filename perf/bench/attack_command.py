@@ -21,13 +21,12 @@ MODULES = ["identity", "floods", "tables", "reflection", "connections", "names",
 QUICK, FULL = (2.5, 5.0, 2.5), (5.0, 20.0, 10.0)
 
 
-class AttackReport(Report):
-    legend = (
-        "Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means "
-        f"{verdicts.GOES_ON:.0%} of them within 4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the "
-        "server's core. Not to be told: it was not well before, the legitimate side or the attacker was itself the limit, or the "
-        f"server waited for its core for more than {verdicts.DISTURBED:.0%} of the time, which something else on the machine had."
-    )
+LEGEND = (
+    "Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means "
+    f"{verdicts.GOES_ON:.0%} of them within 4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the "
+    "server's core. Not to be told: it was not well before, the legitimate side or the attacker was itself the limit, or the "
+    f"server waited for its core for more than {verdicts.DISTURBED:.0%} of the time, which something else on the machine had."
+)
 
 
 def options():
@@ -140,8 +139,8 @@ def counters(result):
 
 def report(results, failures, settings, minutes, name):
     about = {"machine": machine.describe(), "minutes": round(minutes, 1), "how": settings}
-    found = AttackReport(name, "The attack laboratory", about)
-    found.data = {"measurements": results}
+    found = Report(name, "The attack laboratory", about)
+    found.legend, found.data = LEGEND, {"measurements": results}
     lines = [[result["scenario"], verdicts.WORDS[result["verdict"]], *cells(result)] for result in results]
     found.table("What became of both", ["scenario", "verdict", *(title for title, _ in COLUMNS)], lines)
     lines = [

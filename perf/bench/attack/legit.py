@@ -203,12 +203,6 @@ async def stream_registration(user, place, context):
         stream.close()
 
 
-def client_context(authority):
-    context = ssl.create_default_context(cafile=authority)
-    context.check_hostname = False
-    return context
-
-
 class Background:
     """`rates` are a second, by kind: calls, refreshed and new registrations over UDP, new connections over TCP and TLS, calls to
     fresh names."""
@@ -222,7 +216,10 @@ class Background:
     def __init__(self, rates, pid, authority):
         self.rates, self.pid = rates, pid
         self.records, self.samples, self.tasks = [], [], set()
-        self.contexts = {"tcp": None, "tls": client_context(authority) if rates.get("tls") else None}
+        self.contexts = {"tcp": None, "tls": None}
+        if rates.get("tls"):
+            self.contexts["tls"] = ssl.create_default_context(cafile=authority)
+            self.contexts["tls"].check_hostname = False
         self.numbers, self.refreshed = itertools.count(1), itertools.count()
 
     async def run(self, pipe):

@@ -19,8 +19,8 @@ REFLECTED = 3.0
 WORDS = {True: "holds", False: "DOES NOT HOLD", None: "not to be told"}
 
 
-class Check(collections.namedtuple("Check", "what seen held")):
-    """What must hold, what was seen in words, and whether it does."""
+# What must hold, what was seen in words, and whether it does.
+Check = collections.namedtuple("Check", "what seen held")
 
 
 def line(what, seen, held):

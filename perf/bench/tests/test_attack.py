@@ -144,7 +144,7 @@ class Spoken(unittest.TestCase):
 class Scenarios(unittest.TestCase):
     def test_each_says_what_it_is(self):
         for name, scenario in lab.SCENARIOS.items():
-            self.assertTrue(scenario.what and scenario.must and scenario.source, name)
+            self.assertTrue(scenario.what and scenario.must and scenario.source and scenario.run, name)
 
     def test_they_are_chosen_by_name(self):
         self.assertEqual(attack_command.chosen(["replay", "hijack", "replay"]), ["replay", "hijack"])
