@@ -4,7 +4,6 @@ register beside it."""
 import argparse
 import importlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,15 +21,12 @@ MODULES = ["identity", "floods", "tables", "reflection", "connections", "names",
 QUICK, FULL = (2.5, 5.0, 2.5), (5.0, 20.0, 10.0)
 
 
-class AttackReport(Report):
-    legend = (
-        f"Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means "
-        f"{verdicts.GOES_ON:.0%} of them within "
-        f"4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the server's core. Not to be told: it was "
-        f"not well "
-        "before, the legitimate side or the attacker was itself the limit, or the server waited for its core for more than "
-        f"{verdicts.DISTURBED:.0%} of the time, which something else on the machine had."
-    )
+LEGEND = (
+    "Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means "
+    f"{verdicts.GOES_ON:.0%} of them within 4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the "
+    "server's core. Not to be told: it was not well before, the legitimate side or the attacker was itself the limit, or the "
+    f"server waited for its core for more than {verdicts.DISTURBED:.0%} of the time, which something else on the machine had."
+)
 
 
 def options():
@@ -38,10 +34,14 @@ def options():
     parser.add_argument("scenarios", nargs="*", metavar="NAME", help='names of --list, beginnings of names with "*", or "all"')
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--quick", action="store_true", help="seconds for each scenario")
-    parser.add_argument("--binary", type=os.path.abspath, help="this server instead of the release build")
-    parser.add_argument("--no-build", action="store_true", help="take the binary that there is")
+    server_options(parser)
     parser.add_argument("--name", default="attack", help="of the report [attack]")
     return parser
+
+
+def server_options(parser):
+    parser.add_argument("--binary", type=os.path.abspath, help="this server instead of the release build")
+    parser.add_argument("--no-build", action="store_true", help="take the binary that there is")
 
 
 def chosen(words):
@@ -63,85 +63,73 @@ def binary(arguments):
     return os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(top, "target"), "release", "strowger")
 
 
-def parts(result, kinds):
-    """Done of tried, and the latency, of some kinds of legitimate traffic before, during and after."""
-    kinds = [kind for kind in result["legitimate"]["before"] if kind in kinds]
-    if not kinds:
-        return "—", "—"
-    counts, times = [], []
-    for phase in result["legitimate"].values():
-        counts.append(f"{sum(phase[kind]['done'] for kind in kinds)}/{sum(phase[kind]['tried'] for kind in kinds)}")
-        times.append(f"{ms(phase[kinds[0]]['p50_ms'])}, {ms(phase[kinds[0]]['p99_ms'])}")
-    return " · ".join(counts), " · ".join(times)
+def counts(*kinds):
+    """Done of those tried, of some kinds of legitimate traffic, before, during and after."""
+
+    def cell(result):
+        phases = [[phase[kind] for kind in kinds if kind in phase] for phase in result["legitimate"].values()]
+        return [f"{sum(part['done'] for part in of)}/{sum(part['tried'] for part in of)}" for of in phases if of]
+
+    return cell
 
 
-def megabytes(value):
-    return "—" if value is None else f"{value / MEGABYTE:.0f}"
+def times(*kinds):
+    """Milliseconds of the first of some kinds that there is."""
+
+    def cell(result):
+        phases = [[phase[kind] for kind in kinds if kind in phase] for phase in result["legitimate"].values()]
+        return [f"{ms(of[0]['p50_ms'])}, {ms(of[0]['p99_ms'])}" for of in phases if of]
+
+    return cell
 
 
-def percent(value):
-    return "—" if value is None else f"{100 * value:.0f}"
+def memory(result):
+    machine = result["machine"]
+    values = [machine["before"]["rss"], machine["during"]["peak"], machine["after"]["rss"]]
+    return ["—" if value is None else f"{value / MEGABYTE:.0f}" for value in values]
+
+
+def shares(name):
+    def cell(result):
+        values = [phase[name] for phase in result["machine"].values()]
+        return ["—" if value is None else f"{100 * value:.0f}" for value in values]
+
+    return cell
 
 
 def figure(value):
-    return (
-        f"{value:,.0f}"
-        if isinstance(value, (int, float)) and abs(value) >= 10
-        else f"{value:.2f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, (int, float)) and abs(value) >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def cells(result):
-    calls, call_ms = parts(result, ["calls", "names"])
-    registrations, _ = parts(result, ["refreshed", "new"])
-    connections, connection_ms = parts(result, ["tcp", "tls"])
-    machines = result["machine"]
-    return [
-        result["scenario"],
-        verdicts.WORDS[result["verdict"]],
-        calls,
-        call_ms,
-        registrations,
-        connections,
-        connection_ms,
-        " · ".join(
-            [megabytes(machines["before"]["rss"]), megabytes(machines["during"]["peak"]), megabytes(machines["after"]["rss"])]
-        ),
-        " · ".join(percent(phase["cpu"]) for phase in machines.values()),
-        " · ".join(percent(phase["waited"]) for phase in machines.values()),
-        "; ".join(f"{name} {figure(value)}" for name, value in result["attack"].items()),
-    ]
-
-
-HEAD = [
-    "scenario",
-    "verdict",
-    "calls",
-    "ms",
-    "registrations",
-    "new connections",
-    "ms",
-    "MB before · most · after",
-    "CPU % before · during · after",
-    "waited for the core, %",
-    "the attack",
+# Of the table, and of what is said of each as soon as it is known.
+COLUMNS = [
+    ("calls", counts("calls", "names")),
+    ("ms", times("calls", "names")),
+    ("registrations", counts("refreshed", "new")),
+    ("new connections", counts("tcp", "tls")),
+    ("ms", times("tcp", "tls")),
+    ("MB before · most · after", memory),
+    ("CPU % before · during · after", shares("cpu")),
+    ("waited for the core, %", shares("waited")),
+    ("the attack", lambda result: ["; ".join(f"{name} {figure(value)}" for name, value in result["attack"].items())]),
 ]
 
 
+def cells(result):
+    return [" · ".join(cell(result)) or "—" for _, cell in COLUMNS]
+
+
 def say(result):
-    """On the terminal, as soon as it is known."""
     print(f"{result['scenario']}: {verdicts.WORDS[result['verdict']]}  ({result['what']})")
-    for title, cell in list(zip(HEAD, cells(result)))[2:]:
-        if cell != "—" and cell:
+    for (title, _), cell in zip(COLUMNS, cells(result)):
+        if cell != "—":
             print(f"    {title}: {cell}")
     for check in result["checks"]:
-        print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[check['held']] }] {check['what']}: {check['seen']}")
-    for line in counters(result):
+        print(f"    {verdicts.line(check['what'], check['seen'], check['held'])}")
+    for line in [*counters(result), *(f"log: {line}" for line in result["log"])]:
         print(f"    {line}")
-    for line in result["log"]:
-        print(f"    log: {line}")
     sys.stdout.flush()
 
 
@@ -151,28 +139,22 @@ def counters(result):
 
 def report(results, failures, settings, minutes, name):
     about = {"machine": machine.describe(), "minutes": round(minutes, 1), "how": settings}
-    found = AttackReport(name, "The attack laboratory", about)
-    found.data = {"measurements": results}
-    found.table("What became of both", HEAD, [cells(result) for result in results])
-    found.table(
-        "What must hold",
-        ["scenario", "the attack", "of", "check", "seen", "held"],
-        [
-            [result["scenario"], result["what"], result["source"], check["what"], check["seen"], verdicts.WORDS[check["held"]]]
-            for result in results
-            for check in result["checks"]
-        ],
-    )
-    found.table(
-        "What the operator sees",
-        ["scenario", "counters", "log"],
-        [
-            [result["scenario"], "<br>".join(f"`{line}`" for line in counters(result)) or "—", "<br>".join(result["log"]) or "—"]
-            for result in results
-        ],
-    )
-    if failures:
-        found.table("What could not be run", ["scenario", "why"], failures)
+    found = Report(name, "The attack laboratory", about)
+    found.legend, found.data = LEGEND, {"measurements": results}
+    lines = [[result["scenario"], verdicts.WORDS[result["verdict"]], *cells(result)] for result in results]
+    found.table("What became of both", ["scenario", "verdict", *(title for title, _ in COLUMNS)], lines)
+    lines = [
+        [result["scenario"], result["what"], result["source"], check["what"], check["seen"], verdicts.WORDS[check["held"]]]
+        for result in results
+        for check in result["checks"]
+    ]
+    found.table("What must hold", ["scenario", "the attack", "of", "check", "seen", "held"], lines)
+    lines = [
+        [result["scenario"], "<br>".join(f"`{line}`" for line in counters(result)) or "—", "<br>".join(result["log"]) or "—"]
+        for result in results
+    ]
+    found.table("What the operator sees", ["scenario", "counters", "log"], lines)
+    found.table("What could not be run", ["scenario", "why"], failures)
     found.write(directory())
     return directory() / name
 
@@ -180,31 +162,30 @@ def report(results, failures, settings, minutes, name):
 def run(arguments, names):
     server = binary(arguments)
     certificates.make()
+    seconds = QUICK if arguments.quick else FULL
     settings = (
-        f"{server if arguments.binary else 'the release build'}; "
-        f"{'/'.join(f'{each:g}' for each in (QUICK if arguments.quick else FULL))} s "
+        f"{server if arguments.binary else 'the release build'}; {'/'.join(f'{each:g}' for each in seconds)} s "
         f"before, during and after each attack; load average at the start {machine.load_average():.2f}"
     )
     net.enter()
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     results, failures, began = [], [], time.monotonic()
+
+    def minutes():
+        return (time.monotonic() - began) / 60
+
     for number, name in enumerate(names, 1):
-        print(f"-- {number} of {len(names)}, {(time.monotonic() - began) / 60:.1f} min", flush=True)
-        directory = tempfile.mkdtemp(prefix="strowger-attack-")
-        try:
-            results.append(Lab(SCENARIOS[name], server, directory, *(QUICK if arguments.quick else FULL)).run())
-            say(results[-1])
-        except (RuntimeError, OSError, EOFError) as why:
-            failures.append([name, f"{type(why).__name__}: {why}"])
-            print(f"{name}: could not be run: {why}", flush=True)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-    path = report(results, failures, settings, (time.monotonic() - began) / 60, arguments.name)
+        print(f"-- {number} of {len(names)}, {minutes():.1f} min", flush=True)
+        with tempfile.TemporaryDirectory(prefix="strowger-attack-", ignore_cleanup_errors=True) as folder:
+            try:
+                results.append(Lab(SCENARIOS[name], server, folder, *seconds).run())
+                say(results[-1])
+            except (RuntimeError, OSError, EOFError) as why:
+                failures.append([name, f"{type(why).__name__}: {why}"])
+                print(f"{name}: could not be run: {why}", flush=True)
+    path = report(results, failures, settings, minutes(), arguments.name)
     bad = [result["scenario"] for result in results if result["verdict"] is False]
-    print(
-        f"{len(results)} scenarios in {(time.monotonic() - began) / 60:.1f} min; does not hold: {', '.join(bad) or 'none'}; "
-        f"{path}.md"
-    )
+    print(f"{len(results)} scenarios in {minutes():.1f} min; does not hold: {', '.join(bad) or 'none'}; {path}.md")
     return bool(failures)
 
 

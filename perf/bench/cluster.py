@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +15,10 @@ from typing import Any
 
 import numpy
 import servers
+from attack import legit
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, tcp_port_listens
 from propagation import Probe
 from report import Report
 from samples import Estimate, Quantity, Result, Row, Samples, compare, ratio, single
@@ -50,12 +50,7 @@ class Redis:
         self.url = f"redis://127.0.0.1:{port}/0"
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", bench.home]
         self.process = Process(command, CORE, bench.home, os.path.join(bench.home, "redis.log"))
-
-        def listens() -> bool:
-            with socket.socket() as one:
-                return one.connect_ex(("127.0.0.1", port)) == 0
-
-        wait(listens, 10, "redis-server does not listen")
+        wait(lambda: tcp_port_listens(port), 10, "redis-server does not listen")
 
 
 class Node:
@@ -93,8 +88,7 @@ class Node:
         wait(lambda: self.stat("strowger_shared_untold") == 0, seconds, "Redis was not told of all changes")
 
     def resident_mb(self) -> float:
-        with open(f"/proc/{self.process.pid}/status") as text:
-            return next(int(line.split()[1]) for line in text if line.startswith("VmRSS")) / 1024
+        return legit.resident(self.process.pid) / (1 << 20)
 
 
 def wait(until: Callable[[], bool], seconds: float, otherwise: str, pause: float = 0.05) -> None:

@@ -8,19 +8,17 @@ import os
 import re
 import shutil
 import signal
-import ssl
 import statistics
 import sys
 import tempfile
 import time
 
 import certificates
-from attack import legit, net, sip
-from attack.lab import base, merged, of, parsed, toml
-from attack_command import binary
+from attack import legit, net, sip, verdicts
+from attack.lab import MEGABYTE, base, merged, of, parsed, toml
+from attack_command import binary, server_options
 from machine import Process
 
-MEGABYTE = 1 << 20
 # Seconds until tables, caches and the allocator have what they need: transactions linger for 32, used nonces for twice NONCES.
 WARM_UP = 60
 # Memory is flat if its median over the last fifth is not more than this above that of the first fifth after the warm-up.
@@ -67,21 +65,26 @@ OTHERS = re.compile(r"one turn of its loop took .*the process was stopped, other
 class Phone(legit.Phone):
     """One that forgets what is a minute old: an hour's calls are many."""
 
+    # What there was when it tidied last.
+    old = ({}, {}, set())
+
     def tidy(self):
-        for kept in (self.answered, self.unacknowledged):
-            old = getattr(self, "old", {}).get(id(kept), set())
-            for key in [key for key in kept if key in old]:
-                del kept[key]
-        self.dialogs -= getattr(self, "old", {}).get("dialogs", set())
-        self.old = {id(kept): set(kept) for kept in (self.answered, self.unacknowledged)} | {"dialogs": set(self.dialogs)}
+        answered, unacknowledged, dialogs = self.old
+        for kept, old in [(self.answered, answered), (self.unacknowledged, unacknowledged)]:
+            for key in old:
+                kept.pop(key, None)
+        self.dialogs -= dialogs
+        self.old = dict(self.answered), dict(self.unacknowledged), set(self.dialogs)
 
 
 class Soak(legit.Background):
+    expires = new_expires = EXPIRES
+    phone = Phone
+
     def __init__(self, arguments, program, directory):
         super().__init__(RATES, None, certificates.path("ca.pem"))
         self.arguments, self.program, self.directory = arguments, program, directory
-        self.factor, self.reloads, self.gauges, self.memory, self.waits = 1.0, 0, [], [], []
-        self.serials, self.refreshed = set(), itertools.count()
+        self.reloads, self.gauges, self.memory, self.waits, self.certificates = 0, [], [], [], set()
 
     # The server.
 
@@ -112,16 +115,9 @@ class Soak(legit.Background):
             os.replace(self.path(f"next.{end}"), self.path(f"server.{end}"))
 
     async def command(self, *words, text=""):
-        child = await asyncio.create_subprocess_exec(
-            self.program,
-            *words,
-            "-c",
-            "strowger.toml",
-            cwd=self.directory,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        pipe, both = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+        command = [self.program, *words, "-c", "strowger.toml"]
+        child = await asyncio.create_subprocess_exec(*command, cwd=self.directory, stdin=pipe, stdout=pipe, stderr=both)
         said, _ = await child.communicate(text.encode())
         if child.returncode:
             raise RuntimeError(f"strowger {' '.join(words)}: {said.decode()}")
@@ -155,23 +151,6 @@ class Soak(legit.Background):
         return {kind: len(os.listdir(f"/proc/{self.pid}/{kind}")) for kind in ["fd", "task"]}
 
     # What goes on beside the calls.
-
-    def begin(self, kind):
-        if kind == "refreshed":
-            return self.callees[next(self.refreshed) % legit.PHONES].register(expires=EXPIRES)
-        if kind == "new":
-            self.number += 1
-            return self.others[self.number % legit.PHONES].register(f"fresh{self.number % legit.FRESH}", expires=EXPIRES)
-        return super().begin(kind)
-
-    async def pace(self, kind, rate):
-        due = time.monotonic()
-        while True:
-            due += 1 / (rate * self.factor)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(self.one(kind, due))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
 
     def note(self, kind, due, why=""):
         self.records.append((kind, due, 0.0, None if why else time.monotonic() - due, why))
@@ -235,95 +214,66 @@ class Soak(legit.Background):
 
     async def lasting(self, kind):
         """One connection for the whole time, over which its phone registers every two seconds."""
-        context = self.contexts[kind]
-        more = {"ssl": context, "server_hostname": sip.SERVER[0]} if context else {}
-        reader, writer = await asyncio.open_connection(sip.SERVER[0], sip.TLS_PORT if context else sip.SERVER[1], **more)
-        user, mine = f"fresh{int(kind == 'tls')}", writer.get_extra_info("sockname")
-        credentials, cseq, call_id, uri = sip.Credentials(user), 0, sip.unique(), f"sip:{sip.DOMAIN}"
+        stream = await legit.Stream(f"fresh{int(kind == 'tls')}", self.contexts[kind]).open()
+        name = f"one {kind} connection"
         try:
             while True:
-                due, status = time.monotonic(), 401
+                due, why = time.monotonic(), ""
                 try:
-                    for _ in range(3):
-                        cseq += 1
-                        writer.write(
-                            sip.request(
-                                "REGISTER",
-                                uri,
-                                mine,
-                                sip.aor(user),
-                                sip.aor(user),
-                                f"Expires: {EXPIRES}",
-                                *credentials.lines("REGISTER", uri),
-                                call_id=call_id,
-                                cseq=cseq,
-                                transport=kind.upper(),
-                                contact=f"<sip:{user}@{mine[0]}:{mine[1]};transport={kind}>",
-                            )
-                        )
-                        async with asyncio.timeout(legit.PATIENCE):
-                            answer = sip.Message(await reader.readuntil(b"\r\n\r\n"))
-                        status = answer.status
-                        if status != 401 or not credentials.take(answer):
-                            break
-                    self.note(f"one {kind} connection", due, "" if status == 200 else f"REGISTER {status}")
+                    async with asyncio.timeout(legit.PATIENCE):
+                        await stream.register(EXPIRES)
+                except legit.Failed as failed:
+                    why = str(failed)
                 except (TimeoutError, OSError, asyncio.IncompleteReadError) as failed:
-                    self.note(f"one {kind} connection", due, type(failed).__name__)
+                    self.note(name, due, type(failed).__name__)
                     return
+                self.note(name, due, why)
                 await asyncio.sleep(2)
         finally:
-            writer.transport.abort()
+            stream.close()
 
     async def watch(self):
-        """Memory every second, the gauges every five, the serial numbers of certificates as they are shown."""
+        """Memory every second, the gauges every five, the certificate as it is shown."""
         for number in itertools.count():
             self.memory.append((time.monotonic(), legit.resident(self.pid)))
             self.waits.append((time.monotonic(), [legit.scheduled(pid)[1] for pid in (os.getpid(), self.pid)]))
             if number % 5 == 0:
                 metrics = await self.scrape()
                 self.gauges.append((time.monotonic(), {name: of(metrics, name) for name in LEFT_OVER}))
-                self.serials.add(await self.serial())
+                self.certificates.add(await self.shown())
             await asyncio.sleep(SAMPLE_EVERY)
 
-    async def serial(self):
-        _, writer = await asyncio.open_connection(
-            sip.SERVER[0], sip.TLS_PORT, ssl=self.contexts["tls"], server_hostname=sip.SERVER[0]
-        )
-        shown = ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(True))
-        writer.transport.abort()
-        return hash(shown)
+    async def shown(self):
+        """The certificate."""
+        stream = await legit.Stream("nobody", self.contexts["tls"]).open()
+        certificate = stream.writer.get_extra_info("ssl_object").getpeercert(True)
+        stream.close()
+        return certificate
 
-    async def find_rate(self):
-        """The factor by which whoever is busiest, the phones (one thread) or the server (one core), is busy for the share of its
-        core."""
-        own, server, began = legit.cpu_seconds(os.getpid()), legit.cpu_seconds(self.pid), time.monotonic()
-        await asyncio.sleep(MEASURED_S)
-        took = time.monotonic() - began
-        self.cost = [(legit.cpu_seconds(os.getpid()) - own) / took, (legit.cpu_seconds(self.pid) - server) / took]
-        self.factor = min(50.0, max(0.2, self.arguments.share / max(self.cost)))
+    def used(self):
+        """What tells the shares of a core that the phones and the server have had since now."""
+        pids, began = (os.getpid(), self.pid), time.monotonic()
+        before = [legit.cpu_seconds(pid) for pid in pids]
+        return lambda: [(legit.cpu_seconds(pid) - cpu) / (time.monotonic() - began) for pid, cpu in zip(pids, before)]
 
     async def whole(self):
         self.first = await self.start()
         self.first_held = self.held()
-        self.callers = [await Phone(user, legit.caller_place(number)).open() for number, user in enumerate(legit.CALLERS)]
-        self.callees = [await Phone(user, legit.callee_place(number)).open() for number, user in enumerate(legit.CALLEES)]
-        self.others = [await Phone("other", (f"198.18.3.{number + 1}", 5060)).open() for number in range(legit.PHONES)]
-        for callee in self.callees:
-            await callee.register(expires=EXPIRES)
-        paced = [asyncio.create_task(self.pace(kind, rate)) for kind, rate in self.rates.items()]
-        await self.find_rate()
-        cpu, began = (legit.cpu_seconds(os.getpid()), legit.cpu_seconds(self.pid)), time.monotonic()
-        beside = [
-            asyncio.create_task(one)
-            for one in [self.users(), self.reload(), self.watch(), self.lasting("tcp"), self.lasting("tls")]
-        ]
+        await self.open_phones()
+        paced = self.paced()
+        # Whoever is busiest, the phones (one thread) or the server (one core), is to be busy for the share of its core.
+        used = self.used()
+        await asyncio.sleep(MEASURED_S)
+        self.factor = min(50.0, max(0.2, self.arguments.share / max(used())))
+        used = self.used()
+        tasks = [self.users(), self.reload(), self.watch(), self.lasting("tcp"), self.lasting("tls")]
+        beside = [asyncio.create_task(one) for one in tasks]
         try:
             done, _ = await asyncio.wait(beside, timeout=self.arguments.minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
-            took = time.monotonic() - began
-            self.cpu = [(legit.cpu_seconds(pid) - before) / took for pid, before in zip((os.getpid(), self.pid), cpu)]
+            self.cpu = used()
             for task in [*paced, *beside]:
                 task.cancel()
         await asyncio.gather(*paced, *beside, return_exceptions=True)
@@ -359,80 +309,68 @@ class Soak(legit.Background):
         ]
 
     def checks(self):
-        kinds = sorted({record[0] for record in self.records})
         waited = self.disturbed()
         share = sum(until - at for at, until in waited) / max(1.0, self.waits[-1][0] - self.waits[0][0])
-        yield (
-            "the machine was ours",
-            f"the phones or the server waited for a core in {share:.0%} of the time",
-            None if waited else True,
-        )
-        for kind in kinds:
-            mine = [record for record in self.records if record[0] == kind]
-            failed = [
-                record
-                for record in mine
-                if record[3] is None
-                and not any(until > record[1] - 1 and at < record[1] + legit.PATIENCE + 1 for at, until in waited)
-            ]
-            disturbed = len([record for record in mine if record[3] is None]) - len(failed)
-            times = sorted(1000 * record[3] for record in mine if record[3] is not None) or [0.0]
-            beside = f", {disturbed} not to be told (no core)" if disturbed else ""
-            shown = (
-                f"{len(mine) - len(failed) - disturbed} of {len(mine)}{beside}; ms: median {statistics.median(times):.1f}, 99th "
-                f"{times[int(0.99 * (len(times) - 1))]:.0f}, most {times[-1]:.0f}"
-            )
-            whys = ", ".join(sorted({record[4] for record in failed}))
-            yield f"{kind} go well", shown + (f" ({whys})" if whys else ""), not failed and len(mine) > 0
+        shown = f"the phones or the server waited for a core in {share:.0%} of the time"
+        yield "the machine was ours", shown, None if waited else True
+        for kind in sorted({record[0] for record in self.records}):
+            yield self.went_well(kind, [record for record in self.records if record[0] == kind], waited)
         yield from self.memory_checks()
-        left = self.left_over()
-        shown = (
-            "; ".join(f"{name} {before:g} → {after:g}" for name, before, after in left)
-            or f"nothing, {self.rested:.0f} s after the last call"
-        )
-        yield "nothing is left over", shown, not left
-        risen = {
-            name: value - self.first.get(name, 0)
+        left = "; ".join(f"{name} {before:g} → {after:g}" for name, before, after in self.left_over())
+        yield "nothing is left over", left or f"nothing, {self.rested:.0f} s after the last call", not left
+        risen = "; ".join(
+            f"{name} +{value - self.first.get(name, 0):g}"
             for name, value in self.last.items()
             if NEVER.match(name) and value > self.first.get(name, 0) and not (waited and 'limit="overload"' in name)
-        }
-        yield (
-            "nothing refused, lost or displaced",
-            "; ".join(f"{name} +{value:g}" for name, value in risen.items()) or "none of it",
-            not risen,
         )
+        yield "nothing refused, lost or displaced", risen or "none of it", not risen
         with open(self.path("log"), errors="replace") as text:
-            log = text.read()
-        wrong = [
-            line
-            for line in log.splitlines()
-            if re.search(r"\b(WARN|ERROR)\b|panicked", line) and not (waited and OTHERS.search(line))
-        ]
-        yield (
-            "the log has no warning",
-            wrong[0][:200] + f" ({len(wrong)} lines)" if wrong else f"{len(log.splitlines())} lines",
-            not wrong,
-        )
-        yield "the certificate was replaced", f"{len(self.serials)} were shown; {self.reloads} reloads", len(self.serials) == 2
+            log = text.read().splitlines()
+        wrong = [line for line in log if re.search(r"\b(WARN|ERROR)\b|panicked", line) and not (waited and OTHERS.search(line))]
+        shown = f"{wrong[0][:200]} ({len(wrong)} lines)" if wrong else f"{len(log)} lines"
+        yield "the log has no warning", shown, not wrong
+        shown = len(self.certificates)
+        yield "the certificate was replaced", f"{shown} were shown; {self.reloads} reloads", shown == 2
         yield "the server ends well", str(self.ended), self.ended == 0
+
+    @staticmethod
+    def went_well(kind, records, waited):
+        """Those that failed beside a wait for a core are not to be told."""
+        lost = [record for record in records if record[3] is None]
+        failed = [
+            record
+            for record in lost
+            if not any(until > record[1] - 1 and at < record[1] + legit.PATIENCE + 1 for at, until in waited)
+        ]
+        times = sorted(1000 * record[3] for record in records if record[3] is not None) or [0.0]
+        beside = f", {len(lost) - len(failed)} not to be told (no core)" if len(lost) > len(failed) else ""
+        shown = (
+            f"{len(records) - len(lost)} of {len(records)}{beside}; ms: median {statistics.median(times):.1f}, 99th "
+            f"{times[int(0.99 * (len(times) - 1))]:.0f}, most {times[-1]:.0f}"
+        )
+        whys = ", ".join(sorted({record[4] for record in failed}))
+        return f"{kind} go well", shown + (f" ({whys})" if whys else ""), not failed
 
     def memory_checks(self):
         start = self.memory[0][0] + min(WARM_UP, (self.memory[-1][0] - self.memory[0][0]) / 2)
-        warm = [size for at, size in self.memory if at >= start]
-        fifth = max(1, len(warm) // 5)
-        first, last = statistics.median(warm[:fifth]), statistics.median(warm[-fifth:])
+
+        def ends(series):
+            """The medians of the first and of the last fifth of what is warm, and the most."""
+            warm = [value for at, value in series if at >= start]
+            fifth = max(1, len(warm) // 5)
+            return statistics.median(warm[:fifth]), statistics.median(warm[-fifth:]), max(warm)
+
+        first, last, most = ends(self.memory)
         bound = max(GROWTH, GROWTH_SHARE * first)
+        mb = [None if size is None else f"{size / MEGABYTE:.1f}" for size in (most, self.memory[0][1], self.rest_memory)]
         shown = (
-            f"{first / MEGABYTE:.1f} MB → {last / MEGABYTE:.1f} MB (most {max(warm) / MEGABYTE:.1f}, at the start "
-            f"{self.memory[0][1] / MEGABYTE:.1f}, "
-            f"at rest {legit_or(self.rest_memory)}); bound +{bound / MEGABYTE:.1f}"
+            f"{first / MEGABYTE:.1f} MB → {last / MEGABYTE:.1f} MB (most {mb[0]}, at the start {mb[1]}, at rest {mb[2] or '—'}); "
+            f"bound +{bound / MEGABYTE:.1f}"
         )
         yield "memory is flat", shown, last - first <= bound
         for name in ["strowger_transactions", "strowger_timers", "strowger_bindings"]:
-            values = [gauges[name] for at, gauges in self.gauges if at >= start]
-            fifth = max(1, len(values) // 5)
-            first, last = statistics.median(values[:fifth]), statistics.median(values[-fifth:])
-            yield f"{name} is flat", f"{first:g} → {last:g} (most {max(values):g})", last <= 1.25 * first + 20
+            first, last, most = ends([(at, gauges[name]) for at, gauges in self.gauges])
+            yield f"{name} is flat", f"{first:g} → {last:g} (most {most:g})", last <= 1.25 * first + 20
 
     def end(self):
         self.rest_memory = legit.resident(self.pid)
@@ -440,20 +378,11 @@ class Soak(legit.Background):
         self.ended = self.process.child.wait(30)
 
 
-def legit_or(size):
-    return f"{size / MEGABYTE:.1f}" if size else "—"
-
-
 def main():
     parser = argparse.ArgumentParser(prog="perf/soak", description=__doc__)
-    parser.add_argument(
-        "--minutes", type=float, default=60, help="of calls; the rest after them takes up to two and a half more [60]"
-    )
-    parser.add_argument(
-        "--share", type=float, default=0.7, help="of its core, for the phones or the server, whichever is busier [0.7]"
-    )
-    parser.add_argument("--binary", type=os.path.abspath, help="this server instead of the release build")
-    parser.add_argument("--no-build", action="store_true", help="take the binary that there is")
+    parser.add_argument("--minutes", type=float, default=60, help="of calls; the rest takes up to two and a half more [60]")
+    parser.add_argument("--share", type=float, default=0.7, help="of its core, for whoever is busier, phones or server [0.7]")
+    server_options(parser)
     arguments = parser.parse_args()
     if arguments.minutes < 2:
         parser.error("less than 2 minutes are not long enough to be warm")
@@ -469,12 +398,10 @@ def main():
             soak.end()
             held = True
             rates = ", ".join(f"{kind} {rate * soak.factor:.0f}" for kind, rate in RATES.items())
-            print(
-                f"{arguments.minutes:g} minutes; a second: {rates}; CPU: phones {soak.cpu[0]:.0%}, server {soak.cpu[1]:.0%} of a "
-                f"core"
-            )
+            phones, server = soak.cpu
+            print(f"{arguments.minutes:g} minutes; a second: {rates}; CPU: phones {phones:.0%}, server {server:.0%} of a core")
             for what, seen, well in soak.checks():
-                print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[well] }] {what}: {seen}")
+                print(f"    {verdicts.line(what, seen, well)}")
                 held &= well is not False
         finally:
             if getattr(soak, "process", None):

@@ -17,22 +17,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 KEPT = os.path.join(ROOT, "perf", "instructions.json")
 
 COUNTED = "*counted_turn*"
-SIZES = {"calls": 2000, "recorded": 2000, "registrations": 2000}
-SINGULAR = {"calls": "call", "recorded": "call that leaves a record", "registrations": "registration"}
+COUNT = 2000
 
 
 def run(program, what, out):
     """One run; returns the number of operations and of messages that came in."""
-    command = [
-        "valgrind",
-        "--tool=callgrind",
-        "--collect-atstart=no",
-        f"--toggle-collect={COUNTED}",
-        f"--callgrind-out-file={out}",
-        program,
-        what,
-        str(SIZES[what]),
-    ]
+    command = ["valgrind", "--tool=callgrind", "--collect-atstart=no", f"--toggle-collect={COUNTED}"]
+    command += [f"--callgrind-out-file={out}", program, what, str(COUNT)]
     # An empty environment: its size moves the stack, and a copy's length of path may depend on alignment.
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -46,61 +37,46 @@ class Profile:
     """A callgrind output file: instructions by function, alone and with what it calls, and by source file."""
 
     def __init__(self, path):
-        self.total = 0
-        self.own = collections.Counter()
-        self.all = collections.Counter()
-        self.files = collections.Counter()
+        self.own, self.all, self.files = (collections.Counter() for _ in range(3))
         self.names = {}
-        self.read(path)
+        with open(path) as lines:
+            self.read(lines)
+        self.total = self.own.total()
 
     def name(self, kind, text):
         """Names are written once as `(number) name` and later as `(number)`."""
         number, rest = re.match(r"(\(\d+\))?\s*(.*)", text).groups()
-        if number is None:
-            return rest
-        if rest:
-            self.names[kind, number] = rest
-        return self.names[kind, number]
+        return self.names.setdefault((kind, number), rest) if number else rest
 
-    def read(self, path):
+    def read(self, lines):
         function = file = callee = None
-        calls_next = False
-        with open(path) as lines:
-            for line in lines:
-                line = line.rstrip("\n")
-                key, equals, text = line.partition("=")
-                if line and line[0] in "0123456789+-*":
-                    cost = int(line.split()[1])
-                    if calls_next:
-                        # What a callee cost is its own business, but for the inclusive sum; recursion is counted once.
-                        if callee != function:
-                            self.all[function] += cost
-                        calls_next = False
-                    else:
-                        self.own[function] += cost
-                        self.all[function] += cost
-                        self.files[file] += cost
-                elif not equals:
-                    continue
-                elif key == "fn":
+        for line in lines:
+            key, _, text = line.rstrip("\n").partition("=")
+            match key:
+                case "fn":
                     function = self.name("fn", text)
-                elif key in ("fl", "fi", "fe"):
-                    file = self.name("fl", text)
-                elif key == "cfn":
+                case "cfn":
                     callee = self.name("fn", text)
-                elif key in ("cfi", "cfl"):
+                case "fl" | "fi" | "fe":
+                    file = self.name("fl", text)
+                case "cfi" | "cfl":
                     self.name("fl", text)
-                elif key in ("ob", "cob"):
-                    self.name("ob", text)
-                elif key == "calls":
-                    calls_next = True
-        self.total = sum(self.own.values())
+                case "calls":
+                    # What a callee cost is its own business, but for the inclusive sum; recursion is counted once.
+                    if callee != function:
+                        self.all[function] += cost_of(next(lines))
+                case _ if line[0] in "0123456789+-*":
+                    for counter, name in [(self.own, function), (self.all, function), (self.files, file)]:
+                        counter[name] += cost_of(line)
+
+
+def cost_of(line):
+    return int(line.split()[1])
 
 
 def short(name):
-    """Function names without hashes and crate paths of the standard library's generics."""
-    name = re.sub(r"::h[0-9a-f]{16}$", "", name)
-    name = re.sub(r"'\d+$", "", name)
+    """Function names without hashes and the numbers of recursion."""
+    name = re.sub(r"'\d+$", "", re.sub(r"::h[0-9a-f]{16}$", "", name))
     return name if len(name) <= 90 else name[:87] + "…"
 
 
@@ -121,7 +97,7 @@ def measure(program, what, runs):
             profiles.append(Profile(out))
     first = profiles[0]
     for other in profiles[1:]:
-        if first.total != other.total or first.own != other.own:
+        if first.own != other.own:
             sys.exit(f"{what}: two runs differ: {first.total} and {other.total} instructions")
     if first.total == 0:
         sys.exit(f"{what}: nothing was counted; is {COUNTED} inlined?")
@@ -137,8 +113,7 @@ def result_of(program, what, runs, top):
         "per_operation": round(profile.total / operations, 1),
         "per_message": round(profile.total / messages, 1),
     }
-    for key, counter in (("own", profile.own), ("inclusive", profile.all), ("files", profile.files)):
-        spell = source if key == "files" else short
+    for key, counter, spell in (("own", profile.own, short), ("inclusive", profile.all, short), ("files", profile.files, source)):
         merged = collections.Counter()
         for name, cost in counter.items():
             merged[spell(name)] += cost
@@ -148,17 +123,17 @@ def result_of(program, what, runs, top):
 
 def show(results):
     for what, result in results.items():
-        singular = SINGULAR[what]
+        each = kept.SINGULAR[what].removeprefix("a ")
         print(
-            f"{what}: {result['per_operation']} instructions for each {singular}, {result['per_message']} for each "
-            f"message in ({result['count']} of them, {result['instructions']} instructions, twice the same)"
+            f"{what}: {result['per_operation']} instructions for each {each}, {result['per_message']} for each message in "
+            f"({result['count']} of them, {result['instructions']} instructions, twice the same)"
         )
         for key, title in (
             ("own", "in the function alone"),
             ("inclusive", "with what it calls"),
             ("files", "by source file, inlined code counted where it was written"),
         ):
-            print(f"\n  instructions for each {singular}, {title}")
+            print(f"\n  instructions for each {each}, {title}")
             for row in result[key]:
                 print(f"  {row['per_operation']:10.1f}  {row['name']}")
         print()
@@ -185,7 +160,7 @@ def main():
     options = parser.parse_args()
     # A comparison needs no second run: a count that does not repeat is found by the others.
     runs = 1 if options.check else 2
-    results = {what: result_of(options.program, what, runs, options.top) for what in SIZES}
+    results = {what: result_of(options.program, what, runs, options.top) for what in kept.SINGULAR}
     if options.json:
         print(json.dumps(results, indent=2))
     elif options.check:

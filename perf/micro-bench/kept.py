@@ -1,5 +1,6 @@
 """The figures kept in the repository, `perf/instructions.json`: what they consist of, and what a comparison with them says."""
 
+import collections
 import datetime
 import json
 import os
@@ -31,10 +32,9 @@ def room(path, root):
 
 def by_room(files, root):
     """Instructions by room; `files`: instructions by source file."""
-    rooms = {}
+    rooms = collections.Counter()
     for path, cost in files.items():
-        name = room(path, root)
-        rooms[name] = rooms.get(name, 0) + cost
+        rooms[room(path, root)] += cost
     return dict(sorted(rooms.items()))
 
 
@@ -74,13 +74,12 @@ def per_one(result):
 
 def moved_rooms(before, after):
     """The rooms that have moved the total, the greatest first."""
-    moves = {}
-    for name in {*before["rooms"], *after["rooms"]}:
-        move = after["rooms"].get(name, 0) / after["count"] - before["rooms"].get(name, 0) / before["count"]
-        if abs(move) >= 1:
-            moves[name] = move
+    each = [
+        collections.Counter({name: cost / count["count"] for name, cost in count["rooms"].items()}) for count in (before, after)
+    ]
+    moves = {name: each[1][name] - each[0][name] for name in {*each[0], *each[1]}}
     ordered = sorted(moves.items(), key=lambda item: (-abs(item[1]), item[0]))
-    return ", ".join(f"{name} {move:+,.0f}" for name, move in ordered)
+    return ", ".join(f"{name} {move:+,.0f}" for name, move in ordered if abs(move) >= 1)
 
 
 def compare(kept, new):

@@ -1,5 +1,7 @@
 """Floods of datagrams: of one source and of 50,000, well-formed or not."""
 
+from functools import partial
+
 from attack import net, sip
 from attack.lab import Scenario
 from attack.legit import PHONES, caller_place
@@ -15,81 +17,73 @@ def template(method, uri, frm, to, more=""):
     return HEAD.format(first=f"{method} {uri}", method=method, frm=frm, to=to, more=more).encode()
 
 
-VICTIM, DOMAIN = sip.aor("callee0"), f"sip:{sip.DOMAIN}"
+VICTIM, STRANGER = sip.aor("callee0"), "sip:x@elsewhere.example"
 KINDS = {
-    "options": ("OPTIONS to the server", template("OPTIONS", DOMAIN, "sip:x@elsewhere.example", DOMAIN)),
+    "options": ("OPTIONS to the server", template("OPTIONS", sip.HOME, STRANGER, sip.HOME)),
     "invite": ("INVITEs of a user without credentials", template("INVITE", VICTIM, sip.aor("caller0"), VICTIM)),
-    "register": ("REGISTERs without credentials", template("REGISTER", DOMAIN, VICTIM, VICTIM)),
+    "register": ("REGISTERs without credentials", template("REGISTER", sip.HOME, VICTIM, VICTIM)),
     "malformed": (
         "malformed requests",
         template("INVITE", VICTIM, "<<@", VICTIM, "Content-Length: -%d\r\nVia\r\n: :\r\n").replace(b"CSeq: 1", b"CSeq: x"),
     ),
     "garbage": ("bytes that are not SIP", bytes(range(1, 37)) * 8 + b"%d" * 3),
-    "unknown": (
-        "INVITEs of strangers to nobody",
-        template("INVITE", sip.aor("nobody%d"), "sip:x@elsewhere.example", sip.aor("nobody")),
-    ),
+    "unknown": ("INVITEs of strangers to nobody", template("INVITE", sip.aor("nobody%d"), STRANGER, sip.aor("nobody"))),
 }
 
 
-class Flood(Scenario):
-    source = "floods: valid, malformed, unauthenticated"
-    must = "calls and registrations go on"
-
-    def __init__(self, kind, sources):
-        what, self.text = KINDS[kind]
-        self.sources = sources
-        super().__init__(
-            name=f"flood-{kind}-{'one' if sources == 1 else 'many'}",
-            what=f"{RATE:,} {what} a second from {'one source' if sources == 1 else f'{sources:,} sources'}",
-        )
-
-    def attack(self, lab):
-        text, fields = self.text, self.text.count(b"%d")
-        if self.sources == 1:
-            where = lab.keep(net.udp(net.ATTACKER, buffer=4096))
-            where.setblocking(False)
-            lab.flood(RATE, lambda number: where.sendto(text % ((number,) * fields), sip.SERVER))
-        else:
-            forger = net.Forger()
-            lab.keep(forger.socket)
-
-            def send(number):
-                data = text % ((number,) * fields)
-                forger.send(data, net.source(number))
-                return len(data)
-
-            lab.flood(RATE, send)
+def numbered(kind):
+    """The `number`th message of its kind."""
+    text = KINDS[kind][1]
+    fields = text.count(b"%d")
+    return lambda number: text % ((number,) * fields)
 
 
-class Spoofed(Scenario):
-    source = "spoofed source under requests_per_source"
-    must = "proved sources have a share that forgers cannot take: their owners' calls go on"
-    conf = {"limits": {"requests_per_source": 100}}
+def from_one(lab, kind, rate=RATE):
+    message, where = numbered(kind), lab.keep(net.udp(net.ATTACKER, buffer=4096))
+    where.setblocking(False)
+    lab.flood(rate, lambda number: where.sendto(message(number), sip.SERVER))
 
-    def __init__(self, name, what, knows_port):
-        self.name, self.knows_port = name, knows_port
-        self.what = f"under requests_per_source = 100: 300 OPTIONS a second forged from each of ten callers' addresses, {what}"
-        super().__init__()
 
-    def attack(self, lab):
-        forger = net.Forger()
-        lab.keep(forger.socket)
-        text = KINDS["options"][1]
+def from_many(lab, kind):
+    message, forger = numbered(kind), lab.keep(net.Forger())
+    lab.flood(RATE, lambda number: forger.send(message(number), net.source(number)))
+
+
+def flood(lab, kind, send):
+    with lab.attack():
+        send(lab, kind)
+
+
+def spoofed(lab, knows_port):
+    message = numbered("options")
+    with lab.attack():
+        forger = lab.keep(net.Forger())
 
         def send(number):
             address, port = caller_place(number % PHONES)
-            if not self.knows_port:
-                port = 1024 + number * 7919 % 60_000
-            data = text % ((number,) * 3)
-            forger.send(data, address, port)
-            return len(data)
+            return forger.send(message(number), address, port if knows_port else 1024 + number * 7919 % 60_000)
 
         lab.flood(300 * PHONES, send)
 
 
-for name in KINDS:
-    for count in [1, net.MANY]:
-        Flood(name, count)
-Spoofed("spoofed-source", "from any port", False)
-Spoofed("spoofed-source-port", "from the port that the caller uses", True)
+for kind, (what, _) in KINDS.items():
+    for name, words, send in [("one", "one source", from_one), ("many", f"{net.MANY:,} sources", from_many)]:
+        Scenario(
+            f"flood-{kind}-{name}",
+            f"{RATE:,} {what} a second from {words}",
+            "floods: valid, malformed, unauthenticated",
+            "calls and registrations go on",
+            partial(flood, kind=kind, send=send),
+        )
+for name, words, knows in [
+    ("spoofed-source", "from any port", False),
+    ("spoofed-source-port", "from the port that the caller uses", True),
+]:
+    Scenario(
+        name,
+        f"under requests_per_source = 100: 300 OPTIONS a second forged from each of ten callers' addresses, {words}",
+        "spoofed source under requests_per_source",
+        "proved sources have a share that forgers cannot take: their owners' calls go on",
+        partial(spoofed, knows_port=knows),
+        {"limits": {"requests_per_source": 100}},
+    )

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import fcntl
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import select
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 
 import certificates
 from machine import Process
@@ -29,66 +31,60 @@ TELLING = re.compile(
 SCENARIOS = {}
 
 
+@dataclasses.dataclass
 class Scenario:
-    """One attack. Subclasses say what they are, and override what they need."""
+    """One attack. It registers itself, and decorates what runs it: that opens what lasts, attacks within `lab.attack()`, and says
+    what must hold."""
 
-    # As `perf/attack NAME` calls it, in a line; the row or RFC; and what must hold.
-    name = what = source = must = ""
-    conf = {}
-    rates = {"calls": 25, "refreshed": 5, "new": 5}
+    # As `perf/attack NAME` calls it; in a line; the row or RFC; and what must hold.
+    name: str
+    what: str
+    source: str
+    must: str
+    run: Callable[["Lab"], None] = None
+    conf: dict = dataclasses.field(default_factory=dict)
+    rates: dict = dataclasses.field(default_factory=lambda: {"calls": 25, "refreshed": 5, "new": 5})
     # Seconds of the attack and of the time after it; None: the command's.
-    during = rest = None
+    during: float = None
+    rest: float = None
     # Who must be served about as fast as usual: kinds of `rates`.
-    quick_kinds = ()
-    environment = {}
+    quick_kinds: tuple = ()
+    environment: dict = dataclasses.field(default_factory=dict)
     # The log goes through a pipe, which the scenario may stop reading.
-    piped = False
+    piped: bool = False
+    # Writes what is in the server's folder before it starts.
+    files: Callable[[str], None] = lambda directory: None
 
-    def __init__(self, **more):
-        for name, value in more.items():
-            setattr(self, name, value)
+    def __post_init__(self):
         if self.name in SCENARIOS:
             raise ValueError(f"two scenarios {self.name}")
         SCENARIOS[self.name] = self
 
-    def files(self, directory):
-        """Before the server starts, in its folder."""
-
-    def prepare(self, lab):
-        """Before any legitimate traffic; what it opens by `lab.phone` and `lab.last` lasts."""
-
-    def attack(self, lab):
-        """Until `lab.until` at most; what it saw goes into `lab.seen`."""
-
-    def end(self, lab):
-        """When the time after the attack is over, with the server still there."""
-
-    def checks(self, lab):
-        """Beside those of the legitimate traffic."""
-        return []
+    def __call__(self, run):
+        self.run = run
+        return run
 
 
 class Server:
     """strowger with a conf made of the laboratory's and the scenario's."""
 
-    def __init__(self, binary, directory, conf=None, environment=None, piped=False, core=0):
-        self.binary, self.directory, self.core = binary, directory, core
-        self.environment, self.piped = environment or {}, piped
+    def __init__(self, binary, directory, scenario):
+        self.binary, self.directory, self.scenario = binary, directory, scenario
         self.log = os.path.join(directory, "strowger.log")
         with open(os.open(os.path.join(directory, "users.txt"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as text:
             text.write(sip.users_file([*legit.USERS, *ACCOUNTS]))
         with open(os.path.join(directory, "strowger.toml"), "w") as text:
-            text.write(toml(merged(base(), conf or {})))
+            text.write(toml(merged(base(), scenario.conf)))
         self.start()
 
     def start(self):
-        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        variables = [f"{name}={value}" for name, value in self.scenario.environment.items()]
         # What else the machine does must not look like what the attack does.
         command = ["nice", "-n", "-10", "env", *variables, self.binary, "run", "-c", "strowger.toml"]
         written = self.log
-        if self.piped:
+        if self.scenario.piped:
             written = self.pipe = LogPipe(self.directory, self.log)
-        self.process = Process(command, self.core, self.directory, str(written))
+        self.process = Process(command, 0, self.directory, str(written))
         self.pid = self.process.pid
         until = time.monotonic() + 20
         while not self.scrape():
@@ -227,118 +223,143 @@ class Lab:
     def __init__(self, scenario, binary, directory, before, during, after):
         self.scenario, self.binary, self.directory = scenario, binary, directory
         self.before_s, self.during_s, self.after_s = before, scenario.during or during, scenario.rest or after
-        self.seen, self.metrics, self.open, self.lasting = {}, {}, [], []
+        self.seen, self.metrics, self.checks, self.open, self.lasting = {}, {}, [], [], []
+        self.log_from, self.logged = 0, ""
 
-    # For scenarios.
+    # What a scenario opens.
 
     def agent(self, user, address=net.ATTACKER, port=0, **more):
-        found = net.Agent(user, address, port, **more)
-        self.open.append(found)
-        return found
+        """Closed when the attack is over, as all of `keep`."""
+        return self.keep(net.Agent(user, address, port, **more))
 
     def phone(self, user, address, port=5060, **more):
-        """As `agent`, for the whole of the scenario."""
+        """Closed when the scenario is over, as all of `last`."""
         return self.last(net.Agent(user, address, port, **more))
 
     def keep(self, *sockets):
-        """Closed when the attack is over."""
         self.open += sockets
         return sockets[0]
 
     def last(self, *sockets):
-        """Closed when the scenario is over."""
         self.lasting += sockets
         return sockets[0]
 
-    def release(self):
+    # What it does.
+
+    @contextlib.contextmanager
+    def attack(self):
+        """The legitimate phones begin; what is within attacks until `until`, or shorter; then the time after it passes."""
+        self.phones.start()
+        if not self.pipe.poll(30) or self.pipe.recv() != "ready":
+            raise RuntimeError("the legitimate phones did not start")
+        time.sleep(SETTLE)
+        before = time.monotonic()
+        time.sleep(self.before_s)
+        self.metrics["before"] = self.server.scrape()
+        self.log_from = os.path.getsize(self.server.log)
+        during = time.monotonic()
+        self.until = during + self.during_s
+        yield
+        time.sleep(max(0.0, self.left()))
+        over = time.monotonic()
+        self.metrics["during"] = self.server.scrape()
         close(self.open)
+        time.sleep(SETTLE)
+        after = time.monotonic()
+        time.sleep(self.after_s)
+        end = time.monotonic()
+        self.metrics["after"] = self.server.scrape()
+        self.windows = {"before": (before, during), "during": (during, over), "after": (after, end)}
+        self.pipe.send("stop")
+        if not self.pipe.poll(2 * legit.PATIENCE + 2):
+            raise RuntimeError("the legitimate phones did not end")
+        records, samples = self.pipe.recv()
+        self.phases = {name: verdicts.phase(records, *window) for name, window in self.windows.items()}
+        self.machine = {name: usage(samples, *window) for name, window in self.windows.items()}
 
     def left(self):
         return self.until - time.monotonic()
 
-    def flood(self, rate, send):
-        """Until the end of the attack."""
-        self.seen.update(net.paced(rate, self.until, send))
+    def flood(self, rate, send, most=None):
+        """Until the end of the attack, or until so many are sent."""
+        self.seen |= net.paced(rate, self.until, send, most)
 
     def restart(self):
-        """The server, with a log of its own; what it had logged before stays in `logged`."""
-        self.logged = self.log_text()
+        """The server, with a file of its own for what it logs."""
+        self.logged = self.log
         self.server.stop()
         self.server.log += ".again"
         self.log_from = 0
         self.server.start()
 
-    def log_text(self):
+    @property
+    def log(self):
+        """Since the attack began."""
         with open(self.server.log, errors="replace") as text:
             text.seek(self.log_from)
-            return text.read()
+            return self.logged + text.read()
+
+    # What must hold, beside what `usual_checks` says of the legitimate traffic.
+
+    def check(self, what, seen, held):
+        self.checks.append(Check(what, seen, held))
+
+    def none(self, what, count):
+        self.check(what, f"{count:,}", count == 0)
+
+    def some(self, what, seen, well):
+        """Without that nothing is told."""
+        self.check(what, f"{seen}", True if well else None)
+
+    def same(self, what, before, after):
+        self.check(what, f"{before} → {after}" if before != after else f"{after}", before == after if before else None)
+
+    def at_most(self, what, value, most, shown="{:,.0f}"):
+        self.check(what, "—" if value is None else shown.format(value), verdicts.at_most(value, most))
+
+    def is_counted(self, what, names):
+        """By one of the metrics' names."""
+        self.check(what, ", ".join(names) or "none", bool(names))
+
+    def memory_comes_back(self):
+        seen = " → ".join("—" if value is None else f"{value:.0f}" for value in self.memory)
+        self.check("memory comes back", f"{seen} MB (before, most, at the end)", verdicts.comes_back(*self.memory))
+
+    def memory_grows_by_at_most(self, megabytes):
+        before, most, _ = self.memory
+        grown = None if None in (before, most) else most - before
+        self.at_most(f"memory grows by at most {megabytes} MB", grown, megabytes, "{:.0f} MB")
+
+    @property
+    def memory(self):
+        """MB before, at most and at the end."""
+        peaks = [each["peak"] for each in self.machine.values() if each["peak"] is not None]
+        values = (self.machine["before"]["rss"], max(peaks, default=None), self.machine["after"]["rss"])
+        return [None if value is None else value / MEGABYTE for value in values]
 
     # The run.
 
     def run(self):
         scenario = self.scenario
         scenario.files(self.directory)
-        self.server = Server(self.binary, self.directory, scenario.conf, scenario.environment, scenario.piped)
-        self.log_from, self.logged = 0, ""
-        ours, theirs = multiprocessing.Pipe()
-        background = multiprocessing.Process(
-            target=legit.main, args=(theirs, scenario.rates, self.server.pid, certificates.path("ca.pem"))
-        )
-        began = False
+        self.server = Server(self.binary, self.directory, scenario)
+        self.pipe, theirs = multiprocessing.Pipe()
+        of_phones = (theirs, scenario.rates, self.server.pid, certificates.path("ca.pem"))
+        self.phones = multiprocessing.Process(target=legit.main, args=of_phones)
         try:
-            scenario.prepare(self)
-            background.start()
-            began = True
-            if not ours.poll(30) or ours.recv() != "ready":
-                raise RuntimeError("the legitimate phones did not start")
-            self.follow(ours)
-            background.join(5)
+            scenario.run(self)
+            self.phones.join(5)
+            return self.result()
         finally:
-            if began and background.is_alive():
-                background.kill()
-                background.join()
-            self.release()
+            if self.phones.is_alive():
+                self.phones.kill()
+                self.phones.join()
+            close(self.open)
             close(self.lasting)
             self.server.stop()
-        return self.result()
-
-    def follow(self, pipe):
-        time.sleep(SETTLE)
-        marks = self.marks = {"before": time.monotonic()}
-        time.sleep(self.before_s)
-        self.metrics["before"] = self.server.scrape()
-        self.log_from = os.path.getsize(self.server.log)
-        marks["during"] = time.monotonic()
-        self.until = marks["during"] + self.during_s
-        self.scenario.attack(self)
-        time.sleep(max(0.0, self.left()))
-        marks["over"] = time.monotonic()
-        self.metrics["during"] = self.server.scrape()
-        self.release()
-        time.sleep(SETTLE)
-        marks["after"] = time.monotonic()
-        time.sleep(self.after_s)
-        marks["end"] = time.monotonic()
-        self.metrics["after"] = self.server.scrape()
-        self.scenario.end(self)
-        self.lives = self.server.is_alive()
-        self.log = self.logged + self.log_text()
-        pipe.send("stop")
-        if not pipe.poll(2 * legit.PATIENCE + 2):
-            raise RuntimeError("the legitimate phones did not end")
-        self.records, self.samples = pipe.recv()
 
     def result(self):
-        marks = self.marks
-        windows = {
-            "before": (marks["before"], marks["during"]),
-            "during": (marks["during"], marks["over"]),
-            "after": (marks["after"], marks["end"]),
-        }
-        self.phases = {name: verdicts.phase(self.records, *window) for name, window in windows.items()}
-        self.machine = {name: usage(self.samples, *window) for name, window in windows.items()}
-        checks = [*self.usual_checks(), *self.scenario.checks(self)]
-        counters = risen(self.metrics["before"], self.metrics["after"] or self.metrics["during"])
+        checks = [*self.usual_checks(), *self.checks]
         return {
             "scenario": self.scenario.name,
             "what": self.scenario.what,
@@ -348,52 +369,29 @@ class Lab:
             "checks": [check._asdict() for check in checks],
             "legitimate": self.phases,
             "machine": self.machine,
-            "seconds": {name: end - begin for name, (begin, end) in windows.items()},
+            "seconds": {name: end - begin for name, (begin, end) in self.windows.items()},
             "attack": self.seen,
-            "counters": counters,
+            "counters": risen(self.metrics["before"], self.metrics["after"] or self.metrics["during"]),
             "log": told(self.log),
         }
 
     def usual_checks(self):
-        found = [Check("the server lives", "yes" if self.lives else "it has ended", self.lives)]
-        before, during, after = (self.phases[name] for name in ["before", "during", "after"])
+        lives = self.server.is_alive()
+        yield Check("the server lives", "yes" if lives else "it has ended", lives)
+        before, waited = self.phases["before"], {name: machine["waited"] for name, machine in self.machine.items()}
         for kind in before:
-            for word, beside in [("during", during[kind]), ("after", after[kind])]:
-                held = verdicts.told_apart(verdicts.goes_on(before[kind], beside), self.machine[word]["waited"])
-                found.append(Check(f"{kind} go on {word}", f"{beside['done']} of {beside['tried']}", held))
+            for word in ["during", "after"]:
+                beside = self.phases[word][kind]
+                held = verdicts.told_apart(verdicts.goes_on(before[kind], beside), waited[word])
+                yield Check(f"{kind} go on {word}", f"{beside['done']} of {beside['tried']}", held)
             if kind in self.scenario.quick_kinds:
-                found.append(
-                    Check(
-                        f"{kind} as fast as usual (×{verdicts.PATIENT:g})",
-                        f"{ms(before[kind]['p50_ms'])} → {ms(during[kind]['p50_ms'])} ms",
-                        verdicts.told_apart(verdicts.waits(before[kind], during[kind]), self.machine["during"]["waited"]),
-                    )
-                )
+                during = self.phases["during"][kind]
+                held = verdicts.told_apart(verdicts.waits(before[kind], during), waited["during"])
+                seen = f"{ms(before[kind]['p50_ms'])} → {ms(during['p50_ms'])} ms"
+                yield Check(f"{kind} as fast as usual (×{verdicts.PATIENT:g})", seen, held)
         if "asked" in self.seen:
-            found.append(
-                Check(
-                    "the attack was as strong as meant",
-                    f"{self.seen['sent']:,} of {self.seen['asked']:,}",
-                    verdicts.offered(self.seen["sent"], self.seen["asked"]),
-                )
-            )
-        return found
-
-    @property
-    def memory(self):
-        """MB before, at most and at the end."""
-        return [
-            None if value is None else value / MEGABYTE
-            for value in (self.machine["before"]["rss"], self.peak(), self.machine["after"]["rss"])
-        ]
-
-    def peak(self):
-        return max((each["peak"] for each in self.machine.values() if each["peak"] is not None), default=None)
-
-    def memory_check(self):
-        before, peak, after = self.machine["before"]["rss"], self.peak(), self.machine["after"]["rss"]
-        seen = " → ".join("—" if value is None else f"{value:.0f}" for value in self.memory)
-        return Check("memory comes back", f"{seen} MB (before, most, at the end)", verdicts.comes_back(before, peak, after))
+            sent, asked = self.seen["sent"], self.seen["asked"]
+            yield Check("the attack was as strong as meant", f"{sent:,} of {asked:,}", verdicts.offered(sent, asked))
 
 
 def close(sockets):

@@ -4,6 +4,7 @@ received can move, with retransmissions as RFC 3261 asks; and what the server ta
 import asyncio
 import contextlib
 import glob
+import itertools
 import os
 import ssl
 import time
@@ -74,28 +75,16 @@ class Phone(asyncio.DatagramProtocol):
         finally:
             del self.waiting[branch]
 
-    async def ask(self, method, uri, to, credentials, **more):
+    async def ask(self, method, uri, to, credentials, *lines, **more):
         """The same with digest: at most two challenges, the second where the nonce has grown old."""
-        frm, call_id = f"<{sip.aor(credentials.name)}>;tag={sip.unique('f')}", sip.unique()
-        lines = more.pop("lines", [])
+        frm, dialog = f"<{sip.aor(credentials.name)}>;tag={sip.unique('f')}", {"call_id": sip.unique()}
         for cseq in [1, 2, 3]:
-            branch = sip.MAGIC + sip.unique()
-            data = sip.request(
-                method,
-                uri,
-                self.place,
-                frm,
-                to,
-                *lines,
-                *credentials.lines(method, uri),
-                call_id=call_id,
-                cseq=cseq,
-                branch=branch,
-                **more,
-            )
-            answer = await self.transact(data, method, branch)
+            dialog |= {"cseq": cseq, "branch": sip.MAGIC + sip.unique()}
+            proof = credentials.lines(method, uri)
+            data = sip.request(method, uri, self.place, frm, to, *lines, *proof, **dialog, **more)
+            answer = await self.transact(data, method, dialog["branch"])
             if method == "INVITE" and answer.status >= 300:
-                self.send(sip.request("ACK", uri, self.place, frm, answer.get("to"), call_id=call_id, cseq=cseq, branch=branch))
+                self.send(sip.request("ACK", uri, self.place, frm, answer.get("to"), **dialog))
             if answer.status not in (401, 407) or not credentials.take(answer):
                 break
         if answer.status >= 300:
@@ -107,32 +96,25 @@ class Phone(asyncio.DatagramProtocol):
         began = time.monotonic()
         answer = await self.ask("INVITE", uri, uri, self.credentials, contact=self.contact, body=sip.SDP)
         took = time.monotonic() - began
-        dialog = dict(call_id=answer.get("call-id"))
-        target, routes = answer.contacts[0], sip.route_set(answer.all("record-route"), True)
-        number = answer.cseq[0]
-        self.send(sip.request("ACK", target, self.place, answer.get("from"), answer.get("to"), *routes, cseq=number, **dialog))
+        number, branch = answer.cseq[0], sip.MAGIC + sip.unique()
+
+        def within(method, **more):
+            sides, call_id = (answer.get("from"), answer.get("to")), answer.get("call-id")
+            return sip.request(method, answer.contacts[0], self.place, *sides, *answer.routes(), call_id=call_id, **more)
+
+        self.send(within("ACK", cseq=number))
         await asyncio.sleep(HOLD)
-        branch = sip.MAGIC + sip.unique()
-        data = sip.request(
-            "BYE", target, self.place, answer.get("from"), answer.get("to"), *routes, cseq=number + 1, branch=branch, **dialog
-        )
-        answer = await self.transact(data, "BYE", branch)
-        if answer.status != 200:
-            raise Failed(f"BYE {answer.status}")
+        ended = await self.transact(within("BYE", cseq=number + 1, branch=branch), "BYE", branch)
+        if ended.status != 200:
+            raise Failed(f"BYE {ended.status}")
         return took
 
     async def register(self, user=None, expires=300):
         began = time.monotonic()
         credentials = Credentials(user) if user else self.credentials
         name = credentials.name
-        await self.ask(
-            "REGISTER",
-            f"sip:{sip.DOMAIN}",
-            sip.aor(name),
-            credentials,
-            lines=[f"Expires: {expires}"],
-            contact=f"<sip:{name}@{self.place[0]}:{self.place[1]}>",
-        )
+        contact = f"<sip:{name}@{self.place[0]}:{self.place[1]}>"
+        await self.ask("REGISTER", sip.HOME, sip.aor(name), credentials, f"Expires: {expires}", contact=contact)
         return time.monotonic() - began
 
     # As a server.
@@ -177,101 +159,117 @@ class Phone(asyncio.DatagramProtocol):
         pass
 
 
-async def stream_registration(user, place, context):
-    """A new connection, and a registration over it."""
-    began = time.monotonic()
-    port = sip.TLS_PORT if context else SERVER[1]
-    name = {"server_hostname": SERVER[0]} if context else {}
-    reader, writer = await asyncio.open_connection(SERVER[0], port, local_addr=(place[0], 0), ssl=context, **name)
-    try:
-        credentials, mine, call_id = Credentials(user), writer.get_extra_info("sockname"), sip.unique()
-        kind = "TLS" if context else "TCP"
-        for cseq in [1, 2]:
-            uri = f"sip:{sip.DOMAIN}"
-            writer.write(
-                sip.request(
-                    "REGISTER",
-                    uri,
-                    mine,
-                    sip.aor(user),
-                    sip.aor(user),
-                    "Expires: 300",
-                    *credentials.lines("REGISTER", uri),
-                    call_id=call_id,
-                    cseq=cseq,
-                    transport=kind,
-                    contact=f"<sip:{user}@{mine[0]}:{mine[1]};transport={kind.lower()}>",
-                )
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            answer = Message(head)
-            if answer.status != 401 or not credentials.take(answer):
+class Stream:
+    """A phone that registers over one connection, with TLS if there is a context."""
+
+    def __init__(self, user, context):
+        self.credentials, self.context = Credentials(user), context
+        self.cseq, self.call_id = 0, sip.unique()
+
+    async def open(self, place=None):
+        port = sip.TLS_PORT if self.context else SERVER[1]
+        more = {"ssl": self.context, "server_hostname": SERVER[0]} if self.context else {}
+        self.reader, self.writer = await asyncio.open_connection(SERVER[0], port, local_addr=place, **more)
+        return self
+
+    async def register(self, expires):
+        """After at most two challenges."""
+        kind, mine = "TLS" if self.context else "TCP", self.writer.get_extra_info("sockname")
+        user = sip.aor(self.credentials.name)
+        contact = f"<sip:{self.credentials.name}@{mine[0]}:{mine[1]};transport={kind.lower()}>"
+        for _ in range(3):
+            self.cseq += 1
+            lines = [f"Expires: {expires}", *self.credentials.lines("REGISTER", sip.HOME)]
+            dialog = {"call_id": self.call_id, "cseq": self.cseq, "transport": kind, "contact": contact}
+            self.writer.write(sip.request("REGISTER", sip.HOME, mine, user, user, *lines, **dialog))
+            answer = Message(await self.reader.readuntil(b"\r\n\r\n"))
+            if answer.status != 401 or not self.credentials.take(answer):
                 break
         if answer.status != 200:
             raise Failed(f"REGISTER {answer.status}")
+
+    def close(self):
+        self.writer.transport.abort()
+
+
+async def stream_registration(user, place, context):
+    """A new connection, and a registration over it."""
+    began = time.monotonic()
+    stream = await Stream(user, context).open((place[0], 0))
+    try:
+        await stream.register(300)
         return time.monotonic() - began
     finally:
-        writer.transport.abort()
-
-
-def client_context(authority):
-    context = ssl.create_default_context(cafile=authority)
-    context.check_hostname = False
-    return context
+        stream.close()
 
 
 class Background:
     """`rates` are a second, by kind: calls, refreshed and new registrations over UDP, new connections over TCP and TLS, calls to
     fresh names."""
 
+    # A callee's registrations, and those of others, seconds.
+    expires, new_expires = 3600, 300
+    phone = Phone
+    # All rates are multiplied by it.
+    factor = 1.0
+
     def __init__(self, rates, pid, authority):
         self.rates, self.pid = rates, pid
         self.records, self.samples, self.tasks = [], [], set()
-        self.contexts = {"tcp": None, "tls": client_context(authority) if rates.get("tls") else None}
-        self.stopped = asyncio.Event()
-        self.number = 0
+        self.contexts = {"tcp": None, "tls": None}
+        if rates.get("tls"):
+            self.contexts["tls"] = ssl.create_default_context(cafile=authority)
+            self.contexts["tls"].check_hostname = False
+        self.numbers, self.refreshed = itertools.count(1), itertools.count()
 
     async def run(self, pipe):
-        self.callers = [await Phone(user, caller_place(number)).open() for number, user in enumerate(CALLERS)]
-        self.callees = [await Phone(user, callee_place(number)).open() for number, user in enumerate(CALLEES)]
-        self.others = [await Phone("other", (f"198.18.3.{number + 1}", 5060)).open() for number in range(PHONES)]
-        loop = asyncio.get_running_loop()
-        loop.add_reader(pipe.fileno(), self.stopped.set)
-        for callee in self.callees:
-            with contextlib.suppress(Failed, TimeoutError):
-                await asyncio.wait_for(callee.register(expires=3600), PATIENCE)
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pipe.fileno(), stopped.set)
+        await self.open_phones()
         pipe.send("ready")
-        paced = [asyncio.create_task(self.pace(kind, rate)) for kind, rate in self.rates.items() if rate]
-        paced.append(asyncio.create_task(self.sample()))
-        await self.stopped.wait()
-        for task in paced[:-1]:
+        paced, sampled = self.paced(), asyncio.create_task(self.sample())
+        await stopped.wait()
+        for task in paced:
             task.cancel()
         if self.tasks:
             await asyncio.wait(self.tasks)
+        sampled.cancel()
         pipe.send((self.records, self.samples))
+
+    async def open_phones(self):
+        self.callers = [await self.phone(user, caller_place(number)).open() for number, user in enumerate(CALLERS)]
+        self.callees = [await self.phone(user, callee_place(number)).open() for number, user in enumerate(CALLEES)]
+        self.others = [await self.phone("other", (f"198.18.3.{number + 1}", 5060)).open() for number in range(PHONES)]
+        for callee in self.callees:
+            with contextlib.suppress(Failed, TimeoutError):
+                await asyncio.wait_for(callee.register(expires=self.expires), PATIENCE)
+
+    def paced(self):
+        return [asyncio.create_task(self.pace(kind, rate)) for kind, rate in self.rates.items() if rate]
 
     async def pace(self, kind, rate):
         due = time.monotonic()
         while True:
-            due += 1 / rate
+            due += 1 / (rate * self.factor)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             task = asyncio.create_task(self.one(kind, due))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
     def begin(self, kind):
-        self.number += 1
-        number = self.number % PHONES
-        if kind == "calls":
-            return self.callers[number].call(sip.aor(CALLEES[self.number // PHONES % PHONES]))
-        if kind == "names":
-            return self.callers[number].call(f"sip:out-{CALLEES[number]}@n{number}-{sip.unique()}.good.test")
-        if kind == "refreshed":
-            return self.callees[number].register(expires=3600)
-        user = f"fresh{self.number % FRESH}"
-        if kind == "new":
-            return self.others[number].register(user)
-        return stream_registration(user, self.others[number].place, self.contexts[kind])
+        turn = next(self.numbers)
+        number, user = turn % PHONES, f"fresh{turn % FRESH}"
+        match kind:
+            case "calls":
+                return self.callers[number].call(sip.aor(CALLEES[turn // PHONES % PHONES]))
+            case "names":
+                return self.callers[number].call(f"sip:out-{CALLEES[number]}@n{number}-{sip.unique()}.good.test")
+            case "refreshed":
+                return self.callees[next(self.refreshed) % PHONES].register(expires=self.expires)
+            case "new":
+                return self.others[number].register(user, expires=self.new_expires)
+            case _:
+                return stream_registration(user, self.others[number].place, self.contexts[kind])
 
     async def one(self, kind, due):
         lag, took, why = time.monotonic() - due, None, ""
@@ -320,7 +318,4 @@ def main(pipe, rates, pid, authority):
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
 
-    async def run():
-        await Background(rates, pid, authority).run(pipe)
-
-    asyncio.run(run())
+    asyncio.run(Background(rates, pid, authority).run(pipe))

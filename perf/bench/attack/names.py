@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+from functools import partial
 
 from attack import net, sip
 from attack.lab import DNS, Scenario
@@ -72,94 +73,68 @@ def serve():
                 where.sendto(hostile(query, name, kind, end, number), peer)
 
 
-class Names(Scenario):
-    rates = {"calls": 15, "refreshed": 3, "new": 3, "names": 8}
-    conf = ANY_HOST
-    rate = 300
-    must = "fresh good names that others call still resolve; all calls go on"
+def asks_for_names(lab, rate, send):
+    """One user's requests, `send(phone, number)`, beside a DNS server that does as it is asked."""
+    server = multiprocessing.Process(target=serve, daemon=True)
+    server.start()
+    try:
+        phone = lab.phone("mallory", net.ATTACKER)
+        phone.take_challenge("INVITE", sip.aor("callee0"), sip.aor("callee0"))
 
-    def prepare(self, lab):
-        self.server = multiprocessing.Process(target=serve, daemon=True)
-        self.server.start()
-        self.phone = lab.phone("mallory", net.ATTACKER)
-        challenge = self.phone.ask("INVITE", sip.aor("callee0"), sip.aor("callee0"), digest=False)
-        self.phone.credentials.take(challenge)
+        def send_one(number):
+            net.drain(phone.socket)
+            return send(phone, number)
 
-    def invite(self, uri):
-        phone = self.phone
-        return phone.send(
-            sip.request(
-                "INVITE", uri, phone.place, sip.aor("mallory"), uri, *phone.credentials.lines("INVITE", uri), contact=phone.contact
-            )
-        )
-
-    def send(self, number):
-        raise NotImplementedError
-
-    def attack(self, lab):
-        def send(number):
-            net.drain(self.phone.socket)
-            return self.send(number)
-
-        lab.flood(self.rate, send)
-
-    def end(self, lab):
-        self.server.kill()
-        self.server.join()
+        with lab.attack():
+            lab.flood(rate, send_one)
+    finally:
+        server.kill()
+        server.join()
 
 
-class Silent(Names):
-    name = "dns-silent"
-    what = "one user calls 300 names a second whose servers never answer"
-    source = "one user's contacts under silent DNS names (all 512 questions taken; fresh good names fail)"
-
-    def send(self, number):
-        return self.invite(f"sip:out-x@{sip.unique('s')}.silent.test")
+def invite(phone, uri):
+    return phone.send(phone.request("INVITE", uri, contact=phone.contact))
 
 
-class SilentContacts(Names):
-    name = "dns-silent-paths"
-    what = "one user registers 100 times a second by a Path under a name whose servers never answer, and calls itself each time"
-    source = Silent.source
-    rate = 100
-
-    def send(self, number):
-        phone, uri = self.phone, f"sip:{sip.DOMAIN}"
-        size = phone.send(
-            sip.request(
-                "REGISTER",
-                uri,
-                phone.place,
-                sip.aor("mallory"),
-                sip.aor("mallory"),
-                "Expires: 300",
-                "Supported: path",
-                f"Path: <sip:{sip.unique('p')}.silent.test;lr>",
-                register(phone, uri),
-                contact=f"<sip:m{number % 10}@198.18.9.9>",
-            )
-        )
-        return size + self.invite(sip.aor("mallory"))
+def silent(phone, number):
+    return invite(phone, f"sip:out-x@{sip.unique('s')}.silent.test")
 
 
-def register(phone, uri):
-    """A nonce is one for both kinds of challenge, the header is not."""
-    return phone.credentials.line("REGISTER", uri).replace("Proxy-Authorization", "Authorization")
+def hostile_names(phone, number):
+    return invite(phone, f"sip:out-x@{sip.unique('h')}.hostile.test")
 
 
-class Hostile(Names):
-    name = "dns-hostile"
-    what = (
+def silent_path(phone, number):
+    lines = ["Expires: 300", "Supported: path", f"Path: <sip:{sip.unique('p')}.silent.test;lr>"]
+    user, contact = sip.aor("mallory"), f"<sip:m{number % 10}@198.18.9.9>"
+    return phone.send(phone.request("REGISTER", sip.HOME, *lines, to=user, contact=contact)) + invite(phone, user)
+
+
+SILENT = "one user's contacts under silent DNS names (all 512 questions taken; fresh good names fail)"
+for name, what, source, rate, send in [
+    ("dns-silent", "one user calls 300 names a second whose servers never answer", SILENT, 300, silent),
+    (
+        "dns-silent-paths",
+        "one user registers 100 times a second by a Path under a name whose servers never answer, and calls itself each time",
+        SILENT,
+        100,
+        silent_path,
+    ),
+    (
+        "dns-hostile",
         "one user calls 100 names a second whose server forges, truncates, loops, floods, breaks its answers, or points at this "
-        "server and inside"
+        "server and inside",
+        "hostile DNS answers",
+        100,
+        hostile_names,
+    ),
+]:
+    Scenario(
+        name,
+        what,
+        source,
+        "fresh good names that others call still resolve; all calls go on",
+        partial(asks_for_names, rate=rate, send=send),
+        ANY_HOST,
+        {"calls": 15, "refreshed": 3, "new": 3, "names": 8},
     )
-    source = "hostile DNS answers"
-    rate = 100
-
-    def send(self, number):
-        return self.invite(f"sip:out-x@{sip.unique('h')}.hostile.test")
-
-
-Silent()
-SilentContacts()
-Hostile()

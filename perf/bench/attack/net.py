@@ -7,8 +7,11 @@ import os
 import resource
 import select
 import socket
+import ssl
 import struct
 import subprocess
+import sys
+import threading
 import time
 
 from attack import sip
@@ -59,33 +62,62 @@ def tcp(address=ATTACKER, port=SERVER[1], timeout=2.0):
     return found
 
 
+def tls_client():
+    """Whoever trusts anybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def serve(listener, handle):
+    """Beside: `handle(stream)` one connection after the other, until the listener is closed."""
+
+    def run():
+        while True:
+            try:
+                stream, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), stream:
+                stream.settimeout(2)
+                handle(stream)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
 class Forger:
     """Sends datagrams from whatever address and port."""
 
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self.server = socket.inet_aton(SERVER[0])
+
+    def close(self):
+        self.socket.close()
 
     def send(self, data, address, port=5060):
-        head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0, socket.inet_aton(address), self.server)
-        self.socket.sendto(head + struct.pack("!HHHH", port, SERVER[1], 8 + len(data), 0) + data, SERVER)
+        """Returns the bytes of what UDP carries."""
+        self.send_packet(struct.pack("!HHHH", port, SERVER[1], 8 + len(data), 0) + data, address)
+        return len(data)
+
+    def send_packet(self, payload, address, identity=0, fragment=0):
+        ends = socket.inet_aton(address) + socket.inet_aton(SERVER[0])
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 0, identity, fragment, 64, socket.IPPROTO_UDP, 0)
+        return self.socket.sendto(head + ends + payload, SERVER)
 
 
-def paced(rate, until, send):
+def paced(rate, until, send, most=None):
     """Calls `send(number)` so often a second; it returns the bytes sent. Counts what went and what should have gone."""
+    most = sys.maxsize if most is None else most
     began, sent, size = time.monotonic(), 0, 0
-    while True:
-        now = time.monotonic()
-        if now >= until:
-            break
-        due = int(rate * (now - began))
+    while (now := time.monotonic()) < until:
+        due = min(most, int(rate * (now - began)))
         # Never more than a slice at once: a pause is not made up for by a burst, the generator is then the limit and says so.
         for _ in range(min(due - sent, max(1, int(rate * 10 * SLICE)))):
             with contextlib.suppress(BlockingIOError):
                 size += send(sent)
             sent += 1
         time.sleep(SLICE)
-    return {"asked": int(rate * (until - began)), "sent": sent, "bytes sent": size}
+    return {"asked": min(most, int(rate * (until - began))), "sent": sent, "bytes sent": size}
 
 
 def drain(where):
@@ -124,7 +156,7 @@ class Agent:
     """A phone or whoever poses as one, over UDP, one thing at a time."""
 
     def __init__(self, user, address, port=5060, credentials=True):
-        self.user, self.place = user, (address, port)
+        self.user = user
         self.socket = udp(address, port)
         self.place = self.socket.getsockname()
         self.credentials = Credentials(user) if credentials is True else credentials
@@ -164,33 +196,33 @@ class Agent:
                     return answer
         return None
 
-    def ask(self, method, uri, to, *lines, frm=None, digest=True, seconds=3.0, call_id=None, **more):
+    def request(self, method, uri, *lines, to=None, frm=None, digest=True, **more):
+        """By itself to whom the URI names, if nothing else is said; with credentials as soon as it was challenged."""
+        proof = self.credentials.lines(method, uri) if digest and self.credentials else []
+        return sip.request(method, uri, self.place, frm or sip.aor(self.user), to or uri, *lines, *proof, **more)
+
+    def take_challenge(self, method, uri, to, **more):
+        """For requests that are sent without waiting for their answers."""
+        answer = self.ask(method, uri, to, digest=False, **more)
+        if not answer or not self.credentials.take(answer):
+            raise RuntimeError(f"{self.user}: {method} {uri} was not challenged")
+
+    def ask(self, method, uri, to, *lines, frm=None, digest=True, seconds=3.0, **more):
         """The final answer, after at most one challenge where `digest` says so. The last request is in `asked`."""
-        frm = frm or f"<{sip.aor(self.user)}>;tag={sip.unique('f')}"
-        call_id = call_id or sip.unique()
+        dialog = {"frm": frm or f"<{sip.aor(self.user)}>;tag={sip.unique('f')}", "call_id": sip.unique()}
         for cseq in [1, 2, 3]:
-            branch = sip.MAGIC + sip.unique()
-            proof = self.credentials.lines(method, uri) if digest and self.credentials else []
-            self.asked = sip.request(
-                method, uri, self.place, frm, to, *lines, *proof, call_id=call_id, cseq=cseq, branch=branch, **more
-            )
-            answer = self.final(branch, self.asked, seconds)
-            if (
-                not answer
-                or answer.status not in (401, 407)
-                or not digest
-                or not self.credentials
-                or not self.credentials.take(answer)
-            ):
+            dialog |= {"cseq": cseq, "branch": sip.MAGIC + sip.unique()}
+            self.asked = self.request(method, uri, *lines, to=to, digest=digest, **dialog, **more)
+            answer = self.final(dialog["branch"], self.asked, seconds)
+            if not answer or answer.status not in (401, 407) or not (digest and self.credentials and self.credentials.take(answer)):
                 break
             if method == "INVITE":
-                self.send(sip.request("ACK", uri, self.place, frm, answer.get("to"), call_id=call_id, cseq=cseq, branch=branch))
+                self.send(sip.request("ACK", uri, self.place, to=answer.get("to"), **dialog))
         return answer
 
-    def register(self, *contacts, user=None, expires=300, **more):
-        user = user or self.user
+    def register(self, *contacts, expires=300, **more):
         lines = [f"Contact: {contact}" for contact in contacts] + ([f"Expires: {expires}"] if expires is not None else [])
-        return self.ask("REGISTER", f"sip:{sip.DOMAIN}", sip.aor(user), *lines, **more)
+        return self.ask("REGISTER", sip.HOME, sip.aor(self.user), *lines, **more)
 
     def bindings(self):
         """What its user's own query lists."""

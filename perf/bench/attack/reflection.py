@@ -2,201 +2,136 @@
 maddr."""
 
 import time
+from functools import partial
 
 from attack import net, sip, verdicts
 from attack.lab import SETTLE, Scenario, of
-from attack.verdicts import Check
 
 # Timers as of RFC 3261 in a fifth of the time: all that is repeated has been repeated after 6.4 s.
 TIMERS = {"timers": {"t1": "100ms", "t2": "800ms", "linger": "6400ms"}}
 STRANGER = "sip:x@elsewhere.example"
 # A phone of somebody else that answers.
 BUSY = "198.18.5.3"
+AT_MOST = f"at most {verdicts.REFLECTED:g} bytes out for each byte in"
 
 
-class Reflection(Scenario):
-    """Each request is sent as often as it takes, by a source that never answers; all that then comes to the third machine is
-    counted."""
+def reflection(name, what, source, run, must=AT_MOST, **conf):
+    """Few requests, since each is repeated for long, by a source that never answers."""
+    Scenario(name, what, source, must, run, {**TIMERS, **conf}, {"calls": 10, "refreshed": 3}, during=8.0, rest=2.0)
 
-    must = f"at most {verdicts.REFLECTED:g} bytes out for each byte in"
-    rates = {"calls": 10, "refreshed": 3}
-    conf = TIMERS
-    during = 8.0
-    rest = 2.0
-    # How often a second, and how many in all: few, since each is repeated for long.
-    rate, most = 10, 10
 
-    def prepare(self, lab):
-        self.third = lab.last(net.udp(net.THIRD, 5060, buffer=16 << 20))
-        self.got = [0, 0]
-        self.arrange(lab)
+class Third:
+    """The machine at which all that comes is counted. Nobody there answers."""
 
-    def arrange(self, lab):
-        """Bindings, mostly."""
+    def __init__(self, lab):
+        self.lab, self.socket = lab, lab.last(net.udp(net.THIRD, 5060, buffer=16 << 20))
+        self.datagrams = self.bytes = 0
 
-    def request(self, lab, number):
-        """Sends one; returns its bytes."""
+    def count(self):
+        datagrams, size = net.drain(self.socket)
+        self.datagrams += datagrams
+        self.bytes += size
 
-    def idle(self, lab):
-        """Between two: what other phones of the attacker do."""
-
-    def attack(self, lab):
-        sent = 0
-        for number in range(self.most):
-            sent += self.request(lab, number)
-            time.sleep(1 / self.rate)
-            self.count(lab)
-        while lab.left() > 0:
-            self.count(lab)
-            time.sleep(0.02)
-        lab.seen.update(
-            {
-                "requests": self.most,
+    def attack(self, request, most=10, rate=10, idle=lambda: None):
+        """`request(number)` sends one and returns its bytes; `idle()`, between two, is what other phones of the attacker do."""
+        with self.lab.attack():
+            sent = 0
+            for number in range(most):
+                sent += request(number)
+                time.sleep(1 / rate)
+                idle()
+                self.count()
+            while self.lab.left() > 0:
+                idle()
+                self.count()
+                time.sleep(0.02)
+            self.factor = verdicts.factor(self.bytes, sent)
+            self.lab.seen |= {
+                "requests": most,
                 "bytes in": sent,
-                "datagrams out": self.got[0],
-                "bytes out": self.got[1],
-                "bytes out / in": verdicts.factor(self.got[1], sent),
+                "datagrams out": self.datagrams,
+                "bytes out": self.bytes,
+                "bytes out / in": self.factor,
             }
-        )
 
-    def count(self, lab):
-        self.idle(lab)
-        datagrams, size = net.drain(self.third)
-        self.got[0] += datagrams
-        self.got[1] += size
-
-    def checks(self, lab):
-        factor = lab.seen["bytes out / in"]
-        return [
-            Check(
-                f"bytes out for bytes in (at most {verdicts.REFLECTED:g})",
-                f"{factor:.1f}",
-                verdicts.at_most(factor, verdicts.REFLECTED),
-            )
-        ]
+    def check(self):
+        what = f"bytes out for bytes in (at most {verdicts.REFLECTED:g})"
+        self.lab.at_most(what, self.factor, verdicts.REFLECTED, "{:.1f}")
 
 
-def from_third(method, uri, *more, body=b""):
-    """As if the third machine had sent it: its own socket does, and nobody there answers."""
-    return sip.request(method, uri, (net.THIRD, 5060), STRANGER, uri, *more, contact=f"<sip:x@{net.THIRD}>", body=body)
+def contacts(lab, padding):
+    third, phone, uri = Third(lab), lab.phone("mallory", net.ATTACKER), sip.aor("mallory")
+    answers = [phone.register(f"<sip:m{number}@{net.THIRD}:5060{padding}>") for number in range(10)]
+    bound = len(phone.bindings() or []) or sum(1 for each in answers if each and each.status == 200)
+
+    def request(number):
+        if number == 0:
+            phone.take_challenge("INVITE", uri, uri)
+        return phone.send(phone.request("INVITE", uri, contact=phone.contact))
+
+    third.attack(request)
+    lab.seen["contacts bound"] = bound
+    third.check()
 
 
-class Contacts(Reflection):
-    source = "contacts at third machines: plain, or of 60 kB (×169, ×5,985)"
+def short(lab, method, bound=0):
+    """Requests as short as can be, about an address-of-record with so many contacts."""
+    third, phone, name = Third(lab), lab.phone("victim", "198.18.5.1"), sip.aor("victim")
+    for number in range(bound):
+        phone.register(f"<sip:victim@198.18.5.1:5060;x={'y' * 200}{number}>")
+    uri, contact = (sip.HOME, "") if method == "REGISTER" else (name, "m: <sip:a@b>\r\n")
 
-    def __init__(self, name, what, padding, conf):
-        self.padding = padding
-        super().__init__(name=name, what=what, conf={**TIMERS, **conf})
-
-    def arrange(self, lab):
-        self.phone = lab.phone("mallory", net.ATTACKER)
-        self.answers = [self.phone.register(f"<sip:m{number}@{net.THIRD}:5060{self.padding}>") for number in range(10)]
-        self.bound = len(self.phone.bindings() or []) or sum(1 for each in self.answers if each and each.status == 200)
-
-    def request(self, lab, number):
-        uri = sip.aor("mallory")
-        if not self.phone.credentials.nonce or number == 0:
-            challenge = self.phone.ask("INVITE", uri, uri, digest=False)
-            self.phone.credentials.take(challenge)
-        data = sip.request(
-            "INVITE", uri, self.phone.place, uri, uri, *self.phone.credentials.lines("INVITE", uri), contact=self.phone.contact
-        )
-        return self.phone.send(data)
-
-    def checks(self, lab):
-        lab.seen["contacts bound"] = self.bound
-        return super().checks(lab)
-
-
-class Short(Reflection):
-    """Requests as short as can be, by a source that never answers, about an address-of-record with so many contacts."""
-
-    def __init__(self, name, what, source, method, auth, bound=0):
-        self.method, self.bound = method, bound
-        super().__init__(name=name, what=f"{what}, by a source that never answers", source=source, conf={**TIMERS, "auth": auth})
-
-    def arrange(self, lab):
-        phone = lab.phone("victim", "198.18.5.1")
-        for number in range(self.bound):
-            phone.register(f"<sip:victim@198.18.5.1:5060;x={'y' * 200}{number}>")
-
-    def request(self, lab, number):
-        name = sip.aor("victim")
-        uri, contact = (f"sip:{sip.DOMAIN}", "") if self.method == "REGISTER" else (name, "m: <sip:a@b>\r\n")
-        return self.third.sendto(
-            f"{self.method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {name};tag=1\r\nt: "
-            f"{name}\r\n"
-            f"i: {number}\r\nCSeq: 1 {self.method}\r\nMax-Forwards: 70\r\n{contact}\r\n".encode(),
+    def request(number):
+        return third.socket.sendto(
+            f"{method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {name};tag=1\r\nt: {name}\r\n"
+            f"i: {number}\r\nCSeq: 1 {method}\r\nMax-Forwards: 70\r\n{contact}\r\n".encode(),
             sip.SERVER,
         )
 
+    third.attack(request)
+    third.check()
 
-class Answered(Reflection):
-    source = "INVITE → 486 (×21), → 200 (×33)"
 
-    def __init__(self, status):
-        self.status = status
-        super().__init__(
-            name=f"reflect-{status}",
-            what=f"a stranger's INVITEs to a phone that answers {status}, by a source that never sends an ACK",
-        )
+def answered(lab, status):
+    third, phone, again = Third(lab), lab.phone("friend", BUSY), []
+    phone.register(phone.contact)
+    phone.socket.setblocking(False)
 
-    def arrange(self, lab):
-        self.phone = lab.phone("friend", BUSY)
-        self.phone.register(self.phone.contact)
-        self.phone.socket.setblocking(False)
-        self.again = []
+    def request(number):
+        uri, contact = sip.aor("friend"), f"<sip:x@{net.THIRD}>"
+        data = sip.request("INVITE", uri, (net.THIRD, 5060), STRANGER, uri, contact=contact, body=sip.SDP)
+        return third.socket.sendto(data, sip.SERVER)
 
-    def request(self, lab, number):
-        return self.third.sendto(from_third("INVITE", sip.aor("friend"), body=sip.SDP), sip.SERVER)
-
-    def idle(self, lab):
+    def idle():
         """A phone repeats its 2xx by T1, 2·T1 … up to T2 until the ACK comes, for 64·T1; other answers the proxy acknowledges."""
         now = time.monotonic()
-        while message := self.phone.receive(0.001):
+        while message := phone.receive(0.001):
             if message.method == "INVITE":
-                sip_answer = sip.response(
-                    message,
-                    self.status,
-                    "Answer",
-                    to_tag="callee",
-                    contact=self.phone.contact,
-                    body=sip.SDP if self.status == 200 else b"",
-                )
-                self.phone.send(sip_answer)
-                if self.status == 200:
-                    self.again.append([now + 0.1, 0.1, now + 6.4, sip_answer])
-        for each in self.again:
+                body = sip.SDP if status == 200 else b""
+                data = sip.response(message, status, "Answer", to_tag="callee", contact=phone.contact, body=body)
+                phone.send(data)
+                if status == 200:
+                    again.append([now + 0.1, 0.1, now + 6.4, data])
+        for each in again:
             due, interval, end, data = each
             if due <= now < end:
-                self.phone.send(data)
-                each[0], each[1] = due + min(2 * interval, 0.8), min(2 * interval, 0.8)
+                phone.send(data)
+                each[:2] = due + min(2 * interval, 0.8), min(2 * interval, 0.8)
+
+    third.attack(request, idle=idle)
+    third.check()
 
 
-class Relayed(Reflection):
-    """Nothing may come to the third machine at all."""
+def relayed(lab, forms):
+    third, stranger = Third(lab), lab.phone("mallory", net.ATTACKER, credentials=None)
 
-    must = "not one datagram comes to the third machine"
-    most = 200
-    rate = 40
-    source = "amplification by Route and Record-Route; Route and maddr tricks"
+    def request(number):
+        method, uri, via, lines = forms[number % len(forms)]
+        data = sip.request(method, uri, stranger.place, STRANGER, uri, *lines, contact=stranger.contact)
+        return stranger.send(data.replace(b"Via: SIP/2.0/UDP 198.18.9.1:5060;", via.encode()) if via else data)
 
-    def __init__(self, name, what, forms):
-        self.forms = forms
-        super().__init__(name=name, what=what)
-
-    def arrange(self, lab):
-        self.stranger = lab.phone("mallory", net.ATTACKER, credentials=None)
-
-    def request(self, lab, number):
-        method, uri, via, lines = self.forms[number % len(self.forms)]
-        data = sip.request(method, uri, self.stranger.place, STRANGER, uri, *lines, contact=self.stranger.contact)
-        if via:
-            data = data.replace(b"Via: SIP/2.0/UDP 198.18.9.1:5060;", via.encode())
-        return self.stranger.send(data)
-
-    def checks(self, lab):
-        return [Check("datagrams at the third machine", f"{self.got[0]:,}", self.got[0] == 0)]
+    third.attack(request, most=200, rate=40)
+    lab.none("datagrams at the third machine", third.datagrams)
 
 
 ROUTE = f"Route: <sip:{net.THIRD};lr>"
@@ -226,100 +161,110 @@ VIAS = [
 ]
 
 
+# 60 branches, each sent eleven times, and as much again for the spirals through ourselves.
+MOST_SENT = 2 * 60 * 11
+
+
 def aor(number):
     """Such contacts lead to other users of ours only by an address of ours: a name would be taken for a phone behind a NAT."""
     return sip.aor(f"zombie{number}", sip.SERVER[0])
 
 
-class Forks(Scenario):
-    must = "one INVITE opens at most 60 branches at a time (max_breadth), and calls go on"
-    source = "amplification by forking and loops between AORs"
-    conf = TIMERS
-    during = 8.0
-    rest = 8.0
-    # 60 branches, each sent eleven times, and as much again for the spirals through ourselves.
-    most_sent = 2 * 60 * 11
-
-    def __init__(self, name, what, contacts):
-        self.contacts = contacts
-        super().__init__(name=name, what=what)
-
-    def prepare(self, lab):
-        lab.last(net.udp(net.THIRD, 5060, buffer=4096))
-        self.phones = [lab.phone(f"zombie{number}", f"198.18.9.{20 + number}") for number in range(10)]
-        for number, phone in enumerate(self.phones):
-            for contact in self.contacts(number):
-                phone.ask("REGISTER", OWN, aor(number), f"Contact: {contact}", "Expires: 300", frm=f"<{aor(number)}>;tag=z")
-
-    def attack(self, lab):
-        caller, uri = self.phones[0], aor(0)
-        challenge = caller.ask("INVITE", uri, uri, frm=f"<{uri}>;tag=z", digest=False)
-        caller.credentials.take(challenge)
-        sent = caller.send(
-            sip.request("INVITE", uri, caller.place, uri, uri, *caller.credentials.lines("INVITE", uri), contact=caller.contact)
-        )
-        most = 0
+def forks(lab, contacts):
+    """One INVITE to the first of ten users, of which each has `contacts(number)`."""
+    lab.last(net.udp(net.THIRD, 5060, buffer=4096))
+    phones = [lab.phone(f"zombie{number}", f"198.18.9.{20 + number}") for number in range(10)]
+    for number, phone in enumerate(phones):
+        for contact in contacts(number):
+            phone.ask("REGISTER", OWN, aor(number), f"Contact: {contact}", "Expires: 300", frm=f"<{aor(number)}>;tag=z")
+    with lab.attack():
+        caller, uri, most = phones[0], aor(0), 0
+        caller.take_challenge("INVITE", uri, uri, frm=f"<{uri}>;tag=z")
+        sent = caller.send(caller.request("INVITE", uri, frm=uri, contact=caller.contact))
         while lab.left() > 0.2:
             most = max(most, of(lab.server.scrape(), "strowger_transactions"))
             time.sleep(0.1)
-        lab.seen.update({"INVITEs": 1, "bytes": sent, "most transactions": most})
-
-    def checks(self, lab):
-        times = [messages(lab.metrics[name]) for name in ["before", "during", "after"]]
-        # What others cause meanwhile is what they cause afterwards.
-        extra = times[1] - times[0] - (times[2] - times[1]) * lab.during_s / (lab.after_s + SETTLE)
-        lab.seen["messages sent for it"] = extra
-        return [
-            Check(
-                f"messages sent for one INVITE (at most {self.most_sent:,})",
-                f"{extra:,.0f}",
-                verdicts.at_most(extra, self.most_sent),
-            )
-        ]
+        lab.seen |= {"INVITEs": 1, "bytes": sent, "most transactions": most}
+    before, during, after = (messages(lab.metrics[name]) for name in ["before", "during", "after"])
+    # What others cause meanwhile is what they cause afterwards.
+    extra = during - before - (after - during) * lab.during_s / (lab.after_s + SETTLE)
+    lab.seen["messages sent for it"] = extra
+    lab.at_most(f"messages sent for one INVITE (at most {MOST_SENT:,})", extra, MOST_SENT)
 
 
 def messages(metrics):
     return sum(value for name, value in metrics.items() if name.startswith("strowger_messages_total") and 'direction="out"' in name)
 
 
-Contacts(
-    "reflect-contacts", "INVITEs to a user's own address-of-record with 10 contacts at a third machine, which never answers", "", {}
+CONTACTS = "contacts at third machines: plain, or of 60 kB (×169, ×5,985)"
+reflection(
+    "reflect-contacts",
+    "INVITEs to a user's own address-of-record with 10 contacts at a third machine, which never answers",
+    CONTACTS,
+    partial(contacts, padding=""),
 )
-Contacts(
+reflection(
     "reflect-contacts-long",
     "the same under contact_size = 60KiB, with contacts of 6 kB",
-    f";x={'y' * 6000}",
-    {"limits": {"contact_size": "60KiB"}},
+    CONTACTS,
+    partial(contacts, padding=f";x={'y' * 6000}"),
+    limits={"contact_size": "60KiB"},
 )
-Short(
+reflection(
     "reflect-query",
-    "queries of an address-of-record with 10 contacts, where no password is asked",
+    "queries of an address-of-record with 10 contacts, where no password is asked, by a source that never answers",
     "REGISTER query (×202)",
-    "REGISTER",
-    {"challenge_register": False},
-    10,
+    partial(short, method="REGISTER", bound=10),
+    auth={"challenge_register": False},
 )
 for status, method in [(401, "REGISTER"), (407, "INVITE")]:
-    Short(
+    reflection(
         f"reflect-{status}",
-        f"short {method}s of a user without credentials",
+        f"short {method}s of a user without credentials, by a source that never answers",
         "401/407 (×3)",
-        method,
-        {"algorithms": ["SHA-256", "MD5"]},
+        partial(short, method=method),
+        auth={"algorithms": ["SHA-256", "MD5"]},
     )
-for each in [486, 200]:
-    Answered(each)
-Relayed("route-third", "a stranger's requests with Route, maddr, Record-Route or Request-URI of a third machine", ROUTES)
-Relayed("via-third", "requests whose Via names a third machine by sent-by, maddr and received", VIAS)
-Forks(
-    "fork-loops",
-    "ten users who each forward to two others, in circles; one INVITE",
-    lambda number: [f"<{aor((number + step) % 10)}>" for step in [1, 2]],
-)
-Forks(
-    "fork-wide",
-    "a user who forwards to five others, who each have ten contacts at a machine that never answers; one INVITE",
-    lambda number: (
-        [f"<{aor(other)}>" for other in range(1, 6)] if number == 0 else [f"<sip:z{other}@{net.THIRD}:5060>" for other in range(10)]
+for status in [486, 200]:
+    reflection(
+        f"reflect-{status}",
+        f"a stranger's INVITEs to a phone that answers {status}, by a source that never sends an ACK",
+        "INVITE → 486 (×21), → 200 (×33)",
+        partial(answered, status=status),
+    )
+for name, what, forms in [
+    ("route-third", "a stranger's requests with Route, maddr, Record-Route or Request-URI of a third machine", ROUTES),
+    ("via-third", "requests whose Via names a third machine by sent-by, maddr and received", VIAS),
+]:
+    reflection(
+        name,
+        what,
+        "amplification by Route and Record-Route; Route and maddr tricks",
+        partial(relayed, forms=forms),
+        "not one datagram comes to the third machine",
+    )
+for name, what, of_one in [
+    (
+        "fork-loops",
+        "ten users who each forward to two others, in circles; one INVITE",
+        lambda number: [f"<{aor((number + step) % 10)}>" for step in [1, 2]],
     ),
-)
+    (
+        "fork-wide",
+        "a user who forwards to five others, who each have ten contacts at a machine that never answers; one INVITE",
+        lambda number: [
+            f"<{aor(other)}>" if number == 0 else f"<sip:z{other}@{net.THIRD}:5060>"
+            for other in (range(1, 6) if number == 0 else range(10))
+        ],
+    ),
+]:
+    Scenario(
+        name,
+        what,
+        "amplification by forking and loops between AORs",
+        "one INVITE opens at most 60 branches at a time (max_breadth), and calls go on",
+        partial(forks, contacts=of_one),
+        TIMERS,
+        during=8.0,
+        rest=8.0,
+    )

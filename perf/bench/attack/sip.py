@@ -6,6 +6,8 @@ import os
 import re
 
 REALM = DOMAIN = "lab.example"
+# The Request-URI of a REGISTER.
+HOME = f"sip:{DOMAIN}"
 SERVER = ("198.18.0.1", 5060)
 TLS_PORT = 5061
 MAGIC = "z9hG4bK"
@@ -35,13 +37,18 @@ def users_file(users):
     return "".join(f"{user}:{REALM}:{md5(f'{user}:{REALM}:{password(user)}')}\n" for user in users)
 
 
+def first_of(pattern, text, default=None):
+    """What the first group of a pattern is."""
+    found = re.search(pattern, text)
+    return found[1] if found else default
+
+
 class Message:
     """What came: `status` of a response or `method` and `uri` of a request, headers by their lower-case names."""
 
     def __init__(self, data):
         head, _, self.body = data.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
-        self.data, self.first = data, first
         self.headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         words = first.split(" ", 2)
         self.status = int(words[1]) if first.startswith("SIP/2.0 ") else None
@@ -55,8 +62,7 @@ class Message:
 
     @property
     def branch(self):
-        found = re.search(r"branch=([^;,\s]+)", self.get("via"))
-        return found.group(1) if found else ""
+        return first_of(r"branch=([^;,\s]+)", self.get("via"), "")
 
     @property
     def cseq(self):
@@ -68,36 +74,28 @@ class Message:
         return re.findall(r"<([^>]*)>", ", ".join(self.all("contact", "m")))
 
     def tag(self, name):
-        return tag(self.get(name))
+        return first_of(r";tag=([^;\s]+)", self.get(name), "")
+
+    def routes(self):
+        """The caller's route set that the Record-Route makes, as lines."""
+        found = [part.strip() for value in self.all("record-route") for part in value.split(",")]
+        return [f"Route: {value}" for value in reversed(found)]
 
 
-def tag(value):
-    found = re.search(r";tag=([^;\s]+)", value)
-    return found.group(1) if found else ""
-
-
-def request(
-    method, uri, place, frm, to, *more, call_id=None, cseq=1, branch=None, contact=None, body=b"", transport="UDP", hops=70
-):
+def request(method, uri, place, frm, to, *more, call_id=None, cseq=1, branch=None, contact=None, body=b"", transport="UDP"):
     """`place` is the sender's (address, port), `frm` and `to` are whole header values or URIs, `more` further lines."""
     frm = frm if "tag=" in frm else f"<{frm}>;tag={unique('f')}"
     to = to if "<" in to else f"<{to}>"
     lines = [
         f"{method} {uri} SIP/2.0",
         f"Via: SIP/2.0/{transport} {place[0]}:{place[1]};branch={branch or MAGIC + unique()};rport",
-        f"Max-Forwards: {hops}",
+        "Max-Forwards: 70",
         f"From: {frm}",
         f"To: {to}",
         f"Call-ID: {call_id or unique()}",
         f"CSeq: {cseq} {method}",
     ]
-    if contact:
-        lines.append(f"Contact: {contact}")
-    lines += more
-    if body:
-        lines.append("Content-Type: application/sdp")
-    lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    return rendered(lines, more, contact, body)
 
 
 def response(asked, status, reason, *more, to_tag=None, contact=None, body=b""):
@@ -114,8 +112,11 @@ def response(asked, status, reason, *more, to_tag=None, contact=None, body=b""):
         f"Call-ID: {asked.get('call-id')}",
         f"CSeq: {asked.get('cseq')}",
     ]
-    if contact:
-        lines.append(f"Contact: {contact}")
+    return rendered(lines, more, contact, body)
+
+
+def rendered(lines, more, contact, body):
+    lines += [f"Contact: {contact}"] if contact else []
     lines += [*more, *(["Content-Type: application/sdp"] if body else []), f"Content-Length: {len(body)}"]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -124,38 +125,27 @@ class Credentials:
     """Of one user: answers challenges, and goes on counting on the nonce that it was given last."""
 
     def __init__(self, user, secret=None, name=None):
-        self.name, self.secret = name or user, secret or password(user)
+        self.name, self.secret = user if name is None else name, secret or password(user)
         self.nonce = None
         self.count = 0
 
     def take(self, answer):
         """The challenge of a 401 or 407; whether it held one."""
         value = answer.get("www-authenticate") or answer.get("proxy-authenticate")
-        self.realm, self.nonce = (self._of(value, name) for name in ["realm", "nonce"])
-        self.header = "Authorization" if answer.status == 401 else "Proxy-Authorization"
+        self.realm, self.nonce = (first_of(rf'\b{name}="([^"]*)"', value) for name in ["realm", "nonce"])
         self.ha1 = md5(f"{self.name}:{self.realm}:{self.secret}")
         self.count = 0
         return bool(self.nonce)
 
-    @staticmethod
-    def _of(value, name):
-        found = re.search(rf'\b{name}="([^"]*)"', value)
-        return found.group(1) if found else None
-
-    def line(self, method, uri):
+    def lines(self, method, uri):
+        """None, or one. A nonce is one for both kinds of challenge, the header is not: a registrar's, or a proxy's."""
+        if not self.nonce:
+            return []
         self.count += 1
+        header = "Authorization" if method == "REGISTER" else "Proxy-Authorization"
         nc, cnonce = f"{self.count:08x}", unique("c")
         digest = md5(f"{self.ha1}:{self.nonce}:{nc}:{cnonce}:auth:{md5(f'{method}:{uri}')}")
-        return (
-            f'{self.header}: Digest username="{self.name}", realm="{self.realm}", nonce="{self.nonce}", uri="{uri}", '
+        return [
+            f'{header}: Digest username="{self.name}", realm="{self.realm}", nonce="{self.nonce}", uri="{uri}", '
             f'response="{digest}", algorithm=MD5, qop=auth, nc={nc}, cnonce="{cnonce}"'
-        )
-
-    def lines(self, method, uri):
-        return [self.line(method, uri)] if self.nonce else []
-
-
-def route_set(values, reverse):
-    """Of the values of Record-Route, as lines: reversed for the caller."""
-    found = [part.strip() for value in values for part in value.split(",")]
-    return [f"Route: {value}" for value in (reversed(found) if reverse else found)]
+        ]

@@ -3,6 +3,8 @@
 import collections
 import statistics
 
+import numpy
+
 # Of those tried, beside an attack and after it. Before it nearly all must be well, or nothing can be told.
 GOES_ON, USUAL = 0.95, 0.98
 # Others may wait so many times as long as they usually do; so many ms are noise on two cores.
@@ -17,8 +19,13 @@ REFLECTED = 3.0
 WORDS = {True: "holds", False: "DOES NOT HOLD", None: "not to be told"}
 
 
-class Check(collections.namedtuple("Check", "what seen held")):
-    """What must hold, what was seen in words, and whether it does."""
+# What must hold, what was seen in words, and whether it does.
+Check = collections.namedtuple("Check", "what seen held")
+
+
+def line(what, seen, held):
+    """A check, as it is said."""
+    return f"[{ {True: 'yes', False: 'NO', None: '—'}[held] }] {what}: {seen}"
 
 
 def joined(helds):
@@ -31,8 +38,7 @@ def joined(helds):
 
 def quantile(values, share):
     """The smallest value that so many are not above."""
-    values = sorted(values)
-    return values[min(len(values) - 1, max(0, -int(-share * len(values) // 1) - 1))] if values else None
+    return float(numpy.quantile(values, share, method="inverted_cdf")) if values else None
 
 
 def phase(records, begin, end):
@@ -74,11 +80,11 @@ def goes_on(before, beside):
     return None if is_late(beside) else False
 
 
-def waits(before, beside, factor=PATIENT):
+def waits(before, beside):
     """Whether they are served about as fast as usual, by the median."""
     if before["p50_ms"] is None or beside["tried"] == 0:
         return None
-    if beside["p50_ms"] is not None and beside["p50_ms"] <= max(factor * before["p50_ms"], before["p50_ms"] + NOISE_MS):
+    if beside["p50_ms"] is not None and beside["p50_ms"] <= max(PATIENT * before["p50_ms"], before["p50_ms"] + NOISE_MS):
         return True
     return None if is_late(beside) else False
 
@@ -91,11 +97,11 @@ def factor(out, into):
     return out / into if into else None
 
 
-def comes_back(before, peak, after, kept=0.2, slack=16 << 20):
-    """Whether of what memory grew by all but a fifth (and some MB) has gone."""
+def comes_back(before, peak, after):
+    """Whether of what memory grew by, all in MB, all but a fifth (and some MB) has gone."""
     if None in (before, peak, after):
         return None
-    return after - before <= max(kept * (peak - before), slack)
+    return after - before <= max(0.2 * (peak - before), 16)
 
 
 def offered(sent, asked):

@@ -44,8 +44,8 @@ fn calls(count: u64, recorded: bool) {
     for _ in 0..2 * LINGER_MS {
         calls.turn(&mut server, |server, batch| server.measured_turn(batch));
     }
-    let (before, begun) = (calls.agents.seen, calls.begun());
-    while calls.begun() - begun < count {
+    let (before, begun) = (calls.agents.seen, calls.begun);
+    while calls.begun - begun < count {
         calls.turn(&mut server, counted_turn);
     }
     let seen = calls.agents.seen;
@@ -64,7 +64,7 @@ fn registrations(count: u64) {
     let (mut batch, mut none) = (Batch::default(), Batch::default());
     let (mut done, mut round) = (0, 2);
     while done < count {
-        for user in 0..agents.users() {
+        for user in 0..agents.users {
             if done == count {
                 break;
             }

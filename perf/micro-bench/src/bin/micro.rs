@@ -1,11 +1,12 @@
-//! `micro [--json] [--rounds N]`: nanoseconds for each operation of the words, and for whole calls and registrations through
+//! `micro [--rounds N]`: nanoseconds for each operation of the words, and for whole calls and registrations through
 //! the endpoint in its steady state. Rounds of all operations alternate; the table shows the median and the range.
 
-use rustix::time::{ClockId, clock_gettime};
+use clap::Parser;
 use std::hint::black_box;
 use strowger::base::Flow;
 use strowger::sip::{Index, Message, Name, Rewrite, fill_received};
 use strowger::stack::Element;
+use strowger_micro::measure::{CpuTime, ns_each, spread};
 use strowger_micro::traffic::{Agents, Batch, Calls, Kind, Server, register_all};
 
 const USERS: u32 = 10_000;
@@ -15,20 +16,17 @@ const CALLS_PER_MS: u32 = 28;
 const LINGER_MS: u64 = 5000;
 const SEED: u64 = 7;
 
+/// Times the parser, the rewriter, whole calls and registrations in memory, without a socket.
+#[derive(Parser)]
+#[command(name = "perf/micro")]
+struct Options {
+    /// Of all operations in turn; the figures are their medians
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
 fn main() {
-    let mut rounds = 7;
-    let mut as_json = false;
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--json" => as_json = true,
-            "--rounds" => match arguments.next().and_then(|rounds| rounds.parse().ok()) {
-                Some(number @ 1..) => rounds = number,
-                _ => usage(),
-            },
-            _ => usage(),
-        }
-    }
+    let Options { rounds } = Options::parse();
     let mut table = Table::default();
     let mut words = Words::new();
     let mut transactions = Steady::new();
@@ -36,16 +34,7 @@ fn main() {
         words.round(&mut table);
         transactions.round(&mut table);
     }
-    table.memory = transactions.memory;
-    match as_json {
-        true => table.print_json(rounds),
-        false => table.print(rounds),
-    }
-}
-
-fn usage() -> ! {
-    eprintln!("usage: micro [--json] [--rounds N]");
-    std::process::exit(2);
+    table.print(rounds);
 }
 
 // ---- the words: one message, warm in the nearest cache -----------------------------------------------------------------
@@ -70,7 +59,7 @@ impl Words {
         let mut batch = Batch::default();
         agents.invite(0, &mut batch);
         let (flow, invite) = batch.iter().next().expect("an INVITE");
-        let (invite, flow) = (padded(invite, 600), flow);
+        let invite = padded(invite, 600);
         server.measured_turn(&batch);
         let mut replies = Batch::default();
         agents.react(&server.outbox, &mut replies);
@@ -150,15 +139,6 @@ struct Steady {
     server: Server,
     calls: Calls,
     round: u32,
-    memory: Memory,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Memory {
-    /// Bytes of the process that came with the calls.
-    bytes: u64,
-    /// Requests that are remembered: each has a server and a client transaction.
-    transactions: u64,
 }
 
 impl Steady {
@@ -167,15 +147,10 @@ impl Steady {
         let mut agents = Agents::new(USERS);
         register_all(&mut server, &mut agents, 0);
         let mut calls = Calls::new(agents, CALLS_PER_MS, SEED);
-        let before = resident_bytes();
         for _ in 0..LINGER_MS + 1000 {
             calls.turn(&mut server, |server, batch| server.measured_turn(batch));
         }
-        let memory = Memory {
-            bytes: resident_bytes().saturating_sub(before),
-            transactions: server.endpoint.occupancy().server_transactions as u64,
-        };
-        Steady { server, calls, round: 1, memory }
+        Steady { server, calls, round: 1 }
     }
 
     fn round(&mut self, table: &mut Table) {
@@ -187,7 +162,7 @@ impl Steady {
     /// Calls at all stages, their messages mixed as they arrive at a server. One second of them.
     fn mixed(&mut self, table: &mut Table) {
         let before = self.calls.agents.seen;
-        let mut elapsed_ns = 0;
+        let mut elapsed_ns = 0.0;
         self.calls.is_mixed = true;
         for _ in 0..1000 {
             self.calls.turn(&mut self.server, |server, batch| {
@@ -200,14 +175,14 @@ impl Steady {
         let calls = seen.ended - before.ended;
         assert_eq!(seen.wrong, 0, "{seen:?}");
         assert_eq!(calls, u64::from(CALLS_PER_MS) * 1000, "{seen:?}");
-        table.add("one call, 6 in 7 out".into(), elapsed_ns as f64 / calls as f64);
+        table.add("one call, 6 in 7 out".into(), elapsed_ns / calls as f64);
     }
 
     /// The same with the messages of one kind behind one another, so that each kind has its own time.
     fn by_kind(&mut self, table: &mut Table) {
-        let mut elapsed_ns = [0; Kind::OF_A_CALL.len()];
+        let mut elapsed_ns = [0.0; Kind::OF_A_CALL.len()];
         let mut counts = [0u32; Kind::OF_A_CALL.len()];
-        let mut timers_ns = 0;
+        let mut timers_ns = 0.0;
         let mut turns = 0;
         self.calls.is_mixed = false;
         for _ in 0..1000 {
@@ -229,17 +204,17 @@ impl Steady {
         }
         assert_eq!(self.calls.agents.seen.wrong, 0);
         for (number, kind) in Kind::OF_A_CALL.into_iter().enumerate() {
-            let each = elapsed_ns[number] as f64 / f64::from(counts[number]);
+            let each = elapsed_ns[number] / f64::from(counts[number]);
             table.add(format!("  {}", kind.name()), each);
         }
-        let each = timers_ns as f64 / f64::from(turns);
+        let each = timers_ns / f64::from(turns);
         table.add("  timers, for each call".into(), each);
     }
 
     /// Every user refreshes once, 84 in a turn.
     fn registrations(&mut self, table: &mut Table) {
         let (mut batch, mut none) = (Batch::default(), Batch::default());
-        let mut elapsed_ns = 0;
+        let mut elapsed_ns = 0.0;
         let agents = &mut self.calls.agents;
         let before = agents.seen.registered;
         let users: Vec<u32> = (0..USERS).collect();
@@ -259,103 +234,35 @@ impl Steady {
         let seen = agents.seen;
         assert_eq!(seen.registered - before, u64::from(USERS));
         assert_eq!(seen.wrong, 0);
-        table.add("one REGISTER refresh".into(), elapsed_ns as f64 / f64::from(USERS));
+        table.add("one REGISTER refresh".into(), elapsed_ns / f64::from(USERS));
     }
-}
-
-/// Time that this thread has computed, whatever else ran meanwhile.
-struct CpuTime(i64);
-
-impl CpuTime {
-    fn now() -> CpuTime {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        CpuTime(now.tv_sec * 1_000_000_000 + now.tv_nsec)
-    }
-
-    fn elapsed_ns(&self) -> i64 {
-        CpuTime::now().0 - self.0
-    }
-}
-
-/// What the process holds in memory now (`statm`, second field).
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * 4096
 }
 
 // ---- the table ---------------------------------------------------------------------------------------------------------
 
+/// In order of first appearance; nanoseconds, one for each round.
 #[derive(Default)]
-struct Table {
-    /// In order of first appearance; nanoseconds, one for each round.
-    rows: Vec<(String, Vec<f64>)>,
-    memory: Memory,
-}
+struct Table(Vec<(String, Vec<f64>)>);
 
 impl Table {
     fn add(&mut self, name: String, ns: f64) {
-        match self.rows.iter_mut().find(|row| row.0 == name) {
+        match self.0.iter_mut().find(|row| row.0 == name) {
             Some(row) => row.1.push(ns),
-            None => self.rows.push((name, vec![ns])),
+            None => self.0.push((name, vec![ns])),
         }
     }
 
     fn time(&mut self, name: String, repetitions: u32, mut work: impl FnMut()) {
-        for _ in 0..repetitions / 10 {
-            work();
-        }
-        let start = CpuTime::now();
-        for _ in 0..repetitions {
-            work();
-        }
-        self.add(name, start.elapsed_ns() as f64 / f64::from(repetitions));
-    }
-
-    fn sorted(values: &[f64]) -> Vec<f64> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted
+        (0..repetitions / 10).for_each(|_| work());
+        self.add(name, ns_each(repetitions, || (0..repetitions).for_each(|_| work())));
     }
 
     fn print(&self, rounds: u32) {
         println!("{:44} {:>9}   {:>9} … {:>9}", "ns", "median", "least", "most");
-        for (name, values) in &self.rows {
-            let sorted = Table::sorted(values);
-            let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-            println!("{name:44} {:9.1}   {least:9.1} … {most:9.1}", sorted[sorted.len() / 2]);
+        for (name, values) in &self.0 {
+            let [least, median, most] = spread(values);
+            println!("{name:44} {median:9.1}   {least:9.1} … {most:9.1}");
         }
         println!("{rounds} rounds, alternating; {USERS} users, {} calls/s, {} s linger", CALLS_PER_MS * 1000, LINGER_MS / 1000);
-        println!(
-            "memory: {:.0} bytes for each of {} transactions remembered (server and client side)",
-            self.memory.per_transaction(),
-            self.memory.transactions,
-        );
-    }
-
-    fn print_json(&self, rounds: u32) {
-        println!("{{\"rounds\": {rounds}, \"unit\": \"ns\", \"rows\": [");
-        for (number, (name, values)) in self.rows.iter().enumerate() {
-            let sorted = Table::sorted(values);
-            let comma = if number + 1 < self.rows.len() { "," } else { "" };
-            println!(
-                "  {{\"name\": {:?}, \"median\": {:.1}, \"least\": {:.1}, \"most\": {:.1}}}{comma}",
-                name.trim(),
-                sorted[sorted.len() / 2],
-                sorted[0],
-                sorted[sorted.len() - 1],
-            );
-        }
-        println!(
-            "], \"memory\": {{\"transactions\": {}, \"bytes_each\": {:.1}}}}}",
-            self.memory.transactions,
-            self.memory.per_transaction()
-        );
-    }
-}
-
-impl Memory {
-    fn per_transaction(&self) -> f64 {
-        self.bytes as f64 / self.transactions.max(1) as f64
     }
 }

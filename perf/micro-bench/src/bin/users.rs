@@ -1,56 +1,53 @@
 //! `users [--json] [--rounds N] [--most N]`: nanoseconds to find one user among 100, 10 thousand, 1 million and 10 million, as a worker does
-//! when a request brings credentials. ProcessStats it what one cache miss costs in a table of that size, and the whole check of a digest.
+//! when a request brings credentials. Beside it what one cache miss costs in a table of that size, and the whole check of a digest.
 
-use rustix::time::{ClockId, clock_gettime};
+use clap::Parser;
+use serde_json::json;
 use std::hint::black_box;
-use strowger::base::Key;
+use strowger::base::{Key, Rng};
 use strowger::sip::Credentials;
 use strowger::stack::auth::digest::{Algorithm, Hash, ha1, response};
 use strowger::stack::auth::users::{Entry, Users};
+use strowger_micro::measure::{Chain, median, ns_each, resident_bytes, tenths};
 
 const SIZES: [u32; 4] = [100, 10_000, 1_000_000, 10_000_000];
 const REALM: &[u8] = b"example.com";
 /// Lookups in a row, of users drawn at random.
 const DRAWS: u32 = 1 << 18;
 const CHECKS: u32 = DRAWS / 8;
-/// What the processor fetches from memory at a time, bytes.
-const LINE: usize = 64;
 
-fn main() {
-    let (mut rounds, mut most, mut as_json) = (5, SIZES[3], false);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut number = || arguments.next().and_then(|text| text.parse::<u32>().ok());
-        match argument.as_str() {
-            "--json" => as_json = true,
-            "--rounds" => rounds = number().filter(|n| *n > 0).unwrap_or_else(|| usage()),
-            "--most" => most = number().filter(|n| *n >= SIZES[0]).unwrap_or_else(|| usage()),
-            _ => usage(),
-        }
-    }
-    let sizes = SIZES.into_iter().filter(|size| *size <= most);
-    let mut tables: Vec<Table> = sizes.map(Table::new).collect();
-    for _ in 0..rounds {
-        for table in &mut tables {
-            table.round();
-        }
-    }
-    match as_json {
-        true => print_json(&tables),
-        false => print(&tables, rounds),
-    }
+/// Times the lookup of a user among 100 to 10 million, in memory.
+#[derive(Parser)]
+#[command(name = "perf/users")]
+struct Options {
+    /// For machines
+    #[arg(long)]
+    json: bool,
+    /// Of all sizes in turn; the figures are their medians
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Users; where there are not 2 GB of memory to spare
+    #[arg(long, default_value_t = SIZES[3], value_parser = clap::value_parser!(u32).range(i64::from(SIZES[0])..))]
+    most: u32,
 }
 
-fn usage() -> ! {
-    eprintln!("usage: users [--json] [--rounds N] [--most N]");
-    std::process::exit(2);
+fn main() {
+    let options = Options::parse();
+    let mut tables: Vec<Table> = SIZES.into_iter().filter(|size| *size <= options.most).map(Table::new).collect();
+    for _ in 0..options.rounds {
+        tables.iter_mut().for_each(Table::round);
+    }
+    match options.json {
+        true => print_json(&tables),
+        false => print(&tables, options.rounds),
+    }
 }
 
 /// Users of one number, and what was measured with them.
 struct Table {
     size: u32,
     users: Users,
-    bytes: u64,
+    bytes_each: f64,
     /// Names of users drawn at random, one behind the other.
     names: Vec<u8>,
     chain: Chain,
@@ -86,14 +83,14 @@ impl Table {
             });
         }
         let bytes = resident_bytes().saturating_sub(before);
-        let mut random = Random(u64::from(size));
-        let names = (0..DRAWS).flat_map(|_| name(random.below(size))).collect();
+        let mut rng = Rng::new(u64::from(size));
+        let names = (0..DRAWS).flat_map(|_| name(rng.below(u64::from(size)) as u32)).collect();
         Table {
             size,
             users,
-            bytes,
+            bytes_each: bytes as f64 / f64::from(size),
             names,
-            chain: Chain::new(bytes as usize, &mut random),
+            chain: Chain::new(bytes, &mut rng),
             lookup_ns: Vec::new(),
             miss_ns: Vec::new(),
             check_ns: Vec::new(),
@@ -101,31 +98,25 @@ impl Table {
     }
 
     fn round(&mut self) {
-        self.lookups();
-        let start = CpuTime::now();
-        self.chain.walk(DRAWS);
-        self.miss_ns.push(start.elapsed_ns() / f64::from(DRAWS));
-        self.checks();
+        self.lookup_ns.push(ns_each(DRAWS, || self.lookups()));
+        self.miss_ns.push(self.chain.walk(DRAWS));
+        self.check_ns.push(ns_each(CHECKS, || self.checks()));
     }
 
     /// Each waits for the one before it: a worker does other things between two lookups, and no processor looks so far ahead.
-    fn lookups(&mut self) {
-        let zero = black_box(0);
-        let mut last = 0;
-        let start = CpuTime::now();
+    fn lookups(&self) {
+        let (zero, mut last) = (black_box(0), 0);
         for place in 0..DRAWS as usize {
             let at = place * NAME + (last & zero);
             let user = self.users.find(&self.names[at..at + NAME], REALM);
             let hash = user.and_then(|user| user.ha1(Algorithm::Md5));
             last = usize::from(hash.expect("a user").bytes()[0]);
         }
-        self.lookup_ns.push(start.elapsed_ns() / f64::from(DRAWS));
     }
 
     /// What a request with `qop=auth` costs beside its parsing: the lookup, two hashes, and the comparison with a third.
-    fn checks(&mut self) {
+    fn checks(&self) {
         let right = Hash::new(&[1; 16]).expect("a hash");
-        let start = CpuTime::now();
         for place in 0..CHECKS as usize {
             let username = &self.names[place * NAME..(place + 1) * NAME];
             let credentials = Credentials {
@@ -144,75 +135,7 @@ impl Table {
             let expected = response(Algorithm::Md5, false, &ha1, &credentials, b"REGISTER", b"");
             black_box(expected.is_some_and(|expected| expected.equals(&right)));
         }
-        self.check_ns.push(start.elapsed_ns() / f64::from(CHECKS));
     }
-}
-
-/// As many bytes as a table has, each cache line of which names the next: to walk it is to wait for memory and for nothing else.
-struct Chain {
-    lines: Vec<[u32; LINE / 4]>,
-    at: u32,
-}
-
-impl Chain {
-    fn new(bytes: usize, random: &mut Random) -> Chain {
-        let count = (bytes / LINE).max(2) as u32;
-        let mut next: Vec<u32> = (0..count).collect();
-        // Sattolo's shuffle makes one ring of them all.
-        for last in (1..count).rev() {
-            next.swap(last as usize, random.below(last) as usize);
-        }
-        let lines = next.into_iter().map(|next| [next; LINE / 4]).collect();
-        Chain { lines, at: 0 }
-    }
-
-    fn walk(&mut self, steps: u32) {
-        for _ in 0..steps {
-            self.at = self.lines[self.at as usize][0];
-        }
-        black_box(self.at);
-    }
-}
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        ((u128::from(mixed) * u128::from(bound)) >> 64) as u32
-    }
-}
-
-/// Time that this thread has computed, whatever else ran meanwhile.
-struct CpuTime(i64);
-
-impl CpuTime {
-    fn now() -> CpuTime {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        CpuTime(now.tv_sec * 1_000_000_000 + now.tv_nsec)
-    }
-
-    fn elapsed_ns(&self) -> f64 {
-        (CpuTime::now().0 - self.0) as f64
-    }
-}
-
-/// What the process holds in memory now (`statm`, second field).
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * 4096
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 fn print(tables: &[Table], rounds: u32) {
@@ -224,7 +147,7 @@ fn print(tables: &[Table], rounds: u32) {
             median(&table.lookup_ns),
             median(&table.miss_ns),
             median(&table.check_ns),
-            table.bytes as f64 / f64::from(table.size),
+            table.bytes_each,
         );
     }
     let (first, last) = (&tables[0], &tables[tables.len() - 1]);
@@ -237,18 +160,10 @@ fn print(tables: &[Table], rounds: u32) {
 }
 
 fn print_json(tables: &[Table]) {
-    let rows: Vec<String> = tables
-        .iter()
-        .map(|table| {
-            format!(
-                "{{\"users\": {}, \"lookup_ns\": {:.1}, \"miss_ns\": {:.1}, \"check_ns\": {:.1}, \"bytes_each\": {:.1}}}",
-                table.size,
-                median(&table.lookup_ns),
-                median(&table.miss_ns),
-                median(&table.check_ns),
-                table.bytes as f64 / f64::from(table.size),
-            )
-        })
-        .collect();
-    println!("{{\"unit\": \"ns\", \"rows\": [\n  {}\n]}}", rows.join(",\n  "));
+    let row = |table: &Table| {
+        let [lookup, miss, check] = [&table.lookup_ns, &table.miss_ns, &table.check_ns].map(|ns| tenths(median(ns)));
+        let bytes_each = tenths(table.bytes_each);
+        json!({"users": table.size, "lookup_ns": lookup, "miss_ns": miss, "check_ns": check, "bytes_each": bytes_each})
+    };
+    println!("{:#}", json!({"unit": "ns", "rows": tables.iter().map(row).collect::<Vec<_>>()}));
 }

@@ -1,11 +1,11 @@
 //! `worst`: what messages cost that are made to be dear, in nanoseconds of CPU for each byte, beside the usual ones. Prints one line for each
 //! input: bytes, answer, microseconds, nanoseconds for each byte, and how many times the median's that is.
 
-use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use strowger::base::{Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::stack::settings::Listener;
 use strowger::stack::{Element, Endpoint, Location, Settings};
+use strowger_micro::measure::{CpuTime, median};
 
 const ROUNDS: u32 = 200;
 
@@ -130,16 +130,10 @@ impl Bench {
         let mut ns: Vec<f64> = Vec::new();
         let mut status = 0;
         for message in &messages {
-            let start = cpu_ns();
+            let start = CpuTime::now();
             status = self.handle(message);
-            ns.push(cpu_ns() - start);
+            ns.push(start.elapsed_ns());
         }
-        ns.sort_by(f64::total_cmp);
-        Cost { bytes: messages[0].len(), status, ns: ns[ns.len() / 2] }
+        Cost { bytes: messages[0].len(), status, ns: median(&ns) }
     }
-}
-
-fn cpu_ns() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
