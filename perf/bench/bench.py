@@ -15,7 +15,7 @@ from pathlib import Path
 import certificates
 import servers
 import study
-from cases import OLD, REALM, SPREAD, STUDY, TODAY, Case
+from cases import OLD, REALM, STUDY, TODAY, Case
 from machine import Process
 from report import PERF
 from samples import Result, Samples
@@ -99,10 +99,9 @@ class Bench:
     def certificate(self, name: str, kind: str) -> str:
         return str(self.certificates / f"{name}.{kind}")
 
-    def write_users(self, case: Case, number: int | None = None) -> None:
+    def write_users(self, case: Case) -> None:
         """What a conf with digest reads: the users of the generator, with the hashes that it will prove."""
-        users = str(number or case.users)
-        command = [str(self.load), "users", "--users", users, "--realm", REALM, "--algorithm", case.algorithm]
+        command = [str(self.load), "users", "--users", str(case.users), "--realm", REALM, "--algorithm", case.algorithm]
         with open(os.path.join(self.home, "users.txt"), "w") as text:
             subprocess.run(command, stdout=text, check=True)
 
@@ -328,6 +327,3 @@ def main(
         sys.exit(f"perf/{name}: ended before anything was measured")
     except (RuntimeError, OSError, subprocess.CalledProcessError) as why:
         sys.exit(f"perf/{name}: {why}")
-
-
-__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main", "tls_of", "tls_options"]

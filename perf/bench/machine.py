@@ -117,18 +117,6 @@ class Process:
                 pass
         return total
 
-    def wait_idle(self, share, seconds, interval=1.0):
-        """Until it uses less than this share of a core; returns whether it did in that time."""
-        end = time.monotonic() + seconds
-        used, at = self.cpu_seconds(), time.monotonic()
-        while at < end:
-            time.sleep(interval)
-            before, then = used, at
-            used, at = self.cpu_seconds(), time.monotonic()
-            if used - before < share * (at - then):
-                return True
-        return False
-
     def stop(self):
         if self.child.poll() is None:
             self.child.terminate()

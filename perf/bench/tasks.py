@@ -193,13 +193,6 @@ def memory_key(case: Case, side: str = "server") -> str:
     return key(memory_name(case, side), "memory", "handshake")
 
 
-def external(
-    name: str, keys: Sequence[str], measure: Callable[[Bench], dict[str, Result]], seconds: float, least: int = 1, **how: Any
-) -> study.Task:
-    """Anything else that is run as a whole: a program whose output is read, a part of the suite."""
-    return study.Task(name, keys, measure, how.pop("block", name), seconds, least, **how)
-
-
 def on_core(bench: Bench, *command: object, core: int = CORE) -> str:
     """The output of a program that runs beside the server."""
     done = subprocess.run(["taskset", "-c", str(core), *map(str, command)], capture_output=True, text=True)
