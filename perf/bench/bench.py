@@ -15,7 +15,7 @@ from pathlib import Path
 import certificates
 import servers
 import study
-from cases import OLD, REALM, STUDY, TODAY, Case
+from cases import OLD, REALM, Case
 from machine import Process
 from report import PERF
 from samples import Result, Samples
@@ -33,6 +33,8 @@ AS_PUBLISHED = (30.0, 120.0)
 # Other builds of the server, by what they are for: cargo's options.
 BUILDS = {"old-suites": ["--features", "old-suites"], "system-openssl": ["--no-default-features", "--features", "system-openssl"]}
 SYSTEM_OPENSSL = "strowger-system-openssl"
+# What a command makes of its options.
+Plans = study.Plan | Sequence[study.Plan]
 
 
 class Bench:
@@ -210,20 +212,6 @@ def parser(name: str, about: str, minutes: float, parts: Sequence[str] = ()) -> 
     return found
 
 
-def tls_options(arguments: argparse.ArgumentParser) -> None:
-    """Of a command whose cases may have other TLS than the studies'."""
-    add = arguments.add_argument
-    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
-    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
-    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
-
-
-def tls_of(options: argparse.Namespace) -> dict[str, str]:
-    """What these say, for cases; the studies' in a command that does not have them."""
-    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
-    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
-
-
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -249,6 +237,10 @@ def existing(text: str) -> Path:
     if not path.exists():
         raise argparse.ArgumentTypeError(f"there is no {text}")
     return path
+
+
+def listed(made: Plans) -> list[study.Plan]:
+    return [made] if isinstance(made, study.Plan) else list(made)
 
 
 def needed(plan: study.Plan) -> list[study.Task]:
@@ -293,7 +285,7 @@ def main(
     name: str,
     about: str,
     minutes: float,
-    plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    plan: Callable[[argparse.Namespace], Plans],
     more: Callable[[argparse.ArgumentParser], None] = lambda arguments: None,
     parts: Sequence[str] = (),
     then: Callable[[argparse.Namespace], None] = lambda options: None,
@@ -305,8 +297,7 @@ def main(
     options = arguments.parse_args()
     if unknown := set(getattr(options, "parts", [])) - set(parts):
         arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-    made = plan(options)
-    plans = list(made) if isinstance(made, (list, tuple)) else [made]
+    plans = listed(plan(options))
     try:
         known_rows(plans, options.rows or [])
     except RuntimeError as why:

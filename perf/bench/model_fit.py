@@ -4,11 +4,9 @@ which is never fitted: row C1. model.json is what perf/model predict answers fro
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import model
@@ -16,8 +14,8 @@ import numpy
 import plots
 import published
 import report
-from bench import main, tls_of, tls_options
-from cases import OLD, WINDOW, Case, configuration, registrations, report_configurations, to_udp
+from bench import main
+from cases import OLD, STUDY, TODAY, WINDOW, Case, configuration, registrations, report_configurations, to_udp
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from model import ORDER, TCP, UDP, Call, Parts, cost
@@ -75,6 +73,12 @@ class ErrorRow(Row):
     def is_settled(self, samples: Samples, precision: float) -> bool:
         found = self.estimate(samples)
         return super().is_settled(samples, precision) or (found is not None and found.runs >= ENOUGH)
+
+
+def tls_of(options: argparse.Namespace) -> dict[str, str]:
+    """What the options say, for cases."""
+    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
+    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
 
 
 class Wanted:
@@ -347,8 +351,6 @@ def tell(said: Report, samples: Samples, wanted: Wanted) -> None:
     tell_workers(said, found)
     where = {"component costs of the cost model": COMPONENTS_TABLE, "predicted against measured": "model-predicted"}
     said.data["model"] = found.data(said.about["machine"])
-    if write := getattr(wanted.options, "write", None):
-        write.write_text(json.dumps({"model": said.data["model"]}, indent=1) + "\n")
     draw_predicted(said, found)
     draw_components(said, found)
     published.reproduced(said, published.MODEL, where)
@@ -574,11 +576,12 @@ def rates_of(text: str) -> tuple[float, ...]:
 
 def more(arguments: argparse.ArgumentParser) -> None:
     arguments.prog = "perf/model fit"
-    tls_options(arguments)
     add = arguments.add_argument
+    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
+    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
+    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
     add("--rates", type=rates_of, help="calls and registrations a second at which waking is measured [200 to 16,000, by case]")
     add("--connections", type=int, help="beside so many open connections a call has been seen to cost the same [from row I1]")
-    add("--write", type=Path, metavar="FILE.json", help="write the model here too, without its measurements")
 
 
 if __name__ == "__main__":

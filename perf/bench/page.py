@@ -19,9 +19,8 @@ import report
 import rows
 import security
 from cases import Case
-from everything import VERDICTS, worst
 from report import PERF
-from samples import FEWEST, Estimate, Samples, ratio, single
+from samples import FEWEST, VERDICTS, Estimate, Samples, ratio, single, worst
 from tasks import key, window
 
 RESULTS = PERF / "results"

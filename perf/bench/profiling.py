@@ -14,13 +14,13 @@ import plots
 import published
 import report
 import sampling
-from bench import Bench, main, tls_of, tls_options
+from bench import Bench, main
 from cases import THESIS, Case, configuration, registrations, report_configurations
 from components import COMPONENTS
 from report import Report
 from samples import Estimate, Result, Samples, single
 from study import HOST, Plan, Task
-from tasks import Load, key, rate, served, window
+from tasks import Load, key, served, window
 
 # Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
 BEFORE, SAMPLED, SLACK = 1.5, 3.0, 1.0
@@ -83,19 +83,13 @@ class Profiles:
 
     def __init__(self, options: argparse.Namespace):
         self.who = [each for each in getattr(options, "only", None) or [] if each != "floor"] or ["strowger"]
-        self.rate: float | None = getattr(options, "rate", None)
-        how = tls_of(options)
-        known = [*THESIS.values(), *OF_THE_REPORT, *report_configurations(), REGISTRAR]
-        # Those of the default first; the others are there for who names one.
-        asked = getattr(options, "cases", None)
-        known = known if asked else [*THESIS.values(), *OF_THE_REPORT, REGISTRAR]
-        self.thesis = {theirs: other_tls(case, how) for theirs, case in THESIS.items()}
-        self.cases = list({case.name: case for case in (other_tls(case, how) for case in known)}.values())
+        # Those of the default first; the report's others are there for who names one.
+        others = report_configurations() if getattr(options, "cases", None) else []
+        self.cases = list({case.name: case for case in [*THESIS.values(), *OF_THE_REPORT, *others, REGISTRAR]}.values())
         self.samples = Samples()
 
     def load(self, case: Case) -> Load:
-        mode = "register" if case.auth.startswith("register") else "call"
-        return rate(self.rate, mode) if self.rate else window(mode=mode)
+        return window(mode="register" if case.auth.startswith("register") else "call")
 
     def key(self, case: Case, who: str) -> str:
         return key(case, who, f"profile, {self.load(case).name}")
@@ -156,11 +150,6 @@ class Profiles:
     def value(self, case: Case, who: str) -> float:
         found = self.cost(case, who)
         return found.value if found else 0.0
-
-
-def other_tls(case: Case, how: dict[str, str]) -> Case:
-    """The case with other TLS than the studies', if it has TLS."""
-    return case.with_(**how) if case.is_tls else case
 
 
 def figure_name(case: Case, who: str) -> str:
@@ -264,7 +253,7 @@ def tell_trust(said: Report, found: Profiles, who: str) -> None:
 
 def compared(found: Profiles) -> list[tuple[str, Case]]:
     """The thesis' cases that were measured, by its names."""
-    return [(theirs, case) for theirs, case in found.thesis.items() if case in found.measured(found.who[0])]
+    return [(theirs, case) for theirs, case in THESIS.items() if case in found.measured(found.who[0])]
 
 
 def shares_at_90(theirs: str) -> dict[str, float]:
@@ -460,10 +449,5 @@ def plan(options: argparse.Namespace) -> Plan:
     return Plan("profile", "Where the CPU goes", found.tasks(), tell=told)
 
 
-def more(arguments: argparse.ArgumentParser) -> None:
-    tls_options(arguments)
-    arguments.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
-
-
 if __name__ == "__main__":
-    main("profile", __doc__, 10, plan, more)
+    main("profile", __doc__, 10, plan)

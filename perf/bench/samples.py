@@ -6,7 +6,7 @@ import bisect
 import itertools
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,14 @@ class Samples:
     def is_clean(self, key: str) -> bool:
         """Whether nothing was lost, repeated, refused or not what was meant."""
         return all(result.get("clean", True) for result in self.of(key))
+
+
+VERDICTS = ("met", "not met", "not decided", "not measured")
+
+
+def worst(verdicts: Container[str]) -> str:
+    """A row of several lines is as the worst of them."""
+    return next(verdict for verdict in ("not met", "not decided", "not measured", "met") if verdict in verdicts)
 
 
 # How a figure errs if the generator was the limit: the server then sleeps now and then and is woken, which costs it more, and it

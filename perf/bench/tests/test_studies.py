@@ -70,7 +70,7 @@ class Published(unittest.TestCase):
 class Choice(unittest.TestCase):
     def tasks(self, **more):
         options = argparse.Namespace(**{**vars(OPTIONS), **more})
-        return {plan.name: bench.chosen(plan, options).tasks for plan in reproduce.plans(options)}
+        return {plan.name: bench.chosen(plan, options).tasks for plan in reproduce.plan(options)}
 
     def test_parts(self):
         self.assertEqual(list(self.tasks(parts=["modes"])), ["reproduce-modes"])
@@ -89,7 +89,7 @@ class Choice(unittest.TestCase):
             self.assertEqual(sum(task.name.endswith("kamailio, peak") for task in tasks), number)
 
     def test_keys_are_measured_once(self):
-        plans = [*reproduce.plans(OPTIONS), compare.plan(OPTIONS), overload.plan(OPTIONS), second_opinion.plan(OPTIONS)]
+        plans = [*reproduce.plan(OPTIONS), compare.plan(OPTIONS), overload.plan(OPTIONS), second_opinion.plan(OPTIONS)]
         names: dict[str, str] = {}
         for task in (task for plan in plans for task in plan.tasks):
             for each in task.keys:
