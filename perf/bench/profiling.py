@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import components
@@ -20,7 +21,7 @@ from components import COMPONENTS
 from report import Report
 from samples import Estimate, Result, Samples, single
 from study import HOST, Plan, Task
-from tasks import Load, key, served, window
+from tasks import Load, handshake_calls, key, served, window
 
 # Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
 BEFORE, SAMPLED, SLACK = 1.5, 3.0, 1.0
@@ -105,7 +106,7 @@ class Profiles:
         def measure(bench: Bench) -> dict[str, Result]:
             with bench.server(who, case) as process:
                 before = counters(bench, who)
-                with sampling.Recording(process.pid, BEFORE, SAMPLED, bench.home) as recording:
+                with sampling.Recording(process, BEFORE, SAMPLED, bench.home) as recording:
                     times = ("--settle", BEFORE, "--duration", SAMPLED + SLACK)
                     result = bench.run_load(who, case, process, load.mode, "--users", case.users, *load.options, *times)[0]
                 after = counters(bench, who)
@@ -300,15 +301,15 @@ def tell_faults(said: Report, found: Profiles) -> None:
     lines = []
     for case in found.measured("strowger"):
         statistics = found.total(case, "strowger", "statistics")
-        calls = sum(found.samples.values(found.key(case, "strowger"), "completed_in_all"))
+        completed = sum(found.samples.values(found.key(case, "strowger"), "completed_in_all"))
         inclusive = {name: 100 * found.mean(case, "strowger", f"inclusive.{name}") for name in INCLUSIVE}
         lines.append(
             [
                 case.name,
                 f"{inclusive['sweep']:.2f} %",
-                f"{statistics['strowger_idle_sweep_visited_total'] / max(calls, 1):.4f}",
+                f"{statistics['strowger_idle_sweep_visited_total'] / max(completed, 1):.4f}",
                 f"{inclusive['handshake']:.1f} %",
-                *(handshakes(statistics, side) for side in ("server", "client")),
+                *(calls and f"{calls:.2f}" for calls in map(partial(handshake_calls, statistics), ("server", "client"))),
                 f"{100 * found.shares(case, 'strowger')[components.DATABASE]:.2f} %",
                 f"{inclusive['users']:.2f} %",
             ]
@@ -329,20 +330,6 @@ def tell_faults(said: Report, found: Profiles) -> None:
         ],
         lines,
     )
-
-
-def handshakes(statistics: Counter[str], side: str) -> str | None:
-    """Calls of SSL_do_handshake for each handshake, by the server's counters. A mutual one is a full or a resumed one too."""
-
-    def total(metric: str, *kinds: str) -> float:
-        return sum(
-            value
-            for name, value in statistics.items()
-            if name.startswith(metric) and f'side="{side}"' in name and any(kind in name for kind in kinds)
-        )
-
-    number = total("strowger_tls_handshakes_total", 'kind="full"', 'kind="resumed"')
-    return f"{total('strowger_tls_handshake_calls_total', '') / number:.2f}" if number else None
 
 
 # The figures.

@@ -161,22 +161,8 @@ def sync_us(directory: str) -> float:
 
 
 def count_handshake_calls(bench: Bench, process: Process, found: dict[str, Result]) -> None:
-    """How often strowger called SSL_do_handshake for each handshake, by side."""
     counters = bench.counters("strowger_tls")
-
-    def total(name: str, side: str, *kinds: str) -> float:
-        wanted = [f'kind="{kind}"' for kind in kinds] or [""]
-        return sum(
-            value
-            for each, value in counters.items()
-            if each.startswith(name) and f'side="{side}"' in each and any(kind in each for kind in wanted)
-        )
-
-    calls = {}
-    for side in SIDES:
-        # A mutual one is a full or a resumed one too.
-        if number := total("strowger_tls_handshakes_total", side, "full", "resumed"):
-            calls[side] = total("strowger_tls_handshake_calls_total", side) / number
+    calls = {side: each for side in SIDES if (each := tasks.handshake_calls(counters, side))}
     for result in found.values():
         result["handshake_calls"] = calls
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import components
 from bench import CORE, TOP
+from machine import Process
 
 FREQUENCY = 999
 # From the loop's turn to the innermost function of TLS: what is cut off all the same is counted.
@@ -41,18 +42,6 @@ class Sample(NamedTuple):
     frames: tuple[Frame, ...]
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that it has started."""
-    found = [pid]
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [each for child in path.read_text().split() for each in family(int(child))]
-        except OSError:
-            # It has ended meanwhile.
-            pass
-    return found
-
-
 def run(*command: object, **how: str) -> str:
     """The output of a program."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **how)  # type: ignore[call-overload]
@@ -64,15 +53,15 @@ def run(*command: object, **how: str) -> str:
 class Recording:
     """Takes samples for `seconds`, beginning `after` from now, while the block runs. perf itself runs beside the generator."""
 
-    def __init__(self, pid: int, after: float, seconds: float, folder: str):
-        self.pid, self.after, self.seconds, self.path = pid, after, seconds, Path(folder, "perf.data")
+    def __init__(self, process: Process, after: float, seconds: float, folder: str):
+        self.process, self.after, self.seconds, self.path = process, after, seconds, Path(folder, "perf.data")
         self.why: RuntimeError | None = None
         self.thread = threading.Thread(target=self.record)
 
     def record(self) -> None:
         time.sleep(self.after)
         what = ["--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", FREQUENCY, "--call-graph", f"dwarf,{STACK_BYTES}"]
-        what += ["-p", ",".join(map(str, family(self.pid))), "-o", self.path]
+        what += ["-p", ",".join(map(str, self.process.pids())), "-o", self.path]
         try:
             run("taskset", "-c", CORE, "perf", "record", *what, "--", "sleep", f"{self.seconds:.2f}")
         except RuntimeError as why:

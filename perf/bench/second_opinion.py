@@ -9,14 +9,14 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import machine
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, cpu_ns
 from report import PERF, Report
 from samples import Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
@@ -49,17 +49,6 @@ def parse_stats(lines: Sequence[str]) -> tuple[dict[str, int], int]:
 def read_stats(path: Path) -> tuple[dict[str, int], int]:
     """Without the last line, which may not be whole."""
     return parse_stats(path.read_text().split("\n")[:-1]) if path.exists() else ({}, 0)
-
-
-def cpu_ns(pids: Iterable[int]) -> tuple[int, int]:
-    """Run and wait time of all threads of these processes, from the scheduler's account."""
-    run = wait = 0
-    for pid in pids:
-        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                fields = path.read_text().split()
-                run, wait = run + int(fields[0]), wait + int(fields[1])
-    return run, wait
 
 
 def loopback() -> tuple[int, int]:
@@ -133,10 +122,9 @@ class Sipp:
         while True:
             figures, lines = read_stats(self.stats("uac"))
             if lines >= number:
-                own = cpu_ns(child.pid for child in children)
-                run, wait = cpu_ns([process.pid])
-                figures_ = {"figures": figures, "line": lines, "at": time.monotonic()}
-                return {**figures_, "run": run, "wait": wait, "own": own, "carried": loopback()}
+                own, (run, wait) = cpu_ns(child.pid for child in children), cpu_ns(process.pids())
+                accounts = {"run": run, "wait": wait, "own": own, "carried": loopback()}
+                return {"figures": figures, "line": lines, "at": time.monotonic(), **accounts}
             if children[-1].poll() is not None:
                 raise RuntimeError("SIPp's caller ended too early; see its log")
             time.sleep(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -191,6 +191,18 @@ def memory_name(case: Case, side: str = "server") -> str:
 
 def memory_key(case: Case, side: str = "server") -> str:
     return key(memory_name(case, side), "memory", "handshake")
+
+
+def handshake_calls(counters: Mapping[str, float], side: str) -> float | None:
+    """How often strowger called SSL_do_handshake for each handshake on that side, by its counters."""
+
+    def total(metric: str, *kinds: str) -> float:
+        of_side = [name for name in counters if name.startswith(metric) and f'side="{side}"' in name]
+        return sum(counters[name] for name in of_side if any(kind in name for kind in kinds))
+
+    # A mutual one is a full or a resumed one too.
+    number = total("strowger_tls_handshakes_total", 'kind="full"', 'kind="resumed"')
+    return total("strowger_tls_handshake_calls_total", "") / number if number else None
 
 
 def on_core(bench: Bench, *command: object, core: int = CORE) -> str:
