@@ -9,13 +9,12 @@ import re
 import subprocess
 
 import plots
-import report
 import tasks
 from bench import TOP, Bench, main, target
 from cases import WINDOW, Case
 from machine import Process
 from report import Report
-from samples import Estimate, Quantity, Result, Row, Samples, single
+from samples import Quantity, Result, Row, Samples, single
 from study import NOTHING, Plan, Task
 from tasks import key
 
@@ -184,28 +183,17 @@ def tell(written: Report, samples: Samples) -> None:
     panels = [panel for panel in (connections, others) if panel]
     chart, axes = plots.figure(7.6, 0.9 + 0.75 * len(found), rows=len(panels), squeeze=False)
     for place, panel in zip(axes[:, 0], panels):
-        draw(place, panel)
+        columns = zip(("strowger", "Kamailio"), plots.COLOURS, zip(*panel.values()))
+        groups = [
+            (who, [size and size.value for size in sizes], [size and f"{size.value:,.0f}" for size in sizes], {"color": colour})
+            for who, colour, sizes in columns
+        ]
+        plots.lying(place, [what.removeprefix("a ").removeprefix("an ") for what in panel], groups)
+        place.margins(x=0.12)
+        place.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes[-1, 0].set_xlabel("Bytes for each")
     axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    plots.save(chart, report.directory(), "memory")
-    written.figure("memory", "Memory of the server for each connection, binding, transaction and call")
-
-
-def draw(axes, panel: dict[str, list[Estimate | None]]) -> None:
-    """Bars that begin at nothing: a factor is seen."""
-    height = 0.4
-    for number, who in enumerate(("strowger", "Kamailio")):
-        # One alone stands in the middle.
-        sizes = [(place + (number - 0.5) * height * all(each), each[number]) for place, each in enumerate(panel.values())]
-        bars = [(place, size.value) for place, size in sizes if size]
-        axes.barh([y for y, _ in bars], [size for _, size in bars], 0.92 * height, color=plots.COLOURS[number], label=who)
-        for y, size in bars:
-            axes.annotate(f" {size:,.0f}", (size, y), va="center", fontsize=9)
-    axes.set_yticks(range(len(panel)), [what.removeprefix("a ").removeprefix("an ") for what in panel])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.margins(x=0.12)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    plots.add(written, chart, "memory", "Memory of the server for each connection, binding, transaction and call")
 
 
 if __name__ == "__main__":

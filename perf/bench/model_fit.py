@@ -13,7 +13,6 @@ import model
 import numpy
 import plots
 import published
-import report
 from bench import main
 from cases import OLD, STUDY, TODAY, WINDOW, Case, configuration, registrations, report_configurations, to_udp
 from matplotlib.lines import Line2D
@@ -524,8 +523,9 @@ def draw_predicted(said: Report, found: Fit) -> None:
     axes.set(ylim=(len(names) - 0.5, -0.7), xlim=(-edge, edge), xlabel="predicted ÷ measured − 1, %, and its 95 % interval")
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.03), ncols=3)
-    plots.save(chart, report.directory(), "model-predicted")
-    said.figure("model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit.")
+    plots.add(
+        said, chart, "model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit."
+    )
 
 
 def draw_components(said: Report, found: Fit) -> None:
@@ -537,11 +537,9 @@ def draw_components(said: Report, found: Fit) -> None:
     chart, grid = plots.figure(9.5, 1.6 + 0.34 * len(names), rows=len(panels), squeeze=False, gridspec_kw=ratios)
     for (axes,), panel in zip(grid, panels):
         for place, name in enumerate(panel):
-            parts, start = found.calls[name].components(), 0.0
-            for shade, members in zip(SHADES, GROUPS.values()):
-                width = sum(found.medians[member] * parts.get(member, 0) for member in members if member in found.medians)
-                axes.barh(place, width, left=start, height=0.68, color=shade, edgecolor="white", linewidth=0.6)
-                start += width
+            parts = found.calls[name].components()
+            of_groups = [sum(found.medians.get(each, 0) * parts.get(each, 0) for each in members) for members in GROUPS.values()]
+            plots.stacked(axes, place, zip(of_groups, SHADES), 0.68, edgecolor="white", linewidth=0.6)
             measured = found.measured[name][0]
             axes.plot([measured], [place], "o", markerfacecolor="white", markeredgecolor="black", markersize=6, zorder=5)
         axes.set_yticks(range(len(panel)), [words(found.calls[name]) for name in panel], fontsize=9.5)
@@ -555,8 +553,7 @@ def draw_components(said: Report, found: Fit) -> None:
         Line2D([], [], linestyle="none", **circle),
     ]
     grid[0][0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1.01), ncols=3)
-    plots.save(chart, report.directory(), "model-components")
-    said.figure("model-components", "What a call is made of, predicted; the circle is the measured sum.")
+    plots.add(said, chart, "model-components", "What a call is made of, predicted; the circle is the measured sum.")
 
 
 # The command.

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import plots
-import report as reports
 from bench import Bench, main
 from cases import TODAY, WINDOW, Case
 from machine import Process
+from report import Report
 from samples import Estimate, Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
 from tasks import key
@@ -221,7 +221,7 @@ COLUMNS: list[tuple[str, str, float]] = [
 ]
 
 
-def tell(report: reports.Report, samples: Samples) -> None:
+def tell(report: Report, samples: Samples) -> None:
     for label, case in VARIANTS.items():
         most, lines = single(samples, peak_of(case), "goodput"), []
         for multiple, words in [*((each, f"{each:g}") for each in MULTIPLES), (0.0, f"{AFTER:g}, afterwards")]:
@@ -235,7 +235,7 @@ def tell(report: reports.Report, samples: Samples) -> None:
     draw(report, samples)
 
 
-def draw(report: reports.Report, samples: Samples) -> None:
+def draw(report: Report, samples: Samples) -> None:
     """Goodput above, latency below it; over UDP, and over streams."""
     chart, grid = plots.figure(11.5, 8.6, columns=2, rows=2, sharex=True, sharey="row")
     drawn = False
@@ -259,11 +259,8 @@ def draw(report: reports.Report, samples: Samples) -> None:
         lower.set_xlabel("Offered load ÷ peak")
     grid[0][0].set_ylabel("Goodput ÷ peak")
     grid[1][0].set_ylabel("INVITE to 200, ms")
-    if drawn:
-        plots.save(chart, str(reports.directory()), "overload")
-        caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
-        report.figure("overload", f"{caption} Hollow: the generator was the limit, or something was wrong.")
-    plots.pyplot.close(chart)
+    caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
+    plots.add(report, chart, "overload", f"{caption} Hollow: the generator was the limit, or something was wrong.", drawn)
 
 
 def curve(axes: Any, number: int, found: dict[float, Estimate | None], label: str | None, style: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ import sampling
 from bench import Bench, main
 from cases import THESIS, Case, configuration, registrations, report_configurations
 from components import COMPONENTS
+from matplotlib.patches import Patch
 from report import Report
 from samples import Estimate, Result, Samples, single
 from study import HOST, Plan, Task
@@ -75,8 +76,8 @@ THESIS_SHOWN = {
 AT_90 = "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %"
 OTHER_RATES = "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %"
 THESIS_NAMES = {"kernel": "kernel and the rest", "transaction_module": "transaction module"}
-# Narrower than this share of the axis, a part has no room for a number.
-ROOM = 0.055
+# Narrower than this, of 100, a part has no room for a number.
+ROOM = 5.5
 
 
 class Profiles:
@@ -344,21 +345,13 @@ def draw_costs(said: Report, found: Profiles, who: str) -> None:
     chart, (left, right) = plots.figure(11.5, 1.9 + 0.34 * len(bars), columns=2, sharey=True, width_ratios=[1.15, 1])
     places = list(range(len(bars)))[::-1]
     most = max(cost for _, cost, _ in bars)
-    for axes, scale in [(left, [cost for _, cost, _ in bars]), (right, [100.0] * len(bars))]:
-        begin = [0.0] * len(bars)
-        for one in COMPONENTS:
-            if not any(shares[one] > 0.005 for _, _, shares in bars):
-                continue
-            sizes = [size * shares[one] for size, (_, _, shares) in zip(scale, bars)]
-            axes.barh(places, sizes, 0.74, left=begin, color=COLOURS[one], label=one, linewidth=0)
-            if axes is right:
-                for place, at, size in zip(places, begin, sizes):
-                    number(axes, at, place, size, ROOM, COLOURS[one])
-            begin = [at + size for at, size in zip(begin, sizes)]
+    for axes in (left, right):
         axes.grid(axis="y", visible=False)
         axes.set_yticks(places, [case.name for case, _, _ in bars])
         axes.tick_params(axis="y", length=0)
-    for place, (case, cost, _) in zip(places, bars):
+    for place, (case, cost, shares) in zip(places, bars):
+        for axes, whole, room in ((left, cost, 0), (right, 100, ROOM)):
+            plots.stacked(axes, place, [(whole * shares[one], COLOURS[one]) for one in COMPONENTS], 0.74, room)
         times = cost / unit if unit and found.load(case).mode == "call" else 0
         shown = f"  ({times:.{0 if times >= 9.95 else 1}f}×)" if times else ""
         left.text(cost + 0.01 * most, place, f"{cost:.{0 if cost >= 10 else 1}f}{shown}", va="center", fontsize=10)
@@ -367,11 +360,10 @@ def draw_costs(said: Report, found: Profiles, who: str) -> None:
     left.set_xlabel("CPU per call, µs  (× a call over UDP)" if unit else "CPU per call, µs")
     right.set_xlabel("share of the CPU, %")
     chart.suptitle(f"{who}: where the CPU goes", fontsize=13)
-    handles, words = left.get_legend_handles_labels()
-    legend_below(chart, handles, words, columns=6)
+    shown = [one for one in COMPONENTS if any(shares[one] > 0.005 for _, _, shares in bars)]
+    legend_below(chart, {one: COLOURS[one] for one in shown}, columns=6)
     name = "profile-costs" + ("" if who == "strowger" else f"-{who}")
-    plots.save(chart, report.directory(), name)
-    said.figure(name, f"{who}: CPU for each call (registration) by component, and shares")
+    plots.add(said, chart, name, f"{who}: CPU for each call (registration) by component, and shares")
 
 
 def draw_thesis(said: Report, found: Profiles) -> None:
@@ -384,13 +376,9 @@ def draw_thesis(said: Report, found: Profiles) -> None:
         mine = dict.fromkeys(THESIS_SHOWN, 0.0)
         for one, share in found.shares(case, who).items():
             mine["transaction module" if one == components.MODULES else components.OURS_AS_THESIS[one]] += share
-        for at, shares, alpha, title in [(place + 0.2, paper, 0.5, "thesis, 90 calls/s"), (place - 0.2, mine, 1.0, who)]:
-            begin = 0.0
-            for one, (_, colour) in THESIS_SHOWN.items():
-                size = 100 * shares.get(one, 0.0)
-                axes.barh(at, size, 0.37, left=begin, color=colour, alpha=alpha, linewidth=0)
-                number(axes, begin, at, size, 0.05, "#ffffff" if alpha < 1 else colour)
-                begin += size
+        for at, shares, how, title in [(place + 0.2, paper, {"alpha": 0.5}, "thesis, 90 calls/s"), (place - 0.2, mine, {}, who)]:
+            parts = [(100 * shares.get(one, 0.0), colour) for one, (_, colour) in THESIS_SHOWN.items()]
+            plots.stacked(axes, at, parts, 0.37, 5, **how)
             axes.text(101, at, title, va="center", fontsize=10)
     axes.set_yticks(range(len(pairs)), [case.name for _, case in reversed(pairs)])
     axes.tick_params(axis="y", length=0)
@@ -398,29 +386,17 @@ def draw_thesis(said: Report, found: Profiles) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the CPU, %")
     axes.set_title(f"Share of the CPU by component: the thesis' OpenSIPS 1.6 (pale) and {who}")
-    handles = [plots.pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in THESIS_SHOWN.values()]
-    legend_below(chart, handles, [words for words, _ in THESIS_SHOWN.values()], columns=3)
-    plots.save(chart, report.directory(), "profile-thesis")
-    said.figure("profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {who}")
+    legend_below(chart, dict(THESIS_SHOWN.values()), columns=3)
+    plots.add(said, chart, "profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {who}")
 
 
-def number(axes: Any, begin: float, place: float, size: float, room: float, on: str) -> None:
-    """In its bar, if there is room; of 100."""
-    if size >= 100 * room:
-        axes.text(begin + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=9.5, color=ink(on))
-
-
-def legend_below(chart: Any, handles: Sequence[Any], words: Sequence[str], columns: int) -> None:
+def legend_below(chart: Any, colours: Mapping[str, str], columns: int) -> None:
     """A legend under everything else, with the room that it needs."""
-    room = (0.15 + 0.21 * -(-len(words) // columns)) / chart.get_figheight()
+    room = (0.15 + 0.21 * -(-len(colours) // columns)) / chart.get_figheight()
     chart.get_layout_engine().set(rect=(0, room, 1, 1 - room))
+    handles = [Patch(color=colour, label=words) for words, colour in colours.items()]
     how = {"fontsize": 10, "borderaxespad": 0.2, "columnspacing": 1.4, "handlelength": 1.3}
-    chart.legend(handles, words, loc="lower center", ncols=columns, **how)
-
-
-def ink(colour: str) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 125 else "#000000"
+    chart.legend(handles=handles, loc="lower center", ncols=columns, **how)
 
 
 # The command.

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy
 import plots
-import report
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
 from machine import Process
@@ -226,11 +225,6 @@ def tell(written: Report, samples: Samples) -> None:
     tell_lookups(written, samples)
 
 
-def save(written: Report, chart: Any, name: str, caption: str) -> None:
-    plots.save(chart, report.directory(), name)
-    written.figure(name, caption)
-
-
 def tell_idle(written: Report, samples: Samples) -> None:
     curves: dict[str, list[tuple[str, str, list[tuple[float, float]]]]] = {}
     for load in LOADS:
@@ -258,7 +252,7 @@ def tell_idle(written: Report, samples: Samples) -> None:
         place.set_ylim(0, 1.15 * max(y for _, _, points in found for _, y in points))
         plots.label(place, "Idle connections, thousands", "Server CPU for each call, µs", load_name)
         place.legend()
-    save(written, chart, "scale-idle", "Server CPU for each TCP call beside idle connections in the same server")
+    plots.add(written, chart, "scale-idle", "Server CPU for each TCP call beside idle connections in the same server")
 
 
 def tell_users(written: Report, samples: Samples) -> None:
@@ -286,7 +280,7 @@ def tell_users(written: Report, samples: Samples) -> None:
         axes.set_ylim(0, 1.15 * max(y for _, points in curves for _, y in points))
         plots.label(axes, "Users, each with one binding", "Server CPU, µs")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        save(written, chart, "scale-users", "Server CPU for each registration and call among more and more users")
+        plots.add(written, chart, "scale-users", "Server CPU for each registration and call among more and more users")
 
 
 def tell_table(written: Report, samples: Samples) -> None:
@@ -311,7 +305,7 @@ def tell_table(written: Report, samples: Samples) -> None:
     axes.set_ylim(0)
     plots.label(axes, "Connections in the table", "Time, ns")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
-    save(
+    plots.add(
         written, chart, "scale-table", "Steps in the table of connections, without sockets, beside one cache miss in as much memory"
     )
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import plots
 import published
-import report as reports
 import tasks
 from bench import main
 from cases import Case
@@ -201,8 +200,7 @@ def tell(report: Report, samples: Samples) -> None:
     report.table("One thing at a time", ["", "CPU of a call, ratio", "µs more", "2010; 2012"], steps)
     # Every single measurement, for whoever wants to compute something else.
     report.data["security"] = raw
-    if draw(samples):
-        report.figure("security", "What a call costs in calls of the same server over UDP; of 2026 also in µs of one core")
+    draw(report, samples)
 
 
 def then_and_now(with_: str, without: str) -> str:
@@ -212,11 +210,11 @@ def then_and_now(with_: str, without: str) -> str:
     return "; ".join("—" if a is None or b is None else f"{a / b:.2f}" for a, b in pairs).replace("—; —", "—")
 
 
-def draw(samples: Samples) -> bool:
+def draw(report: Report, samples: Samples) -> None:
     """Lying bars: today's server with its interval, today's peer, the studies'."""
     ways = [way for way in WAYS if way.drawn and way.units(samples)]
     if len(ways) < 2:
-        return False
+        return
     groups: list[tuple] = []
     for who, name in (("strowger", "strowger, 2026 (whisker: 95 %)"), ("kamailio", "Kamailio of Debian, 2026")):
         values, texts = [], []
@@ -235,8 +233,8 @@ def draw(samples: Samples) -> bool:
     plots.label(axes, "CPU of a call, in calls of the same server over UDP", "")
     axes.margins(x=0.14)
     axes.legend(loc="upper right")
-    plots.save(chart, reports.directory(), "security")
-    return True
+    caption = "What a call costs in calls of the same server over UDP; of 2026 also in µs of one core"
+    plots.add(report, chart, "security", caption)
 
 
 if __name__ == "__main__":
