@@ -16,7 +16,7 @@ import certificates
 import servers
 import study
 from cases import OLD, REALM, Case
-from machine import Process
+from machine import Process, run
 from report import PERF
 from samples import Result, Samples
 
@@ -158,11 +158,7 @@ class Bench:
 
     def counters(self, prefix: str) -> dict[str, float]:
         """The server's own counters whose names begin so, by name and labels."""
-        command = [str(self.strowger), "stats", prefix, "--json", "--control", os.path.join(self.home, "strowger.sock")]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the server's counters could not be read: {done.stderr.strip()[-500:]}")
-        return json.loads(done.stdout)
+        return json.loads(run(self.strowger, "stats", prefix, "--json", "--control", os.path.join(self.home, "strowger.sock")))
 
 
 def last_words(said: str | None) -> str:

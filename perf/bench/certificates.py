@@ -3,11 +3,11 @@ end of a chain of three. Made with the openssl command and kept in perf/results/
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 
 from cases import ADDRESSES
+from machine import run
 from report import PERF
 
 KINDS = {
@@ -26,9 +26,7 @@ def path(name: str) -> str:
 
 
 def openssl(*arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=FOLDER, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"openssl {' '.join(arguments)}:\n{done.stderr}")
+    run("openssl", *arguments, cwd=FOLDER)
 
 
 def make(address: str = "127.0.0.1", only_names: bool = False) -> Path:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def describe() -> str:
@@ -50,6 +51,15 @@ def udp_port_is_bound(port: int, address: str = "127.0.0.1") -> bool:
 
 def tcp_port_listens(port: int, address: str = "127.0.0.1") -> bool:
     return is_taken("tcp", port, address, "0A")
+
+
+def run(*command: object, ok: Sequence[int] = (0,), **how: Any) -> str:
+    """The output of a program; if it fails, an error with the last that it said."""
+    words = list(map(str, command))
+    done = subprocess.run(words, capture_output=True, text=True, **how)
+    if done.returncode not in ok:
+        raise RuntimeError(f"{' '.join(words)[:200]} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout
 
 
 def cpu_ns(pids: Iterable[int]) -> tuple[int, int]:

@@ -59,8 +59,8 @@ def idle_connection(transport: str, who: str) -> Task:
         with bench.server(who, case) as process:
             command = [bench.load, "idle", "--server", bench.at(bench.port + case.is_tls), "--transport", transport, "--exchange"]
             command += ["--server-pid", process.pid, "--json", "-", *(case.tls_options(bench) if case.is_tls else [])]
-            tasks.on_core(bench, *command, "--connections", FIRST, "--close", 0.05, "--settle", 1)
-            return json.loads(tasks.on_core(bench, *command, "--connections", CONNECTIONS))
+            tasks.on_core(*command, "--connections", FIRST, "--close", 0.05, "--settle", 1)
+            return json.loads(tasks.on_core(*command, "--connections", CONNECTIONS))
 
     return task(f"an idle {transport.upper()} connection", who, 10 if transport == "tcp" else 16, measure)
 

@@ -107,13 +107,13 @@ class Profiles:
         def measure(bench: Bench) -> dict[str, Result]:
             with bench.server(who, case) as process:
                 before = counters(bench, who)
-                with sampling.Recording(process, BEFORE, SAMPLED, bench.home) as recording:
+                with sampling.recording(process, BEFORE, SAMPLED, bench.home) as path:
                     times = ("--settle", BEFORE, "--duration", SAMPLED + SLACK)
                     result = bench.run_load(who, case, process, load.mode, "--users", case.users, *load.options, *times)[0]
                 after = counters(bench, who)
             # A peer's binary has no debug information, and files of its own for its parts.
             known = sampling.program(None if who == "kamailio" else bench.binary(who, case))
-            result.update(taken(recording, known, f"{who}: {case.label}", figure_name(case, who), bench.home))
+            result.update(taken(sampling.recorded(path), known, f"{who}: {case.label}", figure_name(case, who), bench.home))
             result["statistics"] = {name: after[name] - before.get(name, 0) for name in after}
             result["completed_in_all"] = result["completed_per_second"] * (BEFORE + SAMPLED + SLACK)
             return {kept: result}
@@ -165,9 +165,8 @@ def counters(bench: Bench, who: str) -> dict[str, float]:
     return {**bench.counters("strowger_tls"), **bench.counters("strowger_idle_sweep")}
 
 
-def taken(recording: sampling.Recording, known: sampling.Program, title: str, figure: str, home: str) -> Result:
-    """What the recording says; the flame graph is drawn on the way."""
-    samples = recording.samples()
+def taken(samples: list[sampling.Sample], known: sampling.Program, title: str, figure: str, home: str) -> Result:
+    """What the samples say; the flame graph is drawn on the way."""
     known.learn(samples)
     counts, unknown = sampling.profile(samples, known)
     if not counts[components.KERNEL]:

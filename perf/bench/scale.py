@@ -16,7 +16,7 @@ import numpy
 import plots
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, run
 from report import PERF, Report
 from samples import Quantity, Result, Row, Samples, ratio, single
 from study import Plan, Task
@@ -148,10 +148,7 @@ def alone(name: str) -> Task:
             subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", name], cwd=PERF / "micro-bench", check=True)
 
     def measure(bench: Bench) -> dict[str, Result]:
-        done = subprocess.run([PERF / name, "--json"], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"perf/{name}: {done.stderr.strip()[-500:]}")
-        return {name: {"rows": json.loads(done.stdout)["rows"]}}
+        return {name: {"rows": json.loads(run(PERF / name, "--json"))["rows"]}}
 
     return Task(f"perf/{name}", [name], measure, "", 30, 1, 3, prepare=prepare, who="strowger")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import study
 from bench import CORE, MEASURE, SETTLE, Bench
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, run
 from samples import Result
 
 # The server forgets a transaction so many seconds after its end: what a fuller load has left must not be counted with the next.
@@ -164,8 +163,8 @@ def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task
         command += ["--callee-cert", bench.certificate(listener, "pem"), "--callee-key", bench.certificate(listener, "key")]
         # A server proves whom it connects to.
         command += ["--ca", bench.certificate("ca", "pem")]
-        found = json.loads(on_core(bench, *command, core=0))
-        server = subprocess.check_output([str(bench.strowger), "--version"], text=True).strip()
+        found = json.loads(on_core(*command, core=0))
+        server = run(bench.strowger, "--version").strip()
         if found["library"] not in server:
             raise RuntimeError(
                 f"the generator is built with {found['library']}, the server is {server}: handshakes cannot be compared"
@@ -205,9 +204,6 @@ def handshake_calls(counters: Mapping[str, float], side: str) -> float | None:
     return total("strowger_tls_handshake_calls_total", "") / number if number else None
 
 
-def on_core(bench: Bench, *command: object, core: int = CORE) -> str:
-    """The output of a program that runs beside the server."""
-    done = subprocess.run(["taskset", "-c", str(core), *map(str, command)], capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-1000:]}")
-    return done.stdout
+def on_core(*command: object, core: int = CORE) -> str:
+    """The output of a program that runs beside the server, or in its place."""
+    return run("taskset", "-c", core, *command, ok=(0, 1))
