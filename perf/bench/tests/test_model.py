@@ -105,7 +105,6 @@ class Calls(unittest.TestCase):
         other = Wanted(argparse.Namespace(tls_version="1.3", key="ec", suite="study"))
         self.assertFalse(any("3des" in case.name for case in other.cases))
         self.assertEqual(call_of(other.cases[-1]).variant, "reuse")
-        self.assertEqual(len({key for task in WANTED.tasks() for key in task.keys}), sum(len(task.keys) for task in WANTED.tasks()))
 
 
 class TheFit(unittest.TestCase):
@@ -206,7 +205,6 @@ class TheReport(unittest.TestCase):
             self.assertEqual(frame.set_index("configuration")["error of the rate"]["chain-tcp"], wanted)
 
     def test_of_little_little_is_told(self):
-        self.assertEqual(self.told(Samples()).tables, [])
         said = self.told(samples_of(without=[name for name in CALLS if "tls" in name]))
         self.assertIsNone(said.data["model"]["tls"])
         self.assertNotIn(BULK, said.data["model"]["components"])

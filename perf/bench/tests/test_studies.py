@@ -88,16 +88,6 @@ class Choice(unittest.TestCase):
             tasks = self.tasks(as_published=as_published)["reproduce-modes"]
             self.assertEqual(sum(task.name.endswith("kamailio, peak") for task in tasks), number)
 
-    def test_keys_are_measured_once(self):
-        plans = [*reproduce.plan(OPTIONS), compare.plan(OPTIONS), overload.plan(OPTIONS), second_opinion.plan(OPTIONS)]
-        names: dict[str, str] = {}
-        for task in (task for plan in plans for task in plan.tasks):
-            for each in task.keys:
-                self.assertEqual(names.setdefault(each, task.name), task.name)
-        keys = set(names)
-        for plan in plans:
-            self.assertLessEqual({quantity.key for row in plan.rows for quantity in row.of.values()}, keys)
-
 
 class Curves(unittest.TestCase):
     def setUp(self):
@@ -140,15 +130,6 @@ class Curves(unittest.TestCase):
 
     def test_a_line_never_falls(self):
         self.assertEqual(study_figures.rising([1, 3, 2, 4, 3, 2, 9]), [1, 2.5, 2.5, 3, 3, 3, 9])
-
-    def test_nothing_measured_is_a_report_without_figures(self):
-        for name, tell in reproduce.TELL.items():
-            report, tables = told(tell, Samples())
-            self.assertEqual(
-                (report.figures, list(tables), report.data["reproduced"]), ([], ["What of the studies this reproduces"], []), name
-            )
-        for tell in (compare.tell, overload.tell):
-            self.assertEqual(told(tell, Samples())[1], {})
 
 
 class Peaks(unittest.TestCase):
