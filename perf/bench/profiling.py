@@ -258,7 +258,7 @@ def compared(found: Profiles) -> list[tuple[str, Case]]:
 
 
 def shares_at_90(theirs: str) -> dict[str, float]:
-    rows: Any = published.profile_at_90()
+    rows: Any = published.table("thesis-table15-profile-90cps.csv")
     total = sum(row[theirs] for row in rows)
     return {row["component"]: row[theirs] / total for row in rows}
 
@@ -283,7 +283,7 @@ def tell_thesis(said: Report, found: Profiles) -> None:
     )
     wanted = dict(compared(found))
     cells: dict[tuple[str, int], dict[str, float]] = {}
-    rows: Any = published.profile_shares()
+    rows: Any = published.table("thesis-tables3-14-profile-shares.csv")
     for row in rows:
         if row["case"] in wanted:
             cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]

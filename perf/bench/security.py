@@ -21,10 +21,10 @@ from tasks import key, served
 HYBRID, CURVE = "X25519MLKEM768", "X25519"
 
 
-def report_2010(name: str, digest: str = "") -> float:
-    """CPU of a call in one of the report's configurations, in its calls over UDP; less the digest's part where it alone had
-    digest."""
-    return published.CYCLES[name] / published.CYCLES["chain-udp"] - (published.COMPONENTS[digest] if digest else 0)
+def report_2010(name: str, digest: bool = False) -> float:
+    """CPU of a call in one of the report's configurations, in its calls over UDP; less digest's part if it alone had digest."""
+    of_digest = published.COMPONENTS[f"digest, {name.split('-')[1].upper()}"] if name.endswith("-auth") and not digest else 0
+    return published.CYCLES[name] / published.CYCLES["chain-udp"] - of_digest
 
 
 def thesis_2012(name: str) -> float:
@@ -66,31 +66,22 @@ def left(version: str, key: str, **how: object) -> Case:
     return tls("tls/call", "udp", version=version, key=key, **how)
 
 
-TLS_DIGEST = "digest, TLS"
 WAYS = [
     Way("UDP", REGISTERED, 1, 1, True),
     Way("TCP, kept open", TCP, report_2010("chain-tcp"), thesis_2012("tcp_mono"), True),
-    Way("TCP, each call, callers' side", TCP_LEFT, report_2010("outbound-tcp-auth", "digest, TCP"), None, True, False),
-    Way("TCP, each call, both sides", TCP_BOTH, report_2010("local-tcp-auth", "digest, TCP"), thesis_2012("tcp_multi"), True),
+    Way("TCP, each call, callers' side", TCP_LEFT, report_2010("outbound-tcp-auth"), None, True, False),
+    Way("TCP, each call, both sides", TCP_BOTH, report_2010("local-tcp-auth"), thesis_2012("tcp_multi"), True),
     Way("digest, MD5, UDP", DIGEST, 1 + published.COMPONENTS["digest, UDP"], None, True),
     Way("digest, SHA-256, UDP", SHA256),
     Way("TLS 1.3, kept open", TLS_CHAIN, report_2010("chain-tls"), None, True),
     # The callers' side, a connection for each call.
-    Way("TLS 1.2, each call, RSA-2048", SECURE["1.2", "full", "server"], report_2010("outbound-tls-auth", TLS_DIGEST), None, True),
-    Way(
-        "TLS 1.2, each call, RSA-2048, resumed",
-        SECURE["1.2", "resumed", "server"],
-        report_2010("outbound-tls-reuse-auth", TLS_DIGEST),
-        None,
-        True,
-        False,
-    ),
-    Way(
-        "TLS 1.2, each call, RSA-2048, mutual",
-        SECURE["1.2", "mutual", "server"],
-        report_2010("outbound-tls-mutual-auth", TLS_DIGEST),
-        None,
-        True,
+    *(
+        Way(f"TLS 1.2, each call, RSA-2048{words}", SECURE["1.2", kind, "server"], report_2010(then), None, True, kind != "resumed")
+        for words, kind, then in (
+            ("", "full", "outbound-tls-auth"),
+            (", resumed", "resumed", "outbound-tls-reuse-auth"),
+            (", mutual", "mutual", "outbound-tls-mutual-auth"),
+        )
     ),
     Way("TLS 1.2, each call, P-256", left("1.2", "ec")),
     Way("TLS 1.2, each call, P-256, mutual", left("1.2", "ec", mutual=True), drawn=False),
@@ -103,30 +94,21 @@ WAYS = [
     Way("TLS 1.3, each call, Ed25519", left("1.3", "ed25519")),
     *(Way(f"TLS 1.3, each call, P-256, {group}", GROUPS[group]) for group in (CURVE, HYBRID)),
     # Both sides.
-    Way(
-        "TLS 1.2, both sides, RSA-2048, resumed",
-        LOCAL["resumed"],
-        report_2010("local-tls-reuse-auth", TLS_DIGEST),
-        thesis_2012("tls_local_client_session_reuse"),
-        True,
-    ),
-    Way(
-        "TLS 1.2, both sides, RSA-2048",
-        LOCAL["full"],
-        report_2010("local-tls-auth", TLS_DIGEST),
-        thesis_2012("tls_local_client"),
-        True,
-    ),
-    Way(
-        "TLS 1.2, both sides, RSA-2048, mutual",
-        LOCAL["mutual"],
-        report_2010("local-tls-mutual-auth", TLS_DIGEST),
-        thesis_2012("tls_local_mutual"),
-        True,
+    *(
+        Way(f"TLS 1.2, both sides, RSA-2048{words}", LOCAL[kind], report_2010(in_2010), thesis_2012(in_2012), True)
+        for words, kind, in_2010, in_2012 in (
+            (", resumed", "resumed", "local-tls-reuse-auth", "tls_local_client_session_reuse"),
+            ("", "full", "local-tls-auth", "tls_local_client"),
+            (", mutual", "mutual", "local-tls-mutual-auth", "tls_local_mutual"),
+        )
     ),
     Way("TLS 1.2, both sides, P-256, mutual", LOCAL["mutual, P-256"]),
     Way(
-        "the worst: mutual, RSA-2048, digest", LOCAL["mutual"].with_(auth="call"), report_2010("local-tls-mutual-auth"), None, True
+        "the worst: mutual, RSA-2048, digest",
+        LOCAL["mutual"].with_(auth="call"),
+        report_2010("local-tls-mutual-auth", True),
+        None,
+        True,
     ),
 ]
 BY_LABEL: Mapping[str, Way] = {way.label: way for way in WAYS}

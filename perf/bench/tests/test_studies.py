@@ -59,8 +59,9 @@ class Published(unittest.TestCase):
         self.assertLessEqual(set(published.CYCLES), names)
 
     def test_a_curve_ends_where_the_core_is_full(self):
-        self.assertEqual(published.curve(published.registrar(), "rps", "tcp_auth")[-1], (4500, 100))
-        self.assertEqual(published.curve(published.registrar(), "rps", "udp_noauth")[-1], (8000, 29.7))
+        table = published.table(REGISTRAR.table)
+        self.assertEqual(published.curve(table, "rps", "tcp_auth")[-1], (4500, 100))
+        self.assertEqual(published.curve(table, "rps", "udp_noauth")[-1], (8000, 29.7))
 
     def test_between_the_points_and_nowhere_else(self):
         points = [(1, 10), (3, 20), (4, 0)]
