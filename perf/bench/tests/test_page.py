@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from unittest import mock
 
 import page
-import page_words
 import restarts
 import rows
 import security
@@ -118,7 +117,7 @@ class Page(unittest.TestCase):
 
     def test_all_fields_of_all_sentences_are_known(self):
         known = run_of(self.folder, {"a": 1}).figures()
-        for clauses in [*(sentence[1:] for sentence in page_words.SENTENCES), *(part.text for part in page_words.SECTIONS)]:
+        for clauses in [*(each["clauses"] for each in page.WORDS["sentence"]), *(each["text"] for each in page.WORDS["section"])]:
             every = {name: "1" for name in known}
             self.assertIsNotNone(page.filled(clauses, every))
             for clause in clauses:
