@@ -14,7 +14,7 @@ from bench import TOP, Bench, main, target
 from cases import WINDOW, Case
 from machine import Process
 from report import Report
-from samples import Quantity, Result, Row, Samples, single
+from samples import Result, Row, Samples, figure, single
 from study import NOTHING, Plan, Task
 from tasks import key
 
@@ -144,8 +144,8 @@ def call() -> Task:
     return task("a call in progress with records", "strowger", 32, measure)
 
 
-def row(name: str, what: str, limit: float, text: str, fewest: int = RUNS) -> Row:
-    return Row(name, text, limit, {"it": Quantity(size_key(what), "bytes_each")}, lambda it: it, unit="B", fewest=fewest)
+def row(name: str, what: str, limit: float, text: str) -> Row:
+    return figure(name, text, limit, size_key(what), "bytes_each", unit="B", fewest=RUNS)
 
 
 def plan(options: argparse.Namespace) -> Plan:
@@ -154,7 +154,7 @@ def plan(options: argparse.Namespace) -> Plan:
     rows = [
         row("M1", "an idle TCP connection", 400, "idle TCP connection"),
         row("M2", "an idle TLS connection", 4_000, "idle TLS 1.3 connection"),
-        row("M3", "a binding, by the allocator", 350, "binding, all told", 1),
+        row("M3", "a binding, by the allocator", 350, "binding, all told"),
         row("M4", "a finished transaction", 600, f"finished transaction, of {2 * LINGER_CALLS * LINGER_STEPS:,}"),
         row("M5", "a call in progress with records", 400, f"call in progress with records, of {CALL_RATE * HOLD:,}"),
     ]

@@ -7,132 +7,111 @@ the REGISTER until the first OPTIONS leaves that reaches the phone is the delay,
 from __future__ import annotations
 
 import random
-import selectors
+import re
+import select
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 Address = tuple[str, int]
 INTERVAL = 0.001
-# Questions to be outstanding at most for one phone that nobody knows.
+# So long one phone is asked for that nobody knows.
 PATIENCE = 5.0
 
 
-def request(method: str, user: str, domain: str, own: Address, number: int, to_port: int) -> bytes:
+@dataclass
+class Phone:
+    """When its REGISTER had its 200, when it is to be asked for next, and when each question left."""
+
+    known: float
+    due: float
+    questions: list[float] = field(default_factory=list)
+
+
+def measure(at: Address, asked: Address, domain: str, rate: float, seconds: float, sampled: int) -> tuple[list[float], int]:
+    """The delays in seconds, sorted, and how many REGISTERs and phones got no answer. One phone of `sampled` is asked for."""
+    registering, asking, phones = sockets = [opened() for _ in range(3)]
+    # Names that no run before has registered.
+    salt, count, sent, answered, lost = random.getrandbits(32), int(rate * seconds), 0, 0, 0
+    waiting: dict[int, Phone] = {}
+    delays: list[float] = []
+    start = now = time.perf_counter()
+    while sent < count or (now <= start + seconds + PATIENCE and (waiting or answered < count)):
+        while sent < count and start + sent / rate <= now:
+            contact = [f"Contact: <sip:p{salt:x}n{sent}@127.0.0.1:{phones.getsockname()[1]}>", "Expires: 3600"]
+            ask("REGISTER", f"sip:{domain}", f"p{salt:x}n{sent}@{domain}", registering, sent, at, *contact)
+            sent += 1
+        select.select(sockets, [], [], 0.0002)
+        for text, _ in received(registering):
+            if text.startswith(b"SIP/2.0 200"):
+                answered, number, now = answered + 1, call_id(text), time.perf_counter()
+                if number % sampled == 0:
+                    waiting.setdefault(number, Phone(now, now))
+        for text, sender in received(phones):
+            phones.sendto(ok(text), sender)
+            number, question = divmod(call_id(text), 1 << 16)
+            if phone := waiting.pop(number, None):
+                delays.append(phone.questions[question] - phone.known)
+        # The other server's own answers: not yet.
+        list(received(asking))
+        now = time.perf_counter()
+        for number, phone in list(waiting.items()):
+            if now - phone.known > PATIENCE:
+                lost += 1
+                del waiting[number]
+            elif phone.due <= now:
+                user = f"p{salt:x}n{number}@{domain}"
+                ask("OPTIONS", f"sip:{user}", user, asking, number << 16 | len(phone.questions), asked)
+                phone.questions.append(time.perf_counter())
+                phone.due = now + INTERVAL
+    for one in sockets:
+        one.close()
+    return sorted(delays), lost + count - answered
+
+
+def opened() -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    one.bind(("127.0.0.1", 0))
+    one.setblocking(False)
+    return one
+
+
+def received(one: socket.socket) -> Iterator[tuple[bytes, Address]]:
+    """All that has come."""
+    while True:
+        try:
+            yield one.recvfrom(65536)
+        except BlockingIOError:
+            return
+
+
+def ask(method: str, uri: str, user: str, own: socket.socket, number: int, to: Address, *more: str) -> None:
     """The Call-ID carries the number: responses are matched by it alone."""
-    uri = f"sip:{domain}" if method == "REGISTER" else f"sip:{user}@{domain}"
+    host, port = own.getsockname()
     lines = [
         f"{method} {uri} SIP/2.0",
-        f"Via: SIP/2.0/UDP {own[0]}:{own[1]};branch=z9hG4bK{number:x}{random.getrandbits(48):x}",
-        f"From: <sip:{user}@{domain}>;tag={number:x}",
-        f"To: <sip:{user}@{domain}>",
+        f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bK{number:x}{random.getrandbits(48):x}",
+        f"From: <sip:{user}>;tag={number:x}",
+        f"To: <sip:{user}>",
         f"Call-ID: {number}",
         f"CSeq: 1 {method}",
         "Max-Forwards: 70",
+        *more,
         "Content-Length: 0",
     ]
-    if method == "REGISTER":
-        lines[-1:-1] = [f"Contact: <sip:{user}@{own[0]}:{to_port}>", "Expires: 3600"]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    own.sendto(("\r\n".join(lines) + "\r\n\r\n").encode(), to)
 
 
-class Probe:
-    def __init__(self, at: Address, asked: Address, domain: str = "127.0.0.1", host: str = "127.0.0.1"):
-        self.at, self.asked, self.domain = at, asked, domain
-        self.registering, self.asking, self.phone = (self.open(host) for _ in range(3))
-        self.selector = selectors.DefaultSelector()
-        for one, handle in [(self.registering, self.registered), (self.asking, None), (self.phone, self.rang)]:
-            self.selector.register(one, selectors.EVENT_READ, handle)
-        # By number: when its 200 came; when each question left.
-        self.known_at: dict[int, float] = {}
-        self.questions: dict[int, list[float]] = {}
-        self.delays: list[float] = []
-        self.answered = self.unanswered = 0
-        self.next_question: list[tuple[float, int]] = []
-
-    @staticmethod
-    def open(host: str) -> socket.socket:
-        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        one.bind((host, 0))
-        one.setblocking(False)
-        return one
-
-    def run(self, rate: float, seconds: float, sampled: int) -> tuple[list[float], int]:
-        """Returns the delays in seconds, sorted, and how many REGISTERs were not answered. One of `sampled` phones is asked for."""
-        start = time.perf_counter()
-        count, own = int(rate * seconds), self.registering.getsockname()
-        port = self.phone.getsockname()[1]
-        # Names that no run before has registered.
-        salt, sent = random.getrandbits(32), 0
-        self.salt, self.sampled = salt, sampled
-        while True:
-            now = time.perf_counter()
-            while sent < count and start + sent / rate <= now:
-                user = f"p{salt:x}n{sent}"
-                self.registering.sendto(request("REGISTER", user, self.domain, own, sent, port), self.at)
-                sent += 1
-            self.receive()
-            self.ask(time.perf_counter())
-            if sent == count and (now > start + seconds + PATIENCE or (not self.next_question and self.answered == count)):
-                break
-        return sorted(self.delays), count - self.answered
-
-    def receive(self) -> None:
-        for key, _ in self.selector.select(0.0002):
-            one = key.fileobj
-            assert isinstance(one, socket.socket)
-            while True:
-                try:
-                    text, sender = one.recvfrom(65536)
-                except BlockingIOError:
-                    break
-                if key.data:
-                    key.data(text, sender)
-
-    def registered(self, text: bytes, _: Address) -> None:
-        if not text.startswith(b"SIP/2.0 200"):
-            return
-        self.answered += 1
-        number = call_id(text)
-        if number % self.sampled == 0 and number not in self.known_at:
-            now = time.perf_counter()
-            self.known_at[number] = now
-            self.questions[number] = []
-            self.next_question.append((now, number))
-
-    def rang(self, text: bytes, sender: Address) -> None:
-        """A question has reached the phone: the one that left last, at the latest."""
-        lines = text.split(b"\r\n\r\n")[0].split(b"\r\n")
-        kept = [line for line in lines if line.split(b":")[0].lower() in (b"via", b"from", b"to", b"call-id", b"cseq")]
-        self.phone.sendto(b"SIP/2.0 200 OK\r\n" + b"\r\n".join(kept) + b"\r\nContent-Length: 0\r\n\r\n", sender)
-        number = call_id(text)
-        which, question = number >> 16, number & 0xFFFF
-        known = self.known_at.pop(which, None)
-        if known is not None:
-            self.delays.append(self.questions.pop(which)[question] - known)
-
-    def ask(self, now: float) -> None:
-        left, own = [], self.asking.getsockname()
-        for due, number in self.next_question:
-            if number not in self.known_at:
-                continue
-            if now - self.known_at[number] > PATIENCE:
-                self.unanswered += 1
-                del self.known_at[number]
-                continue
-            if due > now:
-                left.append((due, number))
-                continue
-            questions = self.questions[number]
-            user = f"p{self.salt:x}n{number}"
-            self.asking.sendto(request("OPTIONS", user, self.domain, own, number << 16 | len(questions), 0), self.asked)
-            questions.append(time.perf_counter())
-            left.append((now + INTERVAL, number))
-        self.next_question = left
+def ok(text: bytes) -> bytes:
+    """The answer of a phone."""
+    kept = re.findall(rb"^(?:via|from|to|call-id|cseq):[^\r\n]*\r\n", text, re.MULTILINE | re.IGNORECASE)
+    return b"SIP/2.0 200 OK\r\n" + b"".join(kept) + b"Content-Length: 0\r\n\r\n"
 
 
 def call_id(text: bytes) -> int:
-    for line in text.split(b"\r\n"):
-        if line[:8].lower() == b"call-id:":
-            return int(line[8:])
-    raise RuntimeError(f"without a Call-ID: {text!r}")
+    found = re.search(rb"^call-id: *(\d+)", text, re.MULTILINE | re.IGNORECASE)
+    if not found:
+        raise RuntimeError(f"without a Call-ID: {text!r}")
+    return int(found[1])

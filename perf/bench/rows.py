@@ -19,7 +19,7 @@ from bench import SYSTEM_OPENSSL, Bench, main
 from cases import TODAY, Case, registrations
 from machine import Process
 from report import PERF, Report
-from samples import FEWEST, Quantity, Result, Row, Samples, compare, ratio, single
+from samples import FEWEST, Quantity, Result, Row, Samples, compare, figure, ratio, single
 from study import HOST, Plan, Task
 from tasks import Load, key, rate, served, window
 
@@ -297,12 +297,12 @@ def udp_rows() -> list[Row]:
         ),
         compare("K1", "CPU of a call at saturation, two workers ÷ one", 1.1, key(TWO_WORKERS), key(ONE_WORKER)),
         latency_row("UDP"),
-        Row(
+        figure(
             "G1",
             "generator's CPU ÷ server's, UDP call at saturation",
             0.8,
-            {"share": Quantity(key(REGISTERED), "generator_us_each / server_cpu_us_each")},
-            lambda share: share,
+            key(REGISTERED),
+            "generator_us_each / server_cpu_us_each",
         ),
         *(to_kamailio(case, load) for case, load in KAMAILIO_UDP),
     ]

@@ -285,6 +285,11 @@ class Row:
         return found.half_width <= precision or self.verdict(samples) in ("met", "not met")
 
 
+def figure(name: str, what: str, limit: float, key: str, path: str, **how: Any) -> Row:
+    """A row of one figure by itself."""
+    return Row(name, what, limit, {"it": Quantity(key, path)}, lambda it: it, **how)
+
+
 def compare(name: str, what: str, limit: float, over: str, under: str, path: str = "server_cpu_us_each", **how: Any) -> Row:
     """The most common row: one key ÷ another."""
     return Row(name, what, limit, {"over": Quantity(over, path), "under": Quantity(under, path)}, **how)

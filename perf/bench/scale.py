@@ -18,7 +18,7 @@ from bench import CORE, Bench, main
 from cases import WINDOW, Case
 from machine import Process, run
 from report import PERF, Report
-from samples import Quantity, Result, Row, Samples, ratio, single
+from samples import Quantity, Result, Row, Samples, compare, figure, ratio, single
 from study import Plan, Task
 from tasks import FORGET, key, rate, window
 
@@ -189,21 +189,21 @@ def table_rows() -> list[Row]:
 
 
 def rows() -> list[Row]:
+    call, most = LOADS[0], f"{IDLE[-1]:,}"
     beside = [
-        Row(
+        figure(
             "I1",
-            f"call at {load.name} beside {IDLE[-1]:,} idle {transport.upper()} connections ÷ beside none",
+            f"call at {call.name} beside {most} idle {transport.upper()} connections ÷ beside none",
             1.03,
-            {"it": Quantity(idle_key(transport, IDLE[-1], "strowger", load), "to_none")},
-            lambda it: it,
+            idle_key(transport, IDLE[-1], "strowger", call),
+            "to_none",
             fewest=RUNS,
         )
         for transport in SERVER
-        for load in LOADS[:1]
     ]
     many, few = (users_key(number, True, "register") for number in (USERS[-1], USERS[0]))
     what = f"REGISTER, each challenged, among {USERS[-1]:,} users ÷ among {USERS[0]}"
-    return [*beside, *table_rows(), Row("A2", what, 1.5, {"over": Quantity(many), "under": Quantity(few)}, fewest=RUNS)]
+    return [*beside, *table_rows(), compare("A2", what, 1.5, many, few, fewest=RUNS)]
 
 
 def plan(options: argparse.Namespace) -> Plan:
