@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from report import Report
 from samples import Result, Samples, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import Load, key, peak, served, window
+from tasks import Load, at_half, key, peak, served, window
 
 WHO = {"strowger": "strowger", "kamailio": "Kamailio"}
 UDP = Case()
@@ -51,28 +51,16 @@ def look(who: str, bench: Bench, process: Process, found: dict[str, Result]) -> 
 
 
 def latency(case: Case, load: Load, who: str, runs: int) -> Task:
-    """The same rate for both: half of what the slower one can, and no fuller load before it, which would be in the memory."""
-
-    def measure(bench: Bench) -> dict[str, Result]:
-        slower = min(bench.samples.median(each, RATE) or 0 for each in after)
-        with bench.server(who, case) as process:
-            options = ["--users", case.users, "--rate", f"{slower / 2:.0f}", "--poisson"]
-            options += ["--settle", bench.settle, "--duration", 2 * bench.measure]
-            found = {key(case, who, HALF): bench.run_load(who, case, process, load.mode, *options)[0]}
-            look(who, bench, process, found)
-        return found
-
+    """The same rate for both."""
+    how = {
+        "mode": load.mode,
+        "after_each": partial(look, who),
+        "block": case.name,
+        "least": runs,
+        "seconds": 3 + SETTLE + 2 * MEASURE,
+    }
     after = [key(case, each, load) for each in WHO]
-    return Task(
-        f"{case.name}, {who}, half",
-        [key(case, who, HALF)],
-        measure,
-        case.name,
-        3 + SETTLE + 2 * MEASURE,
-        runs,
-        after=after,
-        who=who,
-    )
+    return at_half(case, who, key(case, who, HALF), after, name=f"{case.name}, {who}, half", **how)
 
 
 def plan(options: argparse.Namespace) -> Plan:

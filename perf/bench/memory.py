@@ -57,8 +57,7 @@ def idle_connection(transport: str, who: str) -> Task:
 
     def measure(bench: Bench) -> Result:
         with bench.server(who, case) as process:
-            command = [bench.load, "idle", "--server", bench.at(bench.port + case.is_tls), "--transport", transport, "--exchange"]
-            command += ["--server-pid", process.pid, "--json", "-", *(case.tls_options(bench) if case.is_tls else [])]
+            command = tasks.idle_command(bench, process, case, "--exchange", "--json", "-")
             tasks.on_core(*command, "--connections", FIRST, "--close", 0.05, "--settle", 1)
             return json.loads(tasks.on_core(*command, "--connections", CONNECTIONS))
 

@@ -267,10 +267,8 @@ def curve(axes: Any, number: int, found: dict[float, Estimate | None], label: st
     """Whether there is anything to draw."""
     points = [(x, each) for x, each in found.items() if each]
     if points:
-        xs, ys = [x for x, _ in points], [each.value for _, each in points]
         colour, marker = plots.COLOURS[number], plots.MARKERS[number]
-        bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
-        axes.errorbar(xs, ys, bars, color=colour, marker=marker, linestyle=style, elinewidth=1, label=label)
+        plots.measured(axes, points, color=colour, marker=marker, linestyle=style, label=label)
         hollow = [(x, each.value) for x, each in points if each.marks]
         how = {"linestyle": "none", "marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "zorder": 3}
         axes.plot([x for x, _ in hollow], [y for _, y in hollow], **how)

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 from report import Report, directory
+from samples import Estimate
 
 matplotlib.use("Agg")
 
@@ -64,6 +65,13 @@ def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:
     inches = 0.1 + 0.24 * -(-len(handles) // columns)
     chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
     chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+
+
+def measured(axes: Any, points: Sequence[tuple[float, Estimate]], **style: Any) -> None:
+    """Points with their intervals."""
+    xs, ys = [x for x, _ in points], [each.value for _, each in points]
+    bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
+    axes.errorbar(xs, ys, bars, elinewidth=1, **style)
 
 
 def ours(axes: Any, number: int, points: Points, name: str, **how: Any) -> None:

@@ -112,21 +112,6 @@ OUTSTANDING = window(GROUP, "register")
 # What is measured.
 
 
-def half_peak(case: Case, who: str, run_as: Case) -> Task:
-    """At half of what strowger does in a closed window, as it is known by then."""
-
-    def measure(bench: Bench) -> dict[str, Result]:
-        peak = bench.samples.median(key(case), "completed_per_second")
-        assert peak, "it comes after that"
-        options = [*rate(peak / 2, poisson=True).options, "--users", case.users, "--settle", bench.settle]
-        with bench.server(who, run_as) as process:
-            found = bench.run_load(who, run_as, process, "call", *options, "--duration", 2 * bench.measure)
-        return {key(case, who, HALF): found[0]}
-
-    name = f"{case.name}, {who}, {HALF}"
-    return Task(name, [key(case, who, HALF)], measure, f"{case.name}, {HALF}", 10, most=12, after=[key(case)], who=who)
-
-
 def durable(durability: str) -> Task:
     """Beside the results, since a temporary folder may be in memory. Its worker has core 0; what writes to disk may share core 1
     with the generator, which then sleeps when it is idle."""
@@ -184,8 +169,13 @@ def udp_tasks() -> list[Task]:
 
 
 def latency_tasks(name: str) -> list[Task]:
+    """At half of what strowger does in a closed window, as it is known by then."""
     case, floor, _ = LATENCY[name]
-    return [half_peak(case, "strowger", case), half_peak(case, "floor", floor)]
+    how: dict[str, Any] = {"block": f"{case.name}, {HALF}", "most": 12}
+    return [
+        tasks.at_half(case, who, key(case, who, HALF), [key(case)], asked, name=f"{case.name}, {who}, {HALF}", **how)
+        for who, asked in zip(FLOORS, (case, floor))
+    ]
 
 
 def stream_tasks() -> list[Task]:

@@ -20,7 +20,7 @@ from machine import Process, run
 from report import PERF, Report
 from samples import Quantity, Result, Row, Samples, compare, figure, ratio, single
 from study import Plan, Task
-from tasks import FORGET, key, rate, window
+from tasks import FORGET, idle_command, key, rate, window
 
 # A process has 20,000 descriptors on many machines; strowger's own default leaves more of them for other things than there are to
 # spare.
@@ -55,18 +55,8 @@ MOST_OF = {"connections": "1,000,000 connections", "users": "10,000,000 users"}
 def idle_connections(bench: Bench, process: Process, transport: str, number: int, index: int) -> Iterator[None]:
     """Opens connections from addresses of their own, and leaves them open until the end of the block."""
     done = os.path.join(bench.home, f"idle-{index}.json")
-    command = ["taskset", "-c", str(CORE), bench.load, "idle", "--transport", transport, "--connections", number, "--settle", 1]
-    command += [
-        "--server",
-        bench.at(bench.port + (transport == "tls")),
-        "--hold",
-        3_600,
-        "--server-pid",
-        process.pid,
-        "--json",
-        done,
-    ]
-    command += SERVER[transport].tls_options(bench) if transport == "tls" else []
+    command = ["taskset", "-c", CORE, *idle_command(bench, process, SERVER[transport], "--connections", number, "--settle", 1)]
+    command += ["--hold", 3_600, "--json", done]
     command += ["--sources", 1] if ":" in bench.address else ["--local", f"127.0.{index + 1}.1"]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(done)

@@ -41,11 +41,11 @@ def draw(axes: Any, colour: str, series: Sequence[tuple[float, Estimate]], who: 
     """Medians with their intervals, and the line that fits them without falling."""
     if not series:
         return
-    xs, ys = [x for x, _ in series], [found.value for _, found in series]
-    bars = [[max(0, found.value - found.low) for _, found in series], [max(0, found.high - found.value) for _, found in series]]
-    axes.errorbar(xs, ys, bars, color=colour, linestyle="none", marker=STYLES[who]["marker"], elinewidth=1)
+    plots.measured(axes, series, color=colour, linestyle="none", marker=STYLES[who]["marker"])
     if line:
-        axes.plot(xs, rising(ys), color=colour, linestyle=STYLES[who]["linestyle"])
+        axes.plot(
+            [x for x, _ in series], rising([found.value for _, found in series]), color=colour, linestyle=STYLES[who]["linestyle"]
+        )
     if bound := [(x, found.value) for x, found in series if found.marks]:
         axes.plot(*zip(*bound), **RING)
 

@@ -152,6 +152,31 @@ def peak(case: Case, who: str = "strowger", least: int = 1) -> study.Task:
     return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 16, least, max(3, least), who=who)
 
 
+def at_half(case: Case, who: str, kept: str, after: Sequence[str], measured_as: Case | None = None, **how: Any) -> study.Task:
+    """At half of what the slowest of `after` can, in a server that has carried no fuller load, which would be in its memory. `mode`
+    and `after_each` as those of a load; what else there is goes to the task."""
+    asked, mode, after_each = measured_as or case, how.pop("mode", "call"), how.pop("after_each", None)
+
+    def measure(bench: Bench) -> dict[str, Result]:
+        half = min(bench.samples.median(each, "completed_per_second") or 0 for each in after) / 2
+        options = ["--users", case.users, "--rate", f"{half:.0f}", "--poisson"]
+        options += ["--settle", bench.settle, "--duration", 2 * bench.measure]
+        with bench.server(who, asked) as process:
+            found = {kept: bench.run_load(who, asked, process, mode, *options)[0]}
+            if after_each:
+                after_each(bench, process, found)
+        return found
+
+    return study.Task(keys=[kept], measure=measure, after=after, who=who, **how)
+
+
+def idle_command(bench: Bench, process: Process, case: Case, *more: object) -> list[object]:
+    """The generator's that opens connections, as the callers of a case do, and leaves them idle."""
+    transport = case.transports[0]
+    command = [bench.load, "idle", "--server", bench.at(bench.port + (transport == "tls")), "--transport", transport]
+    return [*command, "--server-pid", process.pid, *(case.tls_options(bench) if transport == "tls" else []), *more]
+
+
 def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task:
     """Handshakes in memory, without sockets: what the TLS library itself costs each side, below which nothing can be. It must be
     the server's library. `side`: the server's in that case, for its key and its peer's may be two."""
