@@ -1,7 +1,5 @@
 """What a study measures with: the builds, certificates, users and ports, and the load generator."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ipaddress

@@ -1,8 +1,6 @@
 """One CA, and certificates of it for the server's address and the users' contacts: RSA-2048, P-256, Ed25519, and a P-256 one at the
 end of a chain of three. Made with the openssl command and kept in perf/results/certs."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

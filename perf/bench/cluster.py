@@ -1,8 +1,6 @@
 """perf/cluster: what it costs several strowgers to share their location table through Redis, how fast they do, and how long it
 takes to join them."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,8 +1,6 @@
 """perf/compare: strowger beside Kamailio, with the same load, certificates, number of workers and cores: CPU of a call, rate,
 latency at half of what the slower one can, memory."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import subprocess

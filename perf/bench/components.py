@@ -5,8 +5,6 @@ The server's Rust code, SQLite, and AWS-LC with its libssl are one binary, so th
 report counted functions of OpenSIPS 1.4, whose core and modules are files of their own; RUST says which of our modules do the work
 of which."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

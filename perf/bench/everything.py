@@ -1,8 +1,6 @@
 """perf/all: everything that the other commands measure, in one study: what several need is measured once. perf/targets: of that,
 only what the rows of the targets rest on. Both end with every target, and whether it is met."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

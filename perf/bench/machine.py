@@ -1,7 +1,5 @@
 """The machine that is measured: its name, its cores, its ports, and processes pinned to a core."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import os

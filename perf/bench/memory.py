@@ -1,8 +1,6 @@
 """perf/memory: what each thing costs a server in memory: an idle connection over TCP and TLS, a binding, a finished transaction, a
 call in progress."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

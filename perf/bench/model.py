@@ -8,8 +8,6 @@ up. UDP beside such a side has therefore a component of its own.
 
 Below saturation the server sleeps, and is woken by what comes: `Waking`. Needs Python alone: what it costs to ask is nothing."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -1,8 +1,6 @@
 """perf/model fit: measures what the cost model wants, fits it to chain, outbound and inbound mode, and tries it on local mode,
 which is never fitted: row C1. model.json is what perf/model predict answers from."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,6 @@
 peak to three times as many, whatever comes back; goodput is calls a second that ended well. The server has a part of its core if
 the machine lets it (cgroups), so that the generator can offer so many."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,8 +1,6 @@
 """perf/page: makes perf/RESULTS.md of the reports and runs of one folder: six sentences and a picture, then a section for each
 question. Its figures are those of the runs; what was not measured is left out, or said to be so."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """How the figures look, and the few kinds that there are. Each is written as SVG and as PNG."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """perf/profile: where the CPU goes, by the report's components, from samples of the server under load; bars and flame graphs."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from collections.abc import Mapping

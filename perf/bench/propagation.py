@@ -4,8 +4,6 @@ Phones register at one server at a steady rate, each once. For some of them the 
 OPTIONS for their address; it answers itself until it knows the binding, and then forwards to the phone. The time from the 200 to
 the REGISTER until the first OPTIONS leaves that reaches the phone is the delay, to within the interval between two questions."""
 
-from __future__ import annotations
-
 import random
 import re
 import select

@@ -4,8 +4,6 @@ figures and text. Absolute rates of a core of 2004 say nothing today: ratios do.
 The report: C. Shen, E. Nahum, H. Schulzrinne, C. Wright, "The Impact of TLS on SIP Server Performance" (2010), OpenSIPS 1.4.2. The
 thesis: S. Maguluri, "Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a command says: tables with intervals, the rows with their verdicts, figures; as Markdown and JSON in one folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,8 +1,6 @@
 """perf/reproduce [registrar] [proxy] [modes]: what the two published studies measured, measured today, beside their figures. The
 registrar and the six cases of the proxy are the thesis', the 20 configurations of the four modes the report's."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

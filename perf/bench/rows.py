@@ -1,8 +1,6 @@
 """perf/rows: what a call and a registration cost over UDP, TCP and TLS, beside the floor of the same path and Kamailio: the rows of
 the targets, and tables of every case. perf/udp and perf/streams are its parts."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

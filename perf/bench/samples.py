@@ -1,7 +1,5 @@
 """What has been measured: results by key, the quantities read from them, and how sure they are."""
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import json

@@ -5,8 +5,6 @@ A sample is taken for each millisecond of CPU that the server uses (cpu-clock: t
 of the stack, which is unwound by the DWARF tables afterwards, since the release build keeps no frame pointers. No
 sample falls into the taking of another."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

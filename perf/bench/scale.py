@@ -1,8 +1,6 @@
 """perf/scale: what a call costs beside more and more idle connections, and among more and more users, each with a binding; and the
 tables of connections and users alone, in memory."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """perf/second-opinion: the server's CPU for a UDP call with our generator and with SIPp, at the same rate, in turn (row G2)."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,8 +1,6 @@
 """perf/security: what security costs a SIP server in 2026, beside 2010 and 2012. Digest, TLS kept open and made anew for each call,
 kinds of keys and of handshakes, post-quantum key exchange: CPU of a call, in µs and in calls of the same server over UDP."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass

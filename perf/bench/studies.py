@@ -1,8 +1,6 @@
 """What of the two published studies is measured again: the thesis' registrar and proxy, and the report's four modes; which cases,
 under which loads, how often."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,8 +1,6 @@
 """The figures of perf/reproduce: ours beside what the studies published, which is hollow or dashed, in the same colour. What was
 not measured is left out, and a figure of which nothing was measured is not drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

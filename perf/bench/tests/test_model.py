@@ -319,7 +319,3 @@ class Refusals(unittest.TestCase):
             self.assertEqual(told.stderr.count("\n"), 1, told)
             self.assertIn("the model cannot be read", told.stderr)
             self.assertFalse(Path(folder, "log").exists(), told)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -173,7 +173,3 @@ class Restarts(unittest.TestCase):
         counts = {"completed": 9, "refused": 1, "cut_off": 2, "retransmitted_invite": 3, "retransmitted_bye": 1}
         found = restarts.counted({"counts": counts})
         self.assertEqual((found["failed"], found["repeated"]), (3, 4))
-
-
-if __name__ == "__main__":
-    unittest.main()

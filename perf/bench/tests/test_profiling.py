@@ -280,7 +280,3 @@ class TheReport(unittest.TestCase):
         self.assertEqual((trust["with it"], trust.iloc[-1]), ("+20 %", "x (y) 2.0 %"))
         self.assertEqual((faults["calls for each handshake as server"], faults["as client"]), ("3.00", "—"))
         self.assertEqual(faults["connections looked at for each call"], "0.0050")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -136,7 +136,3 @@ class Targets(unittest.TestCase):
         together = dict(zip(written.tables[0][1][""].iloc[:, 0], written.tables[0][1][""].iloc[:, 1]))
         self.assertEqual((together["not measured"], together["met"]), ("U1 M1", "G3"))
         self.assertIn("X1 (perf/attack)", together["measured by other commands"])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -310,7 +310,3 @@ class Registrations(unittest.TestCase):
         said = [complaint(column, number) is None for column in ("udp_auth", "udp_noauth") for number in (10_000, 0)]
         self.assertEqual(said, [True, False, False, True])
         self.assertEqual(REGISTRAR.cases["udp_auth"].options("strowger", None)[-2:], ["--qop", "none"])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -376,7 +376,3 @@ class Rows(unittest.TestCase):
         row = Row("S2", "", 1.2, {"cost": Quantity("a", "cost"), "plain": Quantity("b", "cost")}, lambda cost, plain: cost - plain)
         self.assertEqual(row.estimate(samples_of(a=[3, 3, 3], b=[1, 1, 1])).value, 2)
         self.assertTrue(numpy.isfinite(row.estimate(samples_of(a=[3, 4, 5], b=[1, 1, 2])).high))
-
-
-if __name__ == "__main__":
-    unittest.main()
