@@ -27,13 +27,8 @@ OPTIONS = argparse.Namespace(as_published=False, rows=None, cases=None, only=Non
 
 
 def result(rate, cpu, **more):
-    return {
-        "completed_per_second": rate,
-        "rate_or_window": rate,
-        "server_cpu_us_each": cpu,
-        "server_busy": rate * cpu / 1e6,
-        **more,
-    }
+    rates = {"completed_per_second": rate, "rate_or_window": rate}
+    return {**rates, "server_cpu_us_each": cpu, "server_busy": rate * cpu / 1e6, **more}
 
 
 def told(tell, samples):
@@ -93,12 +88,8 @@ class Choice(unittest.TestCase):
 class Curves(unittest.TestCase):
     def setUp(self):
         self.samples = Samples()
-        for column, rate, cpu in [
-            ("udp_auth", 1000, 1000),
-            ("udp_noauth", 2000, 500),
-            ("tcp_auth", 800, 1250),
-            ("tcp_noauth", 1600, 500),
-        ]:
+        measured = {"udp_auth": (1000, 1000), "udp_noauth": (2000, 500), "tcp_auth": (800, 1250), "tcp_noauth": (1600, 500)}
+        for column, (rate, cpu) in measured.items():
             self.samples.add(REGISTRAR.carried(column, "strowger"), result(rate, cpu))
             for share in (0.05, 0.5):
                 for _ in range(2):
@@ -197,16 +188,12 @@ class Compared(unittest.TestCase):
 
 class Overloads(unittest.TestCase):
     def result(self, **more):
-        counts = {
-            "scheduled": 20_000,
-            "started": 20_000,
-            "skipped": 0,
-            "wrong": 0,
-            "refused": 0,
-            "ringing_received": 50,
-            "completed": 40,
-        }
-        counts |= {f"retransmitted_{what}": 2 for what in ("invite", "2xx", "request")} | more.pop("counts", {})
+        counts = {"scheduled": 20_000, "started": 20_000, "ringing_received": 50, "completed": 40}
+        counts |= (
+            dict.fromkeys(["skipped", "wrong", "refused"], 0)
+            | {f"retransmitted_{what}": 2 for what in ("invite", "2xx", "request")}
+            | more.pop("counts", {})
+        )
         found = {"seconds": 10.0, "generator_busy": 0.5, "generator_bound": False, "latency_us": {"generator_lag": {"p99": 50.0}}}
         found |= {"clean": False, "disturbed": False, "server_drops": 0, "drain_counts": {"ringing_received": 0, "completed": 5}}
         return {**found, "completed_per_second": 960.0, "counts": counts, **more}
