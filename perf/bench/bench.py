@@ -233,6 +233,11 @@ def existing(text: str) -> Path:
     return path
 
 
+def contestant(options: argparse.Namespace) -> str:
+    """Whom a command looks at that looks at one alone."""
+    return next((each for each in getattr(options, "only", None) or [] if each != "floor"), "strowger")
+
+
 def listed(made: Plans) -> list[study.Plan]:
     return [made] if isinstance(made, study.Plan) else list(made)
 

@@ -11,7 +11,7 @@ import model
 import numpy
 import plots
 import published
-from bench import main
+from bench import contestant, main
 from cases import OLD, STUDY, TODAY, WINDOW, Case, configuration, registrations, report_configurations, to_udp
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -83,7 +83,7 @@ class Wanted:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.who = next((each for each in getattr(options, "only", None) or [] if each != "floor"), "strowger")
+        self.who = contestant(options)
         self.how = how = tls_of(options)
         self.report = unique(report_configurations(**how))
         # Where the report has digest these have it; so that a handshake is seen beside two transports.

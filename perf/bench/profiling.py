@@ -3,7 +3,6 @@
 import argparse
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import plots
 import published
 import report
 import sampling
-from bench import Bench, main
+from bench import Bench, contestant, main
 from cases import THESIS, Case, configuration, registrations, report_configurations
 from components import COMPONENTS
 from matplotlib.patches import Patch
@@ -79,10 +78,10 @@ ROOM = 5.5
 
 
 class Profiles:
-    """Which cases of which contestants, and what has been found of them."""
+    """Which cases of one contestant, and what has been found of them."""
 
     def __init__(self, options: argparse.Namespace):
-        self.who = [each for each in getattr(options, "only", None) or [] if each != "floor"] or ["strowger"]
+        self.who = contestant(options)
         # Those of the default first; the report's others are there for who names one.
         others = report_configurations() if getattr(options, "cases", None) else []
         self.cases = list({case.name: case for case in [*THESIS.values(), *OF_THE_REPORT, *others, REGISTRAR]}.values())
@@ -91,16 +90,15 @@ class Profiles:
     def load(self, case: Case) -> Load:
         return window(mode="register" if case.auth.startswith("register") else "call")
 
-    def key(self, case: Case, who: str) -> str:
-        return key(case, who, f"profile, {self.load(case).name}")
+    def key(self, case: Case) -> str:
+        return key(case, self.who, f"profile, {self.load(case).name}")
 
     def tasks(self) -> list[Task]:
-        bare: list[Task] = [served(case, who, [self.load(case)], least=1) for case in self.cases for who in self.who]
-        return bare + [self.task(case, who) for case in self.cases for who in self.who]
+        return [*(served(case, self.who, [self.load(case)], least=1) for case in self.cases), *map(self.task, self.cases)]
 
-    def task(self, case: Case, who: str) -> Task:
+    def task(self, case: Case) -> Task:
         """Samples are taken during one load."""
-        load, kept = self.load(case), self.key(case, who)
+        load, kept, who = self.load(case), self.key(case), self.who
 
         def measure(bench: Bench) -> dict[str, Result]:
             with bench.server(who, case) as process:
@@ -118,37 +116,36 @@ class Profiles:
 
         name = f"{case.name}, {who}, profile"
         # The profiler needs some of a core. How far a profile is to be trusted has a table.
-        found = Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, minds=HOST)
-        return replace(found, prepare=lambda bench: bench.prepare(who, case))
+        return Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case), minds=HOST)
 
     # What has been found.
 
-    def measured(self, who: str) -> list[Case]:
-        return [case for case in self.cases if self.samples.of(self.key(case, who))]
+    def measured(self) -> list[Case]:
+        return [case for case in self.cases if self.samples.of(self.key(case))]
 
-    def shares(self, case: Case, who: str) -> dict[str, float]:
+    def shares(self, case: Case) -> dict[str, float]:
         """Of all runs together."""
-        counts = self.total(case, who, "counted")
+        counts = self.total(case, "counted")
         return {one: counts[one] / sum(counts.values()) for one in COMPONENTS}
 
-    def total(self, case: Case, who: str, what: str) -> Counter[str]:
+    def total(self, case: Case, what: str) -> Counter[str]:
         """Sums over the runs of what each has by name."""
         found: Counter[str] = Counter()
-        for result in self.samples.of(self.key(case, who)):
+        for result in self.samples.of(self.key(case)):
             found.update(result[what])
         return found
 
-    def mean(self, case: Case, who: str, path: str) -> float:
-        values = self.samples.values(self.key(case, who), path)
+    def mean(self, case: Case, path: str) -> float:
+        values = self.samples.values(self.key(case), path)
         return float(values.mean()) if len(values) else 0.0
 
-    def cost(self, case: Case, who: str, of: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
+    def cost(self, case: Case, of: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
         """What a call costs without the profiler; with it, if it was not measured without."""
-        bare = single(self.samples, key(case, who, self.load(case)), of, scale)
-        return bare or single(self.samples, self.key(case, who), of, scale)
+        bare = single(self.samples, key(case, self.who, self.load(case)), of, scale)
+        return bare or single(self.samples, self.key(case), of, scale)
 
-    def value(self, case: Case, who: str) -> float:
-        found = self.cost(case, who)
+    def value(self, case: Case) -> float:
+        found = self.cost(case)
         return found.value if found else 0.0
 
 
@@ -186,73 +183,73 @@ def taken(samples: list[sampling.Sample], known: sampling.Program, title: str, f
 
 
 def tell(said: Report, found: Profiles) -> None:
-    for who in found.who:
-        tell_shares(said, found, who)
-        tell_trust(said, found, who)
+    tell_shares(said, found)
+    tell_trust(said, found)
     tell_thesis(said, found)
-    tell_faults(said, found)
-    for who in found.who:
-        draw_costs(said, found, who)
+    if found.who == "strowger":
+        tell_faults(said, found)
+    draw_costs(said, found)
     draw_thesis(said, found)
-    for who in found.who:
-        for case in found.measured(who):
-            name = figure_name(case, who)
-            if (report.directory() / f"{name}.svg").exists():
-                said.figure(name, f"{who}: {case.label}, flame graph; stacks in {name}.folded")
+    for case in found.measured():
+        name = figure_name(case, found.who)
+        if (report.directory() / f"{name}.svg").exists():
+            said.figure(name, f"{found.who}: {case.label}, flame graph; stacks in {name}.folded")
     where = {name: "profile-costs" if name.startswith("figure") else OTHER_RATES for name, _, _ in published.TABLES_AND_FIGURES}
     where |= {name: AT_90 for name in where if name.startswith("Table 15")}
     published.reproduced(said, published.PROFILE, where)
 
 
-def tell_shares(said: Report, found: Profiles, who: str) -> None:
+def tell_shares(said: Report, found: Profiles) -> None:
     """Only a peer may have what has no name."""
     lines: list[list[Any]]
-    cases = found.measured(who)
-    shares = {case: found.shares(case, who) for case in cases}
+    cases = found.measured()
+    shares = {case: found.shares(case) for case in cases}
     columns = [one for one in COMPONENTS if one != components.UNNAMED or any(each[one] for each in shares.values())]
     lines = [
-        [case.name, f"{found.total(case, who, 'counted').total():,}", *(f"{100 * shares[case][one]:.1f}" for one in columns)]
+        [case.name, f"{found.total(case, 'counted').total():,}", *(f"{100 * shares[case][one]:.1f}" for one in columns)]
         for case in cases
     ]
-    said.table(f"{who}: share of the CPU by component, %", ["case", "samples", *columns], lines)
-    unit, lines = found.value(UNIT, who), []
+    said.table(f"{found.who}: share of the CPU by component, %", ["case", "samples", *columns], lines)
+    unit, lines = found.value(UNIT), []
     for case in cases:
-        value = found.value(case, who)
+        value = found.value(case)
         times = f"{value / unit:.2f}" if unit and found.load(case).mode == "call" else None
-        lines.append([case.name, found.cost(case, who), times, *(f"{value * shares[case][one]:.1f}" for one in columns)])
-    said.table(f"{who}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT.name}", *columns], lines)
+        lines.append([case.name, found.cost(case), times, *(f"{value * shares[case][one]:.1f}" for one in columns)])
+    said.table(
+        f"{found.who}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT.name}", *columns], lines
+    )
 
 
-def tell_trust(said: Report, found: Profiles, who: str) -> None:
+def tell_trust(said: Report, found: Profiles) -> None:
     lines = []
-    for case in found.measured(who):
-        bare = single(found.samples, key(case, who, found.load(case)))
-        profiled = found.samples.median(found.key(case, who), "server_cpu_us_each") or 0.0
-        total = found.total(case, who, "counted").total()
+    for case in found.measured():
+        bare = single(found.samples, key(case, found.who, found.load(case)))
+        profiled = found.samples.median(found.key(case), "server_cpu_us_each") or 0.0
+        total = found.total(case, "counted").total()
         unknown = [
             f"{symbol} {100 * count / total:.1f} %"
-            for symbol, count in found.total(case, who, "unknown").most_common()
+            for symbol, count in found.total(case, "unknown").most_common()
             if count > UNKNOWN * total
         ]
-        busy = [f"{100 * found.mean(case, who, path):.0f}" for path in ("server_busy", "sampled_busy")]
+        busy = [f"{100 * found.mean(case, path):.0f}" for path in ("server_busy", "sampled_busy")]
         lines.append(
             [
                 case.name,
-                single(found.samples, found.key(case, who), "completed_per_second"),
+                single(found.samples, found.key(case), "completed_per_second"),
                 bare,
                 f"{100 * (profiled / bare.value - 1):+.0f} %" if bare else None,
                 " · ".join(busy),
-                f"{100 * found.mean(case, who, 'cut_off'):.1f} %",
+                f"{100 * found.mean(case, 'cut_off'):.1f} %",
                 ", ".join(unknown) or "none",
             ]
         )
     head = ["case", "each s", "µs without the profiler", "with it", "core busy, %: scheduler · samples", "stacks cut off"]
-    said.table(f"{who}: how far to trust it", [*head, f"no rule knows, more than {100 * UNKNOWN:.0f} %"], lines)
+    said.table(f"{found.who}: how far to trust it", [*head, f"no rule knows, more than {100 * UNKNOWN:.0f} %"], lines)
 
 
 def compared(found: Profiles) -> list[tuple[str, Case]]:
     """The thesis' cases that were measured, by its names."""
-    return [(theirs, case) for theirs, case in THESIS.items() if case in found.measured(found.who[0])]
+    return [(theirs, case) for theirs, case in THESIS.items() if case in found.measured()]
 
 
 def shares_at_90(theirs: str) -> dict[str, float]:
@@ -270,9 +267,7 @@ def tell_thesis(said: Report, found: Profiles) -> None:
     lines: list[list[Any]] = []
     for theirs, case in compared(found):
         lines.append(["thesis", case.name, *as_thesis(shares_at_90(theirs), components.THESIS)])
-        for who in found.who:
-            if case in found.measured(who):
-                lines.append([who, case.name, *as_thesis(found.shares(case, who), components.OURS_AS_THESIS)])
+        lines.append([found.who, case.name, *as_thesis(found.shares(case), components.OURS_AS_THESIS)])
     said.table(
         AT_90,
         ["", "case", *components.THESIS_COMPONENTS],
@@ -297,10 +292,10 @@ def tell_thesis(said: Report, found: Profiles) -> None:
 def tell_faults(said: Report, found: Profiles) -> None:
     """Evidence that the faults that show in a profile are absent."""
     lines = []
-    for case in found.measured("strowger"):
-        statistics = found.total(case, "strowger", "statistics")
-        completed = sum(found.samples.values(found.key(case, "strowger"), "completed_in_all"))
-        inclusive = {name: 100 * found.mean(case, "strowger", f"inclusive.{name}") for name in INCLUSIVE}
+    for case in found.measured():
+        statistics = found.total(case, "statistics")
+        completed = sum(found.samples.values(found.key(case), "completed_in_all"))
+        inclusive = {name: 100 * found.mean(case, f"inclusive.{name}") for name in INCLUSIVE}
         lines.append(
             [
                 case.name,
@@ -308,7 +303,7 @@ def tell_faults(said: Report, found: Profiles) -> None:
                 f"{statistics['strowger_idle_sweep_visited_total'] / max(completed, 1):.4f}",
                 f"{inclusive['handshake']:.1f} %",
                 *(calls and f"{calls:.2f}" for calls in map(partial(handshake_calls, statistics), ("server", "client"))),
-                f"{100 * found.shares(case, 'strowger')[components.DATABASE]:.2f} %",
+                f"{100 * found.shares(case)[components.DATABASE]:.2f} %",
                 f"{inclusive['users']:.2f} %",
             ]
         )
@@ -333,12 +328,12 @@ def tell_faults(said: Report, found: Profiles) -> None:
 # The figures.
 
 
-def draw_costs(said: Report, found: Profiles, who: str) -> None:
+def draw_costs(said: Report, found: Profiles) -> None:
     """On the left what a call costs, on the right what it is made of."""
-    bars = [(case, found.value(case, who), found.shares(case, who)) for case in found.measured(who)]
+    bars = [(case, found.value(case), found.shares(case)) for case in found.measured()]
     if not bars:
         return
-    unit = found.value(UNIT, who)
+    unit = found.value(UNIT)
     chart, (left, right) = plots.figure(11.5, 1.9 + 0.34 * len(bars), columns=2, sharey=True, width_ratios=[1.15, 1])
     places = list(range(len(bars)))[::-1]
     most = max(cost for _, cost, _ in bars)
@@ -356,22 +351,22 @@ def draw_costs(said: Report, found: Profiles, who: str) -> None:
     right.set_xlim(0, 100)
     left.set_xlabel("CPU per call, µs  (× a call over UDP)" if unit else "CPU per call, µs")
     right.set_xlabel("share of the CPU, %")
-    chart.suptitle(f"{who}: where the CPU goes", fontsize=13)
+    chart.suptitle(f"{found.who}: where the CPU goes", fontsize=13)
     shown = [one for one in COMPONENTS if any(shares[one] > 0.005 for _, _, shares in bars)]
     legend_below(chart, {one: COLOURS[one] for one in shown}, columns=6)
-    name = "profile-costs" + ("" if who == "strowger" else f"-{who}")
-    plots.add(said, chart, name, f"{who}: CPU for each call (registration) by component, and shares")
+    name = "profile-costs" + ("" if found.who == "strowger" else f"-{found.who}")
+    plots.add(said, chart, name, f"{found.who}: CPU for each call (registration) by component, and shares")
 
 
 def draw_thesis(said: Report, found: Profiles) -> None:
-    pairs, who = compared(found), found.who[0]
+    pairs, who = compared(found), found.who
     if not pairs:
         return
     chart, axes = plots.figure(9.4, 1.7 + 0.78 * len(pairs))
     for place, (theirs, case) in enumerate(reversed(pairs)):
         paper = {THESIS_NAMES.get(one, one): share for one, share in shares_at_90(theirs).items()}
         mine = dict.fromkeys(THESIS_SHOWN, 0.0)
-        for one, share in found.shares(case, who).items():
+        for one, share in found.shares(case).items():
             mine["transaction module" if one == components.MODULES else components.OURS_AS_THESIS[one]] += share
         for at, shares, how, title in [(place + 0.2, paper, {"alpha": 0.5}, "thesis, 90 calls/s"), (place - 0.2, mine, {}, who)]:
             parts = [(100 * shares.get(one, 0.0), colour) for one, (_, colour) in THESIS_SHOWN.items()]

@@ -254,7 +254,7 @@ class TheReport(unittest.TestCase):
                 **{"server_cpu_us_each": 24.0, "completed_per_second": 1000, "completed_in_all": 800, "cut_off": 0.1},
                 **{"sampled_busy": 0.9, "server_busy": 0.95, "inclusive": dict.fromkeys(profiling.INCLUSIVE, 0.25)},
             }
-            samples.add(found.key(case, "strowger"), result)
+            samples.add(found.key(case), result)
         samples.add(f"{case.name}|strowger|window", {"server_cpu_us_each": 20.0})
         found.samples, said = samples, Report("profile", "", {"machine": "", "minutes": 1})
         with mock.patch.object(profiling, "draw_costs"):
