@@ -259,12 +259,6 @@ def with_earlier(tasks: Sequence[study.Task], wanted: Callable[[study.Task], boo
     return [task for task in tasks if task.name in found]
 
 
-def known_rows(plans: Sequence[study.Plan], wanted: Sequence[str]) -> None:
-    names = list(dict.fromkeys(row.name for plan in plans for row in plan.rows))
-    if unknown := set(wanted) - set(names):
-        raise RuntimeError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names) or 'none'}")
-
-
 def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
     """The part of a plan that the options leave."""
     if options.rows:
@@ -297,10 +291,9 @@ def main(
     if unknown := set(getattr(options, "parts", [])) - set(parts):
         arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     plans = listed(plan(options))
-    try:
-        known_rows(plans, options.rows or [])
-    except RuntimeError as why:
-        sys.exit(f"perf/{name}: {why}")
+    names = list(dict.fromkeys(row.name for each in plans for row in each.rows))
+    if unknown := set(options.rows or []) - set(names):
+        sys.exit(f"perf/{name}: no row {', '.join(sorted(unknown))}; there are {', '.join(names) or 'none'}")
     plans = [chosen(each, options) for each in plans]
     if not any(each.tasks for each in plans):
         sys.exit(f"perf/{name}: nothing is left to measure: no case or contestant is called that")

@@ -4,7 +4,7 @@ only what the rows of the targets rest on. Both end with every target, and wheth
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import bench
@@ -110,26 +110,22 @@ def reproduced_row(written: Report, names: Sequence[str]) -> None:
 # The commands.
 
 
-def then(options: argparse.Namespace) -> None:
-    """The targets on the screen, and the page."""
-    folder = report.directory()
-    print((folder / "targets.md").read_text())
+def say(options: argparse.Namespace) -> None:
+    """The targets on the screen."""
+    print((report.directory() / "targets.md").read_text())
+
+
+def say_and_write(options: argparse.Namespace) -> None:
+    say(options)
     try:
-        page.write(folder)
+        page.write(report.directory())
     except (RuntimeError, OSError) as why:
         print(f"perf/RESULTS.md was not made: {why}", file=sys.stderr)
 
 
-def only_targets(options: argparse.Namespace) -> None:
-    print((report.directory() / "targets.md").read_text())
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[Plan]], float, Callable[[argparse.Namespace], None]]] = {
-    "all": (plans, MINUTES, then),
-    "targets": (only_rows, 45, only_targets),
-}
+COMMANDS = {"all": (MINUTES, plans, say_and_write), "targets": (45, only_rows, say)}
 
 if __name__ == "__main__":
     command = sys.argv.pop(1)
-    made, minutes, ending = COMMANDS[command]
-    bench.main(command, __doc__, minutes, made, then=ending)
+    minutes, made, then = COMMANDS[command]
+    bench.main(command, __doc__, minutes, made, then=then)

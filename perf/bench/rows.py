@@ -7,7 +7,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -447,6 +446,10 @@ def tell_handshakes(report: Report, samples: Samples) -> None:
 # The commands.
 
 
+def plan(options: argparse.Namespace) -> Plan:
+    return Plan("rows", "What a call costs, row by row", [*udp_tasks(), *stream_tasks()], [*udp_rows(), *stream_rows()], tell)
+
+
 def udp(options: argparse.Namespace) -> Plan:
     return Plan("udp", "What a call and a registration cost over UDP", udp_tasks(), udp_rows(), tell)
 
@@ -455,16 +458,8 @@ def streams(options: argparse.Namespace) -> Plan:
     return Plan("streams", "What a call costs over TCP and TLS", stream_tasks(), stream_rows(), tell)
 
 
-def plan(options: argparse.Namespace) -> Plan:
-    return Plan("rows", "What a call costs, row by row", [*udp_tasks(), *stream_tasks()], [*udp_rows(), *stream_rows()], tell)
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Plan], float]] = {
-    "rows": (plan, 40),
-    "udp": (udp, 20),
-    "streams": (streams, 25),
-}
+COMMANDS = {"rows": (40, plan), "udp": (20, udp), "streams": (25, streams)}
 
 if __name__ == "__main__":
     command = sys.argv.pop(1)
-    main(command, __doc__, COMMANDS[command][1], COMMANDS[command][0])
+    main(command, __doc__, *COMMANDS[command])
