@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import plots
 from bench import MEASURE, SETTLE, Bench, main
@@ -50,15 +51,9 @@ def look(who: str, bench: Bench, process: Process, found: dict[str, Result]) -> 
 
 def latency(case: Case, load: Load, who: str, runs: int) -> Task:
     """The same rate for both."""
-    how = {
-        "mode": load.mode,
-        "after_each": partial(look, who),
-        "block": case.name,
-        "least": runs,
-        "seconds": 3 + SETTLE + 2 * MEASURE,
-    }
-    after = [key(case, each, load) for each in WHO]
-    return at_half(case, who, key(case, who, HALF), after, name=f"{case.name}, {who}, half", **how)
+    kept, after, seconds = key(case, who, HALF), [key(case, each, load) for each in WHO], 3 + SETTLE + 2 * MEASURE
+    how: dict[str, Any] = {"mode": load.mode, "after_each": partial(look, who), "block": case.name, "least": runs}
+    return at_half(case, who, kept, after, name=f"{case.name}, {who}, half", seconds=seconds, **how)
 
 
 def plan(options: argparse.Namespace) -> Plan:

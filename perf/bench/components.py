@@ -25,7 +25,7 @@ OTHER = "other"
 COMPONENTS = [KERNEL, CORE, MODULES, PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED, SSL, LIBC, DATABASE, OTHER]
 
 # Rust code by its module path: the first two names of it, or else the first.
-RUST = {
+RUST: dict[str, str] = {
     # The transaction layer and the transaction user (RFC 3261 §16, §17, §10, §22). OpenSIPS has them as modules: tm, rr, sl,
     # maxfwd, registrar, usrloc, auth. Users and bindings are in our own memory, and looked up here; the report's were in MySQL.
     "strowger::stack": MODULES,
@@ -207,7 +207,7 @@ def rust_path(symbol: str) -> str | None:
 
 def of_rust(path: str) -> str:
     crate, *modules = path.split("::")
-    return RUST.get("::".join([crate, *modules[:1]])) or RUST.get(crate, OTHER)
+    return RUST.get("::".join([crate, *modules[:1]]), RUST.get(crate, OTHER))
 
 
 # Shares of the thesis' profile, by what they are of. Its kernel is what is left, so all that it does not name is in it.

@@ -58,7 +58,7 @@ class Gauge:
     def usual(self) -> Reading | None:
         if len(self.readings) < USUAL_OF:
             return None
-        return Reading(*map(statistics.median, zip(*self.readings)))
+        return Reading(*(statistics.median(values) for values in zip(*self.readings)))
 
     def read(self) -> str | None:
         """Why the machine is not calm; None if it is."""

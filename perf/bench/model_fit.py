@@ -20,6 +20,7 @@ from report import Report
 from rows import ONE_WORKER, TWO_WORKERS
 from samples import CONFIDENCE, FEWEST, RESAMPLES, Estimate, Quantity, Row, Samples, ratio, single
 from scale import IDLE, LOADS, SERVER, idle_key
+from scipy.linalg import null_space
 from scipy.optimize import lsq_linear
 from study import Plan, Task
 from tasks import FULL, key, rate, served, window
@@ -156,11 +157,11 @@ def told_apart(calls: Mapping[str, Call]) -> tuple[list[str], list[str], list[st
     while True:
         components = [each for each in ORDER if any(each in found for found in parts.values())]
         counts = numpy.array([[found.get(each, 0) for each in components] for found in parts.values()], dtype=float)
-        if not counts.size or numpy.linalg.matrix_rank(counts) == len(components):
+        # What can be added to the values without a change of what is predicted.
+        free = null_space(counts) if counts.size else []
+        mixed = [each for each, weights in zip(components, free) if numpy.abs(weights).max(initial=0) > 1e-6]
+        if not mixed:
             return list(parts), components, lost
-        _, sizes, directions = numpy.linalg.svd(counts)
-        rank = int((sizes > 1e-9 * sizes[0]).sum())
-        mixed = [each for place, each in enumerate(components) if numpy.abs(directions[rank:, place]).max(initial=0) > 1e-6]
         lost += mixed
         parts = {name: found for name, found in parts.items() if not set(mixed).intersection(found)}
 

@@ -146,7 +146,7 @@ def stacked(axes: Any, place: float, parts: Iterable[tuple[float, str]], height:
     for size, colour in parts:
         axes.barh(place, size, height, left=begin, color=colour, **{"linewidth": 0, **how})
         if room and size >= room:
-            on = ink("#ffffff" if "alpha" in how else colour)
+            on = ink("#ffffff" if how.get("alpha", 1) < 1 else colour)
             axes.text(begin + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=9.5, color=on)
         begin += size
 

@@ -352,8 +352,8 @@ def draw_costs(said: Report, found: Profiles) -> None:
     left.set_xlabel("CPU per call, µs  (× a call over UDP)" if unit else "CPU per call, µs")
     right.set_xlabel("share of the CPU, %")
     chart.suptitle(f"{found.who}: where the CPU goes", fontsize=13)
-    shown = [one for one in COMPONENTS if any(shares[one] > 0.005 for _, _, shares in bars)]
-    legend_below(chart, {one: COLOURS[one] for one in shown}, columns=6)
+    drawn = [one for one in COMPONENTS if any(shares[one] > 0.005 for _, _, shares in bars)]
+    legend_below(chart, {one: COLOURS[one] for one in drawn}, columns=6)
     name = "profile-costs" + ("" if found.who == "strowger" else f"-{found.who}")
     plots.add(said, chart, name, f"{found.who}: CPU for each call (registration) by component, and shares")
 
@@ -368,9 +368,9 @@ def draw_thesis(said: Report, found: Profiles) -> None:
         mine = dict.fromkeys(THESIS_SHOWN, 0.0)
         for one, share in found.shares(case).items():
             mine["transaction module" if one == components.MODULES else components.OURS_AS_THESIS[one]] += share
-        for at, shares, how, title in [(place + 0.2, paper, {"alpha": 0.5}, "thesis, 90 calls/s"), (place - 0.2, mine, {}, who)]:
+        for at, shares, alpha, title in [(place + 0.2, paper, 0.5, "thesis, 90 calls/s"), (place - 0.2, mine, 1.0, who)]:
             parts = [(100 * shares.get(one, 0.0), colour) for one, (_, colour) in THESIS_SHOWN.items()]
-            plots.stacked(axes, at, parts, 0.37, 5, **how)
+            plots.stacked(axes, at, parts, 0.37, 5, alpha=alpha)
             axes.text(101, at, title, va="center", fontsize=10)
     axes.set_yticks(range(len(pairs)), [case.name for _, case in reversed(pairs)])
     axes.tick_params(axis="y", length=0)

@@ -36,7 +36,8 @@ def curve(rows: Sequence[dict[str, Any]], x: str, y: str) -> Points:
 
 def interpolate(points: Points, x: float) -> float | None:
     """Between the points of a curve; None outside of them."""
-    found = float(numpy.interp(x, *zip(*points), left=numpy.nan, right=numpy.nan))
+    xs, ys = zip(*points)
+    found = float(numpy.interp(x, xs, ys, left=numpy.nan, right=numpy.nan))
     return None if numpy.isnan(found) else found
 
 
