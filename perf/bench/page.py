@@ -162,7 +162,7 @@ def glance(run: Run) -> str | None:
     calls.tick_params(axis="x", length=0)
     calls.grid(axis="x", visible=False)
     calls.margins(y=0.1)
-    plots.label(calls, "bar: median; whisker: 95 %", "µs of one core", "A call over UDP")
+    calls.set(xlabel="bar: median; whisker: 95 %", ylabel="µs of one core", title="A call over UDP")
     groups: list[tuple] = []
     today = [way.units(run.samples) for way in ways.values()]
     values = [units and (units.value, units.low, units.high) for units in today]
@@ -173,7 +173,7 @@ def glance(run: Run) -> str | None:
     ):
         groups.append((name, years, [said(value) or "" for value in years], style))
     plots.lying(factors, list(ways), groups)
-    plots.label(factors, "calls of the same server over UDP", "", "What security makes of it (TLS: RSA; each call: both sides)")
+    factors.set(xlabel="calls of the same server over UDP", title="What security makes of it (TLS: RSA; each call: both sides)")
     factors.axvline(1, color=plots.BLACK, linewidth=1, linestyle=(0, (2, 2)), label="a call over UDP")
     factors.margins(x=0.08)
     factors.legend(loc="upper right")

@@ -54,8 +54,10 @@ def figure(width: float = 7.2, height: float = 4.3, columns: int = 1, rows: int 
     return pyplot.subplots(rows, columns, figsize=(width, height), constrained_layout=True, **how)
 
 
-def label(axes: Any, x: str, y: str, title: str | None = None) -> None:
-    axes.set(xlabel=x, ylabel=y, **({"title": title} if title else {}))
+def log_axis(axes: Any) -> None:
+    """For counts that grow by factors."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:

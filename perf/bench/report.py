@@ -32,8 +32,8 @@ def directory(named: str | None = None) -> Path:
     return path
 
 
-def text(estimate: Estimate | None, digits: int | None = None) -> str:
-    return "—" if estimate is None else estimate.text(digits)
+def text(estimate: Estimate | None) -> str:
+    return "—" if estimate is None else estimate.text()
 
 
 class Report:

@@ -16,7 +16,7 @@ from bench import SYSTEM_OPENSSL, Bench, main
 from cases import TODAY, Case, registrations
 from machine import Process
 from report import PERF, Report
-from samples import FEWEST, Quantity, Result, Row, Samples, compare, figure, ratio, single
+from samples import FEWEST, Quantity, Result, Row, Samples, compare, figure, highest, ratio, single
 from study import HOST, Plan, Task
 from tasks import Load, key, rate, served, window
 
@@ -240,7 +240,7 @@ def flights_row(version: str) -> Row:
         f"TLS {version}: calls of SSL_do_handshake ÷ flights, worst of full and resumed, server and client",
         1.01,
         {"_".join(each[1:]): Quantity(key(SECURE[each]), f"handshake_calls.{each[2]}") for each in which},
-        lambda **calls: worst([found / least[name] for name, found in calls.items()]),
+        lambda **calls: highest([found / least[name] for name, found in calls.items()]),
         fewest=1,
     )
 
@@ -253,14 +253,9 @@ def latency_row(name: str) -> Row:
         f"{name}, half the peak, p99: added − the {'TCP ' if floor is TCP else ''}floor's own, worst of {len(SPANS)} spans",
         most,
         {f"{end}_{span}": Quantity(key(case, who, HALF), f"latency_us.{span}.p99") for end, who in ends.items() for span in SPANS},
-        lambda **p99: worst([p99[f"ours_{span}"] - 2 * p99[f"floor_{span}"] for span in SPANS]),
+        lambda **p99: highest([p99[f"ours_{span}"] - 2 * p99[f"floor_{span}"] for span in SPANS]),
         unit="µs",
     )
-
-
-def worst(values: list[Any]) -> Any:
-    """Of numbers, or of arrays of them."""
-    return numpy.maximum.reduce(numpy.broadcast_arrays(*values))
 
 
 def udp_rows() -> list[Row]:

@@ -4,7 +4,7 @@ import bisect
 import itertools
 import json
 import operator
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,11 @@ def alike(samples: Samples, of: Mapping[str, Quantity]) -> tuple[str, dict[str, 
     if not all(len(each) for each in found[best].values()):
         return "mixed", values(None)
     return "" if best == usual else "other", found[best]
+
+
+def highest(values: Sequence[Any]) -> Any:
+    """Of numbers, or of arrays of them: what a formula may be given."""
+    return numpy.maximum.reduce(numpy.broadcast_arrays(*values))
 
 
 def single(samples: Samples, key: str, path: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:

@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy
 import plots
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
 from machine import Process, run
 from report import PERF, Report
-from samples import Quantity, Result, Row, Samples, compare, figure, ratio, single
+from samples import Quantity, Result, Row, Samples, compare, figure, highest, ratio, single
 from study import Plan, Task
 from tasks import FORGET, idle_command, key, rate, window
 
@@ -152,8 +151,7 @@ def table_rows() -> list[Row]:
     lookup = {"many": "rows.-1.lookup_ns", "few": "rows.0.lookup_ns", "miss": "rows.-1.miss_ns"}
 
     def worst_step(miss: Any, **ns: Any) -> Any:
-        each = [ns[f"{step}_many"] / (ns[f"{step}_few"] + ns[f"{step}_lines"] * miss) for step in steps]
-        return numpy.maximum.reduce(numpy.broadcast_arrays(*each))
+        return highest([ns[f"{step}_many"] / (ns[f"{step}_few"] + ns[f"{step}_lines"] * miss) for step in steps])
 
     return [
         Row("I1", f"a sweep of the table alone, {MOST_OF['connections']} ÷ 1,000", 1.03, sweeps, fewest=1),
@@ -235,7 +233,7 @@ def tell_idle(written: Report, samples: Samples) -> None:
             draw = plots.ours if who == "strowger" else plots.theirs
             draw(place, list(SERVER).index(transport), points, f"{who}, {transport.upper()}")
         place.set_ylim(0, 1.15 * max(y for _, _, points in found for _, y in points))
-        plots.label(place, "Idle connections, thousands", "Server CPU for each call, µs", load_name)
+        place.set(xlabel="Idle connections, thousands", ylabel="Server CPU for each call, µs", title=load_name)
         place.legend()
     plots.add(written, chart, "scale-idle", "Server CPU for each TCP call beside idle connections in the same server")
 
@@ -260,10 +258,9 @@ def tell_users(written: Report, samples: Samples) -> None:
         chart, axes = plots.figure()
         for number, (text, points) in enumerate(curves):
             plots.ours(axes, number, points, text)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        plots.log_axis(axes)
         axes.set_ylim(0, 1.15 * max(y for _, points in curves for _, y in points))
-        plots.label(axes, "Users, each with one binding", "Server CPU, µs")
+        axes.set(xlabel="Users, each with one binding", ylabel="Server CPU, µs")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         plots.add(written, chart, "scale-users", "Server CPU for each registration and call among more and more users")
 
@@ -285,10 +282,9 @@ def tell_table(written: Report, samples: Samples) -> None:
         plots.ours(axes, number, [(row["connections"], row["steps"][step]["ns"]) for row in tables], words)
     misses = [row["miss_ns"] for row in tables]
     axes.plot([row["connections"] for row in tables], misses, color=plots.GREY, linestyle=":", label="one cache miss")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    plots.log_axis(axes)
     axes.set_ylim(0)
-    plots.label(axes, "Connections in the table", "Time, ns")
+    axes.set(xlabel="Connections in the table", ylabel="Time, ns")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
     plots.add(
         written, chart, "scale-table", "Steps in the table of connections, without sockets, beside one cache miss in as much memory"

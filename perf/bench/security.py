@@ -210,7 +210,7 @@ def draw(report: Report, samples: Samples) -> None:
         groups.append((name, years, [f"{it:.2g}" if it else "" for it in years], style))
     chart, axes = plots.figure(10, 4)
     chart.set_figheight(1 + 0.18 * plots.lying(axes, [way.label for way in ways], groups))
-    plots.label(axes, "CPU of a call, in calls of the same server over UDP", "")
+    axes.set(xlabel="CPU of a call, in calls of the same server over UDP")
     axes.margins(x=0.14)
     axes.legend(loc="upper right")
     caption = "What a call costs in calls of the same server over UDP; of 2026 also in µs of one core"
