@@ -52,8 +52,8 @@ def look(who: str, bench: Bench, process: Process, found: dict[str, Result]) -> 
 def latency(case: Case, load: Load, who: str, runs: int) -> Task:
     """The same rate for both."""
     kept, after, seconds = key(case, who, HALF), [key(case, each, load) for each in WHO], 3 + SETTLE + 2 * MEASURE
-    how: dict[str, Any] = {"mode": load.mode, "after_each": partial(look, who), "block": case.name, "least": runs}
-    return at_half(case, who, kept, after, name=f"{case.name}, {who}, half", seconds=seconds, **how)
+    how: dict[str, Any] = {"name": f"{case.name}, {who}, half", "block": case.name, "seconds": seconds, "least": runs}
+    return at_half(case, who, kept, after, load.mode, after_each=partial(look, who), **how)
 
 
 def plan(options: argparse.Namespace) -> Plan:

@@ -170,7 +170,7 @@ def latency_tasks(name: str) -> list[Task]:
     case, floor, _ = LATENCY[name]
     how: dict[str, Any] = {"block": f"{case.name}, {HALF}", "most": 12}
     return [
-        tasks.at_half(case, who, key(case, who, HALF), [key(case)], asked, name=f"{case.name}, {who}, {HALF}", **how)
+        tasks.at_half(case, who, key(case, who, HALF), [key(case)], measured_as=asked, name=f"{case.name}, {who}, {HALF}", **how)
         for who, asked in zip(FLOORS, (case, floor))
     ]
 

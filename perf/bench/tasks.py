@@ -152,10 +152,18 @@ def peak(case: Case, who: str = "strowger", least: int = 1) -> study.Task:
     return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 16, least, max(3, least), who=who)
 
 
-def at_half(case: Case, who: str, kept: str, after: Sequence[str], measured_as: Case | None = None, **how: Any) -> study.Task:
-    """At half of what the slowest of `after` can, in a server that has carried no fuller load, which would be in its memory. `mode`
-    and `after_each` as those of a load; what else there is goes to the task."""
-    asked, mode, after_each = measured_as or case, how.pop("mode", "call"), how.pop("after_each", None)
+def at_half(
+    case: Case,
+    who: str,
+    kept: str,
+    after: Sequence[str],
+    mode: str = "call",
+    measured_as: Case | None = None,
+    after_each: AfterEach | None = None,
+    **how: Any,
+) -> study.Task:
+    """At half of what the slowest of `after` can, in a server that has carried no fuller load, which would be in its memory."""
+    asked = measured_as or case
 
     def measure(bench: Bench) -> dict[str, Result]:
         half = min(bench.samples.median(each, "completed_per_second") or 0 for each in after) / 2
