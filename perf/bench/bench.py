@@ -1,7 +1,5 @@
 """What a study measures with: the builds, certificates, users and ports, and the load generator."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ipaddress
@@ -15,8 +13,8 @@ from pathlib import Path
 import certificates
 import servers
 import study
-from cases import OLD, REALM, SPREAD, STUDY, TODAY, Case
-from machine import Process
+from cases import OLD, REALM, Case
+from machine import Process, run
 from report import PERF
 from samples import Result, Samples
 
@@ -33,6 +31,8 @@ AS_PUBLISHED = (30.0, 120.0)
 # Other builds of the server, by what they are for: cargo's options.
 BUILDS = {"old-suites": ["--features", "old-suites"], "system-openssl": ["--no-default-features", "--features", "system-openssl"]}
 SYSTEM_OPENSSL = "strowger-system-openssl"
+# What a command makes of its options.
+Plans = study.Plan | Sequence[study.Plan]
 
 
 class Bench:
@@ -99,10 +99,9 @@ class Bench:
     def certificate(self, name: str, kind: str) -> str:
         return str(self.certificates / f"{name}.{kind}")
 
-    def write_users(self, case: Case, number: int | None = None) -> None:
+    def write_users(self, case: Case) -> None:
         """What a conf with digest reads: the users of the generator, with the hashes that it will prove."""
-        users = str(number or case.users)
-        command = [str(self.load), "users", "--users", users, "--realm", REALM, "--algorithm", case.algorithm]
+        command = [str(self.load), "users", "--users", str(case.users), "--realm", REALM, "--algorithm", case.algorithm]
         with open(os.path.join(self.home, "users.txt"), "w") as text:
             subprocess.run(command, stdout=text, check=True)
 
@@ -157,11 +156,7 @@ class Bench:
 
     def counters(self, prefix: str) -> dict[str, float]:
         """The server's own counters whose names begin so, by name and labels."""
-        command = [str(self.strowger), "stats", prefix, "--json", "--control", os.path.join(self.home, "strowger.sock")]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the server's counters could not be read: {done.stderr.strip()[-500:]}")
-        return json.loads(done.stdout)
+        return json.loads(run(self.strowger, "stats", prefix, "--json", "--control", os.path.join(self.home, "strowger.sock")))
 
 
 def last_words(said: str | None) -> str:
@@ -211,20 +206,6 @@ def parser(name: str, about: str, minutes: float, parts: Sequence[str] = ()) -> 
     return found
 
 
-def tls_options(arguments: argparse.ArgumentParser) -> None:
-    """Of a command whose cases may have other TLS than the studies'."""
-    add = arguments.add_argument
-    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
-    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
-    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
-
-
-def tls_of(options: argparse.Namespace) -> dict[str, str]:
-    """What these say, for cases; the studies' in a command that does not have them."""
-    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
-    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
-
-
 def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
@@ -252,6 +233,15 @@ def existing(text: str) -> Path:
     return path
 
 
+def contestant(options: argparse.Namespace) -> str:
+    """Whom a command looks at that looks at one alone."""
+    return next((each for each in getattr(options, "only", None) or [] if each != "floor"), "strowger")
+
+
+def listed(made: Plans) -> list[study.Plan]:
+    return [made] if isinstance(made, study.Plan) else list(made)
+
+
 def needed(plan: study.Plan) -> list[study.Task]:
     """The tasks that a plan's rows rest on."""
     keys = {quantity.key for row in plan.rows for quantity in row.of.values()}
@@ -267,12 +257,6 @@ def with_earlier(tasks: Sequence[study.Task], wanted: Callable[[study.Task], boo
         before = {key for task in tasks if task.name in found for key in task.after}
         more = {task.name for task in tasks if before.intersection(task.keys)}
     return [task for task in tasks if task.name in found]
-
-
-def known_rows(plans: Sequence[study.Plan], wanted: Sequence[str]) -> None:
-    names = list(dict.fromkeys(row.name for plan in plans for row in plan.rows))
-    if unknown := set(wanted) - set(names):
-        raise RuntimeError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names) or 'none'}")
 
 
 def chosen(plan: study.Plan, options: argparse.Namespace) -> study.Plan:
@@ -294,7 +278,7 @@ def main(
     name: str,
     about: str,
     minutes: float,
-    plan: Callable[[argparse.Namespace], study.Plan | Sequence[study.Plan]],
+    plan: Callable[[argparse.Namespace], Plans],
     more: Callable[[argparse.ArgumentParser], None] = lambda arguments: None,
     parts: Sequence[str] = (),
     then: Callable[[argparse.Namespace], None] = lambda options: None,
@@ -306,12 +290,10 @@ def main(
     options = arguments.parse_args()
     if unknown := set(getattr(options, "parts", [])) - set(parts):
         arguments.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-    made = plan(options)
-    plans = list(made) if isinstance(made, (list, tuple)) else [made]
-    try:
-        known_rows(plans, options.rows or [])
-    except RuntimeError as why:
-        sys.exit(f"perf/{name}: {why}")
+    plans = listed(plan(options))
+    names = list(dict.fromkeys(row.name for each in plans for row in each.rows))
+    if unknown := set(options.rows or []) - set(names):
+        sys.exit(f"perf/{name}: no row {', '.join(sorted(unknown))}; there are {', '.join(names) or 'none'}")
     plans = [chosen(each, options) for each in plans]
     if not any(each.tasks for each in plans):
         sys.exit(f"perf/{name}: nothing is left to measure: no case or contestant is called that")
@@ -328,6 +310,3 @@ def main(
         sys.exit(f"perf/{name}: ended before anything was measured")
     except (RuntimeError, OSError, subprocess.CalledProcessError) as why:
         sys.exit(f"perf/{name}: {why}")
-
-
-__all__ = ["CORE", "SPREAD", "SYSTEM_OPENSSL", "Bench", "main", "tls_of", "tls_options"]

@@ -1,13 +1,11 @@
 """One CA, and certificates of it for the server's address and the users' contacts: RSA-2048, P-256, Ed25519, and a P-256 one at the
 end of a chain of three. Made with the openssl command and kept in perf/results/certs."""
 
-from __future__ import annotations
-
-import subprocess
 import time
 from pathlib import Path
 
 from cases import ADDRESSES
+from machine import run
 from report import PERF
 
 KINDS = {
@@ -26,9 +24,7 @@ def path(name: str) -> str:
 
 
 def openssl(*arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=FOLDER, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"openssl {' '.join(arguments)}:\n{done.stderr}")
+    run("openssl", *arguments, cwd=FOLDER)
 
 
 def make(address: str = "127.0.0.1", only_names: bool = False) -> Path:

@@ -1,8 +1,6 @@
 """perf/cluster: what it costs several strowgers to share their location table through Redis, how fast they do, and how long it
 takes to join them."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -19,9 +17,9 @@ from attack import legit
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
 from machine import Process, tcp_port_listens
-from propagation import Probe
+from propagation import measure
 from report import Report
-from samples import Estimate, Quantity, Result, Row, Samples, compare, ratio, single
+from samples import Estimate, Result, Samples, compare, figure, ratio, single
 from study import FEWEST, Plan, Task
 from tasks import FORGET
 
@@ -44,26 +42,26 @@ LOADS = {f"{RATE:,}/s": ("--rate", RATE), "saturation": ("--window", WINDOW)}
 PLACES = ("at the same server", "at another")
 
 
-class Redis:
-    def __init__(self, bench: Bench):
-        port = bench.port + REDIS_PORT
-        self.url = f"redis://127.0.0.1:{port}/0"
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", bench.home]
-        self.process = Process(command, CORE, bench.home, os.path.join(bench.home, "redis.log"))
-        wait(lambda: tcp_port_listens(port), 10, "redis-server does not listen")
+def redis(bench: Bench) -> Process:
+    port = bench.port + REDIS_PORT
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", bench.home]
+    process = Process(command, CORE, bench.home, os.path.join(bench.home, "redis.log"))
+    wait(lambda: tcp_port_listens(port), 10, "redis-server does not listen")
+    return process
 
 
 class Node:
     """One strowger of several, or one alone. `seconds`: how long it took until it served."""
 
-    def __init__(self, bench: Bench, number: int, shared: str, expires: str):
+    def __init__(self, bench: Bench, number: int, is_shared: bool = True, expires: str = "1h"):
         self.bench, self.name = bench, f"node-{number}"
         self.host = (bench.address, *HOSTS)[number]
         conf = servers.strowger_conf(BY_CONNECTION, bench)
         for listen in conf["listen"]:
             listen["address"] = self.at()
         conf["control"] = {"socket": os.path.join(bench.home, f"{self.name}.sock")}
-        conf["location"] = {"shared": shared, "node": self.name}
+        shared = f"redis://127.0.0.1:{bench.port + REDIS_PORT}/0"
+        conf["location"] = {"shared": shared if is_shared else "", "node": self.name}
         conf["registrar"] |= {"max_expires": expires, "default_expires": expires}
         # Trusted are the servers, and the phones of all users.
         conf["limits"] = {"trusted_sources": ["127.0.0.0/8", bench.address], "bindings": 2 * TABLE}
@@ -103,14 +101,14 @@ def wait(until: Callable[[], bool], seconds: float, otherwise: str, pause: float
 def running(bench: Bench, count: int, is_shared: bool = True, expires: str = "1h") -> Iterator[tuple[Process | None, list[Node]]]:
     """A fresh Redis, if it is needed, and so many servers; ended at the end of the block."""
     with contextlib.ExitStack() as stack:
-        redis = Redis(bench) if is_shared else None
-        if redis:
-            stack.callback(redis.process.stop)
+        shared = redis(bench) if is_shared else None
+        if shared:
+            stack.callback(shared.stop)
         nodes = []
         for number in range(count):
-            nodes.append(Node(bench, number, redis.url if redis else "", expires))
+            nodes.append(Node(bench, number, is_shared, expires))
             stack.callback(nodes[-1].process.stop)
-        yield redis.process if redis else None, nodes
+        yield shared, nodes
 
 
 def load(bench: Bench, node: Node, mode: str, *options: object, case: Case = BY_CONTACT, register_server: str = "") -> Result:
@@ -140,19 +138,19 @@ def changes(number: int) -> Task:
     """New bindings at the first of so many servers; 0: one that shares nothing."""
 
     def measure(bench: Bench) -> dict[str, Result]:
-        with running(bench, max(number, 1), number > 0) as (redis, nodes):
-            all_ = [*(node.process for node in nodes), *([redis] if redis else [])]
+        with running(bench, max(number, 1), number > 0) as (shared, nodes):
+            all_ = [*(node.process for node in nodes), *([shared] if shared else [])]
             before = [process.cpu_seconds() for process in all_]
             options = ["--users", CHANGES, "--count", CHANGES, "--settle", 0, "--rate", CHANGE_RATE]
             result = load(bench, nodes[0], "register", *options, "--duration", 2 * CHANGES / CHANGE_RATE)
-            if redis:
+            if shared:
                 nodes[0].wait_told(30)
                 time.sleep(1)
             done = max(1, result["counts"]["completed"])
             spent = [1e6 * (process.cpu_seconds() - cpu) / done for process, cpu in zip(all_, before)]
             others = spent[1 : len(nodes)]
             result |= {"own_us": spent[0], "other_us": sum(others) / len(others) if others else None}
-            return {f"changes|{number}": {**result, "redis_us": spent[-1] if redis else None}}
+            return {f"changes|{number}": {**result, "redis_us": spent[-1] if shared else None}}
 
     return Task(f"new bindings at one of {number}", [f"changes|{number}"], measure, "changes", CHANGES / CHANGE_RATE + 5)
 
@@ -180,13 +178,11 @@ def propagation(bench: Bench) -> dict[str, Result]:
     own = os.sched_getaffinity(0)
     with running(bench, 2) as (_, nodes):
         at, asked = ((node.host, bench.port) for node in nodes)
-        probe = Probe(at, asked, bench.address)
         os.sched_setaffinity(0, {CORE})
         try:
-            delays, unanswered = probe.run(CHANGE_RATE, PROBE_SECONDS, SAMPLED)
+            delays, lost = measure(at, asked, bench.address, CHANGE_RATE, PROBE_SECONDS, SAMPLED)
         finally:
             os.sched_setaffinity(0, own)
-    lost = unanswered + probe.unanswered
     shares = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "longest": 1}
     figures = {name: 1_000 * float(numpy.quantile(delays, share)) for name, share in shares.items()}
     return {"propagation": {**figures, "samples": len(delays), "lost": lost, "clean": lost == 0}}
@@ -196,7 +192,7 @@ def joining(bench: Bench) -> dict[str, Result]:
     with running(bench, 1) as (_, (node,)):
         load(bench, node, "register", "--users", TABLE, "--count", TABLE, "--settle", 0, "--window", 256, "--duration", 900)
         node.wait_told(300)
-        joined = Node(bench, 1, f"redis://127.0.0.1:{bench.port + REDIS_PORT}/0", "1h")
+        joined = Node(bench, 1)
         try:
             there, held = node.stat("strowger_bindings"), joined.stat("strowger_bindings")
             memory = {"resident_mb": joined.resident_mb(), "first_resident_mb": node.resident_mb()}
@@ -215,17 +211,18 @@ def told(bench: Bench) -> dict[str, Result]:
         return {"told": {**result, "told": changes, "share": changes / max(1, result["counts"]["completed"])}}
 
 
-def figure(name: str, what: str, limit: float, path: str, key: str, unit: str = "") -> Row:
-    return Row(name, what, limit, {"it": Quantity(key, path)}, lambda it: it, unit=unit)
-
-
 ROWS = [
     compare("W1", "REGISTER that refreshes, shared ÷ alone", 1.2, "register|shared", "register|alone"),
     figure(
-        "W1", f"from one server's 200 until another knows it, p99, at {CHANGE_RATE:,} changes/s", 50, "p99", "propagation", "ms"
+        "W1",
+        f"from one server's 200 until another knows it, p99, at {CHANGE_RATE:,} changes/s",
+        50,
+        "propagation",
+        "p99",
+        unit="ms",
     ),
-    figure("W1", f"a server joins {TABLE:,} bindings", 10, "seconds", "joining", "s"),
-    figure("W2", "share of the REGISTERs that are told to Redis, first ones included", 0.2, "share", "told"),
+    figure("W1", f"a server joins {TABLE:,} bindings", 10, "joining", "seconds", unit="s"),
+    figure("W2", "share of the REGISTERs that are told to Redis, first ones included", 0.2, "told", "share"),
 ]
 
 

@@ -1,22 +1,22 @@
 """perf/compare: strowger beside Kamailio, with the same load, certificates, number of workers and cores: CPU of a call, rate,
 latency at half of what the slower one can, memory."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import plots
-import report as reports
 from bench import MEASURE, SETTLE, Bench, main
 from cases import TODAY, Case, registrations
 from machine import Process
-from samples import Estimate, Result, Samples, ratio, single
+from matplotlib.patches import Patch
+from report import Report
+from samples import Result, Samples, ratio, single
 from study import FEWEST, Plan, Task
-from tasks import Load, key, peak, served, window
+from tasks import Load, at_half, key, peak, served, window
 
 WHO = {"strowger": "strowger", "kamailio": "Kamailio"}
 UDP = Case()
@@ -50,28 +50,10 @@ def look(who: str, bench: Bench, process: Process, found: dict[str, Result]) -> 
 
 
 def latency(case: Case, load: Load, who: str, runs: int) -> Task:
-    """The same rate for both: half of what the slower one can, and no fuller load before it, which would be in the memory."""
-
-    def measure(bench: Bench) -> dict[str, Result]:
-        slower = min(bench.samples.median(each, RATE) or 0 for each in after)
-        with bench.server(who, case) as process:
-            options = ["--users", case.users, "--rate", f"{slower / 2:.0f}", "--poisson"]
-            options += ["--settle", bench.settle, "--duration", 2 * bench.measure]
-            found = {key(case, who, HALF): bench.run_load(who, case, process, load.mode, *options)[0]}
-            look(who, bench, process, found)
-        return found
-
-    after = [key(case, each, load) for each in WHO]
-    return Task(
-        f"{case.name}, {who}, half",
-        [key(case, who, HALF)],
-        measure,
-        case.name,
-        3 + SETTLE + 2 * MEASURE,
-        runs,
-        after=after,
-        who=who,
-    )
+    """The same rate for both."""
+    kept, after, seconds = key(case, who, HALF), [key(case, each, load) for each in WHO], 3 + SETTLE + 2 * MEASURE
+    how: dict[str, Any] = {"name": f"{case.name}, {who}, half", "block": case.name, "seconds": seconds, "least": runs}
+    return at_half(case, who, kept, after, load.mode, after_each=partial(look, who), **how)
 
 
 def plan(options: argparse.Namespace) -> Plan:
@@ -86,7 +68,7 @@ def plan(options: argparse.Namespace) -> Plan:
     return Plan("compare", "strowger beside Kamailio", tasks, tell=tell)
 
 
-def table(report: reports.Report, samples: Samples, title: str, at: str, path: str, scale: float = 1, more: bool = False) -> None:
+def table(report: Report, samples: Samples, title: str, at: str, path: str, scale: float = 1, more: bool = False) -> None:
     """A line for each case: both, and how many times better strowger is. `at`: the load, or empty for the own window."""
     lines = []
     for label, (case, load) in CASES.items():
@@ -100,7 +82,7 @@ def table(report: reports.Report, samples: Samples, title: str, at: str, path: s
     report.table(title, head, lines)
 
 
-def tell(report: reports.Report, samples: Samples) -> None:
+def tell(report: Report, samples: Samples) -> None:
     versions = {
         who: [r["version"] for case, load in CASES.values() for r in samples.of(key(case, who, load)) if "version" in r]
         for who in WHO
@@ -136,34 +118,32 @@ PANELS: list[tuple[str, Callable[[Load], Load | str], str, float]] = [
 ]
 
 
-def draw(report: reports.Report, samples: Samples) -> None:
+def draw(report: Report, samples: Samples) -> None:
     """For each case a pair of bars, the longer of which is the unit: their lengths are in proportion, their ends say the value."""
     cases = {label: each for label, each in CASES.items() if any(samples.of(key(each[0], who, each[1])) for who in WHO)}
     if not cases:
         return
     chart, grid = plots.figure(12, 2 + 0.76 * len(cases), columns=2, rows=2, sharey=True, sharex=True)
     for axes, (title, at, path, scale) in zip(grid.flat, PANELS):
-        for number, who in enumerate(WHO):
-            places: list[tuple[float, Estimate, float]] = []
-            for row, (case, load) in enumerate(cases.values()):
-                both = [single(samples, key(case, each, at(load)), path, scale) for each in WHO]
-                if found := both[number]:
-                    places.append((row + 0.38 * number - 0.19, found, max(each.value for each in both if each)))
-            how = {"color": plots.COLOURS[number], "label": WHO[who]}
-            axes.barh([y for y, *_ in places], [found.value / most for _, found, most in places], 0.35, **how)
-            for y, found, most in places:
-                marks = f" {found.marks}" if found.marks else ""
-                axes.annotate(f" {text(found.value)}{marks}", (found.value / most, y), va="center", fontsize=9)
+        for row, (case, load) in enumerate(cases.values()):
+            both = [single(samples, key(case, who, at(load)), path, scale) for who in WHO]
+            most = max((found.value for found in both if found), default=1)
+            for y, colour, found in zip((row - 0.19, row + 0.19), plots.COLOURS, both):
+                if found:
+                    axes.barh(y, found.value / most, 0.35, color=colour)
+                    marks = f" {found.marks}" if found.marks else ""
+                    axes.annotate(f" {text(found.value)}{marks}", (found.value / most, y), va="center", fontsize=9)
         axes.set_title(title)
         axes.grid(axis="y", visible=False)
     grid[0][0].set_yticks(range(len(cases)), list(cases))
     grid[0][0].invert_yaxis()
     grid[0][0].set_xlim(0, 1.2)
-    plots.legend_above(chart, grid[0][0].containers[:2])
+    plots.legend_above(chart, [Patch(color=colour, label=name) for colour, name in zip(plots.COLOURS, WHO.values())])
     for axes in grid[1]:
         axes.set_xlabel("÷ the larger of the two")
-    plots.save(chart, str(reports.directory()), "compare")
-    report.figure("compare", "strowger beside Kamailio: in each pair the longer bar is the unit. g, !: as in the tables.")
+    plots.add(
+        report, chart, "compare", "strowger beside Kamailio: in each pair the longer bar is the unit. g, !: as in the tables."
+    )
 
 
 def text(value: float) -> str:

@@ -5,8 +5,6 @@ The server's Rust code, SQLite, and AWS-LC with its libssl are one binary, so th
 report counted functions of OpenSIPS 1.4, whose core and modules are files of their own; RUST says which of our modules do the work
 of which."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 
@@ -25,102 +23,37 @@ DATABASE = "database"
 OTHER = "other"
 # In the order in which they are stacked.
 COMPONENTS = [KERNEL, CORE, MODULES, PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED, SSL, LIBC, DATABASE, OTHER]
-LIBCRYPTO = [PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED]
 
-# Rust code by its module path; the first that fits decides.
-RUST = [
+# Rust code by its module path: the first two names of it, or else the first.
+RUST: dict[str, str] = {
     # The transaction layer and the transaction user (RFC 3261 §16, §17, §10, §22). OpenSIPS has them as modules: tm, rr, sl,
     # maxfwd, registrar, usrloc, auth. Users and bindings are in our own memory, and looked up here; the report's were in MySQL.
-    ("strowger::stack", MODULES),
+    "strowger::stack": MODULES,
     # What stands on disk: bindings and users in SQLite, and the threads that write and read them.
-    ("strowger::store", DATABASE),
-    ("rusqlite", DATABASE),
-    ("libsqlite3_sys", DATABASE),
-    ("hashlink", DATABASE),
-    ("fallible_streaming_iterator", DATABASE),
+    **dict.fromkeys("strowger::store rusqlite libsqlite3_sys hashlink fallible_streaming_iterator".split(), DATABASE),
     # worker: the loop; net: the wires; sip: the parser and what it writes; base: timers, pools, tables; config, control, log.
     # OpenSIPS has them in its core: receive loop, transports, parser, timer, memory manager.
-    ("strowger", CORE),
+    "strowger": CORE,
     # Digest authentication hashes with these, whatever TLS library is built in; the kind of work is the MACs'.
-    ("md5", MAC),
-    ("sha2", MAC),
-    ("sha1", MAC),
-    ("hmac", MAC),
-    ("digest", MAC),
-    ("block_buffer", MAC),
-    ("crypto_common", MAC),
+    **dict.fromkeys("md5 sha2 sha1 hmac digest block_buffer crypto_common".split(), MAC),
     # Bindings of the TLS library: a few instructions each.
-    ("openssl_sys", SSL),
-    ("openssl", SSL),
+    **dict.fromkeys("openssl_sys openssl".split(), SSL),
     # The allocator's entrance: a jump to libc.
-    ("__rustc", LIBC),
+    "__rustc": LIBC,
     # The crates on which the above stand. A C server has such code in its core.
-    *(
-        (crate, CORE)
-        for crate in (
-            "std",
-            "core",
-            "alloc",
-            "hashbrown",
-            "memchr",
-            "mio",
-            "siphasher",
-            "httparse",
-            "socket2",
-            "libc",
-            "log",
-            "foreign_types",
-            "foreign_types_shared",
-            "smallvec",
-            "once_cell",
-            "env_logger",
-            "tokio",
-            "hickory_proto",
-            "hickory_net",
-            "hickory_resolver",
-            "signal_hook",
-            "signal_hook_registry",
-            "serde_core",
-            "serde",
-            "serde_json",
-            "bytes",
-            "getrandom",
-            "rand",
-            "moka",
-            "parking_lot",
-            "parking_lot_core",
-            "futures_channel",
-            "futures_util",
-            "crossbeam_epoch",
-            "crossbeam_channel",
-            "foldhash",
-            "ahash",
-            "itoa",
-            "ryu",
-            "subtle",
-            "generic_array",
-            "typenum",
-        )
+    **dict.fromkeys(
+        "std core alloc hashbrown memchr mio siphasher httparse socket2 libc log foreign_types foreign_types_shared smallvec "
+        "once_cell env_logger tokio hickory_proto hickory_net hickory_resolver signal_hook signal_hook_registry serde_core serde "
+        "serde_json bytes getrandom rand moka parking_lot parking_lot_core futures_channel futures_util crossbeam_epoch "
+        "crossbeam_channel foldhash ahash itoa ryu subtle generic_array typenum".split(),
+        CORE,
     ),
-]
-# Says nothing of who works: what it was inlined into does.
-GENERIC = {
-    "std",
-    "core",
-    "alloc",
-    "hashbrown",
-    "memchr",
-    "foreign_types",
-    "foreign_types_shared",
-    "smallvec",
-    "once_cell",
-    "libc",
-    "generic_array",
-    "typenum",
-    "openssl",
-    "openssl_sys",
-    "subtle",
 }
+# Says nothing of who works: what it was inlined into does.
+GENERIC = set(
+    "std core alloc hashbrown memchr foreign_types foreign_types_shared smallvec once_cell libc generic_array typenum openssl "
+    "openssl_sys subtle".split()
+)
 
 # libcrypto by name, without its prefixes; the first that fits decides. What fits none is CRYPTO: ASN.1, X.509, memory, errors,
 # random numbers.
@@ -182,13 +115,7 @@ KERNEL_HALF = 1 << 63
 def component(symbol: str, file: str, address: int = 0, source: str | None = None) -> str:
     """The component of the function `symbol` in the program or library `file`. `source` is the source file that the symbol table
     names for it."""
-    if (
-        address >= KERNEL_HALF
-        or file.startswith("[kernel")
-        or file.startswith("[guest")
-        or file.startswith("[nf_")
-        or file.startswith("bpf_")
-    ):
+    if address >= KERNEL_HALF or file.startswith(("[kernel", "[guest", "[nf_", "bpf_")):
         return KERNEL
     name = file.rsplit("/", 1)[-1]
     if LIBC_FILE.match(name):
@@ -279,10 +206,8 @@ def rust_path(symbol: str) -> str | None:
 
 
 def of_rust(path: str) -> str:
-    for prefix, found in RUST:
-        if path == prefix or path.startswith(prefix + "::"):
-            return found
-    return OTHER
+    crate, *modules = path.split("::")
+    return RUST.get("::".join([crate, *modules[:1]]), RUST.get(crate, OTHER))
 
 
 # Shares of the thesis' profile, by what they are of. Its kernel is what is left, so all that it does not name is in it.
@@ -295,18 +220,10 @@ THESIS = {
     "libc": "libc",
 }
 OURS_AS_THESIS = {
-    KERNEL: "kernel and the rest",
-    DATABASE: "kernel and the rest",
-    OTHER: "kernel and the rest",
-    CORE: "server",
-    MODULES: "server",
-    PUBLIC_KEY: "libcrypto",
-    SYMMETRIC: "libcrypto",
-    MAC: "libcrypto",
-    CRYPTO: "libcrypto",
-    UNNAMED: "libcrypto",
-    SSL: "libssl",
-    LIBC: "libc",
+    **dict.fromkeys([KERNEL, DATABASE, OTHER], "kernel and the rest"),
+    **dict.fromkeys([CORE, MODULES], "server"),
+    **dict.fromkeys([PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED], "libcrypto"),
+    **{SSL: "libssl", LIBC: "libc"},
 }
 THESIS_COMPONENTS = ["kernel and the rest", "server", "libcrypto", "libssl", "libc"]
 

@@ -1,46 +1,39 @@
 """perf/all: everything that the other commands measure, in one study: what several need is measured once. perf/targets: of that,
 only what the rows of the targets rest on. Both end with every target, and whether it is met."""
 
-from __future__ import annotations
-
 import argparse
-import copy
-import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import bench
+import compare
+import memory
+import model_fit
+import overload
+import page
+import profiling
 import published
 import report
+import reproduce
+import rows
+import scale
+import second_opinion
+import security
 from report import Report
-from samples import FEWEST, Row, Samples
+from samples import FEWEST, VERDICTS, Row, Samples, worst
 from study import Plan, Task
 
-# The modules that have plans. The attack laboratory, the soak, the cluster and restarts are not among them: they need more than two
+# Those that have plans. The attack laboratory, the soak, the cluster and restarts are not among them: they need more than two
 # cores' worth of time, or judge and do not measure.
-MODULES = "rows memory scale security reproduce compare overload second_opinion profiling model_fit".split()
+MODULES = (rows, memory, scale, security, reproduce, compare, overload, second_opinion, profiling, model_fit)
 # The page of targets: its rows in order, and what measures those that no plan here has.
 ROWS = "U1 U1b U2 R1 A1 R2 A2 A3 T1 T2 T3 S1 S2 S3 S4 S6 S7 S8 I1 M1 M2 M3 M4 M5 O1 K1 L1 G1 G2 G3 C1 X1 X2 H1 W1 P1".split()
 ELSEWHERE = {"X1": "perf/attack", "X2": "perf/attack", "H1": "perf/instructions", "W1": "perf/cluster"}
-VERDICTS = ("met", "not met", "not decided", "not measured")
 MINUTES = 60
 # Seconds that a task on which a row rests has at first.
 ROOM = 45
-
-
-def plans_of(module: Any, options: argparse.Namespace) -> list[Plan]:
-    """What a module measures by default: options of its own have their usual values."""
-    own = argparse.ArgumentParser()
-    getattr(module, "more", lambda arguments: None)(own)
-    usual = copy.copy(options)
-    for name, value in vars(own.parse_args([])).items():
-        setattr(usual, name, value)
-    made = getattr(module, "plans", None) or module.plan
-    found = made(usual)
-    return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 def plans(options: argparse.Namespace) -> list[Plan]:
@@ -59,13 +52,7 @@ def most_runs(task: Task, has_row: bool) -> int:
 
 
 def every_plan(options: argparse.Namespace) -> list[Plan]:
-    found: list[Plan] = []
-    for name in MODULES:
-        try:
-            found += plans_of(importlib.import_module(name), options)
-        except (ImportError, AttributeError) as why:
-            print(f"left out: {name}: {why}", file=sys.stderr)
-    return found
+    return [plan for module in MODULES for plan in bench.listed(module.plan(options))]
 
 
 def only_rows(options: argparse.Namespace) -> list[Plan]:
@@ -104,10 +91,6 @@ def tell(written: Report, samples: Samples, rows: Sequence[Row], names: Sequence
     written.table("Together: a row is as the worst of its lines", ["", "rows", ""], lines)
 
 
-def worst(verdicts: Sequence[str]) -> str:
-    return next(verdict for verdict in ("not met", "not decided", "not measured", "met") if verdict in verdicts)
-
-
 def reproduced_row(written: Report, names: Sequence[str]) -> None:
     """Row G3: the studies' tables and figures that the plans have reproduced, as each says in its report; and the time that all
     took."""
@@ -127,27 +110,22 @@ def reproduced_row(written: Report, names: Sequence[str]) -> None:
 # The commands.
 
 
-def then(options: argparse.Namespace) -> None:
-    """The targets on the screen, and the page."""
-    folder = report.directory()
-    print((folder / "targets.md").read_text())
-    try:
-        page = importlib.import_module("page")
-        page.write(folder)
-    except (ImportError, AttributeError, RuntimeError, OSError) as why:
-        print(f"perf/RESULTS.md was not made: {why}", file=sys.stderr)
-
-
-def only_targets(options: argparse.Namespace) -> None:
+def say(options: argparse.Namespace) -> None:
+    """The targets on the screen."""
     print((report.directory() / "targets.md").read_text())
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[Plan]], float, Callable[[argparse.Namespace], None]]] = {
-    "all": (plans, MINUTES, then),
-    "targets": (only_rows, 45, only_targets),
-}
+def say_and_write(options: argparse.Namespace) -> None:
+    say(options)
+    try:
+        page.write(report.directory())
+    except (RuntimeError, OSError) as why:
+        print(f"perf/RESULTS.md was not made: {why}", file=sys.stderr)
+
+
+COMMANDS = {"all": (MINUTES, plans, say_and_write), "targets": (45, only_rows, say)}
 
 if __name__ == "__main__":
     command = sys.argv.pop(1)
-    made, minutes, ending = COMMANDS[command]
-    bench.main(command, __doc__, minutes, made, then=ending)
+    minutes, made, then = COMMANDS[command]
+    bench.main(command, __doc__, minutes, made, then=then)

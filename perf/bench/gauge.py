@@ -9,8 +9,8 @@ import socket
 import statistics
 import subprocess
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from samples import FAR
 
@@ -28,8 +28,7 @@ SLOWER_DATAGRAM = 1.35
 USUAL_OF = 5
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     gaps: float
     turns_per_us: float
     datagram_us: float
@@ -59,7 +58,7 @@ class Gauge:
     def usual(self) -> Reading | None:
         if len(self.readings) < USUAL_OF:
             return None
-        return Reading(*(statistics.median(getattr(each, name) for each in self.readings) for name in Reading.__annotations__))
+        return Reading(*(statistics.median(values) for values in zip(*self.readings)))
 
     def read(self) -> str | None:
         """Why the machine is not calm; None if it is."""
@@ -92,11 +91,9 @@ class Gauge:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Lowest, median and highest of each figure, for the report."""
-        columns = {name: [asdict(each)[name] for each in self.readings] for name in Reading.__annotations__}
+        columns = dict(zip(Reading._fields, zip(*self.readings)))
         return {
-            name: {"low": min(values), "median": statistics.median(values), "high": max(values)}
-            for name, values in columns.items()
-            if values
+            name: {"low": min(values), "median": statistics.median(values), "high": max(values)} for name, values in columns.items()
         }
 
 

@@ -1,67 +1,80 @@
 """The machine that is measured: its name, its cores, its ports, and processes pinned to a core."""
 
-import glob
+import contextlib
 import ipaddress
 import os
 import platform
+import re
 import signal
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 
-def describe():
+def describe() -> str:
     """One line that names the machine, since absolute figures mean nothing without it."""
-    model = "unknown CPU"
-    with open("/proc/cpuinfo") as text:
-        for line in text:
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
+    model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, Linux {platform.release()}"
+    return f"{model[1].strip() if model else 'unknown CPU'}, {cores} cores, Linux {platform.release()}"
 
 
-def load_average():
+def load_average() -> float:
     return os.getloadavg()[0]
 
 
-def in_tables(address):
+def in_tables(address: str) -> tuple[str, str, str]:
     """How the kernel's tables write an address, and any address: another of 127/8 does not disturb us."""
     packed = ipaddress.ip_address(address).packed
     own = "".join(f"{word:08X}" for (word,) in struct.iter_unpack("<I" if sys.byteorder == "little" else ">I", packed))
     return own, "0" * 8, "0" * 32
 
 
-def is_taken(tables, port, state=None, address="127.0.0.1"):
-    here = in_tables(address)
-    for path in tables:
-        try:
-            with open(path) as table:
-                next(table)
-                for line in table:
-                    fields = line.split()
-                    host, bound = fields[1].rsplit(":", 1)
-                    if int(bound, 16) == port and host in here and state in (None, fields[3]):
-                        return True
-        except FileNotFoundError:
-            pass
+def is_taken(protocol: str, port: int, address: str, states: str = "") -> bool:
+    """Whether a socket of this protocol has the port, in this state if one is named."""
+    for table in (Path("/proc/net", protocol), Path("/proc/net", f"{protocol}6")):
+        for fields in map(str.split, table.read_text().splitlines()[1:] if table.exists() else []):
+            host, bound = fields[1].rsplit(":", 1)
+            if int(bound, 16) == port and host in in_tables(address) and fields[3] in (states or fields[3]):
+                return True
     return False
 
 
-def udp_port_is_bound(port, address="127.0.0.1"):
-    return is_taken(("/proc/net/udp", "/proc/net/udp6"), port, None, address)
+def udp_port_is_bound(port: int, address: str = "127.0.0.1") -> bool:
+    return is_taken("udp", port, address)
 
 
-def tcp_port_listens(port, address="127.0.0.1"):
-    return is_taken(("/proc/net/tcp", "/proc/net/tcp6"), port, "0A", address)
+def tcp_port_listens(port: int, address: str = "127.0.0.1") -> bool:
+    return is_taken("tcp", port, address, "0A")
+
+
+def run(*command: object, ok: Sequence[int] = (0,), **how: Any) -> str:
+    """The output of a program; if it fails, an error with the last that it said."""
+    words = list(map(str, command))
+    done = subprocess.run(words, capture_output=True, text=True, **how)
+    if done.returncode not in ok:
+        raise RuntimeError(f"{' '.join(words)[:200]} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout
+
+
+def cpu_ns(pids: Iterable[int]) -> tuple[int, int]:
+    """Run and wait time of all threads of these processes, from the scheduler's account."""
+    run = wait = 0
+    for path in (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")):
+        # A thread may end meanwhile.
+        with contextlib.suppress(OSError):
+            fields = path.read_text().split()
+            run, wait = run + int(fields[0]), wait + int(fields[1])
+    return run, wait
 
 
 class Process:
     """A server under test: started pinned, ended by its own id, with everything it started."""
 
-    def __init__(self, command, core, directory, log):
+    def __init__(self, command: Sequence[str], core: int | None, directory: str, log: str):
         if core is not None:
             command = ["taskset", "-c", str(core), *command]
         self.log = open(log, "wb")
@@ -71,7 +84,7 @@ class Process:
         )
         self.pid = self.child.pid
 
-    def wait_ready(self, port, tcp_ports=(), seconds=15, address="127.0.0.1"):
+    def wait_ready(self, port: int, tcp_ports: Sequence[int] = (), seconds: float = 15, address: str = "127.0.0.1") -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.child.poll() is not None:
@@ -84,52 +97,31 @@ class Process:
         named = "".join(f" and TCP port {port}" for port in tcp_ports)
         raise RuntimeError(f"it did not listen on UDP port {port}{named} within {seconds} s; {self.said()}")
 
-    def said(self):
+    def said(self) -> str:
         """The end of its log, which may be gone with its folder before anybody can look."""
-        with open(self.log.name, errors="replace") as text:
-            return f"its log ends: {text.read()[-1000:].strip() or 'it is empty'}"
+        return f"its log ends: {Path(self.log.name).read_text(errors='replace')[-1000:].strip() or 'it is empty'}"
 
-    def cpu_seconds(self):
-        """Of all its processes and threads."""
-        total = 0
-        for path in glob.glob("/proc/[0-9]*"):
-            try:
-                if os.getpgid(int(path[len("/proc/") :])) != self.pid:
-                    continue
-                for task in glob.glob(path + "/task/*/schedstat"):
-                    with open(task) as text:
-                        total += int(text.read().split()[0])
-            except (OSError, ValueError, IndexError):
-                # It has ended meanwhile.
-                pass
-        return total / 1e9
+    def pids(self) -> list[int]:
+        """All its processes."""
+        found = []
+        for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+            with contextlib.suppress(ProcessLookupError):
+                found += [pid] if os.getpgid(pid) == self.pid else []
+        return found
 
-    def memory(self):
+    def cpu_seconds(self) -> float:
+        return cpu_ns(self.pids())[0] / 1e9
+
+    def memory(self) -> int:
         """Bytes that are its own, all its processes together; what they share is divided among those that share it."""
         total = 0
-        for path in glob.glob("/proc/[0-9]*"):
-            try:
-                if os.getpgid(int(path[len("/proc/") :])) == self.pid:
-                    with open(path + "/smaps_rollup") as text:
-                        total += sum(1024 * int(line.split()[1]) for line in text if line.startswith("Pss:"))
-            except (OSError, ValueError):
-                # It has ended meanwhile.
-                pass
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += sum(1024 * int(size) for size in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE))
         return total
 
-    def wait_idle(self, share, seconds, interval=1.0):
-        """Until it uses less than this share of a core; returns whether it did in that time."""
-        end = time.monotonic() + seconds
-        used, at = self.cpu_seconds(), time.monotonic()
-        while at < end:
-            time.sleep(interval)
-            before, then = used, at
-            used, at = self.cpu_seconds(), time.monotonic()
-            if used - before < share * (at - then):
-                return True
-        return False
-
-    def stop(self):
+    def stop(self) -> None:
         if self.child.poll() is None:
             self.child.terminate()
             try:
@@ -137,8 +129,6 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.child.kill()
                 self.child.wait()
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         self.log.close()

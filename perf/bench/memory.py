@@ -1,21 +1,18 @@
 """perf/memory: what each thing costs a server in memory: an idle connection over TCP and TLS, a binding, a finished transaction, a
 call in progress."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
 import subprocess
 
 import plots
-import report
 import tasks
 from bench import TOP, Bench, main, target
 from cases import WINDOW, Case
 from machine import Process
 from report import Report
-from samples import Estimate, Quantity, Result, Row, Samples, single
+from samples import Result, Row, Samples, figure, single
 from study import NOTHING, Plan, Task
 from tasks import key
 
@@ -58,10 +55,9 @@ def idle_connection(transport: str, who: str) -> Task:
 
     def measure(bench: Bench) -> Result:
         with bench.server(who, case) as process:
-            command = [bench.load, "idle", "--server", bench.at(bench.port + case.is_tls), "--transport", transport, "--exchange"]
-            command += ["--server-pid", process.pid, "--json", "-", *(case.tls_options(bench) if case.is_tls else [])]
-            tasks.on_core(bench, *command, "--connections", FIRST, "--close", 0.05, "--settle", 1)
-            return json.loads(tasks.on_core(bench, *command, "--connections", CONNECTIONS))
+            command = tasks.idle_command(bench, process, case, "--exchange", "--json", "-")
+            tasks.on_core(*command, "--connections", FIRST, "--close", 0.05, "--settle", 1)
+            return json.loads(tasks.on_core(*command, "--connections", CONNECTIONS))
 
     return task(f"an idle {transport.upper()} connection", who, 10 if transport == "tcp" else 16, measure)
 
@@ -145,8 +141,8 @@ def call() -> Task:
     return task("a call in progress with records", "strowger", 32, measure)
 
 
-def row(name: str, what: str, limit: float, text: str, fewest: int = RUNS) -> Row:
-    return Row(name, text, limit, {"it": Quantity(size_key(what), "bytes_each")}, lambda it: it, unit="B", fewest=fewest)
+def row(name: str, what: str, limit: float, text: str) -> Row:
+    return figure(name, text, limit, size_key(what), "bytes_each", unit="B", fewest=RUNS)
 
 
 def plan(options: argparse.Namespace) -> Plan:
@@ -155,7 +151,7 @@ def plan(options: argparse.Namespace) -> Plan:
     rows = [
         row("M1", "an idle TCP connection", 400, "idle TCP connection"),
         row("M2", "an idle TLS connection", 4_000, "idle TLS 1.3 connection"),
-        row("M3", "a binding, by the allocator", 350, "binding, all told", 1),
+        row("M3", "a binding, by the allocator", 350, "binding, all told"),
         row("M4", "a finished transaction", 600, f"finished transaction, of {2 * LINGER_CALLS * LINGER_STEPS:,}"),
         row("M5", "a call in progress with records", 400, f"call in progress with records, of {CALL_RATE * HOLD:,}"),
     ]
@@ -184,28 +180,17 @@ def tell(written: Report, samples: Samples) -> None:
     panels = [panel for panel in (connections, others) if panel]
     chart, axes = plots.figure(7.6, 0.9 + 0.75 * len(found), rows=len(panels), squeeze=False)
     for place, panel in zip(axes[:, 0], panels):
-        draw(place, panel)
+        columns = zip(("strowger", "Kamailio"), plots.COLOURS, zip(*panel.values()))
+        groups = [
+            (who, [size and size.value for size in sizes], [size and f"{size.value:,.0f}" for size in sizes], {"color": colour})
+            for who, colour, sizes in columns
+        ]
+        plots.lying(place, [what.removeprefix("a ").removeprefix("an ") for what in panel], groups)
+        place.margins(x=0.12)
+        place.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes[-1, 0].set_xlabel("Bytes for each")
     axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    plots.save(chart, report.directory(), "memory")
-    written.figure("memory", "Memory of the server for each connection, binding, transaction and call")
-
-
-def draw(axes, panel: dict[str, list[Estimate | None]]) -> None:
-    """Bars that begin at nothing: a factor is seen."""
-    height = 0.4
-    for number, who in enumerate(("strowger", "Kamailio")):
-        # One alone stands in the middle.
-        sizes = [(place + (number - 0.5) * height * all(each), each[number]) for place, each in enumerate(panel.values())]
-        bars = [(place, size.value) for place, size in sizes if size]
-        axes.barh([y for y, _ in bars], [size for _, size in bars], 0.92 * height, color=plots.COLOURS[number], label=who)
-        for y, size in bars:
-            axes.annotate(f" {size:,.0f}", (size, y), va="center", fontsize=9)
-    axes.set_yticks(range(len(panel)), [what.removeprefix("a ").removeprefix("an ") for what in panel])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.margins(x=0.12)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    plots.add(written, chart, "memory", "Memory of the server for each connection, binding, transaction and call")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ up. UDP beside such a side has therefore a component of its own.
 
 Below saturation the server sleeps, and is woken by what comes: `Waking`. Needs Python alone: what it costs to ask is nothing."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -19,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import machine
 
@@ -524,11 +522,6 @@ def cpu_of(described: str) -> str:
     return re.sub(r", \d+ cores, Linux .*", "", described)
 
 
-def refuse(why: Refused) -> NoReturn:
-    print(f"perf/model predict: {why}.", file=sys.stderr)
-    sys.exit(2)
-
-
 def main() -> None:
     arguments = parser().parse_args()
     load = Load(**{field.name: getattr(arguments, field.name) for field in fields(Load)})
@@ -539,7 +532,8 @@ def main() -> None:
             model.check_machine(cpu_of(machine.describe()))
         answer = model.predict(load)
     except Refused as why:
-        refuse(why)
+        print(f"perf/model predict: {why}.", file=sys.stderr)
+        sys.exit(2)
     if arguments.json != "-":
         print(answer_text(load, answer, model.data, path))
     if arguments.json:

@@ -1,23 +1,18 @@
 """perf/model fit: measures what the cost model wants, fits it to chain, outbound and inbound mode, and tries it on local mode,
 which is never fitted: row C1. model.json is what perf/model predict answers from."""
 
-from __future__ import annotations
-
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import model
 import numpy
 import plots
 import published
-import report
-from bench import main, tls_of, tls_options
-from cases import OLD, WINDOW, Case, configuration, registrations, report_configurations, to_udp
+from bench import contestant, main
+from cases import OLD, STUDY, TODAY, WINDOW, Case, configuration, registrations, report_configurations, to_udp
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from model import ORDER, TCP, UDP, Call, Parts, cost
@@ -25,6 +20,7 @@ from report import Report
 from rows import ONE_WORKER, TWO_WORKERS
 from samples import CONFIDENCE, FEWEST, RESAMPLES, Estimate, Quantity, Row, Samples, ratio, single
 from scale import IDLE, LOADS, SERVER, idle_key
+from scipy.linalg import null_space
 from scipy.optimize import lsq_linear
 from study import Plan, Task
 from tasks import FULL, key, rate, served, window
@@ -77,12 +73,18 @@ class ErrorRow(Row):
         return super().is_settled(samples, precision) or (found is not None and found.runs >= ENOUGH)
 
 
+def tls_of(options: argparse.Namespace) -> dict[str, str]:
+    """What the options say, for cases."""
+    found = {"version": getattr(options, "tls_version", "1.2"), "key": getattr(options, "key", "rsa")}
+    return {**found, "suite": TODAY} if getattr(options, "suite", "study") == "today" else found
+
+
 class Wanted:
     """The cases of a fit, by what TLS it is of, and the tasks that measure them."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.who = next((each for each in getattr(options, "only", None) or [] if each != "floor"), "strowger")
+        self.who = contestant(options)
         self.how = how = tls_of(options)
         self.report = unique(report_configurations(**how))
         # Where the report has digest these have it; so that a handshake is seen beside two transports.
@@ -155,11 +157,11 @@ def told_apart(calls: Mapping[str, Call]) -> tuple[list[str], list[str], list[st
     while True:
         components = [each for each in ORDER if any(each in found for found in parts.values())]
         counts = numpy.array([[found.get(each, 0) for each in components] for found in parts.values()], dtype=float)
-        if not counts.size or numpy.linalg.matrix_rank(counts) == len(components):
+        # What can be added to the values without a change of what is predicted.
+        free = null_space(counts) if counts.size else []
+        mixed = [each for each, weights in zip(components, free) if numpy.abs(weights).max(initial=0) > 1e-6]
+        if not mixed:
             return list(parts), components, lost
-        _, sizes, directions = numpy.linalg.svd(counts)
-        rank = int((sizes > 1e-9 * sizes[0]).sum())
-        mixed = [each for place, each in enumerate(components) if numpy.abs(directions[rank:, place]).max(initial=0) > 1e-6]
         lost += mixed
         parts = {name: found for name, found in parts.items() if not set(mixed).intersection(found)}
 
@@ -347,8 +349,6 @@ def tell(said: Report, samples: Samples, wanted: Wanted) -> None:
     tell_workers(said, found)
     where = {"component costs of the cost model": COMPONENTS_TABLE, "predicted against measured": "model-predicted"}
     said.data["model"] = found.data(said.about["machine"])
-    if write := getattr(wanted.options, "write", None):
-        write.write_text(json.dumps({"model": said.data["model"]}, indent=1) + "\n")
     draw_predicted(said, found)
     draw_components(said, found)
     published.reproduced(said, published.MODEL, where)
@@ -522,8 +522,9 @@ def draw_predicted(said: Report, found: Fit) -> None:
     axes.set(ylim=(len(names) - 0.5, -0.7), xlim=(-edge, edge), xlabel="predicted ÷ measured − 1, %, and its 95 % interval")
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.03), ncols=3)
-    plots.save(chart, report.directory(), "model-predicted")
-    said.figure("model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit.")
+    plots.add(
+        said, chart, "model-predicted", "CPU of a call at saturation, predicted against measured. Local mode is not in the fit."
+    )
 
 
 def draw_components(said: Report, found: Fit) -> None:
@@ -535,11 +536,9 @@ def draw_components(said: Report, found: Fit) -> None:
     chart, grid = plots.figure(9.5, 1.6 + 0.34 * len(names), rows=len(panels), squeeze=False, gridspec_kw=ratios)
     for (axes,), panel in zip(grid, panels):
         for place, name in enumerate(panel):
-            parts, start = found.calls[name].components(), 0.0
-            for shade, members in zip(SHADES, GROUPS.values()):
-                width = sum(found.medians[member] * parts.get(member, 0) for member in members if member in found.medians)
-                axes.barh(place, width, left=start, height=0.68, color=shade, edgecolor="white", linewidth=0.6)
-                start += width
+            parts = found.calls[name].components()
+            of_groups = [sum(found.medians.get(each, 0) * parts.get(each, 0) for each in members) for members in GROUPS.values()]
+            plots.stacked(axes, place, zip(of_groups, SHADES), 0.68, edgecolor="white", linewidth=0.6)
             measured = found.measured[name][0]
             axes.plot([measured], [place], "o", markerfacecolor="white", markeredgecolor="black", markersize=6, zorder=5)
         axes.set_yticks(range(len(panel)), [words(found.calls[name]) for name in panel], fontsize=9.5)
@@ -553,8 +552,7 @@ def draw_components(said: Report, found: Fit) -> None:
         Line2D([], [], linestyle="none", **circle),
     ]
     grid[0][0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1.01), ncols=3)
-    plots.save(chart, report.directory(), "model-components")
-    said.figure("model-components", "What a call is made of, predicted; the circle is the measured sum.")
+    plots.add(said, chart, "model-components", "What a call is made of, predicted; the circle is the measured sum.")
 
 
 # The command.
@@ -574,11 +572,12 @@ def rates_of(text: str) -> tuple[float, ...]:
 
 def more(arguments: argparse.ArgumentParser) -> None:
     arguments.prog = "perf/model fit"
-    tls_options(arguments)
     add = arguments.add_argument
+    add("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
+    add("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
+    add("--suite", choices=["study", "today"], default="study", help=f"TLS 1.2: {STUDY}, or what is negotiated today [study]")
     add("--rates", type=rates_of, help="calls and registrations a second at which waking is measured [200 to 16,000, by case]")
     add("--connections", type=int, help="beside so many open connections a call has been seen to cost the same [from row I1]")
-    add("--write", type=Path, metavar="FILE.json", help="write the model here too, without its measurements")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,6 @@ needs() {
     "${as_root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
-# A tool written in Rust, in target/cargo-tools of the folder TOP:
-#     cargo_tool COMMAND CRATE VERSION TOP
-cargo_tool() {
-    [ -x "$4/target/cargo-tools/bin/$1" ] || cargo install --quiet --locked --root "$4/target/cargo-tools" --version "$3" "$2"
-}
 # Debian's own Python has the libraries for statistics, tables, progress and plots; another one in the PATH has not.
 libraries=(/usr/bin/python3=python3
     /usr/lib/python3/dist-packages/numpy=python3-numpy /usr/lib/python3/dist-packages/scipy=python3-scipy
@@ -35,6 +30,7 @@ common=(taskset=util-linux kamailio=kamailio cmake=cmake clang=clang "${librarie
 #     sampling TOP
 sampling() {
     needs perf=linux-perf readelf=binutils addr2line=binutils
-    cargo_tool inferno-flamegraph inferno 0.12.8 "$1"
+    local tools=$1/target/cargo-tools
+    [ -x "$tools/bin/inferno-flamegraph" ] || cargo install --quiet --locked --root "$tools" --version 0.12.8 inferno
 }
 streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl pkg-config=pkg-config /usr/include/openssl/ssl.h=libssl-dev)

@@ -2,8 +2,6 @@
 peak to three times as many, whatever comes back; goodput is calls a second that ended well. The server has a part of its core if
 the machine lets it (cgroups), so that the generator can offer so many."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
@@ -12,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import plots
-import report as reports
 from bench import Bench, main
 from cases import TODAY, WINDOW, Case
 from machine import Process
+from report import Report
 from samples import Estimate, Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
 from tasks import key
@@ -221,7 +219,7 @@ COLUMNS: list[tuple[str, str, float]] = [
 ]
 
 
-def tell(report: reports.Report, samples: Samples) -> None:
+def tell(report: Report, samples: Samples) -> None:
     for label, case in VARIANTS.items():
         most, lines = single(samples, peak_of(case), "goodput"), []
         for multiple, words in [*((each, f"{each:g}") for each in MULTIPLES), (0.0, f"{AFTER:g}, afterwards")]:
@@ -235,7 +233,7 @@ def tell(report: reports.Report, samples: Samples) -> None:
     draw(report, samples)
 
 
-def draw(report: reports.Report, samples: Samples) -> None:
+def draw(report: Report, samples: Samples) -> None:
     """Goodput above, latency below it; over UDP, and over streams."""
     chart, grid = plots.figure(11.5, 8.6, columns=2, rows=2, sharex=True, sharey="row")
     drawn = False
@@ -259,21 +257,16 @@ def draw(report: reports.Report, samples: Samples) -> None:
         lower.set_xlabel("Offered load ÷ peak")
     grid[0][0].set_ylabel("Goodput ÷ peak")
     grid[1][0].set_ylabel("INVITE to 200, ms")
-    if drawn:
-        plots.save(chart, str(reports.directory()), "overload")
-        caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
-        report.figure("overload", f"{caption} Hollow: the generator was the limit, or something was wrong.")
-    plots.pyplot.close(chart)
+    caption = "Goodput, and the time from an INVITE's schedule to its 200, of calls that were answered."
+    plots.add(report, chart, "overload", f"{caption} Hollow: the generator was the limit, or something was wrong.", drawn)
 
 
 def curve(axes: Any, number: int, found: dict[float, Estimate | None], label: str | None, style: Any) -> bool:
     """Whether there is anything to draw."""
     points = [(x, each) for x, each in found.items() if each]
     if points:
-        xs, ys = [x for x, _ in points], [each.value for _, each in points]
         colour, marker = plots.COLOURS[number], plots.MARKERS[number]
-        bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
-        axes.errorbar(xs, ys, bars, color=colour, marker=marker, linestyle=style, elinewidth=1, label=label)
+        plots.measured(axes, points, color=colour, marker=marker, linestyle=style, label=label)
         hollow = [(x, each.value) for x, each in points if each.marks]
         how = {"linestyle": "none", "marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "zorder": 3}
         axes.plot([x for x, _ in hollow], [y for _, y in hollow], **how)

@@ -1,8 +1,6 @@
 """perf/page: makes perf/RESULTS.md of the reports and runs of one folder: six sentences and a picture, then a section for each
 question. Its figures are those of the runs; what was not measured is left out, or said to be so."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -13,20 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import page_words as words
 import plots
 import report
 import rows
 import security
 from cases import Case
-from everything import VERDICTS, worst
 from report import PERF
-from samples import FEWEST, Estimate, Samples, ratio, single
+from samples import FEWEST, VERDICTS, Estimate, Samples, ratio, single, worst
 from tasks import key, window
 
 RESULTS = PERF / "results"
 # Why a row is not met, by its name, or by name and what it says: "S2: …".
 REASONS = PERF / "reasons.toml"
+# What the page says, to be filled with figures.
+WORDS = tomllib.loads((PERF / "page.toml").read_text())
 # The reports, in the order in which the end of the page lists what they say.
 REPORTS = (
     "rows security memory scale compare reproduce-modes reproduce-proxy reproduce-registrar overload profile model second-opinion"
@@ -106,16 +104,17 @@ class Run:
         def us(case: Case, who: str = "strowger") -> Estimate | None:
             return single(samples, key(case, who))
 
-        for name, label in words.WAYS.items():
+        for name, label in WORDS["ways"].items():
             found |= {name: by[label].units(samples), f"{name}_2010": by[label].in_2010, f"{name}_2012": by[label].in_2012}
-        for name, (with_, without) in words.STEPS.items():
+        for name, (with_, without) in WORDS["steps"].items():
             found[name] = ratio(samples, key(by[with_].case), key(by[without].case))
             for year, over, under in (
                 ("2010", by[with_].in_2010, by[without].in_2010),
                 ("2012", by[with_].in_2012, by[without].in_2012),
             ):
                 found[f"{name}_{year}"] = over / under if over and under else None
-        memory, cost = by[words.LOCAL].in_memory(samples), us(by[words.LOCAL].case)
+        local = by[WORDS["ways"]["local"]]
+        memory, cost = local.in_memory(samples), us(local.case)
         found["memory_share"] = 100 * memory.value / cost.value if memory and cost else None
         found |= {"udp": us(rows.REGISTERED), "kamailio": us(rows.REGISTERED, "kamailio")}
         found["floor"] = ratio(samples, key(rows.REGISTERED), key(rows.REGISTERED, "floor"))
@@ -123,7 +122,7 @@ class Run:
         register = window(mode="register")
         found["register"] = ratio(samples, *(key(rows.REGISTER[kind], load=register) for kind in ("new", "none")))
         found["register_2012"] = security.published.REGISTRAR_DEGRADATION
-        for name, (row, part) in words.ROWS.items():
+        for name, (row, part) in WORDS["rows"].items():
             found[name] = self.value(row, part)
         counts = {verdict.replace(" ", "_"): len(self.with_verdict(verdict)) for verdict in VERDICTS[:3]}
         found["targets"] = str(sum(counts.values())) if any(counts.values()) else None
@@ -163,7 +162,7 @@ def glance(run: Run) -> str | None:
     calls.tick_params(axis="x", length=0)
     calls.grid(axis="x", visible=False)
     calls.margins(y=0.1)
-    plots.label(calls, "bar: median; whisker: 95 %", "µs of one core", "A call over UDP")
+    calls.set(xlabel="bar: median; whisker: 95 %", ylabel="µs of one core", title="A call over UDP")
     groups: list[tuple] = []
     today = [way.units(run.samples) for way in ways.values()]
     values = [units and (units.value, units.low, units.high) for units in today]
@@ -174,7 +173,7 @@ def glance(run: Run) -> str | None:
     ):
         groups.append((name, years, [said(value) or "" for value in years], style))
     plots.lying(factors, list(ways), groups)
-    plots.label(factors, "calls of the same server over UDP", "", "What security makes of it (TLS: RSA; each call: both sides)")
+    factors.set(xlabel="calls of the same server over UDP", title="What security makes of it (TLS: RSA; each call: both sides)")
     factors.axvline(1, color=plots.BLACK, linewidth=1, linestyle=(0, (2, 2)), label="a call over UDP")
     factors.margins(x=0.08)
     factors.legend(loc="upper right")
@@ -186,19 +185,19 @@ def picture(run: Run, name: str, caption: str) -> list[str]:
     return [f"![{caption}]({run.link}/{name}.svg)", "", f"*{caption.rstrip('.')}.*", ""]
 
 
-def section(run: Run, part: words.Section, figures: Mapping[str, Any]) -> Iterator[str]:
+def section(run: Run, part: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[str]:
     """Nothing if none of its reports is there."""
-    names = [name for name in part.reports if name in run.reports]
+    names = [name for name in part["reports"] if name in run.reports]
     if not names:
         return
-    yield from [f"## {part.question}", ""]
+    yield from [f"## {part['question']}", ""]
     captions = {name: caption for each in names for name, caption in run.reports[each].get("figures", [])}
     captions = {name: text for name, text in captions.items() if (run.directory / f"{name}.svg").exists()}
-    order = [name for name in part.figures if name in captions]
+    order = [name for name in part["figures"] if name in captions]
     order += [name for name in captions if name not in order and not name.startswith("flame-")]
     for name in order[:MOST_FIGURES]:
         yield from picture(run, name, captions[name])
-    yield from [filled(part.text, figures) or "", ""]
+    yield from [filled(part["text"], figures) or "", ""]
     if met := verdicts(row for name in names for row in run.reports[name]["rows"]):
         yield from [f"Targets: {met}.", ""]
     links = [f"[{name}]({run.link}/{name}.md)" for name in names]
@@ -217,7 +216,7 @@ def verdicts(found: Iterable[Mapping[str, Any]]) -> str:
 
 def faults(run: Run) -> Iterator[str]:
     yield from ["## The six faults that the report found in its servers", "", "| fault | here | measured |", "| --- | --- | --- |"]
-    for fault, here, wanted in words.FAULTS:
+    for fault, (here, wanted) in WORDS["faults"].items():
         found = [f"{row['what']}: {row['measured']}" for row in run.rows() if row["row"] == wanted and row["value"] is not None]
         yield f"| {fault} | {here} | {'; '.join(found) or ('not measured' if wanted else 'a test')} |"
     yield ""
@@ -255,8 +254,8 @@ def page(run: Run) -> str:
     first = next(iter(run.reports.values()))
     minutes = max(data.get("minutes", 0) for data in run.reports.values())
     out = ["# Results", ""]
-    for number, (subject, *clauses) in enumerate(words.SENTENCES, 1):
-        out.append(f"{number}. {filled(clauses, figures, subject)}")
+    for number, sentence in enumerate(WORDS["sentence"], 1):
+        out.append(f"{number}. {filled(sentence['clauses'], figures, sentence['about'])}")
     out.append("")
     few = [row for row in run.rows() if row["runs"] and row["runs"] < FEWEST]
     if few:
@@ -272,7 +271,7 @@ def page(run: Run) -> str:
         f"is in {runs}. Made by `perf/page`.",
         "",
     ]
-    for part in words.SECTIONS:
+    for part in WORDS["section"]:
         out += section(run, part, figures)
     out += [*faults(run), *unmet(run)]
     return "\n".join(out).rstrip() + "\n"

@@ -1,13 +1,12 @@
 """How the figures look, and the few kinds that there are. Each is written as SVG and as PNG."""
 
-from __future__ import annotations
-
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from report import Report, directory
+from samples import Estimate
 
 matplotlib.use("Agg")
 
@@ -55,8 +54,10 @@ def figure(width: float = 7.2, height: float = 4.3, columns: int = 1, rows: int 
     return pyplot.subplots(rows, columns, figsize=(width, height), constrained_layout=True, **how)
 
 
-def label(axes: Any, x: str, y: str, title: str | None = None) -> None:
-    axes.set(xlabel=x, ylabel=y, **({"title": title} if title else {}))
+def log_axis(axes: Any) -> None:
+    """For counts that grow by factors."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:
@@ -64,6 +65,13 @@ def legend_above(chart: Any, handles: Sequence[Any], columns: int = 4) -> None:
     inches = 0.1 + 0.24 * -(-len(handles) // columns)
     chart.get_layout_engine().set(rect=(0, 0, 1, 1 - inches / chart.get_figheight()))
     chart.legend(handles=handles, loc="upper center", ncols=columns, fontsize=10)
+
+
+def measured(axes: Any, points: Sequence[tuple[float, Estimate]], **style: Any) -> None:
+    """Points with their intervals."""
+    xs, ys = [x for x, _ in points], [each.value for _, each in points]
+    bars = [[max(0, each.value - each.low) for _, each in points], [max(0, each.high - each.value) for _, each in points]]
+    axes.errorbar(xs, ys, bars, elinewidth=1, **style)
 
 
 def ours(axes: Any, number: int, points: Points, name: str, **how: Any) -> None:
@@ -80,11 +88,11 @@ def theirs(axes: Any, number: int, points: Points, name: str, **how: Any) -> Non
     axes.plot(*zip(*points), label=name, **{**style, **how})
 
 
-def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int = 2, share: float = 0.8) -> None:
+def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int = 2) -> None:
     """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its
     height, a low one with a digit more. A fourth item has the heights up to which a bar would reach if something else did not bound
     it, None where nothing does."""
-    width = share / len(groups)
+    width = 0.8 / len(groups)
     size = 8 if len(groups) * len(names) <= 12 else 6.5
     for index, (text, values, style, *reach) in enumerate(groups):
         xs = [place + width * (index - (len(groups) - 1) / 2) for place in range(len(names))]
@@ -105,7 +113,7 @@ def bars(axes: Any, names: Sequence[str], groups: Sequence[tuple], digits: int =
     axes.grid(axis="x", visible=False)
 
 
-def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], size: float = 9) -> float:
+def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple]) -> float:
     """Groups of lying bars from the top, for names that are long. `groups` are (label, values, texts, style); a value is a number,
     (value, low, high) with an interval, or None, which takes no room. Returns how high all is, in bars."""
     y, middles = 0.0, []
@@ -122,7 +130,7 @@ def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], size: float 
             middle, low, high = value if isinstance(value, tuple) else (value, value, value)
             error = {"xerr": [[middle - low], [high - middle]], "ecolor": BLACK, "capsize": 2} if low < high else {}
             axes.barh([y], [middle], 0.86, **error, **style)
-            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": size}
+            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
             axes.annotate(texts[place], (max(middle, high), y), **where)
             y += 1
         middles.append((top + y - 1) / 2)
@@ -134,11 +142,33 @@ def lying(axes: Any, names: Sequence[str], groups: Sequence[tuple], size: float 
     return y
 
 
-def save(chart: Any, directory: str | Path, name: str) -> str:
-    """Writes `name`.svg and `name`.png into the directory; returns their common path."""
-    os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, name)
-    chart.savefig(path + ".svg", metadata={"Date": None})
-    chart.savefig(path + ".png")
+def stacked(axes: Any, place: float, parts: Iterable[tuple[float, str]], height: float, room: float = 0, **how: Any) -> None:
+    """A lying bar of parts (size, colour). With `room` each part that has so much says its size."""
+    begin = 0.0
+    for size, colour in parts:
+        axes.barh(place, size, height, left=begin, color=colour, **{"linewidth": 0, **how})
+        if room and size >= room:
+            on = ink("#ffffff" if how.get("alpha", 1) < 1 else colour)
+            axes.text(begin + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=9.5, color=on)
+        begin += size
+
+
+def ink(colour: str) -> str:
+    """For letters on it."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 125 else BLACK
+
+
+def save(chart: Any, directory: str | Path, name: str) -> None:
+    """Writes `name`.svg and `name`.png into the directory."""
+    chart.savefig(Path(directory, f"{name}.svg"), metadata={"Date": None})
+    chart.savefig(Path(directory, f"{name}.png"))
     pyplot.close(chart)
-    return path
+
+
+def add(report: Report, chart: Any, name: str, caption: str, drawn: bool = True) -> None:
+    """A figure of a report, unless nothing has been drawn."""
+    if drawn:
+        save(chart, directory(), name)
+        report.figure(name, caption)
+    pyplot.close(chart)

@@ -1,11 +1,9 @@
 """perf/profile: where the CPU goes, by the report's components, from samples of the server under load; bars and flame graphs."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import components
@@ -14,13 +12,15 @@ import plots
 import published
 import report
 import sampling
-from bench import Bench, main, tls_of, tls_options
+from bench import Bench, contestant, main
 from cases import THESIS, Case, configuration, registrations, report_configurations
 from components import COMPONENTS
+from matplotlib.patches import Patch
 from report import Report
+from rows import LOCAL, PLAIN, SECURE, TLS_CHAIN
 from samples import Estimate, Result, Samples, single
 from study import HOST, Plan, Task
-from tasks import Load, key, rate, served, window
+from tasks import Load, handshake_calls, key, served, window
 
 # Seconds of load before the samples, and of samples, which take 8 MB each second; so long perf takes to begin.
 BEFORE, SAMPLED, SLACK = 1.5, 3.0, 1.0
@@ -74,93 +74,81 @@ THESIS_SHOWN = {
 AT_90 = "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %"
 OTHER_RATES = "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %"
 THESIS_NAMES = {"kernel": "kernel and the rest", "transaction_module": "transaction module"}
-# Narrower than this share of the axis, a part has no room for a number.
-ROOM = 0.055
+# Narrower than this, of 100, a part has no room for a number.
+ROOM = 5.5
 
 
 class Profiles:
-    """Which cases of which contestants, and what has been found of them."""
+    """Which cases of one contestant, and what has been found of them."""
 
     def __init__(self, options: argparse.Namespace):
-        self.who = [each for each in getattr(options, "only", None) or [] if each != "floor"] or ["strowger"]
-        self.rate: float | None = getattr(options, "rate", None)
-        how = tls_of(options)
-        known = [*THESIS.values(), *OF_THE_REPORT, *report_configurations(), REGISTRAR]
-        # Those of the default first; the others are there for who names one.
-        asked = getattr(options, "cases", None)
-        known = known if asked else [*THESIS.values(), *OF_THE_REPORT, REGISTRAR]
-        self.thesis = {theirs: other_tls(case, how) for theirs, case in THESIS.items()}
-        self.cases = list({case.name: case for case in (other_tls(case, how) for case in known)}.values())
+        self.who = contestant(options)
+        # Those of the default first; others, also with what is negotiated today, are there for who names one.
+        today = [*PLAIN.values(), TLS_CHAIN, *SECURE.values(), *LOCAL.values()]
+        others = [*report_configurations(), *today] if getattr(options, "cases", None) else []
+        self.cases = list({case.name: case for case in [*THESIS.values(), *OF_THE_REPORT, *others, REGISTRAR]}.values())
         self.samples = Samples()
 
     def load(self, case: Case) -> Load:
-        mode = "register" if case.auth.startswith("register") else "call"
-        return rate(self.rate, mode) if self.rate else window(mode=mode)
+        return window(mode="register" if case.auth.startswith("register") else "call")
 
-    def key(self, case: Case, who: str) -> str:
-        return key(case, who, f"profile, {self.load(case).name}")
+    def key(self, case: Case) -> str:
+        return key(case, self.who, f"profile, {self.load(case).name}")
 
     def tasks(self) -> list[Task]:
-        bare: list[Task] = [served(case, who, [self.load(case)], least=1) for case in self.cases for who in self.who]
-        return bare + [self.task(case, who) for case in self.cases for who in self.who]
+        return [*(served(case, self.who, [self.load(case)], least=1) for case in self.cases), *map(self.task, self.cases)]
 
-    def task(self, case: Case, who: str) -> Task:
+    def task(self, case: Case) -> Task:
         """Samples are taken during one load."""
-        load, kept = self.load(case), self.key(case, who)
+        load, kept, who = self.load(case), self.key(case), self.who
 
         def measure(bench: Bench) -> dict[str, Result]:
             with bench.server(who, case) as process:
                 before = counters(bench, who)
-                with sampling.Recording(process.pid, BEFORE, SAMPLED, bench.home) as recording:
+                with sampling.recording(process, BEFORE, SAMPLED, bench.home) as path:
                     times = ("--settle", BEFORE, "--duration", SAMPLED + SLACK)
                     result = bench.run_load(who, case, process, load.mode, "--users", case.users, *load.options, *times)[0]
                 after = counters(bench, who)
             # A peer's binary has no debug information, and files of its own for its parts.
             known = sampling.program(None if who == "kamailio" else bench.binary(who, case))
-            result.update(taken(recording, known, f"{who}: {case.label}", figure_name(case, who), bench.home))
+            result.update(taken(sampling.recorded(path), known, f"{who}: {case.label}", figure_name(case, who), bench.home))
             result["statistics"] = {name: after[name] - before.get(name, 0) for name in after}
             result["completed_in_all"] = result["completed_per_second"] * (BEFORE + SAMPLED + SLACK)
             return {kept: result}
 
         name = f"{case.name}, {who}, profile"
         # The profiler needs some of a core. How far a profile is to be trusted has a table.
-        found = Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, minds=HOST)
-        return replace(found, prepare=lambda bench: bench.prepare(who, case))
+        return Task(name, [kept], measure, "profiles", 9, 1, 3, who=who, prepare=lambda bench: bench.prepare(who, case), minds=HOST)
 
     # What has been found.
 
-    def measured(self, who: str) -> list[Case]:
-        return [case for case in self.cases if self.samples.of(self.key(case, who))]
+    def measured(self) -> list[Case]:
+        return [case for case in self.cases if self.samples.of(self.key(case))]
 
-    def shares(self, case: Case, who: str) -> dict[str, float]:
+    def shares(self, case: Case) -> dict[str, float]:
         """Of all runs together."""
-        counts = self.total(case, who, "counted")
+        counts = self.total(case, "counted")
         return {one: counts[one] / sum(counts.values()) for one in COMPONENTS}
 
-    def total(self, case: Case, who: str, what: str) -> Counter[str]:
+    def total(self, case: Case, what: str) -> Counter[str]:
         """Sums over the runs of what each has by name."""
         found: Counter[str] = Counter()
-        for result in self.samples.of(self.key(case, who)):
+        for result in self.samples.of(self.key(case)):
             found.update(result[what])
         return found
 
-    def mean(self, case: Case, who: str, path: str) -> float:
-        values = self.samples.values(self.key(case, who), path)
+    def mean(self, case: Case, path: str) -> float:
+        values = self.samples.values(self.key(case), path)
         return float(values.mean()) if len(values) else 0.0
 
-    def cost(self, case: Case, who: str, of: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
+    def cost(self, case: Case, of: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
         """What a call costs without the profiler; with it, if it was not measured without."""
-        bare = single(self.samples, key(case, who, self.load(case)), of, scale)
-        return bare or single(self.samples, self.key(case, who), of, scale)
+        bare = single(self.samples, key(case, self.who, self.load(case)), of, scale)
+        return bare or single(self.samples, self.key(case), of, scale)
 
-    def value(self, case: Case, who: str) -> float:
-        found = self.cost(case, who)
+    def value(self, case: Case) -> float:
+        found = self.cost(case)
         return found.value if found else 0.0
-
-
-def other_tls(case: Case, how: dict[str, str]) -> Case:
-    """The case with other TLS than the studies', if it has TLS."""
-    return case.with_(**how) if case.is_tls else case
 
 
 def figure_name(case: Case, who: str) -> str:
@@ -174,9 +162,8 @@ def counters(bench: Bench, who: str) -> dict[str, float]:
     return {**bench.counters("strowger_tls"), **bench.counters("strowger_idle_sweep")}
 
 
-def taken(recording: sampling.Recording, known: sampling.Program, title: str, figure: str, home: str) -> Result:
-    """What the recording says; the flame graph is drawn on the way."""
-    samples = recording.samples()
+def taken(samples: list[sampling.Sample], known: sampling.Program, title: str, figure: str, home: str) -> Result:
+    """What the samples say; the flame graph is drawn on the way."""
     known.learn(samples)
     counts, unknown = sampling.profile(samples, known)
     if not counts[components.KERNEL]:
@@ -198,77 +185,77 @@ def taken(recording: sampling.Recording, known: sampling.Program, title: str, fi
 
 
 def tell(said: Report, found: Profiles) -> None:
-    for who in found.who:
-        tell_shares(said, found, who)
-        tell_trust(said, found, who)
+    tell_shares(said, found)
+    tell_trust(said, found)
     tell_thesis(said, found)
-    tell_faults(said, found)
-    for who in found.who:
-        draw_costs(said, found, who)
+    if found.who == "strowger":
+        tell_faults(said, found)
+    draw_costs(said, found)
     draw_thesis(said, found)
-    for who in found.who:
-        for case in found.measured(who):
-            name = figure_name(case, who)
-            if (report.directory() / f"{name}.svg").exists():
-                said.figure(name, f"{who}: {case.label}, flame graph; stacks in {name}.folded")
+    for case in found.measured():
+        name = figure_name(case, found.who)
+        if (report.directory() / f"{name}.svg").exists():
+            said.figure(name, f"{found.who}: {case.label}, flame graph; stacks in {name}.folded")
     where = {name: "profile-costs" if name.startswith("figure") else OTHER_RATES for name, _, _ in published.TABLES_AND_FIGURES}
     where |= {name: AT_90 for name in where if name.startswith("Table 15")}
     published.reproduced(said, published.PROFILE, where)
 
 
-def tell_shares(said: Report, found: Profiles, who: str) -> None:
+def tell_shares(said: Report, found: Profiles) -> None:
     """Only a peer may have what has no name."""
     lines: list[list[Any]]
-    cases = found.measured(who)
-    shares = {case: found.shares(case, who) for case in cases}
+    cases = found.measured()
+    shares = {case: found.shares(case) for case in cases}
     columns = [one for one in COMPONENTS if one != components.UNNAMED or any(each[one] for each in shares.values())]
     lines = [
-        [case.name, f"{found.total(case, who, 'counted').total():,}", *(f"{100 * shares[case][one]:.1f}" for one in columns)]
+        [case.name, f"{found.total(case, 'counted').total():,}", *(f"{100 * shares[case][one]:.1f}" for one in columns)]
         for case in cases
     ]
-    said.table(f"{who}: share of the CPU by component, %", ["case", "samples", *columns], lines)
-    unit, lines = found.value(UNIT, who), []
+    said.table(f"{found.who}: share of the CPU by component, %", ["case", "samples", *columns], lines)
+    unit, lines = found.value(UNIT), []
     for case in cases:
-        value = found.value(case, who)
+        value = found.value(case)
         times = f"{value / unit:.2f}" if unit and found.load(case).mode == "call" else None
-        lines.append([case.name, found.cost(case, who), times, *(f"{value * shares[case][one]:.1f}" for one in columns)])
-    said.table(f"{who}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT.name}", *columns], lines)
+        lines.append([case.name, found.cost(case), times, *(f"{value * shares[case][one]:.1f}" for one in columns)])
+    said.table(
+        f"{found.who}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT.name}", *columns], lines
+    )
 
 
-def tell_trust(said: Report, found: Profiles, who: str) -> None:
+def tell_trust(said: Report, found: Profiles) -> None:
     lines = []
-    for case in found.measured(who):
-        bare = single(found.samples, key(case, who, found.load(case)))
-        profiled = found.samples.median(found.key(case, who), "server_cpu_us_each") or 0.0
-        total = found.total(case, who, "counted").total()
+    for case in found.measured():
+        bare = single(found.samples, key(case, found.who, found.load(case)))
+        profiled = found.samples.median(found.key(case), "server_cpu_us_each") or 0.0
+        total = found.total(case, "counted").total()
         unknown = [
             f"{symbol} {100 * count / total:.1f} %"
-            for symbol, count in found.total(case, who, "unknown").most_common()
+            for symbol, count in found.total(case, "unknown").most_common()
             if count > UNKNOWN * total
         ]
-        busy = [f"{100 * found.mean(case, who, path):.0f}" for path in ("server_busy", "sampled_busy")]
+        busy = [f"{100 * found.mean(case, path):.0f}" for path in ("server_busy", "sampled_busy")]
         lines.append(
             [
                 case.name,
-                single(found.samples, found.key(case, who), "completed_per_second"),
+                single(found.samples, found.key(case), "completed_per_second"),
                 bare,
                 f"{100 * (profiled / bare.value - 1):+.0f} %" if bare else None,
                 " · ".join(busy),
-                f"{100 * found.mean(case, who, 'cut_off'):.1f} %",
+                f"{100 * found.mean(case, 'cut_off'):.1f} %",
                 ", ".join(unknown) or "none",
             ]
         )
     head = ["case", "each s", "µs without the profiler", "with it", "core busy, %: scheduler · samples", "stacks cut off"]
-    said.table(f"{who}: how far to trust it", [*head, f"no rule knows, more than {100 * UNKNOWN:.0f} %"], lines)
+    said.table(f"{found.who}: how far to trust it", [*head, f"no rule knows, more than {100 * UNKNOWN:.0f} %"], lines)
 
 
 def compared(found: Profiles) -> list[tuple[str, Case]]:
     """The thesis' cases that were measured, by its names."""
-    return [(theirs, case) for theirs, case in found.thesis.items() if case in found.measured(found.who[0])]
+    return [(theirs, case) for theirs, case in THESIS.items() if case in found.measured()]
 
 
 def shares_at_90(theirs: str) -> dict[str, float]:
-    rows: Any = published.profile_at_90()
+    rows: Any = published.table("thesis-table15-profile-90cps.csv")
     total = sum(row[theirs] for row in rows)
     return {row["component"]: row[theirs] / total for row in rows}
 
@@ -282,9 +269,7 @@ def tell_thesis(said: Report, found: Profiles) -> None:
     lines: list[list[Any]] = []
     for theirs, case in compared(found):
         lines.append(["thesis", case.name, *as_thesis(shares_at_90(theirs), components.THESIS)])
-        for who in found.who:
-            if case in found.measured(who):
-                lines.append([who, case.name, *as_thesis(found.shares(case, who), components.OURS_AS_THESIS)])
+        lines.append([found.who, case.name, *as_thesis(found.shares(case), components.OURS_AS_THESIS)])
     said.table(
         AT_90,
         ["", "case", *components.THESIS_COMPONENTS],
@@ -293,7 +278,7 @@ def tell_thesis(said: Report, found: Profiles) -> None:
     )
     wanted = dict(compared(found))
     cells: dict[tuple[str, int], dict[str, float]] = {}
-    rows: Any = published.profile_shares()
+    rows: Any = published.table("thesis-tables3-14-profile-shares.csv")
     for row in rows:
         if row["case"] in wanted:
             cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]
@@ -309,18 +294,18 @@ def tell_thesis(said: Report, found: Profiles) -> None:
 def tell_faults(said: Report, found: Profiles) -> None:
     """Evidence that the faults that show in a profile are absent."""
     lines = []
-    for case in found.measured("strowger"):
-        statistics = found.total(case, "strowger", "statistics")
-        calls = sum(found.samples.values(found.key(case, "strowger"), "completed_in_all"))
-        inclusive = {name: 100 * found.mean(case, "strowger", f"inclusive.{name}") for name in INCLUSIVE}
+    for case in found.measured():
+        statistics = found.total(case, "statistics")
+        completed = sum(found.samples.values(found.key(case), "completed_in_all"))
+        inclusive = {name: 100 * found.mean(case, f"inclusive.{name}") for name in INCLUSIVE}
         lines.append(
             [
                 case.name,
                 f"{inclusive['sweep']:.2f} %",
-                f"{statistics['strowger_idle_sweep_visited_total'] / max(calls, 1):.4f}",
+                f"{statistics['strowger_idle_sweep_visited_total'] / max(completed, 1):.4f}",
                 f"{inclusive['handshake']:.1f} %",
-                *(handshakes(statistics, side) for side in ("server", "client")),
-                f"{100 * found.shares(case, 'strowger')[components.DATABASE]:.2f} %",
+                *(calls and f"{calls:.2f}" for calls in map(partial(handshake_calls, statistics), ("server", "client"))),
+                f"{100 * found.shares(case)[components.DATABASE]:.2f} %",
                 f"{inclusive['users']:.2f} %",
             ]
         )
@@ -342,47 +327,25 @@ def tell_faults(said: Report, found: Profiles) -> None:
     )
 
 
-def handshakes(statistics: Counter[str], side: str) -> str | None:
-    """Calls of SSL_do_handshake for each handshake, by the server's counters. A mutual one is a full or a resumed one too."""
-
-    def total(metric: str, *kinds: str) -> float:
-        return sum(
-            value
-            for name, value in statistics.items()
-            if name.startswith(metric) and f'side="{side}"' in name and any(kind in name for kind in kinds)
-        )
-
-    number = total("strowger_tls_handshakes_total", 'kind="full"', 'kind="resumed"')
-    return f"{total('strowger_tls_handshake_calls_total', '') / number:.2f}" if number else None
-
-
 # The figures.
 
 
-def draw_costs(said: Report, found: Profiles, who: str) -> None:
+def draw_costs(said: Report, found: Profiles) -> None:
     """On the left what a call costs, on the right what it is made of."""
-    bars = [(case, found.value(case, who), found.shares(case, who)) for case in found.measured(who)]
+    bars = [(case, found.value(case), found.shares(case)) for case in found.measured()]
     if not bars:
         return
-    unit = found.value(UNIT, who)
+    unit = found.value(UNIT)
     chart, (left, right) = plots.figure(11.5, 1.9 + 0.34 * len(bars), columns=2, sharey=True, width_ratios=[1.15, 1])
     places = list(range(len(bars)))[::-1]
     most = max(cost for _, cost, _ in bars)
-    for axes, scale in [(left, [cost for _, cost, _ in bars]), (right, [100.0] * len(bars))]:
-        begin = [0.0] * len(bars)
-        for one in COMPONENTS:
-            if not any(shares[one] > 0.005 for _, _, shares in bars):
-                continue
-            sizes = [size * shares[one] for size, (_, _, shares) in zip(scale, bars)]
-            axes.barh(places, sizes, 0.74, left=begin, color=COLOURS[one], label=one, linewidth=0)
-            if axes is right:
-                for place, at, size in zip(places, begin, sizes):
-                    number(axes, at, place, size, ROOM, COLOURS[one])
-            begin = [at + size for at, size in zip(begin, sizes)]
+    for axes in (left, right):
         axes.grid(axis="y", visible=False)
         axes.set_yticks(places, [case.name for case, _, _ in bars])
         axes.tick_params(axis="y", length=0)
-    for place, (case, cost, _) in zip(places, bars):
+    for place, (case, cost, shares) in zip(places, bars):
+        for axes, whole, room in ((left, cost, 0), (right, 100, ROOM)):
+            plots.stacked(axes, place, [(whole * shares[one], COLOURS[one]) for one in COMPONENTS], 0.74, room)
         times = cost / unit if unit and found.load(case).mode == "call" else 0
         shown = f"  ({times:.{0 if times >= 9.95 else 1}f}×)" if times else ""
         left.text(cost + 0.01 * most, place, f"{cost:.{0 if cost >= 10 else 1}f}{shown}", va="center", fontsize=10)
@@ -390,31 +353,26 @@ def draw_costs(said: Report, found: Profiles, who: str) -> None:
     right.set_xlim(0, 100)
     left.set_xlabel("CPU per call, µs  (× a call over UDP)" if unit else "CPU per call, µs")
     right.set_xlabel("share of the CPU, %")
-    chart.suptitle(f"{who}: where the CPU goes", fontsize=13)
-    handles, words = left.get_legend_handles_labels()
-    legend_below(chart, handles, words, columns=6)
-    name = "profile-costs" + ("" if who == "strowger" else f"-{who}")
-    plots.save(chart, report.directory(), name)
-    said.figure(name, f"{who}: CPU for each call (registration) by component, and shares")
+    chart.suptitle(f"{found.who}: where the CPU goes", fontsize=13)
+    drawn = [one for one in COMPONENTS if any(shares[one] > 0.005 for _, _, shares in bars)]
+    legend_below(chart, {one: COLOURS[one] for one in drawn}, columns=6)
+    name = "profile-costs" + ("" if found.who == "strowger" else f"-{found.who}")
+    plots.add(said, chart, name, f"{found.who}: CPU for each call (registration) by component, and shares")
 
 
 def draw_thesis(said: Report, found: Profiles) -> None:
-    pairs, who = compared(found), found.who[0]
+    pairs, who = compared(found), found.who
     if not pairs:
         return
     chart, axes = plots.figure(9.4, 1.7 + 0.78 * len(pairs))
     for place, (theirs, case) in enumerate(reversed(pairs)):
         paper = {THESIS_NAMES.get(one, one): share for one, share in shares_at_90(theirs).items()}
         mine = dict.fromkeys(THESIS_SHOWN, 0.0)
-        for one, share in found.shares(case, who).items():
+        for one, share in found.shares(case).items():
             mine["transaction module" if one == components.MODULES else components.OURS_AS_THESIS[one]] += share
         for at, shares, alpha, title in [(place + 0.2, paper, 0.5, "thesis, 90 calls/s"), (place - 0.2, mine, 1.0, who)]:
-            begin = 0.0
-            for one, (_, colour) in THESIS_SHOWN.items():
-                size = 100 * shares.get(one, 0.0)
-                axes.barh(at, size, 0.37, left=begin, color=colour, alpha=alpha, linewidth=0)
-                number(axes, begin, at, size, 0.05, "#ffffff" if alpha < 1 else colour)
-                begin += size
+            parts = [(100 * shares.get(one, 0.0), colour) for one, (_, colour) in THESIS_SHOWN.items()]
+            plots.stacked(axes, at, parts, 0.37, 5, alpha=alpha)
             axes.text(101, at, title, va="center", fontsize=10)
     axes.set_yticks(range(len(pairs)), [case.name for _, case in reversed(pairs)])
     axes.tick_params(axis="y", length=0)
@@ -422,29 +380,17 @@ def draw_thesis(said: Report, found: Profiles) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the CPU, %")
     axes.set_title(f"Share of the CPU by component: the thesis' OpenSIPS 1.6 (pale) and {who}")
-    handles = [plots.pyplot.Rectangle((0, 0), 1, 1, color=colour) for _, colour in THESIS_SHOWN.values()]
-    legend_below(chart, handles, [words for words, _ in THESIS_SHOWN.values()], columns=3)
-    plots.save(chart, report.directory(), "profile-thesis")
-    said.figure("profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {who}")
+    legend_below(chart, dict(THESIS_SHOWN.values()), columns=3)
+    plots.add(said, chart, "profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {who}")
 
 
-def number(axes: Any, begin: float, place: float, size: float, room: float, on: str) -> None:
-    """In its bar, if there is room; of 100."""
-    if size >= 100 * room:
-        axes.text(begin + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=9.5, color=ink(on))
-
-
-def legend_below(chart: Any, handles: Sequence[Any], words: Sequence[str], columns: int) -> None:
+def legend_below(chart: Any, colours: Mapping[str, str], columns: int) -> None:
     """A legend under everything else, with the room that it needs."""
-    room = (0.15 + 0.21 * -(-len(words) // columns)) / chart.get_figheight()
+    room = (0.15 + 0.21 * -(-len(colours) // columns)) / chart.get_figheight()
     chart.get_layout_engine().set(rect=(0, room, 1, 1 - room))
+    handles = [Patch(color=colour, label=words) for words, colour in colours.items()]
     how = {"fontsize": 10, "borderaxespad": 0.2, "columnspacing": 1.4, "handlelength": 1.3}
-    chart.legend(handles, words, loc="lower center", ncols=columns, **how)
-
-
-def ink(colour: str) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 125 else "#000000"
+    chart.legend(handles=handles, loc="lower center", ncols=columns, **how)
 
 
 # The command.
@@ -460,10 +406,5 @@ def plan(options: argparse.Namespace) -> Plan:
     return Plan("profile", "Where the CPU goes", found.tasks(), tell=told)
 
 
-def more(arguments: argparse.ArgumentParser) -> None:
-    tls_options(arguments)
-    arguments.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
-
-
 if __name__ == "__main__":
-    main("profile", __doc__, 10, plan, more)
+    main("profile", __doc__, 10, plan)

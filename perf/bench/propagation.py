@@ -4,119 +4,95 @@ Phones register at one server at a steady rate, each once. For some of them the 
 OPTIONS for their address; it answers itself until it knows the binding, and then forwards to the phone. The time from the 200 to
 the REGISTER until the first OPTIONS leaves that reaches the phone is the delay, to within the interval between two questions."""
 
-from __future__ import annotations
-
 import random
-import selectors
+import re
+import select
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from attack import net, sip
 
 Address = tuple[str, int]
 INTERVAL = 0.001
-# Questions to be outstanding at most for one phone that nobody knows.
+# So long one phone is asked for that nobody knows.
 PATIENCE = 5.0
 
 
-class Probe:
-    def __init__(self, at: Address, asked: Address, domain: str):
-        self.at, self.asked, self.domain = at, asked, domain
-        self.registering, self.asking, self.phone = (self.open() for _ in range(3))
-        self.selector = selectors.DefaultSelector()
-        for one, handle in [(self.registering, self.registered), (self.asking, None), (self.phone, self.rang)]:
-            self.selector.register(one, selectors.EVENT_READ, handle)
-        # Names that no run before has registered.
-        self.salt = random.getrandbits(32)
-        # By number: when its 200 came; when each question left.
-        self.known_at: dict[int, float] = {}
-        self.questions: dict[int, list[float]] = {}
-        self.delays: list[float] = []
-        self.answered = self.unanswered = 0
-        self.next_question: list[tuple[float, int]] = []
+@dataclass
+class Phone:
+    """When its REGISTER had its 200, when it is to be asked for next, and when each question left."""
 
-    @staticmethod
-    def open() -> socket.socket:
-        one = net.udp("127.0.0.1", buffer=4 << 20)
-        one.setblocking(False)
-        return one
+    known: float
+    due: float
+    questions: list[float] = field(default_factory=list)
 
-    def run(self, rate: float, seconds: float, sampled: int) -> tuple[list[float], int]:
-        """Returns the delays in seconds, sorted, and how many REGISTERs were not answered. One of `sampled` phones is asked for."""
-        start, count, sent, self.sampled = time.perf_counter(), int(rate * seconds), 0, sampled
-        host, port = self.phone.getsockname()
-        while True:
-            now = time.perf_counter()
-            while sent < count and start + sent / rate <= now:
-                user = f"p{self.salt:x}n{sent}"
-                more = {"contact": f"<sip:{user}@{host}:{port}>;expires=3600", "call_id": f"{sent}"}
-                self.send(self.registering, self.at, "REGISTER", f"sip:{self.domain}", sip.aor(user, self.domain), **more)
-                sent += 1
-            self.receive()
-            self.ask(time.perf_counter())
-            if sent == count and (now > start + seconds + PATIENCE or (not self.next_question and self.answered == count)):
-                break
-        return sorted(self.delays), count - self.answered
 
-    @staticmethod
-    def send(by: socket.socket, at: Address, method: str, uri: str, user: str, **more: str) -> None:
-        """The Call-ID carries a number: responses are matched by it alone."""
-        by.sendto(sip.request(method, uri, by.getsockname(), user, user, **more), at)
+def measure(at: Address, asked: Address, domain: str, rate: float, seconds: float, sampled: int) -> tuple[list[float], int]:
+    """The delays in seconds, sorted, and how many REGISTERs and phones got no answer. One phone of `sampled` is asked for."""
+    registering, asking, phones = sockets = [opened() for _ in range(3)]
+    # Names that no run before has registered.
+    salt, count, sent, answered, lost = random.getrandbits(32), int(rate * seconds), 0, 0, 0
+    waiting: dict[int, Phone] = {}
+    delays: list[float] = []
+    start = now = time.perf_counter()
+    while sent < count or (now <= start + seconds + PATIENCE and (waiting or answered < count)):
+        while sent < count and start + sent / rate <= now:
+            user, port = f"p{salt:x}n{sent}", phones.getsockname()[1]
+            contact = f"<sip:{user}@127.0.0.1:{port}>;expires=3600"
+            ask("REGISTER", f"sip:{domain}", sip.aor(user, domain), registering, sent, at, contact=contact)
+            sent += 1
+        select.select(sockets, [], [], 0.0002)
+        for text, _ in received(registering):
+            if text.startswith(b"SIP/2.0 200"):
+                answered, number, now = answered + 1, call_id(text), time.perf_counter()
+                if number % sampled == 0:
+                    waiting.setdefault(number, Phone(now, now))
+        for text, sender in received(phones):
+            phones.sendto(sip.response(sip.Message(text), 200, "OK"), sender)
+            number, question = divmod(call_id(text), 1 << 16)
+            if phone := waiting.pop(number, None):
+                delays.append(phone.questions[question] - phone.known)
+        # The other server's own answers: not yet.
+        list(received(asking))
+        now = time.perf_counter()
+        for number, phone in list(waiting.items()):
+            if now - phone.known > PATIENCE:
+                lost += 1
+                del waiting[number]
+            elif phone.due <= now:
+                user = sip.aor(f"p{salt:x}n{number}", domain)
+                ask("OPTIONS", user, user, asking, number << 16 | len(phone.questions), asked)
+                phone.questions.append(time.perf_counter())
+                phone.due = now + INTERVAL
+    for one in sockets:
+        one.close()
+    return sorted(delays), lost + count - answered
 
-    def receive(self) -> None:
-        for key, _ in self.selector.select(0.0002):
-            one = key.fileobj
-            assert isinstance(one, socket.socket)
-            while True:
-                try:
-                    text, sender = one.recvfrom(65536)
-                except BlockingIOError:
-                    break
-                if key.data:
-                    key.data(text, sender)
 
-    def registered(self, text: bytes, _: Address) -> None:
-        if not text.startswith(b"SIP/2.0 200"):
+def opened() -> socket.socket:
+    one = net.udp("127.0.0.1", buffer=4 << 20)
+    one.setblocking(False)
+    return one
+
+
+def received(one: socket.socket) -> Iterator[tuple[bytes, Address]]:
+    """All that has come."""
+    while True:
+        try:
+            yield one.recvfrom(65536)
+        except BlockingIOError:
             return
-        self.answered += 1
-        number = call_id(text)
-        if number % self.sampled == 0 and number not in self.known_at:
-            now = time.perf_counter()
-            self.known_at[number] = now
-            self.questions[number] = []
-            self.next_question.append((now, number))
 
-    def rang(self, text: bytes, sender: Address) -> None:
-        """A question has reached the phone: the one that left last, at the latest."""
-        self.phone.sendto(sip.response(sip.Message(text), 200, "OK"), sender)
-        number = call_id(text)
-        which, question = number >> 16, number & 0xFFFF
-        known = self.known_at.pop(which, None)
-        if known is not None:
-            self.delays.append(self.questions.pop(which)[question] - known)
 
-    def ask(self, now: float) -> None:
-        left = []
-        for due, number in self.next_question:
-            if number not in self.known_at:
-                continue
-            if now - self.known_at[number] > PATIENCE:
-                self.unanswered += 1
-                del self.known_at[number]
-                continue
-            if due > now:
-                left.append((due, number))
-                continue
-            questions = self.questions[number]
-            user = sip.aor(f"p{self.salt:x}n{number}", self.domain)
-            self.send(self.asking, self.asked, "OPTIONS", user, user, call_id=f"{number << 16 | len(questions)}")
-            questions.append(time.perf_counter())
-            left.append((now + INTERVAL, number))
-        self.next_question = left
+def ask(method: str, uri: str, user: str, own: socket.socket, number: int, to: Address, **more: str) -> None:
+    """The Call-ID carries the number: responses are matched by it alone."""
+    own.sendto(sip.request(method, uri, own.getsockname(), user, user, call_id=f"{number}", **more), to)
 
 
 def call_id(text: bytes) -> int:
-    for line in text.split(b"\r\n"):
-        if line[:8].lower() == b"call-id:":
-            return int(line[8:])
-    raise RuntimeError(f"without a Call-ID: {text!r}")
+    found = re.search(rb"^call-id: *(\d+)", text, re.MULTILINE | re.IGNORECASE)
+    if not found:
+        raise RuntimeError(f"without a Call-ID: {text!r}")
+    return int(found[1])

@@ -4,12 +4,11 @@ figures and text. Absolute rates of a core of 2004 say nothing today: ratios do.
 The report: C. Shen, E. Nahum, H. Schulzrinne, C. Wright, "The Impact of TLS on SIP Server Performance" (2010), OpenSIPS 1.4.2. The
 thesis: S. Maguluri, "Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
 from report import PERF, Report
 
 Points = list[tuple[float, float]]
@@ -28,26 +27,6 @@ def table(name: str) -> list[dict[str, Any]]:
         return [{key: value(cell) for key, cell in row.items()} for row in csv.DictReader(text)]
 
 
-def registrar() -> list[dict[str, Any]]:
-    """CPU % by registrations a second: rps, udp_noauth, tcp_noauth, udp_auth, tcp_auth."""
-    return table("thesis-table1-registrar-cpu.csv")
-
-
-def proxy() -> list[dict[str, Any]]:
-    """CPU % by calls a second (cps) in the six cases of cases.THESIS."""
-    return table("thesis-table2-proxy-cpu.csv")
-
-
-def profile_shares() -> list[dict[str, Any]]:
-    """Shares of CPU samples: case, cps, component, share_percent."""
-    return table("thesis-tables3-14-profile-shares.csv")
-
-
-def profile_at_90() -> list[dict[str, Any]]:
-    """Shares × CPU utilisation at 90 calls/s: component, then the six cases."""
-    return table("thesis-table15-profile-90cps.csv")
-
-
 def curve(rows: Sequence[dict[str, Any]], x: str, y: str) -> Points:
     """What is drawn: the points up to the first at which the core was full."""
     points = [(row[x], row[y]) for row in rows if row[y] is not None]
@@ -57,10 +36,9 @@ def curve(rows: Sequence[dict[str, Any]], x: str, y: str) -> Points:
 
 def interpolate(points: Points, x: float) -> float | None:
     """Between the points of a curve; None outside of them."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
-        if x0 <= x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else y0
-    return None
+    xs, ys = zip(*points)
+    found = float(numpy.interp(x, xs, ys, left=numpy.nan, right=numpy.nan))
+    return None if numpy.isnan(found) else found
 
 
 # The thesis: calls/s and registrations/s at 100 % CPU.

@@ -1,7 +1,5 @@
 """What a command says: tables with intervals, the rows with their verdicts, figures; as Markdown and JSON in one folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from samples import Estimate, Row, Samples, single
+from samples import Estimate, Row, Samples
 
 PERF = Path(__file__).resolve().parent.parent
 # Names a folder for reports, where it is not to be that of the day.
@@ -34,8 +32,8 @@ def directory(named: str | None = None) -> Path:
     return path
 
 
-def text(estimate: Estimate | None, digits: int | None = None) -> str:
-    return "—" if estimate is None else estimate.text(digits)
+def text(estimate: Estimate | None) -> str:
+    return "—" if estimate is None else estimate.text()
 
 
 class Report:
@@ -55,19 +53,6 @@ class Report:
             cells = [[text(cell) if isinstance(cell, Estimate) or cell is None else cell for cell in line] for line in lines]
             self.tables.append((title, pandas.DataFrame(cells, columns=list(head))))
             self.notes[title] = note
-
-    def costs(self, title: str, samples: Samples, lines: dict[str, dict[str, str]], path: str = "server_cpu_us_each") -> None:
-        """A table of one figure: a line for each label, a column for each of its keys."""
-        head = list(dict.fromkeys(name for keys in lines.values() for name in keys))
-        self.table(
-            title,
-            ["", *head],
-            [
-                [label, *(single(samples, keys[name], path) if name in keys else None for name in head)]
-                for label, keys in lines.items()
-                if any(samples.of(key) for key in keys.values())
-            ],
-        )
 
     def row(self, row: Row, samples: Samples) -> None:
         found = row.estimate(samples)

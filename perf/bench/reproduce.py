@@ -1,8 +1,6 @@
 """perf/reproduce [registrar] [proxy] [modes]: what the two published studies measured, measured today, beside their figures. The
 registrar and the six cases of the proxy are the thesis', the 20 configurations of the four modes the report's."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 
@@ -135,11 +133,11 @@ TITLES = {
 }
 
 
-def plans(options: argparse.Namespace) -> list[Plan]:
+def plan(options: argparse.Namespace) -> list[Plan]:
     parts = [part for part in TITLES if part in getattr(options, "parts", TITLES)]
     tasks = {part: [task for who in WHO for task in tasks_of(part, who, options)] for part in parts}
     return [Plan(f"reproduce-{part}", TITLES[part], tasks[part], tell=TELL[part]) for part in parts]
 
 
 if __name__ == "__main__":
-    main("reproduce", __doc__, 45, plans, parts=tuple(TITLES))
+    main("reproduce", __doc__, 45, plan, parts=tuple(TITLES))

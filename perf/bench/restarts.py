@@ -87,7 +87,7 @@ def measure(bench: Bench) -> dict[str, Result]:
     # The process that is started here ends with the first restart; its successors are in its group, and are stopped with it.
     children: list[subprocess.Popen] = []
     try:
-        process.wait_ready(bench.port, [bench.port, bench.port + 1])
+        process.wait_ready(bench.port, [bench.port, bench.port + 1], address=bench.address)
         seconds = 10 + RESTARTS * INTERVAL
         runs = {kind: generate(bench, kind, seconds) for kind in KINDS}
         children = [child for child, _ in runs.values()]

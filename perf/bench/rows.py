@@ -1,15 +1,12 @@
 """perf/rows: what a call and a registration cost over UDP, TCP and TLS, beside the floor of the same path and Kamailio: the rows of
 the targets, and tables of every case. perf/udp and perf/streams are its parts."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +16,7 @@ from bench import SYSTEM_OPENSSL, Bench, main
 from cases import TODAY, Case, registrations
 from machine import Process
 from report import PERF, Report
-from samples import FEWEST, Quantity, Result, Row, Samples, compare, ratio, single
+from samples import FEWEST, Quantity, Result, Row, Samples, compare, figure, highest, ratio, single
 from study import HOST, Plan, Task
 from tasks import Load, key, rate, served, window
 
@@ -112,21 +109,6 @@ OUTSTANDING = window(GROUP, "register")
 # What is measured.
 
 
-def half_peak(case: Case, who: str, run_as: Case) -> Task:
-    """At half of what strowger does in a closed window, as it is known by then."""
-
-    def measure(bench: Bench) -> dict[str, Result]:
-        peak = bench.samples.median(key(case), "completed_per_second")
-        assert peak, "it comes after that"
-        options = [*rate(peak / 2, poisson=True).options, "--users", case.users, "--settle", bench.settle]
-        with bench.server(who, run_as) as process:
-            found = bench.run_load(who, run_as, process, "call", *options, "--duration", 2 * bench.measure)
-        return {key(case, who, HALF): found[0]}
-
-    name = f"{case.name}, {who}, {HALF}"
-    return Task(name, [key(case, who, HALF)], measure, f"{case.name}, {HALF}", 10, most=12, after=[key(case)], who=who)
-
-
 def durable(durability: str) -> Task:
     """Beside the results, since a temporary folder may be in memory. Its worker has core 0; what writes to disk may share core 1
     with the generator, which then sleeps when it is idle."""
@@ -161,22 +143,8 @@ def sync_us(directory: str) -> float:
 
 
 def count_handshake_calls(bench: Bench, process: Process, found: dict[str, Result]) -> None:
-    """How often strowger called SSL_do_handshake for each handshake, by side."""
     counters = bench.counters("strowger_tls")
-
-    def total(name: str, side: str, *kinds: str) -> float:
-        wanted = [f'kind="{kind}"' for kind in kinds] or [""]
-        return sum(
-            value
-            for each, value in counters.items()
-            if each.startswith(name) and f'side="{side}"' in each and any(kind in each for kind in wanted)
-        )
-
-    calls = {}
-    for side in SIDES:
-        # A mutual one is a full or a resumed one too.
-        if number := total("strowger_tls_handshakes_total", side, "full", "resumed"):
-            calls[side] = total("strowger_tls_handshake_calls_total", side) / number
+    calls = {side: each for side in SIDES if (each := tasks.handshake_calls(counters, side))}
     for result in found.values():
         result["handshake_calls"] = calls
 
@@ -198,8 +166,13 @@ def udp_tasks() -> list[Task]:
 
 
 def latency_tasks(name: str) -> list[Task]:
+    """At half of what strowger does in a closed window, as it is known by then."""
     case, floor, _ = LATENCY[name]
-    return [half_peak(case, "strowger", case), half_peak(case, "floor", floor)]
+    how: dict[str, Any] = {"block": f"{case.name}, {HALF}", "most": 12}
+    return [
+        tasks.at_half(case, who, key(case, who, HALF), [key(case)], measured_as=asked, name=f"{case.name}, {who}, {HALF}", **how)
+        for who, asked in zip(FLOORS, (case, floor))
+    ]
 
 
 def stream_tasks() -> list[Task]:
@@ -267,7 +240,7 @@ def flights_row(version: str) -> Row:
         f"TLS {version}: calls of SSL_do_handshake ÷ flights, worst of full and resumed, server and client",
         1.01,
         {"_".join(each[1:]): Quantity(key(SECURE[each]), f"handshake_calls.{each[2]}") for each in which},
-        lambda **calls: worst([found / least[name] for name, found in calls.items()]),
+        lambda **calls: highest([found / least[name] for name, found in calls.items()]),
         fewest=1,
     )
 
@@ -280,14 +253,9 @@ def latency_row(name: str) -> Row:
         f"{name}, half the peak, p99: added − the {'TCP ' if floor is TCP else ''}floor's own, worst of {len(SPANS)} spans",
         most,
         {f"{end}_{span}": Quantity(key(case, who, HALF), f"latency_us.{span}.p99") for end, who in ends.items() for span in SPANS},
-        lambda **p99: worst([p99[f"ours_{span}"] - 2 * p99[f"floor_{span}"] for span in SPANS]),
+        lambda **p99: highest([p99[f"ours_{span}"] - 2 * p99[f"floor_{span}"] for span in SPANS]),
         unit="µs",
     )
-
-
-def worst(values: list[Any]) -> Any:
-    """Of numbers, or of arrays of them."""
-    return numpy.maximum.reduce(numpy.broadcast_arrays(*values))
 
 
 def udp_rows() -> list[Row]:
@@ -311,12 +279,12 @@ def udp_rows() -> list[Row]:
         ),
         compare("K1", "CPU of a call at saturation, two workers ÷ one", 1.1, key(TWO_WORKERS), key(ONE_WORKER)),
         latency_row("UDP"),
-        Row(
+        figure(
             "G1",
             "generator's CPU ÷ server's, UDP call at saturation",
             0.8,
-            {"share": Quantity(key(REGISTERED), "generator_us_each / server_cpu_us_each")},
-            lambda share: share,
+            key(REGISTERED),
+            "generator_us_each / server_cpu_us_each",
         ),
         *(to_kamailio(case, load) for case, load in KAMAILIO_UDP),
     ]
@@ -473,6 +441,10 @@ def tell_handshakes(report: Report, samples: Samples) -> None:
 # The commands.
 
 
+def plan(options: argparse.Namespace) -> Plan:
+    return Plan("rows", "What a call costs, row by row", [*udp_tasks(), *stream_tasks()], [*udp_rows(), *stream_rows()], tell)
+
+
 def udp(options: argparse.Namespace) -> Plan:
     return Plan("udp", "What a call and a registration cost over UDP", udp_tasks(), udp_rows(), tell)
 
@@ -481,16 +453,8 @@ def streams(options: argparse.Namespace) -> Plan:
     return Plan("streams", "What a call costs over TCP and TLS", stream_tasks(), stream_rows(), tell)
 
 
-def plan(options: argparse.Namespace) -> Plan:
-    return Plan("rows", "What a call costs, row by row", [*udp_tasks(), *stream_tasks()], [*udp_rows(), *stream_rows()], tell)
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Plan], float]] = {
-    "rows": (plan, 40),
-    "udp": (udp, 20),
-    "streams": (streams, 25),
-}
+COMMANDS = {"rows": (40, plan), "udp": (20, udp), "streams": (25, streams)}
 
 if __name__ == "__main__":
     command = sys.argv.pop(1)
-    main(command, __doc__, COMMANDS[command][1], COMMANDS[command][0])
+    main(command, __doc__, *COMMANDS[command])

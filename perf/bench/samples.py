@@ -1,12 +1,10 @@
 """What has been measured: results by key, the quantities read from them, and how sure they are."""
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +120,14 @@ class Samples:
         return all(result.get("clean", True) for result in self.of(key))
 
 
+VERDICTS = ("met", "not met", "not decided", "not measured")
+
+
+def worst(verdicts: Container[str]) -> str:
+    """A row of several lines is as the worst of them."""
+    return next(verdict for verdict in ("not met", "not decided", "not measured", "met") if verdict in verdicts)
+
+
 # How a figure errs if the generator was the limit: the server then sleeps now and then and is woken, which costs it more, and it
 # does less than it could. Others do not err.
 ERRS = {"server_cpu_us_each": 1, "latency_us": 1, "completed_per_second": -1, "rate_or_window": -1}
@@ -224,6 +230,11 @@ def alike(samples: Samples, of: Mapping[str, Quantity]) -> tuple[str, dict[str, 
     return "" if best == usual else "other", found[best]
 
 
+def highest(values: Sequence[Any]) -> Any:
+    """Of numbers, or of arrays of them: what a formula may be given."""
+    return numpy.maximum.reduce(numpy.broadcast_arrays(*values))
+
+
 def single(samples: Samples, key: str, path: str = "server_cpu_us_each", scale: float = 1) -> Estimate | None:
     """One quantity by itself."""
     return estimate(samples, lambda it: it * scale, {"it": Quantity(key, path)})
@@ -275,6 +286,11 @@ class Row:
         if found is None or found.runs < self.fewest:
             return False
         return found.half_width <= precision or self.verdict(samples) in ("met", "not met")
+
+
+def figure(name: str, what: str, limit: float, key: str, path: str, **how: Any) -> Row:
+    """A row of one figure by itself."""
+    return Row(name, what, limit, {"it": Quantity(key, path)}, lambda it: it, **how)
 
 
 def compare(name: str, what: str, limit: float, over: str, under: str, path: str = "server_cpu_us_each", **how: Any) -> Row:

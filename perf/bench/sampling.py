@@ -5,22 +5,21 @@ A sample is taken for each millisecond of CPU that the server uses (cpu-clock: t
 of the stack, which is unwound by the DWARF tables afterwards, since the release build keeps no frame pointers. No
 sample falls into the taking of another."""
 
-from __future__ import annotations
-
+import contextlib
 import functools
 import os
 import re
 import shutil
-import subprocess
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import components
 from bench import CORE, TOP
+from machine import Process, run
 
 FREQUENCY = 999
 # From the loop's turn to the innermost function of TLS: what is cut off all the same is counted.
@@ -41,54 +40,25 @@ class Sample(NamedTuple):
     frames: tuple[Frame, ...]
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that it has started."""
-    found = [pid]
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [each for child in path.read_text().split() for each in family(int(child))]
-        except OSError:
-            # It has ended meanwhile.
-            pass
-    return found
-
-
-def run(*command: object, **how: str) -> str:
-    """The output of a program."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **how)  # type: ignore[call-overload]
-    if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
-
-
-class Recording:
+@contextlib.contextmanager
+def recording(process: Process, after: float, seconds: float, folder: str) -> Iterator[Path]:
     """Takes samples for `seconds`, beginning `after` from now, while the block runs. perf itself runs beside the generator."""
+    path = Path(folder, "perf.data")
 
-    def __init__(self, pid: int, after: float, seconds: float, folder: str):
-        self.pid, self.after, self.seconds, self.path = pid, after, seconds, Path(folder, "perf.data")
-        self.why: RuntimeError | None = None
-        self.thread = threading.Thread(target=self.record)
-
-    def record(self) -> None:
-        time.sleep(self.after)
+    def record() -> None:
+        time.sleep(after)
         what = ["--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", FREQUENCY, "--call-graph", f"dwarf,{STACK_BYTES}"]
-        what += ["-p", ",".join(map(str, family(self.pid))), "-o", self.path]
-        try:
-            run("taskset", "-c", CORE, "perf", "record", *what, "--", "sleep", f"{self.seconds:.2f}")
-        except RuntimeError as why:
-            self.why = why
+        what += ["-p", ",".join(map(str, process.pids())), "-o", path]
+        run("taskset", "-c", CORE, "perf", "record", *what, "--", "sleep", f"{seconds:.2f}")
 
-    def __enter__(self) -> Recording:
-        self.thread.start()
-        return self
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(record)
+        yield path
+        done.result()
 
-    def __exit__(self, *how: object) -> None:
-        self.thread.join()
-        if self.why and not how[0]:
-            raise self.why
 
-    def samples(self) -> list[Sample]:
-        return parse(run("perf", "script", "--no-inline", "-i", self.path, "-F", "comm,ip,sym,dso"))
+def recorded(path: Path) -> list[Sample]:
+    return parse(run("perf", "script", "--no-inline", "-i", path, "-F", "comm,ip,sym,dso"))
 
 
 FRAME = re.compile(r"\s*([0-9a-f]+) (.*) \(([^()]*(?:\([^()]*\))?)\)\s*$")

@@ -1,8 +1,6 @@
 """perf/scale: what a call costs beside more and more idle connections, and among more and more users, each with a binding; and the
 tables of connections and users alone, in memory."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -12,16 +10,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy
 import plots
-import report
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, run
 from report import PERF, Report
-from samples import Quantity, Result, Row, Samples, ratio, single
+from samples import Quantity, Result, Row, Samples, compare, figure, highest, ratio, single
 from study import Plan, Task
-from tasks import FORGET, key, rate, window
+from tasks import FORGET, idle_command, key, rate, window
 
 # A process has 20,000 descriptors on many machines; strowger's own default leaves more of them for other things than there are to
 # spare.
@@ -56,18 +52,8 @@ MOST_OF = {"connections": "1,000,000 connections", "users": "10,000,000 users"}
 def idle_connections(bench: Bench, process: Process, transport: str, number: int, index: int) -> Iterator[None]:
     """Opens connections from addresses of their own, and leaves them open until the end of the block."""
     done = os.path.join(bench.home, f"idle-{index}.json")
-    command = ["taskset", "-c", str(CORE), bench.load, "idle", "--transport", transport, "--connections", number, "--settle", 1]
-    command += [
-        "--server",
-        bench.at(bench.port + (transport == "tls")),
-        "--hold",
-        3_600,
-        "--server-pid",
-        process.pid,
-        "--json",
-        done,
-    ]
-    command += SERVER[transport].tls_options(bench) if transport == "tls" else []
+    command = ["taskset", "-c", CORE, *idle_command(bench, process, SERVER[transport], "--connections", number, "--settle", 1)]
+    command += ["--hold", 3_600, "--json", done]
     command += ["--sources", 1] if ":" in bench.address else ["--local", f"127.0.{index + 1}.1"]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(done)
@@ -149,10 +135,7 @@ def alone(name: str) -> Task:
             subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", name], cwd=PERF / "micro-bench", check=True)
 
     def measure(bench: Bench) -> dict[str, Result]:
-        done = subprocess.run([PERF / name, "--json"], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"perf/{name}: {done.stderr.strip()[-500:]}")
-        return {name: {"rows": json.loads(done.stdout)["rows"]}}
+        return {name: {"rows": json.loads(run(PERF / name, "--json"))["rows"]}}
 
     return Task(f"perf/{name}", [name], measure, "", 30, 1, 3, prepare=prepare, who="strowger")
 
@@ -168,8 +151,7 @@ def table_rows() -> list[Row]:
     lookup = {"many": "rows.-1.lookup_ns", "few": "rows.0.lookup_ns", "miss": "rows.-1.miss_ns"}
 
     def worst_step(miss: Any, **ns: Any) -> Any:
-        each = [ns[f"{step}_many"] / (ns[f"{step}_few"] + ns[f"{step}_lines"] * miss) for step in steps]
-        return numpy.maximum.reduce(numpy.broadcast_arrays(*each))
+        return highest([ns[f"{step}_many"] / (ns[f"{step}_few"] + ns[f"{step}_lines"] * miss) for step in steps])
 
     return [
         Row("I1", f"a sweep of the table alone, {MOST_OF['connections']} ÷ 1,000", 1.03, sweeps, fewest=1),
@@ -193,21 +175,21 @@ def table_rows() -> list[Row]:
 
 
 def rows() -> list[Row]:
+    call, most = LOADS[0], f"{IDLE[-1]:,}"
     beside = [
-        Row(
+        figure(
             "I1",
-            f"call at {load.name} beside {IDLE[-1]:,} idle {transport.upper()} connections ÷ beside none",
+            f"call at {call.name} beside {most} idle {transport.upper()} connections ÷ beside none",
             1.03,
-            {"it": Quantity(idle_key(transport, IDLE[-1], "strowger", load), "to_none")},
-            lambda it: it,
+            idle_key(transport, IDLE[-1], "strowger", call),
+            "to_none",
             fewest=RUNS,
         )
         for transport in SERVER
-        for load in LOADS[:1]
     ]
     many, few = (users_key(number, True, "register") for number in (USERS[-1], USERS[0]))
     what = f"REGISTER, each challenged, among {USERS[-1]:,} users ÷ among {USERS[0]}"
-    return [*beside, *table_rows(), Row("A2", what, 1.5, {"over": Quantity(many), "under": Quantity(few)}, fewest=RUNS)]
+    return [*beside, *table_rows(), compare("A2", what, 1.5, many, few, fewest=RUNS)]
 
 
 def plan(options: argparse.Namespace) -> Plan:
@@ -224,11 +206,6 @@ def tell(written: Report, samples: Samples) -> None:
     tell_users(written, samples)
     tell_table(written, samples)
     tell_lookups(written, samples)
-
-
-def save(written: Report, chart: Any, name: str, caption: str) -> None:
-    plots.save(chart, report.directory(), name)
-    written.figure(name, caption)
 
 
 def tell_idle(written: Report, samples: Samples) -> None:
@@ -256,9 +233,9 @@ def tell_idle(written: Report, samples: Samples) -> None:
             draw = plots.ours if who == "strowger" else plots.theirs
             draw(place, list(SERVER).index(transport), points, f"{who}, {transport.upper()}")
         place.set_ylim(0, 1.15 * max(y for _, _, points in found for _, y in points))
-        plots.label(place, "Idle connections, thousands", "Server CPU for each call, µs", load_name)
+        place.set(xlabel="Idle connections, thousands", ylabel="Server CPU for each call, µs", title=load_name)
         place.legend()
-    save(written, chart, "scale-idle", "Server CPU for each TCP call beside idle connections in the same server")
+    plots.add(written, chart, "scale-idle", "Server CPU for each TCP call beside idle connections in the same server")
 
 
 def tell_users(written: Report, samples: Samples) -> None:
@@ -281,12 +258,11 @@ def tell_users(written: Report, samples: Samples) -> None:
         chart, axes = plots.figure()
         for number, (text, points) in enumerate(curves):
             plots.ours(axes, number, points, text)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        plots.log_axis(axes)
         axes.set_ylim(0, 1.15 * max(y for _, points in curves for _, y in points))
-        plots.label(axes, "Users, each with one binding", "Server CPU, µs")
+        axes.set(xlabel="Users, each with one binding", ylabel="Server CPU, µs")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        save(written, chart, "scale-users", "Server CPU for each registration and call among more and more users")
+        plots.add(written, chart, "scale-users", "Server CPU for each registration and call among more and more users")
 
 
 def tell_table(written: Report, samples: Samples) -> None:
@@ -306,12 +282,11 @@ def tell_table(written: Report, samples: Samples) -> None:
         plots.ours(axes, number, [(row["connections"], row["steps"][step]["ns"]) for row in tables], words)
     misses = [row["miss_ns"] for row in tables]
     axes.plot([row["connections"] for row in tables], misses, color=plots.GREY, linestyle=":", label="one cache miss")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    plots.log_axis(axes)
     axes.set_ylim(0)
-    plots.label(axes, "Connections in the table", "Time, ns")
+    axes.set(xlabel="Connections in the table", ylabel="Time, ns")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
-    save(
+    plots.add(
         written, chart, "scale-table", "Steps in the table of connections, without sockets, beside one cache miss in as much memory"
     )
 

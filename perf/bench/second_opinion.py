@@ -1,22 +1,17 @@
 """perf/second-opinion: the server's CPU for a UDP call with our generator and with SIPp, at the same rate, in turn (row G2)."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
-import os
 import random
-import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import machine
 from bench import CORE, Bench, main
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, cpu_ns
 from report import PERF, Report
 from samples import Result, Row, Samples, compare, ratio, single
 from study import FEWEST, Plan, Task
@@ -51,17 +46,6 @@ def read_stats(path: Path) -> tuple[dict[str, int], int]:
     return parse_stats(path.read_text().split("\n")[:-1]) if path.exists() else ({}, 0)
 
 
-def cpu_ns(pids: Iterable[int]) -> tuple[int, int]:
-    """Run and wait time of all threads of these processes, from the scheduler's account."""
-    run = wait = 0
-    for pid in pids:
-        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                fields = path.read_text().split()
-                run, wait = run + int(fields[0]), wait + int(fields[1])
-    return run, wait
-
-
 def loopback() -> tuple[int, int]:
     """(packets, bytes) that the loopback has carried."""
     line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
@@ -71,8 +55,9 @@ def loopback() -> tuple[int, int]:
 
 def drops(port: int) -> int:
     """Datagrams dropped at the UDP sockets of this port."""
-    lines = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
-    return sum(int(fields[-1]) for fields in lines if int(fields[1].partition(":")[2], 16) == port)
+    tables = [path for path in (Path("/proc/net/udp"), Path("/proc/net/udp6")) if path.exists()]
+    lines = [line.split() for path in tables for line in path.read_text().splitlines()[1:]]
+    return sum(int(fields[-1]) for fields in lines if int(fields[1].rpartition(":")[2], 16) == port)
 
 
 class Sipp:
@@ -85,16 +70,14 @@ class Sipp:
         pairs = [f"{callee};{caller};\n" for callee, caller in zip(users, users[half:] + users[:half])]
         (self.home / "users.txt").write_text("SEQUENTIAL\n" + "".join(pairs))
 
-    def start(self, scenario: str, port: int, *options: object) -> subprocess.Popen[bytes]:
+    def start(self, scenario: str, port: int, *options: object) -> Process:
         path, text = self.home / f"{scenario}.xml", (PERF / "peers" / "sipp" / f"{scenario}.xml").read_text()
         path.write_text(text.replace("@127.0.0.1", f"@{self.bench.address}"))
         self.stats(scenario).unlink(missing_ok=True)
-        command = ["taskset", "-c", CORE, "sipp", self.bench.at(self.bench.port), "-sf", path, "-i", self.bench.address, "-p", port]
+        command = ["env", "TERM=dumb", "sipp", self.bench.at(self.bench.port), "-sf", path, "-i", self.bench.address, "-p", port]
         command += ["-t", "u1", "-nostdin", "-buff_size", 4 << 20, "-timer_resol", 1, *options]
         command += ["-trace_stat", "-stf", self.stats(scenario), "-fd", 1]
-        with open(self.home / f"{scenario}.log", "wb") as log:
-            how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            return subprocess.Popen([*map(str, command)], cwd=self.home, env={**os.environ, "TERM": "dumb"}, **how)
+        return Process([*map(str, command)], CORE, self.bench.home, str(self.home / f"{scenario}.log"))
 
     def stats(self, scenario: str) -> Path:
         return self.home / f"{scenario}.csv"
@@ -103,42 +86,35 @@ class Sipp:
         """One measurement: the server's CPU between two lines of the caller's statistics."""
         seconds = SETTLE + MEASURE + 3
         bound = ["-m", rate * seconds, "-timeout", f"{seconds + 20}s", "-l", 100_000]
-        children = [self.start("uas", self.ports[1], *bound)]
-        try:
-            end = time.monotonic() + 10
-            while not machine.udp_port_is_bound(self.ports[1]):
-                if children[0].poll() is not None or time.monotonic() > end:
-                    raise RuntimeError("SIPp's answerer did not start")
-                time.sleep(0.05)
+        with contextlib.ExitStack() as stack:
+            answerer = self.start("uas", self.ports[1], *bound)
+            stack.callback(answerer.stop)
+            answerer.wait_ready(self.ports[1], address=self.bench.address)
             dropped = [drops(port) for port in (self.bench.port, self.ports[1])]
-            children.append(self.start("uac", self.ports[0], "-r", rate, "-inf", "users.txt", *bound))
-            before = self.at_line(SETTLE, process, children)
-            after = self.at_line(before["line"] + MEASURE, process, children)
+            caller = self.start("uac", self.ports[0], "-r", rate, "-inf", "users.txt", *bound)
+            stack.callback(caller.stop)
+            before = self.at_line(SETTLE, process, caller, answerer)
+            after = self.at_line(before["line"] + MEASURE, process, caller, answerer)
             dropped = [drops(port) - earlier for port, earlier in zip((self.bench.port, self.ports[1]), dropped)]
-            # Both end by themselves when the last call has.
-            for child in reversed(children):
-                child.wait(timeout=seconds + 40)
-        except subprocess.TimeoutExpired:
-            raise RuntimeError("SIPp did not end by itself") from None
-        finally:
-            for child in children:
-                if child.poll() is None:
-                    child.send_signal(signal.SIGKILL)
-                    child.wait()
+            try:
+                # Both end by themselves when the last call has.
+                for each in (caller, answerer):
+                    each.child.wait(timeout=seconds + 40)
+            except subprocess.TimeoutExpired:
+                raise RuntimeError("SIPp did not end by itself") from None
         # Over the whole run, and on both sides: an answerer's call that has not ended is a caller's BYE that never came.
         return judged(rate, before, after, dropped, [read_stats(self.stats(side))[0] for side in ("uac", "uas")])
 
-    def at_line(self, number: int, process: Process, children: Sequence[subprocess.Popen[bytes]]) -> dict[str, Any]:
+    def at_line(self, number: int, process: Process, *sipp: Process) -> dict[str, Any]:
         """Waits for a line of this number, and reads the accounts at once."""
         while True:
             figures, lines = read_stats(self.stats("uac"))
             if lines >= number:
-                own = cpu_ns(child.pid for child in children)
-                run, wait = cpu_ns([process.pid])
-                figures_ = {"figures": figures, "line": lines, "at": time.monotonic()}
-                return {**figures_, "run": run, "wait": wait, "own": own, "carried": loopback()}
-            if children[-1].poll() is not None:
-                raise RuntimeError("SIPp's caller ended too early; see its log")
+                own, (run, wait) = cpu_ns(each.pid for each in sipp), cpu_ns([process.pid])
+                accounts = {"run": run, "wait": wait, "own": own, "carried": loopback()}
+                return {"figures": figures, "line": lines, "at": time.monotonic(), **accounts}
+            if sipp[0].child.poll() is not None:
+                raise RuntimeError(f"SIPp's caller ended too early; {sipp[0].said()}")
             time.sleep(0.01)
 
 

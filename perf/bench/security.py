@@ -1,15 +1,12 @@
 """perf/security: what security costs a SIP server in 2026, beside 2010 and 2012. Digest, TLS kept open and made anew for each call,
 kinds of keys and of handshakes, post-quantum key exchange: CPU of a call, in µs and in calls of the same server over UDP."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import plots
 import published
-import report as reports
 import tasks
 from bench import main
 from cases import Case
@@ -22,10 +19,10 @@ from tasks import key, served
 HYBRID, CURVE = "X25519MLKEM768", "X25519"
 
 
-def report_2010(name: str, digest: str = "") -> float:
-    """CPU of a call in one of the report's configurations, in its calls over UDP; less the digest's part where it alone had
-    digest."""
-    return published.CYCLES[name] / published.CYCLES["chain-udp"] - (published.COMPONENTS[digest] if digest else 0)
+def report_2010(name: str, digest: bool = False) -> float:
+    """CPU of a call in one of the report's configurations, in its calls over UDP; less digest's part if it alone had digest."""
+    of_digest = published.COMPONENTS[f"digest, {name.split('-')[1].upper()}"] if name.endswith("-auth") and not digest else 0
+    return published.CYCLES[name] / published.CYCLES["chain-udp"] - of_digest
 
 
 def thesis_2012(name: str) -> float:
@@ -67,31 +64,22 @@ def left(version: str, key: str, **how: object) -> Case:
     return tls("tls/call", "udp", version=version, key=key, **how)
 
 
-TLS_DIGEST = "digest, TLS"
 WAYS = [
     Way("UDP", REGISTERED, 1, 1, True),
     Way("TCP, kept open", TCP, report_2010("chain-tcp"), thesis_2012("tcp_mono"), True),
-    Way("TCP, each call, callers' side", TCP_LEFT, report_2010("outbound-tcp-auth", "digest, TCP"), None, True, False),
-    Way("TCP, each call, both sides", TCP_BOTH, report_2010("local-tcp-auth", "digest, TCP"), thesis_2012("tcp_multi"), True),
+    Way("TCP, each call, callers' side", TCP_LEFT, report_2010("outbound-tcp-auth"), None, True, False),
+    Way("TCP, each call, both sides", TCP_BOTH, report_2010("local-tcp-auth"), thesis_2012("tcp_multi"), True),
     Way("digest, MD5, UDP", DIGEST, 1 + published.COMPONENTS["digest, UDP"], None, True),
     Way("digest, SHA-256, UDP", SHA256),
     Way("TLS 1.3, kept open", TLS_CHAIN, report_2010("chain-tls"), None, True),
     # The callers' side, a connection for each call.
-    Way("TLS 1.2, each call, RSA-2048", SECURE["1.2", "full", "server"], report_2010("outbound-tls-auth", TLS_DIGEST), None, True),
-    Way(
-        "TLS 1.2, each call, RSA-2048, resumed",
-        SECURE["1.2", "resumed", "server"],
-        report_2010("outbound-tls-reuse-auth", TLS_DIGEST),
-        None,
-        True,
-        False,
-    ),
-    Way(
-        "TLS 1.2, each call, RSA-2048, mutual",
-        SECURE["1.2", "mutual", "server"],
-        report_2010("outbound-tls-mutual-auth", TLS_DIGEST),
-        None,
-        True,
+    *(
+        Way(f"TLS 1.2, each call, RSA-2048{words}", SECURE["1.2", kind, "server"], report_2010(then), None, True, kind != "resumed")
+        for words, kind, then in (
+            ("", "full", "outbound-tls-auth"),
+            (", resumed", "resumed", "outbound-tls-reuse-auth"),
+            (", mutual", "mutual", "outbound-tls-mutual-auth"),
+        )
     ),
     Way("TLS 1.2, each call, P-256", left("1.2", "ec")),
     Way("TLS 1.2, each call, P-256, mutual", left("1.2", "ec", mutual=True), drawn=False),
@@ -104,30 +92,21 @@ WAYS = [
     Way("TLS 1.3, each call, Ed25519", left("1.3", "ed25519")),
     *(Way(f"TLS 1.3, each call, P-256, {group}", GROUPS[group]) for group in (CURVE, HYBRID)),
     # Both sides.
-    Way(
-        "TLS 1.2, both sides, RSA-2048, resumed",
-        LOCAL["resumed"],
-        report_2010("local-tls-reuse-auth", TLS_DIGEST),
-        thesis_2012("tls_local_client_session_reuse"),
-        True,
-    ),
-    Way(
-        "TLS 1.2, both sides, RSA-2048",
-        LOCAL["full"],
-        report_2010("local-tls-auth", TLS_DIGEST),
-        thesis_2012("tls_local_client"),
-        True,
-    ),
-    Way(
-        "TLS 1.2, both sides, RSA-2048, mutual",
-        LOCAL["mutual"],
-        report_2010("local-tls-mutual-auth", TLS_DIGEST),
-        thesis_2012("tls_local_mutual"),
-        True,
+    *(
+        Way(f"TLS 1.2, both sides, RSA-2048{words}", LOCAL[kind], report_2010(in_2010), thesis_2012(in_2012), True)
+        for words, kind, in_2010, in_2012 in (
+            (", resumed", "resumed", "local-tls-reuse-auth", "tls_local_client_session_reuse"),
+            ("", "full", "local-tls-auth", "tls_local_client"),
+            (", mutual", "mutual", "local-tls-mutual-auth", "tls_local_mutual"),
+        )
     ),
     Way("TLS 1.2, both sides, P-256, mutual", LOCAL["mutual, P-256"]),
     Way(
-        "the worst: mutual, RSA-2048, digest", LOCAL["mutual"].with_(auth="call"), report_2010("local-tls-mutual-auth"), None, True
+        "the worst: mutual, RSA-2048, digest",
+        LOCAL["mutual"].with_(auth="call"),
+        report_2010("local-tls-mutual-auth", True),
+        None,
+        True,
     ),
 ]
 BY_LABEL: Mapping[str, Way] = {way.label: way for way in WAYS}
@@ -201,8 +180,7 @@ def tell(report: Report, samples: Samples) -> None:
     report.table("One thing at a time", ["", "CPU of a call, ratio", "µs more", "2010; 2012"], steps)
     # Every single measurement, for whoever wants to compute something else.
     report.data["security"] = raw
-    if draw(samples):
-        report.figure("security", "What a call costs in calls of the same server over UDP; of 2026 also in µs of one core")
+    draw(report, samples)
 
 
 def then_and_now(with_: str, without: str) -> str:
@@ -212,11 +190,11 @@ def then_and_now(with_: str, without: str) -> str:
     return "; ".join("—" if a is None or b is None else f"{a / b:.2f}" for a, b in pairs).replace("—; —", "—")
 
 
-def draw(samples: Samples) -> bool:
+def draw(report: Report, samples: Samples) -> None:
     """Lying bars: today's server with its interval, today's peer, the studies'."""
     ways = [way for way in WAYS if way.drawn and way.units(samples)]
     if len(ways) < 2:
-        return False
+        return
     groups: list[tuple] = []
     for who, name in (("strowger", "strowger, 2026 (whisker: 95 %)"), ("kamailio", "Kamailio of Debian, 2026")):
         values, texts = [], []
@@ -232,11 +210,11 @@ def draw(samples: Samples) -> bool:
         groups.append((name, years, [f"{it:.2g}" if it else "" for it in years], style))
     chart, axes = plots.figure(10, 4)
     chart.set_figheight(1 + 0.18 * plots.lying(axes, [way.label for way in ways], groups))
-    plots.label(axes, "CPU of a call, in calls of the same server over UDP", "")
+    axes.set(xlabel="CPU of a call, in calls of the same server over UDP")
     axes.margins(x=0.14)
     axes.legend(loc="upper right")
-    plots.save(chart, reports.directory(), "security")
-    return True
+    caption = "What a call costs in calls of the same server over UDP; of 2026 also in µs of one core"
+    plots.add(report, chart, "security", caption)
 
 
 if __name__ == "__main__":

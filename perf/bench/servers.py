@@ -1,7 +1,5 @@
 """Who is measured: strowger, Kamailio, the floor. Each is started for a case from a conf made for it, on the ports of the bench."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

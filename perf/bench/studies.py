@@ -1,12 +1,9 @@
 """What of the two published studies is measured again: the thesis' registrar and proxy, and the report's four modes; which cases,
 under which loads, how often."""
 
-from __future__ import annotations
-
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import published
 from bench import MEASURE, SETTLE, Bench
@@ -25,9 +22,9 @@ NEAR_FULL = 0.97
 
 @dataclass(frozen=True)
 class Curves:
-    """CPU by rate in the cases of one of the thesis' tables, by the names of its columns. `base` is the case whose rate at a full
-    core is 1.0 on the x axes: as `load` finds it, or its peak. Rates are shares of that, or (`own`) of what the case itself
-    carries."""
+    """CPU by rate in the cases of one of the thesis' tables, a file of perf/published, by the names of its columns. `base` is the
+    case whose rate at a full core is 1.0 on the x axes: as `load` finds it, or its peak. Rates are shares of that, or (`own`) of
+    what the case itself carries."""
 
     name: str
     what: str
@@ -36,7 +33,7 @@ class Curves:
     load: Load
     base: str
     own: bool
-    rows: Callable[[], list[dict[str, Any]]]
+    table: str
     peaks: Mapping[str, float]
     panels: Mapping[str, Sequence[str]]
 
@@ -58,7 +55,7 @@ class Curves:
 
     def published(self, column: str) -> published.Points:
         """CPU % by rate in units of the own base's."""
-        points = published.curve(self.rows(), "cps" if self.own else "rps", column)
+        points = published.curve(published.table(self.table), "cps" if self.own else "rps", column)
         return [(rate / self.peaks[self.base], percent) for rate, percent in points]
 
     def series(self, samples: Samples, column: str, who: str) -> list[tuple[float, Estimate]]:
@@ -106,7 +103,7 @@ REGISTRAR = Curves(
     window(mode="register"),
     "udp_auth",
     False,
-    published.registrar,
+    "thesis-table1-registrar-cpu.csv",
     published.REGISTRAR_PEAKS,
     {
         "over UDP, without and with digest": ["udp_noauth", "udp_auth"],
@@ -127,7 +124,7 @@ PROXY = Curves(
     window(),
     "udp",
     True,
-    published.proxy,
+    "thesis-table2-proxy-cpu.csv",
     published.PROXY_PEAKS,
     {"UDP and TCP": list(THESIS)[:3], "TLS (x axis enlarged)": list(THESIS)[3:]},
 )

@@ -1,15 +1,13 @@
 """The figures of perf/reproduce: ours beside what the studies published, which is hollow or dashed, in the same colour. What was
 not measured is left out, and a figure of which nothing was measured is not drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plots
 import published
-import report as reports
 from matplotlib.lines import Line2D
+from report import Report
 from samples import Estimate, Samples, ratio
 from studies import BUSY, CONFIGURATIONS, FIXED, MODES, PROXY, REGISTRAR, WHO, Curves, related
 
@@ -41,11 +39,11 @@ def draw(axes: Any, colour: str, series: Sequence[tuple[float, Estimate]], who: 
     """Medians with their intervals, and the line that fits them without falling."""
     if not series:
         return
-    xs, ys = [x for x, _ in series], [found.value for _, found in series]
-    bars = [[max(0, found.value - found.low) for _, found in series], [max(0, found.high - found.value) for _, found in series]]
-    axes.errorbar(xs, ys, bars, color=colour, linestyle="none", marker=STYLES[who]["marker"], elinewidth=1)
+    plots.measured(axes, series, color=colour, linestyle="none", marker=STYLES[who]["marker"])
     if line:
-        axes.plot(xs, rising(ys), color=colour, linestyle=STYLES[who]["linestyle"])
+        axes.plot(
+            [x for x, _ in series], rising([found.value for _, found in series]), color=colour, linestyle=STYLES[who]["linestyle"]
+        )
     if bound := [(x, found.value) for x, found in series if found.marks]:
         axes.plot(*zip(*bound), **RING)
 
@@ -60,14 +58,7 @@ def above(chart: Any, colours: Mapping[str, str], whos: Sequence[str], columns: 
     plots.legend_above(chart, handles, columns)
 
 
-def save(report: reports.Report, chart: Any, name: str, caption: str, drawn: bool = True) -> None:
-    if drawn:
-        plots.save(chart, str(reports.directory()), name)
-        report.figure(name, caption)
-    plots.pyplot.close(chart)
-
-
-def curves(report: reports.Report, samples: Samples, of: Curves) -> None:
+def curves(report: Report, samples: Samples, of: Curves) -> None:
     series = {(column, who): of.series(samples, column, who) for column in of.cases for who in WHO}
     whos = [who for who in WHO if any(series[column, who] for column in of.cases)]
     colours = dict(zip(of.cases, plots.COLOURS))
@@ -84,7 +75,7 @@ def curves(report: reports.Report, samples: Samples, of: Curves) -> None:
         axes.set_ylabel("CPU of the server (% of one core)")
     for axes in grid[-1]:
         axes.set_xlabel(f"{of.what}/s ÷ own rate at a full core, {of.labels[of.base]}")
-    save(report, chart, f"reproduce-{of.name}", f"CPU of the {of.name} by {of.what}/s. {units(samples, of)}", bool(whos))
+    plots.add(report, chart, f"reproduce-{of.name}", f"CPU of the {of.name} by {of.what}/s. {units(samples, of)}", bool(whos))
 
 
 def units(samples: Samples, of: Curves) -> str:
@@ -100,7 +91,7 @@ def factor(samples: Samples, via: str, who: str, share: float) -> Estimate | Non
     return ratio(samples, over, under, BUSY)
 
 
-def degradation(report: reports.Report, samples: Samples) -> None:
+def degradation(report: Report, samples: Samples) -> None:
     chart, axes = plots.figure(7.6, 4.6)
     colours, found = dict(zip(("UDP", "TCP"), plots.COLOURS)), set()
     for name, colour in colours.items():
@@ -116,7 +107,7 @@ def degradation(report: reports.Report, samples: Samples) -> None:
     axes.set(xlim=(0, None), ylim=(0, None))
     above(chart, colours, [who for who in WHO if who in found], 3)
     caption = f"What digest costs the registrar, at equal rate. {units(samples, REGISTRAR)}"
-    save(report, chart, "reproduce-registrar-degradation", caption, bool(found))
+    plots.add(report, chart, "reproduce-registrar-degradation", caption, bool(found))
 
 
 def peak_groups(samples: Samples, pairs: Sequence[tuple[str, str]]) -> list[Group]:
@@ -144,17 +135,17 @@ def draw_bars(axes: Any, names: Sequence[str], groups: Sequence[Group], digits: 
     return len(groups) > 1
 
 
-def thesis_peaks(report: reports.Report, samples: Samples, pairs: Sequence[tuple[str, str]]) -> None:
+def thesis_peaks(report: Report, samples: Samples, pairs: Sequence[tuple[str, str]]) -> None:
     chart, axes = plots.figure(8.4, 4.4)
     names = [PROXY.labels[column].replace(", ", "\n") for column in PROXY.cases]
     told: Group = (THESIS, [PROXY.peaks[column] / PROXY.peaks["udp"] for column in PROXY.cases], plots.PUBLISHED, [])
     drawn = draw_bars(axes, names, [told, *peak_groups(samples, pairs)])
     axes.set_ylabel("peak ÷ own peak over UDP")
     axes.legend()
-    save(report, chart, "reproduce-proxy-peaks", "Peaks (at most 4 % of the calls fail) ÷ own peak over UDP.", drawn)
+    plots.add(report, chart, "reproduce-proxy-peaks", "Peaks (at most 4 % of the calls fail) ÷ own peak over UDP.", drawn)
 
 
-def modes(report: reports.Report, samples: Samples) -> None:
+def modes(report: Report, samples: Samples) -> None:
     relative, unit, kinds = published.relative_peaks(), published.CYCLES["chain-udp"], ("fixed", "cost")
 
     def peaks(names: Sequence[str]) -> list[Group]:
@@ -177,7 +168,7 @@ def modes(report: reports.Report, samples: Samples) -> None:
     ratios(report, samples)
 
 
-def panels(report: reports.Report, name: str, groups: Any, y: str, digits: int, caption: str) -> None:
+def panels(report: Report, name: str, groups: Any, y: str, digits: int, caption: str) -> None:
     """Bars, a panel for each of the report's modes."""
     chart, grid = plots.figure(11, 8.4, columns=2, rows=2, gridspec_kw={"width_ratios": [1.35, 1]})
     drawn, labels = False, dict[str, Any]()
@@ -190,10 +181,10 @@ def panels(report: reports.Report, name: str, groups: Any, y: str, digits: int, 
     for axes in grid[:, 0]:
         axes.set_ylabel(y)
     plots.legend_above(chart, list(labels.values()), 3)
-    save(report, chart, name, caption, drawn)
+    plots.add(report, chart, name, caption, drawn)
 
 
-def ratios(report: reports.Report, samples: Samples) -> None:
+def ratios(report: Report, samples: Samples) -> None:
     """Each published ratio of peaks and ours on one line."""
     rows = range(len(published.RATIOS))
     chart, axes = plots.figure(8.8, 7.6)
@@ -221,7 +212,7 @@ def ratios(report: reports.Report, samples: Samples) -> None:
     axes.invert_yaxis()
     axes.set(xlim=(0, None), xlabel="ratio of peaks")
     axes.legend(loc="lower center", bbox_to_anchor=(0.35, 1.0), ncols=2, fontsize=9)
-    save(report, chart, "reproduce-modes-ratios", "The ratios of peaks that the report gives, and ours.", drawn)
+    plots.add(report, chart, "reproduce-modes-ratios", "The ratios of peaks that the report gives, and ours.", drawn)
 
 
 def short(name: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import study
 from bench import CORE, MEASURE, SETTLE, Bench
 from cases import WINDOW, Case
-from machine import Process
+from machine import Process, run
 from samples import Result
 
 # The server forgets a transaction so many seconds after its end: what a fuller load has left must not be counted with the next.
@@ -153,6 +152,39 @@ def peak(case: Case, who: str = "strowger", least: int = 1) -> study.Task:
     return study.Task(f"{case.name}, {who}, peak", [key(case, who, "peak")], measure, case.name, 16, least, max(3, least), who=who)
 
 
+def at_half(
+    case: Case,
+    who: str,
+    kept: str,
+    after: Sequence[str],
+    mode: str = "call",
+    measured_as: Case | None = None,
+    after_each: AfterEach | None = None,
+    **how: Any,
+) -> study.Task:
+    """At half of what the slowest of `after` can, in a server that has carried no fuller load, which would be in its memory."""
+    asked = measured_as or case
+
+    def measure(bench: Bench) -> dict[str, Result]:
+        half = min(bench.samples.median(each, "completed_per_second") or 0 for each in after) / 2
+        options = ["--users", case.users, "--rate", f"{half:.0f}", "--poisson"]
+        options += ["--settle", bench.settle, "--duration", 2 * bench.measure]
+        with bench.server(who, asked) as process:
+            found = {kept: bench.run_load(who, asked, process, mode, *options)[0]}
+            if after_each:
+                after_each(bench, process, found)
+        return found
+
+    return study.Task(keys=[kept], measure=measure, after=after, who=who, **how)
+
+
+def idle_command(bench: Bench, process: Process, case: Case, *more: object) -> list[object]:
+    """The generator's that opens connections, as the callers of a case do, and leaves them idle."""
+    transport = case.transports[0]
+    command = [bench.load, "idle", "--server", bench.at(bench.port + (transport == "tls")), "--transport", transport]
+    return [*command, "--server-pid", process.pid, *(case.tls_options(bench) if transport == "tls" else []), *more]
+
+
 def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task:
     """Handshakes in memory, without sockets: what the TLS library itself costs each side, below which nothing can be. It must be
     the server's library. `side`: the server's in that case, for its key and its peer's may be two."""
@@ -164,8 +196,8 @@ def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task
         command += ["--callee-cert", bench.certificate(listener, "pem"), "--callee-key", bench.certificate(listener, "key")]
         # A server proves whom it connects to.
         command += ["--ca", bench.certificate("ca", "pem")]
-        found = json.loads(on_core(bench, *command, core=0))
-        server = subprocess.check_output([str(bench.strowger), "--version"], text=True).strip()
+        found = json.loads(on_core(*command, core=0))
+        server = run(bench.strowger, "--version").strip()
         if found["library"] not in server:
             raise RuntimeError(
                 f"the generator is built with {found['library']}, the server is {server}: handshakes cannot be compared"
@@ -193,16 +225,18 @@ def memory_key(case: Case, side: str = "server") -> str:
     return key(memory_name(case, side), "memory", "handshake")
 
 
-def external(
-    name: str, keys: Sequence[str], measure: Callable[[Bench], dict[str, Result]], seconds: float, least: int = 1, **how: Any
-) -> study.Task:
-    """Anything else that is run as a whole: a program whose output is read, a part of the suite."""
-    return study.Task(name, keys, measure, how.pop("block", name), seconds, least, **how)
+def handshake_calls(counters: Mapping[str, float], side: str) -> float | None:
+    """How often strowger called SSL_do_handshake for each handshake on that side, by its counters."""
+
+    def total(metric: str, *kinds: str) -> float:
+        of_side = [name for name in counters if name.startswith(metric) and f'side="{side}"' in name]
+        return sum(counters[name] for name in of_side if any(kind in name for kind in kinds))
+
+    # A mutual one is a full or a resumed one too.
+    number = total("strowger_tls_handshakes_total", 'kind="full"', 'kind="resumed"')
+    return total("strowger_tls_handshake_calls_total", "") / number if number else None
 
 
-def on_core(bench: Bench, *command: object, core: int = CORE) -> str:
-    """The output of a program that runs beside the server."""
-    done = subprocess.run(["taskset", "-c", str(core), *map(str, command)], capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-1000:]}")
-    return done.stdout
+def on_core(*command: object, core: int = CORE) -> str:
+    """The output of a program that runs beside the server, or in its place."""
+    return run("taskset", "-c", core, *command, ok=(0, 1))

@@ -7,9 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-import cluster
 import page
-import page_words
 import restarts
 import rows
 import security
@@ -119,7 +117,7 @@ class Page(unittest.TestCase):
 
     def test_all_fields_of_all_sentences_are_known(self):
         known = run_of(self.folder, {"a": 1}).figures()
-        for clauses in [*(sentence[1:] for sentence in page_words.SENTENCES), *(part.text for part in page_words.SECTIONS)]:
+        for clauses in [*(each["clauses"] for each in page.WORDS["sentence"]), *(each["text"] for each in page.WORDS["section"])]:
             every = {name: "1" for name in known}
             self.assertIsNotNone(page.filled(clauses, every))
             for clause in clauses:
@@ -136,9 +134,8 @@ class Security(unittest.TestCase):
         self.assertAlmostEqual(by["the worst: mutual, RSA-2048, digest"].in_2010, 3170 / 144)
         self.assertAlmostEqual(by["digest, MD5, UDP"].in_2010, 4)
 
-    def test_each_way_and_the_call_it_is_compared_with_is_measured(self):
-        tasks = security.plan(Namespace()).tasks
-        keys = {each for task in tasks for each in task.keys}
+    def test_each_way_is_beside_its_call_over_udp_and_each_step_has_two_ways(self):
+        keys = {each for task in security.plan(Namespace()).tasks for each in task.keys}
         for way in security.WAYS:
             self.assertTrue({key(way.case), key(way.udp)} <= keys, way.label)
         for words, with_, without in security.STEPS:
@@ -159,19 +156,7 @@ class Security(unittest.TestCase):
         self.assertIsNone(by["UDP"].in_memory(samples))
 
 
-class Plans(unittest.TestCase):
-    def test_what_a_row_is_made_of_is_measured(self):
-        for plan in (cluster.plan(Namespace()), restarts.plan(Namespace())):
-            keys = {each for task in plan.tasks for each in task.keys}
-            for row in plan.rows:
-                self.assertTrue({quantity.key for quantity in row.of.values()} <= keys, row.what)
-
-    def test_a_report_of_nothing_has_no_table(self):
-        for plan in (cluster.plan(Namespace()), restarts.plan(Namespace()), security.plan(Namespace())):
-            report = Report(plan.name, plan.title, {"machine": "a machine", "minutes": 0})
-            plan.tell(report, Samples())
-            self.assertEqual((report.tables, report.figures), ([], []), plan.name)
-
+class Restarts(unittest.TestCase):
     def test_one_call_that_failed_in_one_run_of_four_is_not_met(self):
         samples = Samples()
         for failed in (0, 0, 0):
@@ -184,13 +169,7 @@ class Plans(unittest.TestCase):
         restarts.tell(report, samples)
         self.assertEqual(report.tables[0][1].values.tolist(), [[6, 1, "9.0", "9.5", "9.5"]])
 
-
-class Restarts(unittest.TestCase):
     def test_what_failed_and_what_was_repeated_is_counted_apart(self):
         counts = {"completed": 9, "refused": 1, "cut_off": 2, "retransmitted_invite": 3, "retransmitted_bye": 1}
         found = restarts.counted({"counts": counts})
         self.assertEqual((found["failed"], found["repeated"]), (3, 4))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -117,35 +117,21 @@ class Components(unittest.TestCase):
                 self.assertEqual(components.component(symbol, BINARY, 0x1000, source), wanted)
 
     def test_what_is_inlined_counts_as_itself_and_generic_code_as_its_users(self):
-        tick = "strowger::worker::Worker<E>::tick"
+        iterator = "<core::slice::iter::Iter<T> as core::iter::traits::iterator::Iterator>::fold"
         for chain, wanted in [
-            (["strowger::stack::transaction::table::Transactions::foresee_due", tick], MODULES),
-            (
-                [
-                    "core::slice::iter::Iter<T>::next",
-                    "strowger::sip::message::cr_or_lf",
-                    "strowger::stack::endpoint::Endpoint::receive",
-                ],
-                CORE,
-            ),
-            (
-                [
-                    "<core::slice::iter::Iter<T> as core::iter::traits::iterator::Iterator>::fold",
-                    "md5::consume",
-                    "strowger::stack::auth::digest::hash",
-                ],
-                MAC,
-            ),
-            (["memchr::memchr::memchr", "strowger::stack::proxy::locate::Walk::target"], MODULES),
-            (["core::mem::replace", "core::cell::once::OnceCell<T>::try_init"], CORE),
+            ("strowger::stack::transaction::table::Transactions::foresee_due < strowger::worker::Worker<E>::tick", MODULES),
+            (f"{iterator} < strowger::sip::message::cr_or_lf < strowger::stack::endpoint::Endpoint::receive", CORE),
+            (f"{iterator} < md5::consume < strowger::stack::auth::digest::hash", MAC),
+            ("memchr::memchr::memchr < strowger::stack::proxy::locate::Walk::target", MODULES),
+            ("core::mem::replace < core::cell::once::OnceCell<T>::try_init", CORE),
         ]:
             with self.subTest(chain=chain):
-                self.assertEqual(components.of_inlined(chain), wanted)
+                self.assertEqual(components.of_inlined(chain.split(" < ")), wanted)
 
     def test_each_component_has_a_place_in_the_thesis(self):
         found = components.as_thesis(dict.fromkeys(components.COMPONENTS, 1.0), components.OURS_AS_THESIS)
         self.assertEqual(sum(found.values()), len(components.COMPONENTS))
-        self.assertEqual(found["libcrypto"], len(components.LIBCRYPTO))
+        self.assertEqual(found["libcrypto"], 5)
 
 
 STACKS = """\
@@ -256,9 +242,6 @@ class TheReport(unittest.TestCase):
     def test_shares_are_of_all_runs_and_costs_of_those_without_the_profiler(self):
         found = Profiles(argparse.Namespace())
         case, samples = profiling.UNIT, Samples()
-        self.assertLessEqual(
-            {found.key(each, "strowger") for each in found.cases}, {key for task in found.tasks() for key in task.keys}
-        )
         statistics = {
             "strowger_idle_sweep_visited_total": 4,
             'strowger_tls_handshake_calls_total{side="server"}': 30,
@@ -271,7 +254,7 @@ class TheReport(unittest.TestCase):
                 **{"server_cpu_us_each": 24.0, "completed_per_second": 1000, "completed_in_all": 800, "cut_off": 0.1},
                 **{"sampled_busy": 0.9, "server_busy": 0.95, "inclusive": dict.fromkeys(profiling.INCLUSIVE, 0.25)},
             }
-            samples.add(found.key(case, "strowger"), result)
+            samples.add(found.key(case), result)
         samples.add(f"{case.name}|strowger|window", {"server_cpu_us_each": 20.0})
         found.samples, said = samples, Report("profile", "", {"machine": "", "minutes": 1})
         with mock.patch.object(profiling, "draw_costs"):
@@ -283,7 +266,3 @@ class TheReport(unittest.TestCase):
         self.assertEqual((trust["with it"], trust.iloc[-1]), ("+20 %", "x (y) 2.0 %"))
         self.assertEqual((faults["calls for each handshake as server"], faults["as client"]), ("3.00", "—"))
         self.assertEqual(faults["connections looked at for each call"], "0.0050")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -3,21 +3,25 @@
 import argparse
 import json
 import unittest
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import cluster
 import everything
 import memory
 import published
+import restarts
 import rows
 import scale
+from bench import listed
 from report import Report
-from samples import Row, Samples
+from samples import Row, Samples, worst
 from study import Task, merged
 from tasks import both, key
 
-OPTIONS = argparse.Namespace(as_published=False)
+OPTIONS = argparse.Namespace(as_published=False, cases=None, only=None)
 
 
 def one_result(name, result):
@@ -27,19 +31,28 @@ def one_result(name, result):
 
 
 class Plans(unittest.TestCase):
+    """Of every command that has one."""
+
+    def setUp(self):
+        modules = [*everything.MODULES, cluster, restarts]
+        self.plans = [*(plan for each in modules for plan in listed(each.plan(OPTIONS))), rows.udp(OPTIONS), rows.streams(OPTIONS)]
+
     def test_each_row_rests_on_keys_that_a_task_has(self):
-        for plan in [
-            *map(lambda how: how(OPTIONS), (rows.plan, rows.udp, rows.streams)),
-            memory.plan(OPTIONS),
-            scale.plan(OPTIONS),
-        ]:
+        for plan in self.plans:
             keys = {each for task in plan.tasks for each in task.keys}
             for row in plan.rows:
                 self.assertEqual([each.key for each in row.of.values() if each.key not in keys], [], f"{plan.name}: {row.what}")
 
     def test_no_two_tasks_give_the_same_key(self):
-        keys = [each for task in merged([*rows.plan(OPTIONS).tasks, *memory.plan(OPTIONS).tasks]) for each in task.keys]
-        self.assertEqual(len(keys), len(set(keys)))
+        keys = [each for task in merged(task for plan in self.plans for task in plan.tasks) for each in task.keys]
+        self.assertEqual([each for each, number in Counter(keys).items() if number > 1], [])
+
+    def test_a_report_of_nothing_has_no_table_and_no_figure(self):
+        for plan in self.plans:
+            report = Report(plan.name, plan.title, {"machine": "a machine", "minutes": 0})
+            plan.tell(report, Samples())
+            told = {title for title, _ in report.tables} - {"What of the studies this reproduces", "What differs"}
+            self.assertEqual((told, report.figures, report.data.get("reproduced", [])), (set(), [], []), plan.name)
 
     def test_two_plans_look_at_the_same_server(self):
         seen = []
@@ -98,8 +111,7 @@ class Footprint(unittest.TestCase):
 class Targets(unittest.TestCase):
     def test_a_row_is_as_its_worst_line(self):
         self.assertEqual(
-            [everything.worst(each) for each in (["met", "not met"], ["met", "not measured"], ["met"])],
-            ["not met", "not measured", "met"],
+            [worst(each) for each in (["met", "not met"], ["met", "not measured"], ["met"])], ["not met", "not measured", "met"]
         )
 
     def test_an_hour_has_room_for_what_rows_rest_on(self):
@@ -107,12 +119,6 @@ class Targets(unittest.TestCase):
         tasks = [Task(f"{each} s", [f"{each}"], lambda bench: {}, seconds=each) for each in seconds]
         self.assertEqual([everything.most_runs(task, True) for task in tasks], list(seconds.values()))
         self.assertEqual([everything.most_runs(task, False) for task in tasks], [1, 1, 1])
-
-    def test_what_is_not_there_is_left_out(self):
-        with mock.patch.object(everything, "MODULES", ["memory", "no_such_module"]), mock.patch("builtins.print") as said:
-            found = everything.plans(OPTIONS)
-        self.assertEqual([plan.name for plan in found], ["memory", "targets"])
-        self.assertIn("no_such_module", said.call_args.args[0])
 
     def test_all_rows_stand_in_the_order_of_the_page_and_those_of_other_commands_are_named(self):
         def row(name):
@@ -130,7 +136,3 @@ class Targets(unittest.TestCase):
         together = dict(zip(written.tables[0][1][""].iloc[:, 0], written.tables[0][1][""].iloc[:, 1]))
         self.assertEqual((together["not measured"], together["met"]), ("U1 M1", "G3"))
         self.assertIn("X1 (perf/attack)", together["measured by other commands"])
-
-
-if __name__ == "__main__":
-    unittest.main()

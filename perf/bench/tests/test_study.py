@@ -8,11 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-import numpy
 from bench import address, last_words, needed, spare_the_generator
 from cases import Case, configuration, report_configurations, to_udp
 from machine import in_tables
-from samples import Quantity, Row, Samples, compare, errs, estimate, pluck
+from samples import Quantity, Samples, compare, errs, estimate, pluck
 from servers import toml
 from study import CALM_LOOKS, DISTURBED, FAILURES, HOST, NOTHING, Plan, Study, Task, merged, planned
 from tasks import key, memory_name, rate, served, window
@@ -247,18 +246,16 @@ class Generator(unittest.TestCase):
 
 class Options(unittest.TestCase):
     def test_rows_bring_what_they_rest_on_and_what_comes_before_it(self):
-        tasks = [
-            Task(name, [name], lambda bench: {}, after=after) for name, after in [("a", ["c"]), ("b", []), ("c", []), ("d", [])]
-        ]
+        after = {"a": ["c"], "b": [], "c": [], "d": []}
+        tasks = [Task(name, [name], lambda bench: {}, after=keys) for name, keys in after.items()]
         plan = Plan("x", "", tasks, [compare("R", "", 1, "a", "b")])
         self.assertEqual([task.name for task in needed(plan)], ["a", "b", "c"])
 
     def test_the_sum_of_a_plan_is_said(self):
-        plan = Plan(
-            "x",
-            "",
-            [Task("a", ["a"], lambda bench: {}, seconds=60, least=3), Task("b", ["b"], lambda bench: {}, seconds=30, least=1)],
-        )
+        tasks = [
+            Task(name, [name], lambda bench: {}, seconds=each, least=runs) for name, each, runs in (("a", 60, 3), ("b", 30, 1))
+        ]
+        plan = Plan("x", "", tasks)
         self.assertIn("2 tasks: 2 min once each, 4 min", planned([plan, plan]))
 
     def test_an_address_is_one_of_this_machine(self):
@@ -342,16 +339,9 @@ class Together(unittest.TestCase):
         self.assertEqual(memory_name(case.with_(mutual=False), "client"), "handshake-ec")
 
     def test_the_names_of_cases_tell_them_apart(self):
-        cases = [*report_configurations(), *report_configurations(version="1.3")]
-        cases += [
-            to_udp(mode, "tls", variant=variant) for mode in ("outbound", "inbound") for variant in ("full", "mutual", "reuse")
-        ]
-        cases += [
-            Case(routed=False),
-            Case("tcp", "tcp", False),
-            Case("tls", "tls", key="ec"),
-            Case("tls", "tls", group="X25519MLKEM768"),
-        ]
+        cases = [*report_configurations(), *report_configurations(version="1.3"), Case(routed=False), Case("tcp", "tcp", False)]
+        cases += [to_udp(mode, "tls", variant=kind) for mode in ("outbound", "inbound") for kind in ("full", "mutual", "reuse")]
+        cases += [Case("tls", "tls", key="ec"), Case("tls", "tls", group="X25519MLKEM768")]
         by_name = {}
         for case in cases:
             by_name.setdefault(case.name, set()).add(case.with_(version="1.2") if not case.is_tls else case)
@@ -369,14 +359,3 @@ class Confs(unittest.TestCase):
             "x": {"on": True},
         }
         self.assertEqual(tomllib.loads(toml(conf)), conf)
-
-
-class Rows(unittest.TestCase):
-    def test_a_formula_takes_numbers_and_arrays(self):
-        row = Row("S2", "", 1.2, {"cost": Quantity("a", "cost"), "plain": Quantity("b", "cost")}, lambda cost, plain: cost - plain)
-        self.assertEqual(row.estimate(samples_of(a=[3, 3, 3], b=[1, 1, 1])).value, 2)
-        self.assertTrue(numpy.isfinite(row.estimate(samples_of(a=[3, 4, 5], b=[1, 1, 2])).high))
-
-
-if __name__ == "__main__":
-    unittest.main()
