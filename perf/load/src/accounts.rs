@@ -107,17 +107,6 @@ fn read_accounts(path: &Path) -> Result<Accounts, String> {
 }
 
 impl Accounts {
-    /// So many of the users, from this one.
-    pub fn part(&self, first: u32, count: u32) -> Accounts {
-        Accounts {
-            names: Rc::new(self.names.part(first, count)),
-            passwords: match &self.passwords {
-                Passwords::Prefix(prefix) => Passwords::Prefix(prefix.clone()),
-                Passwords::Listed(listed) => Passwords::Listed(listed[first as usize..(first + count) as usize].to_vec()),
-            },
-        }
-    }
-
     fn ha1(&self, user: u32, realm: &[u8], algorithm: Algorithm) -> Hash {
         let name = self.names.name(user);
         match &self.passwords {

@@ -1,9 +1,8 @@
 //! A load on a server: its options, its phases one after the other, and the results.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +14,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::accounts::AuthArguments;
 use crate::call::Calls;
 use crate::end;
-use crate::fleet::{self, Share};
 use crate::flow::{Dialect, Flow};
 use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};
@@ -29,7 +27,7 @@ use crate::single::{Method, Singles};
 use crate::stats::Stats;
 use crate::sys;
 use crate::watch::Watched;
-use crate::wire::{Outbox, Side, Wire, upwards};
+use crate::wire::{Outbox, Side, Wire};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
@@ -137,35 +135,14 @@ pub struct LoadArguments {
     json: Option<PathBuf>,
     #[arg(long)]
     quiet: bool,
-    /// So many processes, with a share each of load and users, each with an address of its own from --local upwards
-    #[arg(long, default_value_t = 1)]
-    processes: u32,
-    /// What the one that started them tells each of them
-    #[arg(long, hide = true)]
-    share: Option<Share>,
 }
 
-pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
+pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
     arguments.check(method)?;
-    if arguments.processes > 1 && arguments.share.is_none() {
-        let results = fleet::run(arguments.processes)?;
-        if !arguments.quiet {
-            results.iter().for_each(print_merged);
-        }
-        return deliver(&arguments, results);
-    }
-    if let Some(share) = arguments.share {
-        arguments.take(share)?;
-    }
-    let arguments = &arguments;
     sys::pin(arguments.core)?;
     sys::exact_sleeps();
     sys::raise_descriptor_limit()?;
-    let mut accounts = arguments.auth.accounts()?;
-    if let Some(share) = arguments.share {
-        let (first, count) = share.range(accounts.names.count());
-        accounts = Rc::new(accounts.part(first, count));
-    }
+    let accounts = arguments.auth.accounts()?;
     let users = accounts.names.count();
     if users < 2 {
         return Err("at least two users are needed".into());
@@ -205,7 +182,6 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
         progress: Progress::new(arguments.quiet, arguments.steps()),
         epoch: Instant::now(),
         seed: u64::from(number),
-        offset: arguments.share.map_or(0.0, |share| f64::from(share.index) / f64::from(share.of)),
     };
     let domain = match &arguments.domain {
         Some(domain) => domain.clone(),
@@ -266,11 +242,11 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
                 arguments.max_outstanding,
                 ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),
             );
-            measure(arguments, &mut bench, &mut flow)?
+            measure(arguments, &mut bench, &mut flow)
         }
         Some(method) => {
             let mut flow = singles(method, number, &bench);
-            measure(arguments, &mut bench, &mut flow)?
+            measure(arguments, &mut bench, &mut flow)
         }
     };
     bench.progress.finish();
@@ -278,16 +254,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
     if bench.server.lost() {
         return Err("the server has gone".into());
     }
-    deliver(arguments, results)
-}
-
-/// Writes the results where they are wanted.
-fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, String> {
     let clean = results.iter().all(|result| result["clean"] == json!(true));
-    if arguments.share.is_some() {
-        println!("{}", Value::Array(results));
-        return Ok(ExitCode::SUCCESS);
-    }
     if let Some(path) = &arguments.json {
         write_json(path, &Value::Array(results))?;
     }
@@ -304,45 +271,11 @@ pub fn write_json(path: &Path, value: &Value) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The lines of a result that several processes made.
-fn print_merged(result: &Value) {
-    let server = match result["server_cpu_us_each"].as_f64() {
-        Some(each) => format!("server {each:.1} µs each"),
-        None => "server not watched".to_string(),
-    };
-    eprintln!(
-        "{:>10} {:>8.0}/s: {server}; generators at most {:.0} % busy, {:.1} µs each; {:.2} % failed{}{}",
-        "all",
-        number(&result["completed_per_second"]),
-        number(&result["generator_busy"]) * 100.0,
-        number(&result["generator_us_each"]),
-        number(&result["failed_share"]) * 100.0,
-        match result["generator_bound_because"].as_str() {
-            Some(because) => format!("; GENERATOR BOUND: {because}"),
-            None => String::new(),
-        },
-        match result["clean"] == json!(true) {
-            true => "",
-            false => "; NOT CLEAN",
-        },
-    );
-    for line in latency_lines(result) {
-        eprintln!("{line}");
-    }
-}
-
 /// Warm-up, rest, and each load in turn.
-fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Result<Vec<Value>, String> {
-    // Processes that share a load begin each of its parts together.
-    let meet = || arguments.share.map_or(Ok(()), Share::meet);
+fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Vec<Value> {
     let open = |rate| Load::Open { rate, poisson: arguments.poisson };
     let warm_window = arguments.warm_window.unwrap_or(WARM_WINDOW);
-    let warm_window = match arguments.share {
-        Some(share) => share.of(u64::from(warm_window)).max(1) as u32,
-        None => warm_window,
-    };
     if arguments.warm > 0.0 {
-        meet()?;
         let load = arguments.warming().map_or(Load::Window(warm_window), open);
         bench.run(flow, &Phase::new("warm", load, arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
@@ -356,7 +289,6 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     }
     let mut results = Vec::new();
     for (load, search) in loads {
-        meet()?;
         if settle > 0.0 {
             bench.run(flow, &Phase::new("settle", load, settle));
         }
@@ -369,9 +301,6 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         if !search.is_null() {
             result["search"] = search;
         }
-        if arguments.share.is_some() {
-            result["histograms"] = bench.stats.recorded();
-        }
         bench.progress.step(&format!(
             "           {:>8.0}/s scheduled, {:>8.0}/s ended well: {:.2} % failed",
             number(&result["scheduled_per_second"]),
@@ -383,7 +312,7 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         }
         results.push(result);
     }
-    Ok(results)
+    results
 }
 
 /// How long answers took, a line for each span that was measured.
@@ -425,41 +354,6 @@ impl LoadArguments {
         if role == Role::Callers && self.register_first {
             return Err("users are registered by their answerers' process".into());
         }
-        if self.processes > 1 {
-            if role == Role::Answerers || (role == Role::Both && !self.sides.has_own_contacts()) {
-                return Err("answerers at one address are one process: --role callers shares the rest".into());
-            }
-            if self.floor && self.sides.transport.is_reliable() {
-                return Err("without a server between, all would connect to one of them".into());
-            }
-            if self.search.wanted() {
-                return Err("a search is one process's".into());
-            }
-            let window = self.window.unwrap_or(self.processes);
-            if window < self.processes {
-                return Err("each process needs one of the window".into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes this the part of the load that is this process's.
-    fn take(&mut self, share: Share) -> Result<(), String> {
-        let Some(IpAddr::V4(first)) = self.local.map(|local| local.ip()).or_else(|| {
-            let is_ipv6 = self.server.is_some_and(|server| server.is_ipv6());
-            Some(loopback(is_ipv6))
-        }) else {
-            return Err("several processes need addresses of 127.0.0.0/8".into());
-        };
-        let address = upwards(first.into(), share.index * self.sides.sources());
-        self.local = Some(SocketAddr::new(address, 0));
-        for rate in self.rate.iter_mut().chain(&mut self.warm_rate) {
-            *rate /= f64::from(share.of);
-        }
-        self.window = self.window.map(|window| share.of(u64::from(window)) as u32);
-        self.count = self.count.map(|count| share.of(count));
-        self.max_outstanding = (self.max_outstanding / share.of as usize).max(1);
-        self.quiet = true;
         Ok(())
     }
 

@@ -6,7 +6,6 @@ mod call;
 mod digest;
 mod distance;
 mod end;
-mod fleet;
 mod flow;
 mod frame;
 mod handshake;
@@ -123,9 +122,9 @@ fn without_tls(text: &str) -> Result<Transport, String> {
 
 fn main() -> ExitCode {
     let done = match Command::parse().what {
-        What::Call(arguments) => load::run(arguments, None),
-        What::Register(arguments) => load::run(arguments, Some(Method::Register)),
-        What::Options(arguments) => load::run(arguments, Some(Method::Options)),
+        What::Call(arguments) => load::run(&arguments, None),
+        What::Register(arguments) => load::run(&arguments, Some(Method::Register)),
+        What::Options(arguments) => load::run(&arguments, Some(Method::Options)),
         What::Idle(arguments) => idle::run(&arguments),
         What::Users(arguments) => accounts::list(&arguments).map(|()| ExitCode::SUCCESS),
         What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -80,8 +80,6 @@ pub struct Bench {
     pub progress: Progress,
     pub epoch: Instant,
     pub seed: u64,
-    /// By which part of an interval each schedule begins late: several processes' calls then do not come together.
-    pub offset: f64,
 }
 
 struct Snapshot {
@@ -169,7 +167,7 @@ impl Bench {
     /// The turns of the loop. Returns the time in which there was nothing to do.
     fn turns<F: Flow>(&mut self, flow: &mut F, phase: &Phase, start_ns: u64) -> u64 {
         let end_ns = start_ns.saturating_add(phase.duration_ns);
-        let mut pace = Pace::new(phase.load, start_ns, self.seed ^ start_ns, self.offset);
+        let mut pace = Pace::new(phase.load, start_ns, self.seed ^ start_ns);
         let mut to_start = phase.count.unwrap_or(u64::MAX);
         let mut idle_ns = 0;
         let mut next_line_ns = start_ns + LINE_NS;

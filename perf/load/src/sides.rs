@@ -191,15 +191,6 @@ impl SideArguments {
         self.callee_transport().is_reliable() && self.callee == Callee::Listen
     }
 
-    pub fn sources(&self) -> u32 {
-        self.sources.max(1)
-    }
-
-    /// Whether calls reach the answerers at the address that they leave from and register, and at no other.
-    pub fn has_own_contacts(&self) -> bool {
-        !self.routed && self.spread == 0 && self.callee_local.is_none()
-    }
-
     /// Who sends the users' REGISTERs: those whose way the calls will take where there is one.
     pub fn registrar(&self, only_registers: bool) -> Side {
         let (caller, callee) = (self.transport, self.callee_transport());
@@ -353,11 +344,10 @@ mod tests {
 
     #[test]
     fn each_side_has_its_address() {
-        let (sides, openings) = openings("--transport tcp --callee-local 127.0.0.9 --callee-server 127.0.0.8:99").expect("options");
+        let (_, openings) = openings("--transport tcp --callee-local 127.0.0.9 --callee-server 127.0.0.8:99").expect("options");
         assert_eq!(openings[0].local.to_string(), "127.0.0.1:15070");
         assert_eq!(openings[1].local.to_string(), "127.0.0.9:15570");
         assert_eq!(openings[1].server.to_string(), "127.0.0.8:99");
-        assert!(!sides.has_own_contacts());
     }
 
     #[test]

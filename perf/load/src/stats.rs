@@ -221,30 +221,6 @@ impl Stats {
         }
     }
 
-    /// The histograms as pairs of a value and its count, so that another process can add them to its own without losing anything.
-    pub fn recorded(&self) -> Value {
-        let spans: Map<String, Value> = SPANS
-            .iter()
-            .zip(&self.spans)
-            .map(|(name, span)| {
-                let pairs = span.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_at_value()]));
-                ((*name).to_string(), Value::Array(pairs.collect()))
-            })
-            .collect();
-        Value::Object(spans)
-    }
-
-    /// Adds what `recorded` gave.
-    pub fn add_recorded(&mut self, recorded: &Value) {
-        for (name, span) in SPANS.iter().zip(&mut self.spans) {
-            for pair in recorded[name].as_array().into_iter().flatten() {
-                if let (Some(value), Some(count)) = (pair[0].as_u64(), pair[1].as_u64()) {
-                    span.saturating_record_n(value, count);
-                }
-            }
-        }
-    }
-
     /// Percentiles in microseconds, for each span that has any.
     pub fn spans_json(&self) -> Value {
         let us = |ns: u64| json!(ns as f64 / 1_000.0);

@@ -151,12 +151,6 @@ impl Users {
         Ok(Users { text: names.concat().into_bytes(), width, count: names.len() as u32 })
     }
 
-    /// So many of them, from this one.
-    pub fn part(&self, first: u32, count: u32) -> Users {
-        let (from, to) = (first as usize, (first + count) as usize);
-        Users { text: self.text[from * self.width..to * self.width].to_vec(), width: self.width, count }
-    }
-
     pub fn name(&self, number: u32) -> &[u8] {
         let at = number as usize * self.width;
         &self.text[at..at + self.width]
@@ -207,8 +201,6 @@ mod tests {
         let users = Users::listed(&["alice", "bobby"]).expect("names");
         assert_eq!((users.name(1), users.width()), (&b"bobby"[..], 5));
         assert_eq!(users.count(), 2);
-        let second = users.part(1, 1);
-        assert_eq!((second.name(0), second.count()), (&b"bobby"[..], 1));
         for bad in [&[][..], &[""], &["a", "bc"]] {
             assert!(Users::listed(bad).is_err());
         }

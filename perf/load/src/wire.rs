@@ -378,7 +378,7 @@ fn udp_socket(address: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
 }
 
 /// The address that is so many above this one.
-pub fn upwards(address: IpAddr, offset: u32) -> IpAddr {
+fn upwards(address: IpAddr, offset: u32) -> IpAddr {
     match address {
         IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + offset).into(),
         IpAddr::V6(first) => Ipv6Addr::from(u128::from(first) + u128::from(offset)).into(),

@@ -6,7 +6,6 @@ mod goodput;
 mod handshake;
 mod ipv6;
 mod loopback;
-mod processes;
 mod programs;
 mod relay_streams;
 mod roles;
