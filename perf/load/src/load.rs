@@ -18,7 +18,6 @@ use crate::flow::{Dialect, Flow};
 use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};
 use crate::pace::Load;
-use crate::progress::Progress;
 use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
@@ -92,10 +91,7 @@ pub struct LoadArguments {
     /// Seconds of load before measuring; 0 for none
     #[arg(long, default_value_t = 0.0)]
     warm: f64,
-    /// Rate of that load [default: the first of --rate; a closed window where there is none]
-    #[arg(long, conflicts_with = "warm_window")]
-    warm_rate: Option<f64>,
-    /// A closed window instead: this many outstanding, as fast as the server answers
+    /// That load is a closed window: this many outstanding [default: the first of --rate; 48 where there is none]
     #[arg(long)]
     warm_window: Option<u32>,
     /// Seconds of rest after it
@@ -179,7 +175,7 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         own_sockets: out.udp_addresses(),
         out,
         sleep: arguments.wait == Wait::Sleep,
-        progress: Progress::new(arguments.quiet, arguments.steps()),
+        quiet: arguments.quiet,
         epoch: Instant::now(),
         seed: u64::from(number),
     };
@@ -249,7 +245,6 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
             measure(arguments, &mut bench, &mut flow)
         }
     };
-    bench.progress.finish();
     bench.out.close_all();
     if bench.server.lost() {
         return Err("the server has gone".into());
@@ -273,19 +268,16 @@ pub fn write_json(path: &Path, value: &Value) -> Result<(), String> {
 
 /// Warm-up, rest, and each load in turn.
 fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Vec<Value> {
-    let open = |rate| Load::Open { rate, poisson: arguments.poisson };
-    let warm_window = arguments.warm_window.unwrap_or(WARM_WINDOW);
     if arguments.warm > 0.0 {
-        let load = arguments.warming().map_or(Load::Window(warm_window), open);
-        bench.run(flow, &Phase::new("warm", load, arguments.warm));
+        bench.run(flow, &Phase::new("warm", arguments.warming(), arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
     }
-    let mut loads: Vec<(Load, Value)> = arguments.rate.iter().map(|rate| (open(*rate), Value::Null)).collect();
+    let mut loads: Vec<(Load, Value)> = arguments.rate.iter().map(|rate| (arguments.open(*rate), Value::Null)).collect();
     loads.extend(arguments.window.map(|window| (Load::Window(window), Value::Null)));
     let (settle, drain) = (arguments.settle(), arguments.drain + arguments.hold);
-    if arguments.search.wanted() {
-        let (rate, found) = arguments.search.run(bench, flow, arguments.poisson, (settle, drain, arguments.hold));
-        loads.push((open(rate), found));
+    if let Some(allowed) = arguments.search.search_failures {
+        let (rate, found) = arguments.search.run(allowed, bench, flow, arguments.poisson, (settle, drain, arguments.hold));
+        loads.push((arguments.open(rate), found));
     }
     let mut results = Vec::new();
     for (load, search) in loads {
@@ -301,15 +293,13 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         if !search.is_null() {
             result["search"] = search;
         }
-        bench.progress.step(&format!(
+        bench.say(&format!(
             "           {:>8.0}/s scheduled, {:>8.0}/s ended well: {:.2} % failed",
             number(&result["scheduled_per_second"]),
             number(&result["goodput_per_second"]),
             goodput.failed_share() * 100.0,
         ));
-        for line in latency_lines(&result) {
-            bench.progress.line(&line);
-        }
+        latency_lines(&result).iter().for_each(|line| bench.say(line));
         results.push(result);
     }
     results
@@ -357,17 +347,14 @@ impl LoadArguments {
         Ok(())
     }
 
-    /// Loads that are measured, and rates that are tried, one after the other.
-    fn steps(&self) -> u64 {
-        let known = self.rate.len() + usize::from(self.window.is_some());
-        known as u64 + u64::from(self.search.wanted()) + self.search.steps()
+    fn open(&self, rate: f64) -> Load {
+        Load::Open { rate, poisson: self.poisson }
     }
 
-    /// The rate of the warm-up; `None`: a closed window.
-    fn warming(&self) -> Option<f64> {
-        match self.warm_window {
-            Some(_) => None,
-            None => self.warm_rate.or(self.rate.first().copied()),
+    fn warming(&self) -> Load {
+        match (self.warm_window, self.rate.first()) {
+            (None, Some(rate)) => self.open(*rate),
+            (window, _) => Load::Window(window.unwrap_or(WARM_WINDOW)),
         }
     }
 
@@ -418,18 +405,16 @@ mod tests {
         load: LoadArguments,
     }
 
-    fn warming(line: &str) -> Option<f64> {
+    fn warming(line: &str) -> Load {
         let words = ["strowger-load"].into_iter().chain(line.split_whitespace());
         Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).load.warming()
     }
 
     #[test]
     fn it_warms_up_at_the_rate_that_is_measured() {
-        assert_eq!(warming("--rate 200 --warm 5"), Some(200.0));
-        assert_eq!(warming("--rate 200,4000 --warm 5"), Some(200.0));
-        assert_eq!(warming("--rate 200 --warm 5 --warm-rate 50"), Some(50.0));
-        assert_eq!(warming("--window 48 --warm 5"), None);
-        assert_eq!(warming("--rate 200 --warm 5 --warm-window 48"), None);
+        assert_eq!(warming("--rate 200,4000 --warm 5"), Load::Open { rate: 200.0, poisson: false });
+        assert_eq!(warming("--window 4 --warm 5"), Load::Window(48));
+        assert_eq!(warming("--rate 200 --warm 5 --warm-window 8"), Load::Window(8));
     }
 
     #[test]

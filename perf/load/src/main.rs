@@ -16,7 +16,6 @@ mod mark;
 mod message;
 mod outcome;
 mod pace;
-mod progress;
 mod reflect;
 mod relay;
 mod relay_stream;

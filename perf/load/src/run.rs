@@ -9,7 +9,6 @@ use std::time::Instant;
 use crate::flow::Flow;
 use crate::outcome::Outcome;
 use crate::pace::{Load, Pace};
-use crate::progress::Progress;
 use crate::stats::{Count, Counts, Span, Stats};
 use crate::sys;
 use crate::watch::{self, CpuTime, Watched};
@@ -76,8 +75,8 @@ pub struct Bench {
     pub own_sockets: Vec<SocketAddr>,
     /// Sleep when there is nothing to do. Otherwise the loop looks again at once: the server then never pays for waking us.
     pub sleep: bool,
-    /// Where the lines go that are shown while it runs.
-    pub progress: Progress,
+    /// Says nothing while it runs.
+    pub quiet: bool,
     pub epoch: Instant,
     pub seed: u64,
 }
@@ -104,8 +103,15 @@ const LINE_NS: u64 = 1_000_000_000;
 const GRACE_NS: u64 = 100_000_000;
 
 impl Bench {
-    pub fn now_ns(&self) -> u64 {
+    fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// A line on standard error, for whoever waits.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -286,7 +292,7 @@ impl Bench {
         let late = counts.get(Count::Late) + counts.get(Count::Skipped);
         let busy = 1.0 - (idle_ns - from.idle_ns) as f64 / 1e9 / seconds;
         let all = &self.stats.counts;
-        self.progress.live(&format!(
+        self.say(&format!(
             "{:>10} {:>8.0}/s  outstanding {:>6}  retransmitted {}  timed out {}  refused {}  wrong {}  generator busy {:.0} %, late {late}",
             phase.name,
             counts.get(Count::Completed) as f64 / seconds,
@@ -312,7 +318,7 @@ impl Bench {
             (true, Load::Open { .. }) => format!(", lag p99 {:.0} µs", self.stats.quantile_ns(Span::Lag, 0.99) as f64 / 1e3),
             _ => String::new(),
         };
-        self.progress.line(&format!(
+        self.say(&format!(
             "{:>10} {:>8.0}/s over {:.1} s: {server}; generator busy {:.0} %, {:.1} µs each{lag}{}{}{}",
             outcome.phase.name,
             outcome.rate(),

@@ -154,7 +154,7 @@ fn a_search_finds_the_rate_at_which_too_many_fail() {
         let passed = one["failed_share"].as_f64().expect("a share") <= 0.04;
         assert_eq!(one["passed"], passed);
     }
-    // Standard error is no terminal here: a plain line for each rate.
+    // A line for each rate.
     assert_eq!(run.said.matches("% failed").count(), tried.len() + 1, "{}", run.said);
 }
 
