@@ -1,8 +1,6 @@
 //! Who the users are when they are challenged: their passwords, the nonces they keep, and what they answer (RFC 7616 §3.3, §3.4).
 
-use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::{Args, ValueEnum};
@@ -53,9 +51,6 @@ pub struct NameArguments {
     /// What stands before a user's name in its password
     #[arg(long, default_value = "pw")]
     password_prefix: String,
-    /// Other users: lines of name:password, with names of one length
-    #[arg(long, conflicts_with_all = ["users", "password_prefix"])]
-    accounts: Option<PathBuf>,
 }
 
 /// Writes what a server must know of the users: lines of name:realm:HA1.
@@ -73,55 +68,25 @@ pub struct ListArguments {
 
 pub struct Accounts {
     pub names: Rc<Users>,
-    passwords: Passwords,
-}
-
-enum Passwords {
-    /// It, and the name.
-    Prefix(String),
-    Listed(Vec<String>),
+    password_prefix: String,
 }
 
 impl NameArguments {
-    pub fn accounts(&self) -> Result<Rc<Accounts>, String> {
-        let accounts = match &self.accounts {
-            None => Accounts { names: Rc::new(Users::new(self.users)), passwords: Passwords::Prefix(self.password_prefix.clone()) },
-            Some(path) => read_accounts(path)?,
-        };
-        Ok(Rc::new(accounts))
+    fn accounts(&self) -> Rc<Accounts> {
+        Rc::new(Accounts { names: Rc::new(Users::new(self.users)), password_prefix: self.password_prefix.clone() })
     }
-}
-
-fn read_accounts(path: &Path) -> Result<Accounts, String> {
-    let at = |what: &str| format!("{}: {what}", path.display());
-    let text = fs::read_to_string(path).map_err(|error| at(&error.to_string()))?;
-    let (mut names, mut passwords) = (Vec::new(), Vec::new());
-    for (number, line) in text.lines().enumerate() {
-        let Some((name, password)) = line.split_once(':') else {
-            return Err(at(&format!("line {} is not name:password", number + 1)));
-        };
-        names.push(name);
-        passwords.push(password.to_owned());
-    }
-    Ok(Accounts { names: Rc::new(Users::listed(&names).map_err(at)?), passwords: Passwords::Listed(passwords) })
 }
 
 impl Accounts {
     fn ha1(&self, user: u32, realm: &[u8], algorithm: Algorithm) -> Hash {
         let name = self.names.name(user);
-        match &self.passwords {
-            Passwords::Prefix(prefix) => {
-                let password = [prefix.as_bytes(), name].concat();
-                ha1(algorithm, name, realm, &password)
-            }
-            Passwords::Listed(listed) => ha1(algorithm, name, realm, listed[user as usize].as_bytes()),
-        }
+        ha1(algorithm, name, realm, &[self.password_prefix.as_bytes(), name].concat())
     }
 }
 
 /// `strowger-load users`
 pub fn list(arguments: &ListArguments) -> Result<(), String> {
-    let accounts = arguments.names.accounts()?;
+    let accounts = arguments.names.accounts();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut write = || -> io::Result<()> {
         for user in 0..accounts.names.count() {
@@ -139,7 +104,7 @@ pub fn list(arguments: &ListArguments) -> Result<(), String> {
 }
 
 impl AuthArguments {
-    pub fn accounts(&self) -> Result<Rc<Accounts>, String> {
+    pub fn accounts(&self) -> Rc<Accounts> {
         self.names.accounts()
     }
 
@@ -295,7 +260,7 @@ mod tests {
 
     fn credentials(line: &str) -> Credentials {
         let line = Line::parse_from(["x"].into_iter().chain(line.split_whitespace()));
-        let accounts = line.auth.accounts().expect("accounts");
+        let accounts = line.auth.accounts();
         let found = line.auth.credentials(&accounts, "0badcafe");
         found.expect("--auth is given")
     }
@@ -359,20 +324,6 @@ mod tests {
     }
 
     #[test]
-    fn a_new_challenge_is_wanted_for_each_request() {
-        let mut new = credentials("--auth new --qop none");
-        let mut stats = Stats::new();
-        for nonce in ["n1", "n2", "n2"] {
-            assert_eq!(new.begin(1), Carried::Nothing);
-            let lines = MD5.replace("n1", nonce);
-            let said = answer(&mut new, Carried::Nothing, &lines, &mut stats);
-            assert_eq!(said, Some(expected(nonce, None)));
-        }
-        assert_eq!(stats.counts.get(Count::Challenged), 3);
-        assert_eq!(stats.counts.get(Count::Stale), 0);
-    }
-
-    #[test]
     fn who_is_refused_does_not_try_again() {
         for (carried, refused) in [(Carried::Nothing, false), (Carried::Kept, true), (Carried::Fresh, true)] {
             let mut kept = credentials("--auth kept");
@@ -426,22 +377,5 @@ mod tests {
     fn response(line: &str) -> &str {
         let start = line.find("response=\"").expect("a response") + 10;
         &line[start..start + 32]
-    }
-
-    #[test]
-    fn accounts_can_come_from_a_file() {
-        let path = std::env::temp_dir().join(format!("accounts-{}", std::process::id()));
-        fs::write(&path, "alice:secret:with colon\nbobby:x\n").expect("a file");
-        let accounts = read_accounts(&path).expect("accounts");
-        assert_eq!(accounts.names.name(1), b"bobby");
-        let ha1 = accounts.ha1(0, b"r", Algorithm::Md5);
-        assert_eq!(ha1, hash(Algorithm::Md5, &[b"alice", b"r", b"secret:with colon"]));
-        for (text, why) in [("alice:a\nbob:b\n", "length"), ("alice\n", "line 1 is not name:password"), ("", "no users")] {
-            fs::write(&path, text).expect("a file");
-            let error = read_accounts(&path).err().expect("an error");
-            assert!(error.contains(why), "{error}");
-        }
-        fs::remove_file(&path).expect("it is there");
-        assert!(read_accounts(&path).is_err());
     }
 }

@@ -56,9 +56,6 @@ pub struct IdleArguments {
     /// Process whose memory is read, with its children
     #[arg(long)]
     server_pid: Vec<u32>,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
     /// Write the result here; - is standard output
     #[arg(long)]
     json: Option<PathBuf>,
@@ -129,7 +126,6 @@ impl Opened {
 const OPEN_SECONDS: u64 = 120;
 
 pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
-    sys::pin(arguments.core)?;
     if arguments.transport == Transport::Udp {
         return Err("UDP has no connections".into());
     }

@@ -123,9 +123,6 @@ pub struct LoadArguments {
     pad: usize,
     #[arg(long, value_enum, default_value_t = Wait::Spin)]
     wait: Wait,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
     /// Write the results here; - is standard output
     #[arg(long)]
     json: Option<PathBuf>,
@@ -135,10 +132,9 @@ pub struct LoadArguments {
 
 pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
     arguments.check(method)?;
-    sys::pin(arguments.core)?;
     sys::exact_sleeps();
     sys::raise_descriptor_limit()?;
-    let accounts = arguments.auth.accounts()?;
+    let accounts = arguments.auth.accounts();
     let users = accounts.names.count();
     if users < 2 {
         return Err("at least two users are needed".into());

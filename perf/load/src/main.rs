@@ -84,9 +84,6 @@ struct RelayArguments {
     /// Connections towards the answerers over TCP: one for all calls, or one for each, which is closed when its BYE is answered
     #[arg(long, value_enum, default_value_t = Towards::One)]
     answerers: Towards,
-    /// Where the answerers are, if either side is TCP [default: --answerer-port at the address of --listen]
-    #[arg(long)]
-    answerer: Option<SocketAddr>,
     /// Connect to so many addresses of 127.0.0.0/8 in turn, as the generator's --spread names them
     #[arg(long, default_value_t = 0)]
     spread: u32,
@@ -95,15 +92,9 @@ struct RelayArguments {
     /// Send nothing back for an INVITE: the floor of a stateless proxy
     #[arg(long)]
     no_trying: bool,
-    /// Datagrams taken and sent in one system call at most
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
     /// Lose every datagram of this number: the generator must then retransmit, and end every call all the same
     #[arg(long, default_value_t = 0)]
     lose: u64,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -137,9 +128,8 @@ fn main() -> ExitCode {
 }
 
 fn relay(arguments: &RelayArguments) -> Result<(), String> {
-    sys::pin(arguments.core)?;
     let say = |error| format!("relay: {error}");
-    let (trying, batch) = (!arguments.no_trying, arguments.batch.max(1));
+    let trying = !arguments.no_trying;
     let callee = arguments.callee_transport.unwrap_or(arguments.transport);
     if !callee.is_reliable() && (arguments.answerers == Towards::PerCall || arguments.spread > 0) {
         return Err("over UDP the relay connects to nobody: --answerers and --spread are for --callee-transport tcp".into());
@@ -153,8 +143,8 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
             (_, Towards::One) => Answerers::One,
             (_, Towards::PerCall) => Answerers::PerCall,
         };
-        let answerer = arguments.answerer.unwrap_or(SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port));
-        let manner = relay_stream::Manner { trying, batch, answerers, answerer, spread: arguments.spread };
+        let answerer = SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port);
+        let manner = relay_stream::Manner { trying, answerers, answerer, spread: arguments.spread };
         sys::raise_descriptor_limit()?;
         return relay_stream::run(arguments.listen, manner).map_err(say);
     }
@@ -163,6 +153,6 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    let manner = relay::Manner { trying, batch, lose: arguments.lose };
+    let manner = relay::Manner { trying, lose: arguments.lose };
     relay::run(arguments.listen, &sides, &manner).map_err(say)
 }

@@ -28,7 +28,6 @@ pub struct Outcome {
     pub own_drops: u64,
     /// Share of the time in which the loop had something to do.
     pub own_busy: f64,
-    pub own_cpu_ns: (u64, u64),
     /// Time that the generator ran, and time that it was kept off its core by something else.
     pub own: CpuTime,
     pub outstanding: u32,
@@ -156,8 +155,6 @@ impl Outcome {
             "generator_drops": self.own_drops,
             "generator_busy": self.own_busy,
             "generator_us_each": self.own_work_us_each(),
-            "generator_cpu_user_s": self.own_cpu_ns.0 as f64 / 1e9,
-            "generator_cpu_system_s": self.own_cpu_ns.1 as f64 / 1e9,
             "generator_waited": self.own_waited(),
             "disturbed": self.is_disturbed(),
             "generator_bound": bound.is_some(),
@@ -216,7 +213,6 @@ mod tests {
             server_drops: 0,
             own_drops: 0,
             own_busy: 0.3,
-            own_cpu_ns: (0, 0),
             own: CpuTime { run_ns: 10_000_000_000, wait_ns: 0 },
             outstanding: 0,
         }

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sys::{self, RelayBatch};
+use crate::wire::BATCH;
 
 /// About the size of a 100 (Trying).
 pub const TRYING: usize = 320;
@@ -37,8 +38,6 @@ impl Sides {
 pub struct Manner {
     /// Send the beginning of an INVITE back.
     pub trying: bool,
-    /// Datagrams in one system call at most.
-    pub batch: usize,
     /// Lose each datagram of this number; 0 for none.
     pub lose: u64,
 }
@@ -50,7 +49,7 @@ pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()>
     socket.bind(&listen.into())?;
     let fd = socket.as_raw_fd();
     println!("relay ready on udp:{listen}");
-    let mut batch = RelayBatch::new(manner.batch);
+    let mut batch = RelayBatch::new(BATCH);
     let mut number = 0;
     loop {
         let count = match batch.receive(fd) {

@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::relay::TRYING;
 use crate::sys;
-use crate::wire::spread_host;
+use crate::wire::{BATCH, spread_host};
 
 const LISTENER: Token = Token(usize::MAX);
 const DATAGRAMS: Token = Token(usize::MAX - 1);
@@ -42,8 +42,6 @@ pub enum Answerers {
 pub struct Manner {
     /// Send the beginning of an INVITE back.
     pub trying: bool,
-    /// Datagrams in one system call at most.
-    pub batch: usize,
     pub answerers: Answerers,
     /// Where the answerers are.
     pub answerer: SocketAddr,
@@ -195,9 +193,9 @@ impl Relay {
         sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
         socket.bind(&listen.into()).map_err(say)?;
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), DATAGRAMS, Interest::READABLE)?;
-        let udp = Udp { socket, outbound: Outbound::new(2 * manner.batch), queue: Vec::new(), bytes: Vec::new() };
+        let udp = Udp { socket, outbound: Outbound::new(2 * BATCH), queue: Vec::new(), bytes: Vec::new() };
         Ok(Relay {
-            inbound: Some(Inbound::new(manner.batch)),
+            inbound: Some(Inbound::new(BATCH)),
             manner,
             poll,
             listener,

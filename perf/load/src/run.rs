@@ -10,7 +10,6 @@ use crate::flow::Flow;
 use crate::outcome::Outcome;
 use crate::pace::{Load, Pace};
 use crate::stats::{Count, Counts, Span, Stats};
-use crate::sys;
 use crate::watch::{self, CpuTime, Watched};
 use crate::wire::{Outbox, Wire};
 
@@ -92,7 +91,6 @@ struct Snapshot {
     server_resident: u64,
     server_drops: u64,
     own_drops: u64,
-    own_cpu_ns: (u64, u64),
 }
 
 /// Calls started in one turn at most, so that answers are not kept waiting when the schedule is behind.
@@ -129,7 +127,6 @@ impl Bench {
             server_resident,
             server_drops,
             own_drops,
-            own_cpu_ns: sys::thread_cpu(),
             // Last, next to the clock.
             own: CpuTime::of_this_thread(),
             server: self.server.time(),
@@ -160,7 +157,6 @@ impl Bench {
             server_drops: after.server_drops.saturating_sub(before.server_drops),
             own_drops: after.own_drops.saturating_sub(before.own_drops),
             own_busy: 1.0 - idle_ns as f64 / elapsed.max(1) as f64,
-            own_cpu_ns: (after.own_cpu_ns.0 - before.own_cpu_ns.0, after.own_cpu_ns.1 - before.own_cpu_ns.1),
             own: after.own.since(&before.own),
             outstanding: flow.outstanding(),
         };

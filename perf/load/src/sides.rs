@@ -70,9 +70,6 @@ pub struct SideArguments {
     /// The server, for the answerers [default: --server, or the usual port of the answerers' transport at the same address]
     #[arg(long)]
     callee_server: Option<SocketAddr>,
-    /// The answerers' own address [default: --local's]
-    #[arg(long)]
-    callee_local: Option<IpAddr>,
     /// Where users are registered over UDP whose contacts name our listener [default: port 5060 at the server's address]
     #[arg(long)]
     register_server: Option<SocketAddr>,
@@ -99,9 +96,6 @@ pub struct TlsArguments {
     /// OpenSSL list of ciphers for TLS 1.2
     #[arg(long, default_value = "")]
     ciphers: String,
-    /// Suites of TLS 1.3
-    #[arg(long, default_value = "")]
-    ciphersuites: String,
     /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … TLS 1.2 wants the curve of an ECDSA certificate among
     /// them, and has no hybrid ones [default: the library's]
     #[arg(long, value_delimiter = ',')]
@@ -138,7 +132,6 @@ impl TlsArguments {
         Settings {
             version: self.tls_version,
             ciphers: self.ciphers.clone(),
-            ciphersuites: self.ciphersuites.clone(),
             groups: self.groups.clone(),
             certificate: self.cert.clone(),
             private_key: self.key.clone(),
@@ -219,7 +212,6 @@ impl SideArguments {
             false => default_server(callee, Some(server.ip())),
         });
         let at = |port| SocketAddr::new(local.ip(), port);
-        let callee_ip = self.callee_local.unwrap_or(local.ip());
         let client = |transport, settings: Settings| match transport {
             Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
             Transport::Udp | Transport::Tcp => Ok(None),
@@ -263,7 +255,7 @@ impl SideArguments {
         if self.spread > 0 && local.is_ipv6() {
             return Err("contacts can be spread over 127.0.0.0/8 only".into());
         }
-        if local.is_ipv6() != server.is_ipv6() || callee_ip.is_ipv6() != callee_server.is_ipv6() {
+        if [server, callee_server].iter().any(|server| server.is_ipv6() != local.is_ipv6()) {
             return Err("one of our address and the server's is IPv6, the other IPv4".into());
         }
         // The listener opens first, so that callers without a server between can connect to it.
@@ -272,7 +264,7 @@ impl SideArguments {
             transport: callee,
             manner,
             count,
-            local: SocketAddr::new(callee_ip, answerer_port),
+            local: at(answerer_port),
             server: callee_server,
             tls: endpoint,
             spread: self.spread,
@@ -344,9 +336,9 @@ mod tests {
 
     #[test]
     fn each_side_has_its_address() {
-        let (_, openings) = openings("--transport tcp --callee-local 127.0.0.9 --callee-server 127.0.0.8:99").expect("options");
+        let (_, openings) = openings("--transport tcp --callee-server 127.0.0.8:99").expect("options");
         assert_eq!(openings[0].local.to_string(), "127.0.0.1:15070");
-        assert_eq!(openings[1].local.to_string(), "127.0.0.9:15570");
+        assert_eq!(openings[1].local.to_string(), "127.0.0.1:15570");
         assert_eq!(openings[1].server.to_string(), "127.0.0.8:99");
     }
 
@@ -381,7 +373,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for line in [
             "--transport tls",
-            "--callee-local ::1",
+            "--callee-server [::1]:5060",
             "--transport tcp --callee flow --callee-connections per-call",
             "--callee-transport udp --spread 10",
         ] {

@@ -1,5 +1,5 @@
 //! The only `unsafe` of this crate, for what the server's library does not have, or not as cheap: batches at connected sockets, the
-//! bare relay's, sleeping, the thread's CPU time, and the group of a handshake.
+//! bare relay's, sleeping, and the group of a handshake.
 
 use std::ffi::CStr;
 use std::io;
@@ -283,9 +283,9 @@ pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
     }
 }
 
-/// Binds the calling thread to a core, if one is named.
-pub fn pin(core: Option<usize>) -> Result<(), String> {
-    core.map_or(Ok(()), |core| strowger::net::sys::pin(core).map_err(|error| format!("core {core}: {error}")))
+/// Binds the calling thread to a core.
+pub fn pin(core: usize) -> Result<(), String> {
+    strowger::net::sys::pin(core).map_err(|error| format!("core {core}: {error}"))
 }
 
 /// Lets this process have as many descriptors as the system allows it.
@@ -313,16 +313,4 @@ pub fn enlarge_receive_buffer(fd: RawFd, bytes: usize) {
             return;
         }
     }
-}
-
-/// CPU time of this thread: (user, system), nanoseconds.
-pub fn thread_cpu() -> (u64, u64) {
-    // SAFETY: the structure is plain numbers and outlives the call.
-    let usage = unsafe {
-        let mut usage: libc::rusage = mem::zeroed();
-        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
-        usage
-    };
-    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
-    (ns(usage.ru_utime), ns(usage.ru_stime))
 }

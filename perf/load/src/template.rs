@@ -125,7 +125,7 @@ impl Template {
     }
 }
 
-/// The user names u00000, u00001, … of one width, rendered once; or other names of one width.
+/// The user names u00000, u00001, … of one width, rendered once.
 pub struct Users {
     text: Vec<u8>,
     width: usize,
@@ -140,15 +140,6 @@ impl Users {
             text.extend_from_slice(format!("u{number:0digits$}").as_bytes());
         }
         Users { text, width: digits + 1, count }
-    }
-
-    /// These names, which must be of one length.
-    pub fn listed(names: &[&str]) -> Result<Users, &'static str> {
-        let width = names.first().ok_or("no users")?.len();
-        if width == 0 || names.iter().any(|name| name.len() != width) {
-            return Err("all names must be of one length, and not empty");
-        }
-        Ok(Users { text: names.concat().into_bytes(), width, count: names.len() as u32 })
     }
 
     pub fn name(&self, number: u32) -> &[u8] {
@@ -193,16 +184,6 @@ mod tests {
             let expected =
                 format!("u00023<u00001>0123456789abcdef01234567j;89abcdef01234567;2;100000007 X@127.100.101.102\n{shown}end");
             assert_eq!(String::from_utf8_lossy(&out[..length]), expected);
-        }
-    }
-
-    #[test]
-    fn listed_names_are_of_one_width() {
-        let users = Users::listed(&["alice", "bobby"]).expect("names");
-        assert_eq!((users.name(1), users.width()), (&b"bobby"[..], 5));
-        assert_eq!(users.count(), 2);
-        for bad in [&[][..], &[""], &["a", "bc"]] {
-            assert!(Users::listed(bad).is_err());
         }
     }
 }

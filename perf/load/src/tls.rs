@@ -11,7 +11,7 @@ use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef, SslSession, SslSessionCacheMode, SslVerifyMode,
     SslVersion,
 };
-use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session, set_ciphersuites};
+use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session};
 
 use crate::sys;
 
@@ -30,8 +30,6 @@ pub struct Settings {
     pub version: Option<Version>,
     /// OpenSSL list for TLS 1.2; empty for the library's default.
     pub ciphers: String,
-    /// Suites of TLS 1.3; empty for the library's default.
-    pub ciphersuites: String,
     /// Key exchange groups, the preferred one first; empty for the library's default.
     pub groups: Vec<String>,
     /// Certificate chain and key: what a listener is, and what a client shows when asked.
@@ -172,10 +170,6 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
         .map_err(|error| format!("TLS version: {error}"))?;
     if !settings.ciphers.is_empty() {
         builder.set_cipher_list(&settings.ciphers).map_err(|error| format!("ciphers {}: {error}", settings.ciphers))?;
-    }
-    if !settings.ciphersuites.is_empty() {
-        let list = &settings.ciphersuites;
-        set_ciphersuites(&mut builder, list).map_err(|error| format!("ciphersuites {list}: {error}"))?;
     }
     set_groups(&mut builder, &settings.groups)?;
     accept_ed25519(&mut builder).map_err(|error| format!("signatures: {error}"))?;

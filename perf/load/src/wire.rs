@@ -18,7 +18,8 @@ use crate::tls::Endpoint;
 
 /// A datagram at 600 bytes is charged about 1,280 bytes: this holds some 6,000.
 const RECEIVE_BUFFER: usize = 4 << 20;
-const BATCH: usize = 32;
+/// Datagrams in one system call at most.
+pub const BATCH: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Transport {
