@@ -8,7 +8,7 @@ use strowger::sip::Challenge;
 use strowger::stack::auth::digest::{Algorithm, Hash, ha1};
 
 use crate::digest::{self, Answer, Asker};
-use crate::message::Scan;
+use crate::message::Message;
 use crate::stats::{Count, Stats};
 use crate::template::Users;
 
@@ -126,8 +126,9 @@ impl AuthArguments {
 }
 
 /// What a request said of its sender when it was challenged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Carried {
+    #[default]
     Nothing,
     /// Credentials with a nonce from before.
     Kept,
@@ -183,11 +184,12 @@ impl Credentials {
     }
 
     /// A request of this user was challenged. True where it is to be sent again, with credentials ([`Credentials::write`]).
-    pub fn challenged(&mut self, user: u32, asker: Asker, carried: Carried, raw: &[u8], scan: &Scan, stats: &mut Stats) -> bool {
-        let lines = scan.challenges.as_slice().iter();
+    pub fn challenged(&mut self, user: u32, asker: Asker, carried: Carried, message: &Message, stats: &mut Stats) -> bool {
+        let raw = message.raw;
+        let lines = message.challenges.as_slice().iter();
         let found = lines
-            .filter(|line| line.whole(raw)[0] | 0x20 == asker.initial())
-            .filter_map(|line| Challenge::parse(line.value(raw)).ok().flatten())
+            .filter(|line| message.whole(**line)[0] | 0x20 == asker.initial())
+            .filter_map(|line| Challenge::parse(message.value(*line)).ok().flatten())
             .find(|challenge| digest::asks_for(challenge, self.algorithm));
         let Some(challenge) = found else {
             stats.wrong("no challenge of the chosen algorithm", raw);
@@ -274,8 +276,8 @@ mod tests {
     /// What a challenge comes to: whether it is answered, and with what.
     fn answer(to: &mut Credentials, carried: Carried, lines: &str, stats: &mut Stats) -> Option<String> {
         let raw = challenge(lines);
-        let scan = message::scan(&raw).expect("whole");
-        to.challenged(1, Asker::Registrar, carried, &raw, &scan, stats).then(|| write(to))
+        let message = message::read(&raw).expect("whole");
+        to.challenged(1, Asker::Registrar, carried, &message, stats).then(|| write(to))
     }
 
     fn write(credentials: &mut Credentials) -> String {

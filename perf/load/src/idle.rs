@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use crate::end::uri_host;
-use crate::flow::Flow;
+use crate::flow::{Flow, Turn};
 use crate::load::write_json;
+use crate::parties::uri_host;
 use crate::sides::{TlsArguments, default_server, loopback};
 use crate::stats::{Count, Stats};
 use crate::sys;
@@ -69,22 +69,22 @@ struct Answers {
 }
 
 impl Flow for Answers {
-    fn start(&mut self, _: u64, _: u64, _: &mut Outbox, _: &mut Stats) -> bool {
+    fn start(&mut self, _: u64, _: &mut Turn) -> bool {
         false
     }
 
-    fn receive(&mut self, _: Link, raw: &[u8], _: u64, _: &mut Outbox, stats: &mut Stats) {
+    fn receive(&mut self, _: Link, raw: &[u8], turn: &mut Turn) {
         match raw.starts_with(b"SIP/2.0 200 ") {
             true => self.count += 1,
-            false => stats.wrong("no answer to OPTIONS", raw),
+            false => turn.stats.wrong("no answer to OPTIONS", raw),
         }
     }
 
-    fn lost(&mut self, _: Link, _: &mut Outbox, _: &mut Stats) {
+    fn lost(&mut self, _: Link, _: &mut Turn) {
         self.lost += 1;
     }
 
-    fn handle_timers(&mut self, _: u64, _: &mut Outbox, _: &mut Stats) {}
+    fn handle_timers(&mut self, _: &mut Turn) {}
 
     fn next_timer_ns(&self) -> Option<u64> {
         None

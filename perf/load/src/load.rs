@@ -3,21 +3,22 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::accounts::AuthArguments;
 use crate::call::Calls;
-use crate::end;
-use crate::flow::{Dialect, Flow};
+use crate::flow::Flow;
 use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};
 use crate::pace::Load;
+use crate::parties::{self, Dialect, Parties};
 use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
@@ -119,8 +120,8 @@ pub struct LoadArguments {
     #[arg(long)]
     floor: bool,
     /// A header of this many bytes in every message
-    #[arg(long, default_value_t = 0)]
-    pad: usize,
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u16).range(..=1_000))]
+    pad: u16,
     #[arg(long, value_enum, default_value_t = Wait::Spin)]
     wait: Wait,
     /// Write the results here; - is standard output
@@ -177,28 +178,30 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
     };
     let domain = match &arguments.domain {
         Some(domain) => domain.clone(),
-        None => end::uri_host(loopback(server.is_ipv6())),
+        None => parties::uri_host(loopback(server.is_ipv6())),
     };
-    let sides = &arguments.sides;
-    let dialect = Dialect::new(&domain, end::body(local.ip()), arguments.floor, sides.routed, sides.hops, arguments.pad);
+    let dialect = Dialect {
+        domain,
+        floor: arguments.floor,
+        routed: arguments.sides.routed,
+        hops: arguments.sides.hops,
+        body: parties::body(local.ip()),
+        pad: parties::pad(arguments.pad.into()),
+    };
+    let parties = Rc::new(Parties::new(dialect, accounts.names.clone(), &bench.out.locals));
     let only_registers = method == Some(Method::Register);
-    let singles = |method, number, bench: &Bench| {
-        Singles::new(
-            Run::new(number),
-            method,
-            dialect.clone(),
-            accounts.names.clone(),
-            arguments.auth.credentials(&accounts, &Run::new(number).text()),
-            &bench.out.locals,
-            match method {
-                Method::Options => Side::Caller,
-                Method::Register => arguments.sides.registrar(only_registers),
-            },
-        )
+    let credentials = |run: Run| arguments.auth.credentials(&accounts, &run.text());
+    let singles = |method, number| {
+        let run = Run::new(number);
+        let registrar = match method {
+            Method::Options => Side::Caller,
+            Method::Register => arguments.sides.registrar(only_registers),
+        };
+        Singles::new(run, method, parties.clone(), credentials(run), registrar)
     };
-    bench.connect(&mut singles(Method::Options, number, &bench), CONNECT_SECONDS)?;
+    bench.connect(&mut singles(Method::Options, number), CONNECT_SECONDS)?;
     if arguments.register_first {
-        let mut flow = singles(Method::Register, number.wrapping_add(1), &bench);
+        let mut flow = singles(Method::Register, number.wrapping_add(1));
         // Where nobody is, the others need not be tried.
         let one = Phase::new("register one", Load::Window(1), ANSWER_SECONDS).counted(1);
         if bench.run(&mut flow, &one).completed() == 0 {
@@ -218,26 +221,20 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
     }
     let results = match method {
         None if role == Role::Answerers => {
-            let mut flow = Reflector::new(dialect.clone(), &accounts.names, &bench.out.locals, (arguments.ring * 1e9) as u64);
+            let mut flow = Reflector::new(parties, (arguments.ring * 1e9) as u64);
             eprintln!("strowger-load: answerers ready");
             let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
             let phase = Phase::new("answer", Load::Rest, seconds).measured();
             vec![bench.run(&mut flow, &phase.until(stop)).json()]
         }
         None => {
-            let mut flow = Calls::new(
-                Run::new(number),
-                dialect.clone(),
-                accounts.names.clone(),
-                arguments.auth.credentials(&accounts, &Run::new(number).text()),
-                &bench.out.locals,
-                arguments.max_outstanding,
-                ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),
-            );
+            let run = Run::new(number);
+            let times_ns = ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64);
+            let mut flow = Calls::new(run, parties.clone(), credentials(run), arguments.max_outstanding, times_ns);
             measure(arguments, &mut bench, &mut flow)
         }
         Some(method) => {
-            let mut flow = singles(method, number, &bench);
+            let mut flow = singles(method, number);
             measure(arguments, &mut bench, &mut flow)
         }
     };

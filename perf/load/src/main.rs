@@ -1,11 +1,10 @@
 //! strowger-load: open-loop SIP load over UDP, TCP and TLS with callers and answerers in one thread, and the bare relay that is the floor.
 
 mod accounts;
-mod answer;
+mod answerer;
 mod call;
 mod digest;
 mod distance;
-mod end;
 mod flow;
 mod frame;
 mod handshake;
@@ -16,6 +15,7 @@ mod mark;
 mod message;
 mod outcome;
 mod pace;
+mod parties;
 mod reflect;
 mod relay;
 mod relay_stream;

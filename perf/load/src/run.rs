@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::flow::Flow;
+use crate::flow::{Flow, Turn};
 use crate::outcome::Outcome;
 use crate::pace::{Load, Pace};
 use crate::stats::{Count, Counts, Span, Stats};
@@ -209,7 +209,7 @@ impl Bench {
             }
             self.out.flush();
             worked |= self.receive(flow);
-            flow.handle_timers(now_ns, &mut self.out, &mut self.stats);
+            flow.handle_timers(&mut Turn { now_ns, out: &mut self.out, stats: &mut self.stats });
             self.out.flush();
             if now_ns >= next_line_ns {
                 next_line_ns += LINE_NS;
@@ -271,7 +271,7 @@ impl Bench {
         if lag_ns > LATE_NS {
             self.stats.counts.add(Count::Late);
         }
-        if !flow.start(scheduled_ns, now_ns, &mut self.out, &mut self.stats) {
+        if !flow.start(scheduled_ns, &mut Turn { now_ns, out: &mut self.out, stats: &mut self.stats }) {
             self.stats.counts.add(Count::Skipped);
         }
     }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use crate::accounts::{Carried, Credentials, Request};
 use crate::digest::Asker;
-use crate::end::uri_host;
-use crate::flow::{Dialect, Flow};
-use crate::identity::{Identity, Run};
-use crate::message::{self, Scan};
-use crate::stats::{Count, Mark, Span, Stats};
-use crate::template::{Fill, TAG, Template, Users};
+use crate::flow::{Flow, Turn};
+use crate::identity::{Identity, Run, TAG, tag};
+use crate::message::{self, Message};
+use crate::parties::{Dialect, Parties, uri_host};
+use crate::stats::{Count, Mark, Span};
+use crate::template::{Fill, Template};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox, Side, spread_host};
 
@@ -20,10 +20,19 @@ pub enum Method {
     Options,
 }
 
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Method::Register => "REGISTER",
+            Method::Options => "OPTIONS",
+        }
+    }
+}
+
 /// Where a user's CSeq begins, so that its width never changes.
 const FIRST_SEQUENCE: u32 = 100_000_000;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct User {
     sequence: u32,
     /// The CSeq of the first attempt: its request keeps the From tag when it answers a challenge (RFC 3261 §8.1.3.5).
@@ -48,8 +57,7 @@ struct Origin {
 pub struct Singles {
     run: Run,
     method: Method,
-    dialect: Dialect,
-    users: Rc<Users>,
+    parties: Rc<Parties>,
     /// The users as challenged ones; without it a challenge is a refusal.
     credentials: Option<Credentials>,
     /// `sip:` and the domain: the Request-URI of them all.
@@ -65,56 +73,30 @@ pub struct Singles {
 }
 
 impl Singles {
-    pub fn new(
-        run: Run,
-        method: Method,
-        dialect: Dialect,
-        users: Rc<Users>,
-        credentials: Option<Credentials>,
-        locals: &[Local],
-        registrar: Side,
-    ) -> Singles {
-        let ends = |side| locals.iter().enumerate().filter(move |(_, local)| local.side == side).collect::<Vec<_>>();
-        let (registrars, answerers) = (ends(registrar), ends(Side::Answerer));
+    pub fn new(run: Run, method: Method, parties: Rc<Parties>, credentials: Option<Credentials>, registrar: Side) -> Singles {
+        let (registrars, answerers) = (parties.of(registrar), parties.of(Side::Answerer));
         let pairs = match method {
             Method::Register => registrars.len().max(answerers.len()),
             Method::Options => registrars.len(),
         };
-        let origins = (0..pairs)
-            .map(|number| {
-                let (end, local) = registrars[number % registrars.len()];
-                // An OPTIONS says nothing of contacts, and callers may be alone.
-                let contact = match answerers.get(number % answerers.len().max(1)) {
-                    Some((_, contact)) => *contact,
-                    None => local,
-                };
-                Origin {
-                    end: end as u32,
-                    spread: contact.spread,
-                    template: request(run, method, local, contact, &dialect, users.width()),
-                }
-            })
-            .collect();
-        let idle = User {
-            sequence: FIRST_SEQUENCE,
-            first_sequence: FIRST_SEQUENCE,
-            waiting: false,
-            mark: Mark::default(),
-            carried: Carried::Nothing,
-            scheduled_ns: 0,
-            started_ns: 0,
-            link: Link::default(),
+        let origin = |number: usize| {
+            let end = registrars[number % registrars.len()];
+            // An OPTIONS says nothing of contacts, and callers may be alone.
+            let contact = *answerers.get(number % answerers.len().max(1)).unwrap_or(&end);
+            let [local, contact] = [end, contact].map(|end| parties.ends[end as usize].local);
+            let template = request(run, method, &local, &contact, &parties.dialect, parties.users.width());
+            Origin { end, spread: contact.spread, template }
         };
+        let idle = User { sequence: FIRST_SEQUENCE, first_sequence: FIRST_SEQUENCE, ..User::default() };
         Singles {
             run,
             method,
-            uri: format!("sip:{}", dialect.domain),
-            dialect,
+            uri: format!("sip:{}", parties.dialect.domain),
             credentials,
             lines: Vec::new(),
-            state: vec![idle; users.count() as usize],
-            users,
-            origins,
+            state: vec![idle; parties.users.count() as usize],
+            origins: (0..pairs).map(origin).collect(),
+            parties,
             timers: Timers::default(),
             next: 0,
             outstanding: 0,
@@ -139,8 +121,8 @@ impl Singles {
             tag: &self.tag(number),
             attempt: 0,
             lines: &self.lines,
-            caller: self.users.name(number),
-            callee: self.users.name(number),
+            caller: self.parties.users.name(number),
+            callee: self.parties.users.name(number),
             sequence: user.sequence,
             host: match origin.spread {
                 0 => &[],
@@ -153,8 +135,7 @@ impl Singles {
 
     /// The From tag of the user's request.
     fn tag(&self, number: u32) -> [u8; TAG] {
-        let token = self.run.token(Identity { slot: number, generation: self.state[number as usize].first_sequence });
-        std::array::from_fn(|at| token[at + 8])
+        *tag(&self.run.token(Identity { slot: number, generation: self.state[number as usize].first_sequence }))
     }
 
     fn origin(&self, number: u32) -> &Origin {
@@ -168,68 +149,61 @@ impl Singles {
     }
 
     /// The request goes again, with credentials, in a transaction of its own (RFC 3261 §22.2).
-    fn answer(&mut self, number: u32, raw: &[u8], scan: &Scan, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+    fn answer(&mut self, number: u32, message: &Message, turn: &mut Turn) {
         let user = &mut self.state[number as usize];
-        let (asker, carried) = (Asker::Registrar, user.carried);
-        let answers =
-            self.credentials.as_mut().is_some_and(|credentials| credentials.challenged(number, asker, carried, raw, scan, stats));
-        if !answers {
-            stats.refused(message::status(raw));
-            return self.finish(number, out);
+        let carried = user.carried;
+        let credentials = self.credentials.as_mut();
+        if !credentials.is_some_and(|it| it.challenged(number, Asker::Registrar, carried, message, turn.stats)) {
+            turn.stats.refused(message.status());
+            return self.finish(number, turn.out);
         }
         user.carried = Carried::Fresh;
         user.sequence += 1;
-        user.started_ns = now_ns;
+        user.started_ns = turn.now_ns;
         let identity = Identity { slot: number, generation: user.sequence };
-        self.send(number, out);
-        self.timers.arm(now_ns, identity, Awaited::Request);
+        self.send(number, turn.out);
+        self.timers.arm(turn.now_ns, identity, Awaited::Request);
     }
 
-    fn check(&self, raw: &[u8], link: Link) -> Result<(Identity, u16, Scan), &'static str> {
-        let scan = message::scan(raw).ok_or("not a whole message")?;
-        let [via] = scan.via.as_slice() else {
+    fn check(&self, message: &Message, link: Link) -> Result<(Identity, u16), &'static str> {
+        let users = &self.parties.users;
+        let [via] = message.via.as_slice() else {
             return Err("not exactly one Via");
         };
-        let identity = message::parameter(via.value(raw), b"branch")
+        let identity = message::parameter(message.value(*via), b"branch")
             .and_then(|branch| branch.strip_prefix(b"z9hG4bK"))
             .and_then(|token| self.run.identity(token))
             .ok_or("top Via is not ours")?;
-        if identity.slot >= self.users.count() || link != self.state[identity.slot as usize].link {
+        if identity.slot >= users.count() || link != self.state[identity.slot as usize].link {
             return Err("response by another way than the request's");
         }
-        let cseq = scan.cseq.value(raw);
-        let method: &[u8] = match self.method {
-            Method::Register => b" REGISTER",
-            Method::Options => b" OPTIONS",
-        };
-        let number = cseq.strip_suffix(method).and_then(|number| std::str::from_utf8(number).ok()?.parse::<u32>().ok());
+        let number = message.value(message.cseq).strip_suffix(self.method.name().as_bytes()).and_then(|it| it.strip_suffix(b" "));
+        let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse::<u32>().ok());
         if number != Some(identity.generation) {
             return Err("CSeq is not the request's");
         }
-        let user = &self.state[identity.slot as usize];
-        let is_late = identity.generation < user.first_sequence;
-        let tag = message::parameter(scan.from.value(raw), b"tag");
-        if !is_late && tag != Some(&self.tag(identity.slot)) {
+        let is_late = identity.generation < self.state[identity.slot as usize].first_sequence;
+        if !is_late && message.tag(message.from) != Some(&self.tag(identity.slot)) {
             return Err("From tag changed");
         }
-        let name = self.users.name(identity.slot);
-        if !scan.call_id.value(raw).starts_with(name) {
+        let name = users.name(identity.slot);
+        if !message.value(message.call_id).starts_with(name) {
             return Err("Call-ID is not the request's");
         }
-        if self.dialect.floor {
-            return Ok((identity, 200, scan));
+        if self.parties.dialect.floor {
+            return Ok((identity, 200));
         }
-        let status = message::status(raw);
-        if message::parameter(scan.to.value(raw), b"tag").is_none() && status != 100 {
+        let status = message.status();
+        if message.tag(message.to).is_none() && status != 100 {
             return Err("no To tag");
         }
         if self.method == Method::Register && status == 200 {
-            let uri = message::contact_uri(scan.contact.value(raw));
+            let uri = message::contact_uri(message.value(message.contact));
             if uri.strip_prefix(b"sip:").is_none_or(|rest| !rest.starts_with(name)) {
                 return Err("the binding is not in the answer");
             }
         }
-        Ok((identity, status, scan))
+        Ok((identity, status))
     }
 }
 
@@ -240,9 +214,9 @@ fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &D
         _ => "{host}".to_string(),
     };
     let (in_via, address) = (local.transport.in_via(), local.address);
-    let (name, to, last) = match method {
+    let name = method.name();
+    let (to, last) = match method {
         Method::Register => (
-            "REGISTER",
             format!("<sip:{{caller}}@{domain}>"),
             format!(
                 "Contact: <sip:{{caller}}@{host}:{}{}>\r\nExpires: 3600\r\n",
@@ -250,7 +224,7 @@ fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &D
                 contact.transport.in_uri()
             ),
         ),
-        Method::Options => ("OPTIONS", format!("<sip:{domain}>"), "Accept: application/sdp\r\n".to_string()),
+        Method::Options => (format!("<sip:{domain}>"), "Accept: application/sdp\r\n".to_string()),
     };
     // A user's REGISTERs keep their Call-ID (RFC 3261 §10.2.4); another run has another.
     let run = run.text();
@@ -273,98 +247,94 @@ fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &D
 }
 
 impl Flow for Singles {
-    fn start(&mut self, scheduled_ns: u64, now_ns: u64, out: &mut Outbox, stats: &mut Stats) -> bool {
+    fn start(&mut self, scheduled_ns: u64, turn: &mut Turn) -> bool {
         let number = self.next;
         if self.state[number as usize].waiting {
             return false;
         }
-        let Some(link) = out.begin(self.origin(number).end) else {
+        let Some(link) = turn.out.begin(self.origin(number).end) else {
             return false;
         };
+        self.next = (number + 1) % self.parties.users.count();
+        let carried = match (&mut self.credentials, self.method) {
+            (Some(credentials), Method::Register) => credentials.begin(number),
+            _ => Carried::Nothing,
+        };
         let user = &mut self.state[number as usize];
-        user.link = link;
-        self.next = (number + 1) % self.users.count();
-        user.sequence += 1;
-        user.first_sequence = user.sequence;
-        user.carried = self
-            .credentials
-            .as_mut()
-            .filter(|_| self.method == Method::Register)
-            .map_or(Carried::Nothing, |credentials| credentials.begin(number));
-        user.waiting = true;
-        user.mark = stats.mark();
-        user.scheduled_ns = scheduled_ns;
-        user.started_ns = now_ns;
-        let identity = Identity { slot: number, generation: user.sequence };
+        let (sequence, mark) = (user.sequence + 1, turn.stats.mark());
+        let started_ns = turn.now_ns;
+        *user = User { sequence, first_sequence: sequence, waiting: true, mark, carried, scheduled_ns, started_ns, link };
         self.outstanding += 1;
-        self.send(number, out);
-        self.timers.arm(now_ns, identity, Awaited::Request);
-        stats.counts.add(Count::Started);
+        self.send(number, turn.out);
+        self.timers.arm(turn.now_ns, Identity { slot: number, generation: sequence }, Awaited::Request);
+        turn.stats.counts.add(Count::Started);
         true
     }
 
-    fn receive(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
-        let (identity, status, scan) = match self.check(raw, link) {
+    fn receive(&mut self, link: Link, raw: &[u8], turn: &mut Turn) {
+        let Some(message) = message::read(raw) else {
+            return turn.stats.wrong("not a whole message", raw);
+        };
+        let (identity, status) = match self.check(&message, link) {
             Ok(found) => found,
-            Err(why) => return stats.wrong(why, raw),
+            Err(why) => return turn.stats.wrong(why, raw),
         };
         let user = &self.state[identity.slot as usize];
         if user.sequence != identity.generation || !user.waiting {
-            return stats.counts.add(Count::Stray);
+            return turn.stats.counts.add(Count::Stray);
         }
+        let is_measured = turn.stats.measures(user.mark);
         match status {
-            100..=199 => stats.counts.add(Count::Trying),
+            100..=199 => turn.stats.counts.add(Count::Trying),
             200 => {
-                if stats.measures(user.mark) {
-                    stats.counts.add(Count::Good);
-                    stats.record(Span::ToOk, now_ns - user.scheduled_ns);
+                if is_measured {
+                    turn.stats.counts.add(Count::Good);
+                    turn.stats.record(Span::ToOk, turn.now_ns - user.scheduled_ns);
                 }
-                stats.counts.add(Count::Completed);
-                self.finish(identity.slot, out);
+                turn.stats.counts.add(Count::Completed);
+                self.finish(identity.slot, turn.out);
             }
-            401 if self.method == Method::Register && self.credentials.is_some() => {
-                self.answer(identity.slot, raw, &scan, now_ns, out, stats);
-            }
+            401 if self.method == Method::Register && self.credentials.is_some() => self.answer(identity.slot, &message, turn),
             _ => {
                 if status != 503 {
-                    stats.wrong("refused", raw);
+                    turn.stats.wrong("refused", raw);
                 }
-                stats.refused(status);
-                if stats.measures(user.mark) {
-                    stats.record(Span::Refusal, now_ns - user.scheduled_ns);
+                turn.stats.refused(status);
+                if is_measured {
+                    turn.stats.record(Span::Refusal, turn.now_ns - user.scheduled_ns);
                 }
-                self.finish(identity.slot, out);
+                self.finish(identity.slot, turn.out);
             }
         }
     }
 
-    fn lost(&mut self, link: Link, out: &mut Outbox, stats: &mut Stats) {
-        for number in 0..self.users.count() {
+    fn lost(&mut self, link: Link, turn: &mut Turn) {
+        for number in 0..self.parties.users.count() {
             let user = &self.state[number as usize];
             if user.waiting && user.link == link {
-                stats.counts.add(Count::Cut);
-                self.finish(number, out);
+                turn.stats.counts.add(Count::Cut);
+                self.finish(number, turn.out);
             }
         }
     }
 
-    fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
-        while let Some(due) = self.timers.pop(now_ns) {
+    fn handle_timers(&mut self, turn: &mut Turn) {
+        while let Some(due) = self.timers.pop(turn.now_ns) {
             let identity = due.identity;
             let user = &self.state[identity.slot as usize];
             if user.sequence != identity.generation || !user.waiting {
                 continue;
             }
-            if now_ns - user.started_ns >= GIVE_UP_NS {
-                stats.counts.add(Count::TimedOut);
-                self.finish(identity.slot, out);
+            if turn.now_ns - user.started_ns >= GIVE_UP_NS {
+                turn.stats.counts.add(Count::TimedOut);
+                self.finish(identity.slot, turn.out);
                 continue;
             }
-            if !out.is_reliable(user.link) {
-                stats.counts.add(Count::RetransmittedRequest);
-                self.send(identity.slot, out);
+            if !turn.out.is_reliable(user.link) {
+                turn.stats.counts.add(Count::RetransmittedRequest);
+                self.send(identity.slot, turn.out);
             }
-            self.timers.rearm(now_ns, due);
+            self.timers.rearm(turn.now_ns, due);
         }
     }
 

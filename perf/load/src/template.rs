@@ -1,6 +1,6 @@
 //! Messages rendered once, with holes of fixed width that are patched in each copy.
 
-use crate::identity::TOKEN;
+use crate::identity::{TAG, TOKEN};
 
 /// What goes into a hole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,9 +23,6 @@ pub const HOST: usize = "127.100.100.100".len();
 
 /// Digits of a hole for `Hole::Sequence`. The first is never 0, as CSeq is written without leading zeros.
 pub const SEQUENCE: usize = 9;
-
-/// Bytes of a hole for `Hole::Tag`: a token without the run's part.
-pub const TAG: usize = TOKEN - 8;
 
 /// A message with holes.
 pub struct Template {
@@ -147,6 +144,12 @@ impl Users {
         &self.text[at..at + self.width]
     }
 
+    /// Whose name this is.
+    pub fn number(&self, name: &[u8]) -> Option<u32> {
+        let number = std::str::from_utf8(name.strip_prefix(b"u")?).ok()?.parse().ok()?;
+        (number < self.count && self.name(number) == name).then_some(number)
+    }
+
     pub fn width(&self) -> usize {
         self.width
     }
@@ -163,7 +166,8 @@ mod tests {
     #[test]
     fn holes_are_filled_where_they_stand() {
         let users = Users::new(10_000);
-        assert_eq!(users.name(9_999), b"u09999");
+        assert_eq!((users.name(9_999), users.number(b"u09999")), (&b"u09999"[..], Some(9_999)));
+        assert_eq!([users.number(b"u10000"), users.number(b"u9999"), users.number(b"x09999")], [None; 3]);
         let template =
             Template::new("{callee}<{caller}>{token}{branch};{tag};{attempt};{sequence} X@{host}\n{lines}end", users.width());
         let mut out = [0; 160];

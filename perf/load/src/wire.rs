@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::flow::Flow;
+use crate::flow::{Flow, Turn};
 use crate::frame::{self, Frame};
 use crate::mark::{self, Mark};
 use crate::stats::{Count, Stats};
@@ -292,7 +292,12 @@ impl Outbox {
         &mut self.datagrams.buffer()[self.room..]
     }
 
+    /// The message in the buffer is whole; none, if it has no length.
     pub fn commit(&mut self, link: Link, length: usize) {
+        if length == 0 {
+            self.unsendable += 1;
+            return;
+        }
         if self.room > 0 {
             let buffer = self.datagrams.buffer();
             let mark = Mark::of(&buffer[self.room..][..length]);
@@ -436,7 +441,7 @@ impl Wire {
                 let raw = self.inbox.datagram(index);
                 bytes += raw.len() as u64;
                 let raw = raw.get(out.room..).unwrap_or_default();
-                flow.receive(link, raw, now_ns, out, stats);
+                flow.receive(link, raw, &mut Turn { now_ns, out, stats });
             }
             stats.counts.add_many(Count::Received, count as u64);
             stats.counts.add_many(Count::ReceivedBytes, bytes);
@@ -444,24 +449,24 @@ impl Wire {
         }
         let found = out.streams.as_mut().is_some_and(Streams::look);
         while let Some(link) = out.streams.as_mut().and_then(Streams::next_ready) {
-            self.receive_stream(link, flow, now_ns(), out, stats);
+            self.receive_stream(link, flow, &mut Turn { now_ns: now_ns(), out, stats });
             out.flush();
         }
         while let Some(link) = out.streams.as_mut().and_then(Streams::next_lost) {
-            flow.lost(link, out, stats);
+            flow.lost(link, &mut Turn { now_ns: now_ns(), out, stats });
         }
         worked || found
     }
 
-    fn receive_stream<F: Flow>(&mut self, link: Link, flow: &mut F, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+    fn receive_stream<F: Flow>(&mut self, link: Link, flow: &mut F, turn: &mut Turn) {
         loop {
-            let Some(streams) = &mut out.streams else {
+            let Some(streams) = &mut turn.out.streams else {
                 return;
             };
             let reading = streams.read(link, &mut self.bytes);
             let mut rest = &self.bytes[..reading.length];
             loop {
-                let (frame, room) = match out.room {
+                let (frame, room) = match turn.out.room {
                     0 => (frame::next(rest), 0),
                     room => (frame::next_marked(rest), room),
                 };
@@ -469,24 +474,24 @@ impl Wire {
                     Frame::Message { skip, length } => {
                         let raw = &rest[skip..skip + length];
                         rest = &rest[skip + length..];
-                        stats.counts.add(Count::Received);
-                        stats.counts.add_many(Count::ReceivedBytes, (room + length) as u64);
-                        flow.receive(link, raw, now_ns, out, stats);
+                        turn.stats.counts.add(Count::Received);
+                        turn.stats.counts.add_many(Count::ReceivedBytes, (room + length) as u64);
+                        flow.receive(link, raw, turn);
                     }
                     Frame::Partial { skip } => {
                         rest = &rest[skip..];
                         break;
                     }
                     Frame::Broken(why) => {
-                        stats.wrong(why, rest);
-                        if let Some(streams) = &mut out.streams {
+                        turn.stats.wrong(why, rest);
+                        if let Some(streams) = &mut turn.out.streams {
                             streams.fail(link.slot, why);
                         }
                         return;
                     }
                 }
             }
-            let Some(streams) = &mut out.streams else {
+            let Some(streams) = &mut turn.out.streams else {
                 return;
             };
             if reading.over {
