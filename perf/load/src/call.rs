@@ -4,9 +4,8 @@
 use std::mem;
 use std::rc::Rc;
 
-use crate::accounts::{Carried, Credentials, Request};
 use crate::answerer::{Answerers, Asked};
-use crate::digest::Asker;
+use crate::digest::{Asker, Carried, Credentials, Request};
 use crate::flow::{Flow, Turn};
 use crate::identity::{Identity, Run, TOKEN, tag};
 use crate::message::{self, Message};

@@ -12,8 +12,8 @@ use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::accounts::AuthArguments;
 use crate::call::Calls;
+use crate::digest::AuthArguments;
 use crate::flow::Flow;
 use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};

@@ -3,8 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::accounts::{Carried, Credentials, Request};
-use crate::digest::Asker;
+use crate::digest::{Asker, Carried, Credentials, Request};
 use crate::flow::{Flow, Turn};
 use crate::identity::{Identity, Run, TAG, tag};
 use crate::message::{self, Message};
