@@ -17,7 +17,7 @@ use crate::stats::{Count, Stats};
 use crate::sys;
 use crate::tls::Endpoint;
 use crate::watch::Watched;
-use crate::wire::{Link, Manner, Opening, Outbox, Side, Transport, Wire};
+use crate::wire::{Link, Local, Manner, Opening, Outbox, Side, Transport, Wire};
 
 #[derive(Args)]
 pub struct IdleArguments {
@@ -131,7 +131,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     }
     sys::raise_descriptor_limit()?;
     let tls = match arguments.transport {
-        Transport::Tls => Some(std::rc::Rc::new(Endpoint::client(&arguments.tls.caller())?)),
+        Transport::Tls => Some(Endpoint::client(&arguments.tls.caller())?),
         _ => None,
     };
     let server = arguments.server.unwrap_or_else(|| default_server(arguments.transport, None));
@@ -139,20 +139,12 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         true => loopback(true),
         false => Ipv4Addr::new(127, 0, 0, 2).into(),
     });
-    let opening = Opening {
-        side: Side::Caller,
-        transport: arguments.transport,
-        manner: Manner::PerCall,
-        count: 1,
-        local: SocketAddr::new(local, 0),
-        server,
-        tls,
-        spread: 0,
-        sources: arguments.sources,
-    };
+    let (transport, manner, address) = (arguments.transport, Manner::PerCall, SocketAddr::new(local, 0));
+    let local = Local { side: Side::Caller, transport, manner, address, spread: 0 };
+    let opening = Opening { local, count: 1, server, tls, sources: arguments.sources };
     let domain = uri_host(loopback(server.is_ipv6()));
     let mut server = Watched::new(&arguments.server_pid);
-    let out = Outbox::open(&[opening], false).map_err(|error| error.to_string())?;
+    let out = Outbox::open(vec![opening], false).map_err(|error| error.to_string())?;
     let mut opened = Opened { wire: Wire::new(&out), out, stats: Stats::new(), answers: Answers::default(), start: Instant::now() };
     server.refresh();
     let before = server.own_bytes();
@@ -172,7 +164,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
             opening.push(link);
         }
         opened.turn();
-        let streams = opened.out.streams.as_mut().ok_or("no streams")?;
+        let streams = &mut opened.out.streams;
         opening.retain(|link| {
             let open = streams.is_open(*link);
             if open {
@@ -200,7 +192,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     let used_ns = server.time().run_ns - before_ns;
     opened.rest(arguments.settle);
     let after = server.own_bytes();
-    let streams = opened.out.streams.as_ref().ok_or("no streams")?;
+    let streams = &opened.out.streams;
     let number = f64::from(arguments.connections);
     let growth = after as f64 - before as f64;
     let counts = streams.counts;
@@ -239,8 +231,8 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
 }
 
 fn ask(out: &mut Outbox, link: Link, number: u32, domain: &str) {
-    let via = out.locals[0].transport.in_via();
-    let host = uri_host(out.locals[0].address.ip());
+    let local = out.locals()[0];
+    let (via, host) = (local.transport.in_via(), uri_host(local.address.ip()));
     let text = format!(
         "OPTIONS sip:{domain} SIP/2.0\r\n\
          Via: SIP/2.0/{via} {host}:5060;branch=z9hG4bKidle{number};rport\r\n\

@@ -159,7 +159,7 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         arguments.ports.sockets,
         &arguments.tls,
     )?;
-    let out = Outbox::open(&openings, arguments.floor).map_err(|error| error.to_string())?;
+    let out = Outbox::open(openings, arguments.floor).map_err(|error| error.to_string())?;
     let wire = Wire::new(&out);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.
@@ -188,7 +188,7 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         body: parties::body(local.ip()),
         pad: parties::pad(arguments.pad.into()),
     };
-    let parties = Rc::new(Parties::new(dialect, accounts.names.clone(), &bench.out.locals));
+    let parties = Rc::new(Parties::new(dialect, accounts.names.clone(), &bench.out.locals()));
     let only_registers = method == Some(Method::Register);
     let credentials = |run: Run| arguments.auth.credentials(&accounts, &run.text());
     let singles = |method, number| {
@@ -379,10 +379,8 @@ pub fn measure_one<F: Flow>(bench: &mut Bench, flow: &mut F, phase: &Phase, drai
     result["drain_seconds"] = json!(drained.seconds);
     result["latency_us"] = bench.stats.spans_json();
     result["unanswered_after_drain"] = json!(flow.outstanding());
-    if let Some(streams) = &bench.out.streams {
-        result["connections_open"] = json!(streams.open);
-        result["tls"] = json!(streams.agreed);
-    }
+    result["connections_open"] = json!(bench.out.streams.open);
+    result["tls"] = json!(bench.out.streams.agreed);
     result["clean"] = json!(outcome.is_clean() && drained.is_clean() && flow.outstanding() == 0);
     (outcome, goodput, result)
 }

@@ -117,10 +117,7 @@ impl Bench {
         let own_drops = watch::udp_drops_at(&self.own_sockets);
         let server_resident = self.server.resident_bytes();
         Snapshot {
-            counts: match &self.out.streams {
-                Some(streams) => self.stats.counts.plus(&streams.counts),
-                None => self.stats.counts,
-            },
+            counts: self.stats.counts.plus(&self.out.streams.counts),
             sent: self.out.sent(),
             sent_bytes: self.out.sent_bytes(),
             send_errors: self.out.send_errors(),

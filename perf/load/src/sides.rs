@@ -2,12 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use clap::{Args, ValueEnum};
 
 use crate::tls::{Endpoint, Settings, Version};
-use crate::wire::{Manner, Opening, Side, Transport};
+use crate::wire::{Local, Manner, Opening, Side, Transport};
 
 /// `8` connections for all calls, or `per-call`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -213,7 +212,7 @@ impl SideArguments {
         });
         let at = |port| SocketAddr::new(local.ip(), port);
         let client = |transport, settings: Settings| match transport {
-            Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
+            Transport::Tls => Endpoint::client(&settings).map(Some),
             Transport::Udp | Transport::Tcp => Ok(None),
         };
         let (manner, count) = match (self.transport, self.connections) {
@@ -221,15 +220,12 @@ impl SideArguments {
             (_, Connections::Persistent(number)) => (Manner::Persistent, number),
             (_, Connections::PerCall) => (Manner::PerCall, 1),
         };
+        let side = |side, transport, manner, port| Local { side, transport, manner, address: at(port), spread: 0 };
         let mut openings = vec![Opening {
-            side: Side::Caller,
-            transport: self.transport,
-            manner,
+            local: side(Side::Caller, self.transport, manner, caller_port),
             count,
-            local: at(caller_port),
             server,
             tls: client(self.transport, tls.caller())?,
-            spread: 0,
             sources: self.sources,
         }];
         if self.role == Role::Callers {
@@ -245,7 +241,7 @@ impl SideArguments {
             (_, Callee::Listen, Connections::Persistent(_)) => (Manner::Listening, 1),
         };
         let endpoint = match (callee, self.callee) {
-            (Transport::Tls, Callee::Listen) => Some(Rc::new(Endpoint::server(&tls.callee())?)),
+            (Transport::Tls, Callee::Listen) => Some(Endpoint::server(&tls.callee())?),
             _ => client(callee, tls.callee())?,
         };
         let listens = self.callee_listens();
@@ -260,26 +256,18 @@ impl SideArguments {
         }
         // The listener opens first, so that callers without a server between can connect to it.
         openings.push(Opening {
-            side: Side::Answerer,
-            transport: callee,
-            manner,
+            local: Local { spread: self.spread, ..side(Side::Answerer, callee, manner, answerer_port) },
             count,
-            local: at(answerer_port),
             server: callee_server,
             tls: endpoint,
-            spread: self.spread,
             sources: 1,
         });
         if listens {
             openings.push(Opening {
-                side: Side::Registrar,
-                transport: Transport::Udp,
-                manner: Manner::Socket,
+                local: side(Side::Registrar, Transport::Udp, Manner::Socket, 0),
                 count: 1,
-                local: at(0),
                 server: self.register_server.unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
                 tls: None,
-                spread: 0,
                 sources: 1,
             });
         }
@@ -314,7 +302,7 @@ mod tests {
     #[test]
     fn udp_alone_is_two_rows_of_sockets() {
         let (sides, openings) = openings("").expect("options");
-        let kinds: Vec<_> = openings.iter().map(|o| (o.side, o.manner, o.count)).collect();
+        let kinds: Vec<_> = openings.iter().map(|o| (o.local.side, o.local.manner, o.count)).collect();
         assert_eq!(kinds, [(Side::Caller, Manner::Socket, 2), (Side::Answerer, Manner::Socket, 2)]);
         assert_eq!(sides.registrar(false), Side::Caller);
     }
@@ -322,13 +310,13 @@ mod tests {
     #[test]
     fn each_side_has_its_transport_and_its_server() {
         let (sides, openings) = openings("--transport tls --connections per-call --callee-transport tcp").expect("options");
-        assert_eq!(openings[0].manner, Manner::PerCall);
+        assert_eq!(openings[0].local.manner, Manner::PerCall);
         assert_eq!(openings[0].server.port(), 5061);
         assert!(openings[0].tls.is_some());
-        assert_eq!(openings[1].manner, Manner::Listening);
+        assert_eq!(openings[1].local.manner, Manner::Listening);
         assert!(openings[1].tls.is_none());
         // Contacts that name a listener are registered from elsewhere.
-        assert_eq!(openings[2].side, Side::Registrar);
+        assert_eq!(openings[2].local.side, Side::Registrar);
         assert_eq!(openings[2].server.port(), 5060);
         assert_eq!(sides.registrar(false), Side::Registrar);
         assert_eq!(sides.registrar(true), Side::Caller);
@@ -337,15 +325,15 @@ mod tests {
     #[test]
     fn each_side_has_its_address() {
         let (_, openings) = openings("--transport tcp --callee-server 127.0.0.8:99").expect("options");
-        assert_eq!(openings[0].local.to_string(), "127.0.0.1:15070");
-        assert_eq!(openings[1].local.to_string(), "127.0.0.1:15570");
+        assert_eq!(openings[0].local.address.to_string(), "127.0.0.1:15070");
+        assert_eq!(openings[1].local.address.to_string(), "127.0.0.1:15570");
         assert_eq!(openings[1].server.to_string(), "127.0.0.8:99");
     }
 
     #[test]
     fn flows_register_themselves() {
         let (sides, openings) = openings("--transport tcp --callee flow --callee-connections 8").expect("options");
-        assert_eq!(openings[1].manner, Manner::Persistent);
+        assert_eq!(openings[1].local.manner, Manner::Persistent);
         assert_eq!(openings[1].count, 8);
         assert_eq!(openings[1].server.port(), 5060);
         assert_eq!(openings.len(), 2);
@@ -356,7 +344,7 @@ mod tests {
     fn each_side_can_be_a_process_of_its_own() {
         let sides_of = |line| -> (SideArguments, Vec<Side>) {
             let (sides, openings) = openings(line).expect("options");
-            (sides, openings.iter().map(|opening| opening.side).collect())
+            (sides, openings.iter().map(|opening| opening.local.side).collect())
         };
         // Callers alone need no certificate for the answerers' listener.
         let (_, callers) = sides_of("--role callers --transport tls");

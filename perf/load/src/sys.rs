@@ -267,11 +267,12 @@ pub fn group(ssl: &SslRef) -> String {
 }
 
 /// Waits until a socket can be read or the time is over.
-pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
+pub fn wait_readable(fds: impl Iterator<Item = RawFd>, nanoseconds: u64) {
     let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 256];
-    let count = fds.len().min(polls.len());
+    let mut count = 0;
     for (poll, fd) in polls.iter_mut().zip(fds) {
-        poll.fd = *fd;
+        poll.fd = fd;
+        count += 1;
     }
     let time = libc::timespec {
         tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
@@ -279,7 +280,7 @@ pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
     };
     // SAFETY: the array outlives the call and `count` is within it.
     unsafe {
-        libc::ppoll(polls.as_mut_ptr(), count as libc::nfds_t, &time, ptr::null());
+        libc::ppoll(polls.as_mut_ptr(), count, &time, ptr::null());
     }
 }
 
