@@ -10,8 +10,7 @@ use openssl::x509::X509VerifyResult;
 use serde_json::{Value, json};
 use strowger::net::tls::Wire;
 
-use crate::sides::TlsArguments;
-use crate::tls::{Agreed, Endpoint};
+use crate::tls::{Agreed, Endpoint, TlsArguments};
 
 #[derive(Args)]
 pub struct HandshakeArguments {

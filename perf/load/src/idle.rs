@@ -12,10 +12,10 @@ use serde_json::json;
 use crate::flow::{Flow, Turn};
 use crate::load::write_json;
 use crate::parties::uri_host;
-use crate::sides::{TlsArguments, default_server, loopback};
+use crate::sides::{default_server, loopback};
 use crate::stats::{Count, Stats};
 use crate::sys;
-use crate::tls::Endpoint;
+use crate::tls::{Endpoint, TlsArguments};
 use crate::watch::Watched;
 use crate::wire::{Link, Local, Manner, Opening, Outbox, Side, Transport, Wire};
 

@@ -22,10 +22,11 @@ use crate::parties::{self, Dialect, Parties};
 use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
-use crate::sides::{self, Role, SideArguments, TlsArguments, loopback};
+use crate::sides::{self, Role, SideArguments, loopback};
 use crate::single::{Method, Singles};
 use crate::stats::Stats;
 use crate::sys;
+use crate::tls::TlsArguments;
 use crate::watch::Watched;
 use crate::wire::{Outbox, Side, Wire};
 

@@ -1,11 +1,10 @@
 //! The options that say how each side reaches the server, and what ends they make.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::tls::{Endpoint, Settings, Version};
+use crate::tls::{Endpoint, Settings, TlsArguments};
 use crate::wire::{Local, Manner, Opening, Side, Transport};
 
 /// `8` connections for all calls, or `per-call`.
@@ -85,76 +84,6 @@ pub struct SideArguments {
     /// So many proxies stand between the callers and the answerers at most
     #[arg(long, default_value_t = 1)]
     pub hops: usize,
-}
-
-#[derive(Args)]
-pub struct TlsArguments {
-    /// Only this version of TLS
-    #[arg(long, value_enum)]
-    tls_version: Option<Version>,
-    /// OpenSSL list of ciphers for TLS 1.2
-    #[arg(long, default_value = "")]
-    ciphers: String,
-    /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … TLS 1.2 wants the curve of an ECDSA certificate among
-    /// them, and has no hybrid ones [default: the library's]
-    #[arg(long, value_delimiter = ',')]
-    groups: Vec<String>,
-    /// Whom we trust. With it the chain of the server is checked, and that its certificate names its address
-    #[arg(long)]
-    ca: Option<PathBuf>,
-    /// The callers' certificate, shown when the server asks
-    #[arg(long)]
-    cert: Option<PathBuf>,
-    #[arg(long)]
-    key: Option<PathBuf>,
-    /// The callers resume their sessions
-    #[arg(long)]
-    resume: bool,
-    /// The answerers' certificate: the listener's identity, or shown when asked [default: the callers']
-    #[arg(long)]
-    callee_cert: Option<PathBuf>,
-    #[arg(long)]
-    callee_key: Option<PathBuf>,
-    /// Whom the answerers trust [default: --ca]
-    #[arg(long)]
-    callee_ca: Option<PathBuf>,
-    /// The listener requires a certificate of the server
-    #[arg(long)]
-    callee_verify: bool,
-    /// The listener gives tickets; with --callee flow, the answerers resume
-    #[arg(long)]
-    callee_resume: bool,
-}
-
-impl TlsArguments {
-    pub fn caller(&self) -> Settings {
-        Settings {
-            version: self.tls_version,
-            ciphers: self.ciphers.clone(),
-            groups: self.groups.clone(),
-            certificate: self.cert.clone(),
-            private_key: self.key.clone(),
-            ca: self.ca.clone(),
-            require_certificate: false,
-            resume: self.resume,
-        }
-    }
-
-    pub fn callee(&self) -> Settings {
-        let own = self.callee_cert.is_some();
-        let (certificate, private_key) = match own {
-            true => (self.callee_cert.clone(), self.callee_key.clone()),
-            false => (self.cert.clone(), self.key.clone()),
-        };
-        Settings {
-            certificate,
-            private_key,
-            ca: self.callee_ca.clone().or_else(|| self.ca.clone()),
-            require_certificate: self.callee_verify,
-            resume: self.callee_resume,
-            ..self.caller()
-        }
-    }
 }
 
 /// This machine's own address of a family.

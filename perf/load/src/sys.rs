@@ -14,6 +14,35 @@ use strowger::net::sys::open_files_limit;
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
 
+/// A header for each of these parts and, where there are names, with a name. All must be in boxes that are never reallocated.
+fn headers(parts: &mut [libc::iovec], names: &mut [libc::sockaddr_in6]) -> Box<[libc::mmsghdr]> {
+    let mut names = names.iter_mut();
+    let header = |part: &mut libc::iovec| {
+        // SAFETY: all-zero is a valid value of this C structure.
+        let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+        if let Some(name) = names.next() {
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen = NAME;
+        }
+        header
+    };
+    parts.iter_mut().map(header).collect()
+}
+
+fn names(count: usize) -> Box<[libc::sockaddr_in6]> {
+    // SAFETY: all-zero is a valid value of this C structure.
+    vec![unsafe { mem::zeroed() }; count].into_boxed_slice()
+}
+
+const NAME: libc::socklen_t = mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+
+/// Parts of so many bytes of these buffers, which each begin a `DATAGRAM` after the last.
+fn parts(buffers: &mut [u8], iov_len: usize) -> Box<[libc::iovec]> {
+    buffers.chunks_exact_mut(DATAGRAM).map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len }).collect()
+}
+
 /// A batch of receive buffers for `recvmmsg`.
 pub struct Inbox {
     buffers: Box<[u8]>,
@@ -25,23 +54,9 @@ pub struct Inbox {
 impl Inbox {
     pub fn new(capacity: usize) -> Inbox {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
-        // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
-        let mut iovs: Box<[libc::iovec]> = (0..capacity)
-            .map(|i| libc::iovec { iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(), iov_len: DATAGRAM })
-            .collect();
-        let headers = (0..capacity)
-            .map(|i| {
-                // SAFETY: as above.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = &mut iovs[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
-                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
-                header
-            })
-            .collect();
-        Inbox { buffers, headers, _iovs: iovs, names }
+        let mut names = names(capacity);
+        let mut iovs = parts(&mut buffers, DATAGRAM);
+        Inbox { headers: headers(&mut iovs, &mut names), buffers, _iovs: iovs, names }
     }
 
     /// Fills the batch from a connected socket without waiting. Returns the number of datagrams; 0 when there is none.
@@ -61,7 +76,7 @@ impl Inbox {
     /// Waits for the first datagram, then takes what is there.
     pub fn receive_blocking(&mut self, fd: RawFd) -> io::Result<usize> {
         for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
+            header.msg_hdr.msg_namelen = NAME;
         }
         self.receive_with(fd, libc::MSG_WAITFORONE)
     }
@@ -102,22 +117,12 @@ pub struct Datagrams {
 impl Datagrams {
     pub fn new(fds: Vec<RawFd>, capacity: usize) -> Datagrams {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
-        let mut iovs: Box<[libc::iovec]> =
-            (0..capacity).map(|i| libc::iovec { iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(), iov_len: 0 }).collect();
-        let headers = (0..capacity)
-            .map(|i| {
-                // SAFETY: all-zero is a valid value of this C structure.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = &mut iovs[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header
-            })
-            .collect();
+        let mut iovs = parts(&mut buffers, 0);
         Datagrams {
             fds,
             sockets: vec![0; capacity].into_boxed_slice(),
+            headers: headers(&mut iovs, &mut []),
             buffers,
-            headers,
             iovs,
             length: 0,
             sent: 0,
@@ -189,21 +194,9 @@ impl RelayBatch {
     pub fn new(capacity: usize) -> RelayBatch {
         // At most two datagrams leave for one that came.
         let out = capacity * 2;
-        let mut iovs: Box<[libc::iovec]> = (0..out).map(|_| libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }).collect();
-        // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
-        let headers = (0..out)
-            .map(|i| {
-                // SAFETY: as above.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = &mut iovs[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
-                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
-                header
-            })
-            .collect();
-        RelayBatch { inbox: Inbox::new(capacity), headers, iovs, names, length: 0 }
+        let mut iovs = vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; out].into_boxed_slice();
+        let mut names = names(out);
+        RelayBatch { inbox: Inbox::new(capacity), headers: headers(&mut iovs, &mut names), iovs, names, length: 0 }
     }
 
     pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
