@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
@@ -22,13 +22,12 @@ use crate::parties::{self, Dialect, Parties};
 use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
-use crate::sides::{self, Role, SideArguments, loopback};
+use crate::sides::{self, Ports, Role, SideArguments, loopback};
 use crate::single::{Method, Singles};
-use crate::stats::Stats;
 use crate::sys;
 use crate::tls::TlsArguments;
 use crate::watch::Watched;
-use crate::wire::{Outbox, Side, Wire};
+use crate::wire::{Outbox, Side};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
@@ -36,19 +35,6 @@ pub enum Wait {
     Spin,
     /// Sleep until something is due or comes
     Sleep,
-}
-
-#[derive(Args)]
-pub struct Ports {
-    /// First port of the callers
-    #[arg(long, default_value_t = 15070)]
-    pub caller_port: u16,
-    /// First port of the answerers; the users' contacts name it
-    #[arg(long, default_value_t = 15570)]
-    pub answerer_port: u16,
-    /// Sockets on each side; more than one where the server has several sockets under one port
-    #[arg(long, default_value_t = 1)]
-    pub sockets: u16,
 }
 
 #[derive(Args)]
@@ -141,48 +127,20 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
     if users < 2 {
         return Err("at least two users are needed".into());
     }
-    let role = arguments.sides.role;
-    let stop = Arc::new(AtomicBool::new(false));
-    if role == Role::Answerers {
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("signal {signal}: {error}"))?;
-        }
-    }
     let server = arguments.server.unwrap_or_else(|| {
         let host = arguments.local.map(|local| loopback(local.is_ipv6()));
         sides::default_server(arguments.sides.transport, host)
     });
     let local = arguments.local.unwrap_or_else(|| SocketAddr::new(loopback(server.is_ipv6()), 0));
-    let openings = arguments.sides.openings(
-        server,
-        local,
-        (arguments.ports.caller_port, arguments.ports.answerer_port),
-        arguments.ports.sockets,
-        &arguments.tls,
-    )?;
+    let openings = arguments.sides.openings(server, local, &arguments.ports, &arguments.tls)?;
     let out = Outbox::open(openings, arguments.floor).map_err(|error| error.to_string())?;
-    let wire = Wire::new(&out);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.
     let number = since_1970.as_millis() as u32 ^ std::process::id().rotate_left(16);
-    let mut bench = Bench {
-        wire,
-        stats: Stats::new(),
-        server: Watched::new(&arguments.server_pid),
-        server_address: server,
-        own_sockets: out.udp_addresses(),
-        out,
-        sleep: arguments.wait == Wait::Sleep,
-        quiet: arguments.quiet,
-        epoch: Instant::now(),
-        seed: u64::from(number),
-    };
-    let domain = match &arguments.domain {
-        Some(domain) => domain.clone(),
-        None => parties::uri_host(loopback(server.is_ipv6())),
-    };
+    let (watched, sleeps) = (Watched::new(&arguments.server_pid), arguments.wait == Wait::Sleep);
+    let mut bench = Bench::new(out, watched, server, sleeps, arguments.quiet, number.into());
     let dialect = Dialect {
-        domain,
+        domain: arguments.domain.clone().unwrap_or_else(|| parties::uri_host(loopback(server.is_ipv6()))),
         floor: arguments.floor,
         routed: arguments.sides.routed,
         hops: arguments.sides.hops,
@@ -202,35 +160,21 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
     };
     bench.connect(&mut singles(Method::Options, number), CONNECT_SECONDS)?;
     if arguments.register_first {
-        let mut flow = singles(Method::Register, number.wrapping_add(1));
-        // Where nobody is, the others need not be tried.
-        let one = Phase::new("register one", Load::Window(1), ANSWER_SECONDS).counted(1);
-        if bench.run(&mut flow, &one).completed() == 0 {
-            return Err(format!(
-                "the first of {users} users could not be registered within {ANSWER_SECONDS} s: is this the server's address?"
-            ));
-        }
-        let others = u64::from(users) - 1;
-        let all = Phase::new("register", Load::Window(32), REGISTER_SECONDS).counted(others);
-        let registered = match others {
-            0 => 0,
-            _ => bench.run(&mut flow, &all).completed(),
-        };
-        if registered < others {
-            return Err(format!("only {} of {users} users could be registered", registered + 1));
-        }
+        register_all(&mut bench, singles(Method::Register, number.wrapping_add(1)), users)?;
     }
+    let ns = |seconds: f64| (seconds * 1e9) as u64;
     let results = match method {
-        None if role == Role::Answerers => {
-            let mut flow = Reflector::new(parties, (arguments.ring * 1e9) as u64);
+        None if arguments.sides.role == Role::Answerers => {
+            let mut flow = Reflector::new(parties, ns(arguments.ring));
+            let stop = signals()?;
             eprintln!("strowger-load: answerers ready");
             let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
-            let phase = Phase::new("answer", Load::Rest, seconds).measured();
-            vec![bench.run(&mut flow, &phase.until(stop)).json()]
+            let phase = Phase::new("answer", Load::Rest, seconds).measured().until(stop);
+            vec![bench.run(&mut flow, &phase).json()]
         }
         None => {
             let run = Run::new(number);
-            let times_ns = ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64);
+            let times_ns = (ns(arguments.ring), ns(arguments.hold));
             let mut flow = Calls::new(run, parties.clone(), credentials(run), arguments.max_outstanding, times_ns);
             measure(arguments, &mut bench, &mut flow)
         }
@@ -248,6 +192,31 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         write_json(path, &Value::Array(results))?;
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Becomes true when somebody wants an end.
+fn signals() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("signal {signal}: {error}"))?;
+    }
+    Ok(stop)
+}
+
+fn register_all(bench: &mut Bench, mut flow: Singles, users: u32) -> Result<(), String> {
+    // Where nobody is, the others need not be tried.
+    let one = Phase::new("register one", Load::Window(1), ANSWER_SECONDS).counted(1);
+    if bench.run(&mut flow, &one).completed() == 0 {
+        return Err(format!(
+            "the first of {users} users could not be registered within {ANSWER_SECONDS} s: is this the server's address?"
+        ));
+    }
+    let others = u64::from(users) - 1;
+    let all = Phase::new("register", Load::Window(32), REGISTER_SECONDS).counted(others);
+    match bench.run(&mut flow, &all).completed() {
+        registered if registered < others => Err(format!("only {} of {users} users could be registered", registered + 1)),
+        _ => Ok(()),
+    }
 }
 
 /// Writes to a file, or where it is named `-`, to standard output.

@@ -38,8 +38,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use accounts::ListArguments;
-use load::{LoadArguments, Ports};
+use load::LoadArguments;
 use relay_stream::Answerers;
+use sides::Ports;
 use single::Method;
 use wire::Transport;
 

@@ -218,27 +218,54 @@ mod tests {
         }
     }
 
-    fn because(change: impl FnOnce(&mut Outcome)) -> Option<String> {
-        let mut outcome = outcome();
-        change(&mut outcome);
-        let json = outcome.json();
-        let found = outcome.generator_bound();
-        assert_eq!(json["generator_bound"], found.is_some());
-        assert_eq!(json["generator_bound_because"], json!(found));
-        found
-    }
-
-    fn busy(outcome: &mut Outcome, server_ns: u64, waited_ns: u64) {
-        outcome.own_busy = 0.96;
-        outcome.server = Some(CpuTime { run_ns: server_ns, wait_ns: waited_ns });
-    }
-
     #[test]
-    fn a_generator_with_time_to_spare_is_no_limit() {
-        assert_eq!(because(|_| {}), None);
-        assert_eq!(because(|it| it.counts.add_many(Count::Late, 100)), None);
-        // What the server drops is the server's limit.
-        assert_eq!(because(|it| it.server_drops = 5), None);
+    fn why_the_generator_was_the_limit() {
+        let busy = |server: Option<CpuTime>| {
+            move |it: &mut Outcome| {
+                it.own_busy = 0.96;
+                it.server = server;
+            }
+        };
+        let at = |run_ns, wait_ns| Some(CpuTime { run_ns, wait_ns });
+        type Change<'a> = &'a dyn Fn(&mut Outcome);
+        let changes: [(Change, &[&str]); 12] = [
+            (&|_| {}, &[]),
+            (&|it| it.counts.add_many(Count::Late, 100), &[]),
+            (&|it| it.counts.add_many(Count::Late, 101), &["101 of 10000 left more than 1 ms after their time"]),
+            // In a window nothing can be late.
+            (
+                &|it| {
+                    it.phase.load = Load::Window(48);
+                    it.counts.add_many(Count::Late, 5_000);
+                },
+                &[],
+            ),
+            // What the server drops is the server's limit.
+            (&|it| it.server_drops = 5, &[]),
+            (&|it| it.own_drops = 1, &["1 datagrams were dropped"]),
+            (&|it| it.counts.add(Count::Skipped), &["1 of 10000 were never begun"]),
+            (&busy(at(5_000_000_000, 0)), &["the server's core was not full"]),
+            (&busy(at(9_600_000_000, 0)), &[]),
+            // It would have used its core, had something else not had it.
+            (&busy(at(9_000_000_000, 600_000_000)), &[]),
+            (&busy(None), &["nobody watched the server"]),
+            (
+                &|it| {
+                    it.own_drops = 3;
+                    it.counts.add_many(Count::Late, 2_000);
+                },
+                &["3 datagrams", "; 2000 of 10000 left"],
+            ),
+        ];
+        for (number, (change, reasons)) in changes.iter().enumerate() {
+            let mut outcome = outcome();
+            change(&mut outcome);
+            let because = outcome.generator_bound();
+            assert_eq!(because.is_some(), !reasons.is_empty(), "{number}: {because:?}");
+            let said = because.clone().unwrap_or_default();
+            assert!(reasons.iter().all(|reason| said.contains(reason)), "{number}: {said}");
+            assert_eq!(outcome.json()["generator_bound_because"], json!(because));
+        }
     }
 
     #[test]
@@ -249,47 +276,5 @@ mod tests {
         assert_eq!(outcome.left_over(), 0.5);
         outcome.counts.add_many(Count::Completed, 10_001);
         assert_eq!(outcome.left_over(), 0.0);
-    }
-
-    #[test]
-    fn late_calls_make_an_open_loop_the_generators() {
-        let because = because(|it| it.counts.add_many(Count::Late, 101)).expect("bound");
-        assert!(because.contains("101 of 10000 left"), "{because}");
-        // In a window nothing can be late.
-        let late = |outcome: &mut Outcome| {
-            outcome.phase.load = Load::Window(48);
-            outcome.counts.add_many(Count::Late, 5_000);
-        };
-        assert_eq!(super::tests::because(late), None);
-    }
-
-    #[test]
-    fn own_drops_and_calls_never_begun_are_the_generators() {
-        let dropped = because(|it| it.own_drops = 1).expect("bound");
-        assert!(dropped.contains("1 datagrams were dropped"), "{dropped}");
-        let skipped = because(|it| it.counts.add(Count::Skipped)).expect("bound");
-        assert!(skipped.contains("1 of 10000 were never begun"), "{skipped}");
-    }
-
-    #[test]
-    fn a_full_generator_is_the_limit_unless_the_server_is_full_too() {
-        assert!(because(|it| busy(it, 5_000_000_000, 0)).is_some());
-        assert_eq!(because(|it| busy(it, 9_600_000_000, 0)), None);
-        // It would have used its core, had something else not had it.
-        assert_eq!(because(|it| busy(it, 9_000_000_000, 600_000_000)), None);
-        let unwatched = |outcome: &mut Outcome| {
-            outcome.own_busy = 0.96;
-            outcome.server = None;
-        };
-        assert!(because(unwatched).is_some());
-    }
-
-    #[test]
-    fn several_reasons_are_all_told() {
-        let because = because(|it| {
-            it.own_drops = 3;
-            it.counts.add_many(Count::Late, 2_000);
-        });
-        assert_eq!(because.expect("bound").matches("; ").count(), 1);
     }
 }

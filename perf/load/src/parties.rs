@@ -141,14 +141,3 @@ fn invite(local: &Local, dialect: &Dialect, user_width: usize) -> Template {
         user_width,
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_host_stands_in_brackets() {
-        assert_eq!(uri_host("127.0.0.1".parse().expect("address")), "127.0.0.1");
-        assert_eq!(uri_host("::1".parse().expect("address")), "[::1]");
-    }
-}

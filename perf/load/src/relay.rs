@@ -81,16 +81,3 @@ pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()>
         batch.flush(fd);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_port_has_its_counterpart() {
-        let sides = Sides { caller_port: 5070, answerer_port: 5170, count: 4 };
-        assert_eq!(sides.across(5070), 5170);
-        assert_eq!(sides.across(5073), 5173);
-        assert_eq!(sides.across(5171), 5071);
-    }
-}

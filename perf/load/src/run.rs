@@ -65,19 +65,19 @@ impl Phase {
 
 /// What stays the same through all phases of a run.
 pub struct Bench {
-    pub wire: Wire,
+    wire: Wire,
     pub out: Outbox,
     pub stats: Stats,
     pub server: Watched,
-    pub server_address: SocketAddr,
+    server_address: SocketAddr,
     /// Our UDP sockets.
-    pub own_sockets: Vec<SocketAddr>,
+    own_sockets: Vec<SocketAddr>,
     /// Sleep when there is nothing to do. Otherwise the loop looks again at once: the server then never pays for waking us.
-    pub sleep: bool,
+    sleep: bool,
     /// Says nothing while it runs.
-    pub quiet: bool,
-    pub epoch: Instant,
-    pub seed: u64,
+    quiet: bool,
+    epoch: Instant,
+    seed: u64,
 }
 
 struct Snapshot {
@@ -101,6 +101,21 @@ const LINE_NS: u64 = 1_000_000_000;
 const GRACE_NS: u64 = 100_000_000;
 
 impl Bench {
+    pub fn new(out: Outbox, server: Watched, server_address: SocketAddr, sleep: bool, quiet: bool, seed: u64) -> Bench {
+        Bench {
+            wire: Wire::new(&out),
+            own_sockets: out.udp_addresses(),
+            out,
+            stats: Stats::new(),
+            server,
+            server_address,
+            sleep,
+            quiet,
+            epoch: Instant::now(),
+            seed,
+        }
+    }
+
     fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
     }
@@ -243,14 +258,19 @@ impl Bench {
         idle_ns
     }
 
+    /// Takes what has come, or waits for it up to 10 ms.
+    pub fn look<F: Flow>(&mut self, flow: &mut F) {
+        self.out.flush();
+        if !self.receive(flow) {
+            self.wire.wait(&self.out, 10_000_000);
+        }
+    }
+
     /// Lets the persistent connections open.
     pub fn connect<F: Flow>(&mut self, flow: &mut F, seconds: u64) -> Result<(), String> {
         let end_ns = self.now_ns() + seconds * 1_000_000_000;
         while self.out.unopened() > 0 {
-            self.out.flush();
-            if !self.receive(flow) {
-                self.wire.wait(&self.out, 10_000_000);
-            }
+            self.look(flow);
             if self.now_ns() > end_ns {
                 return Err(format!("{} connections did not open within {seconds} s", self.out.unopened()));
             }

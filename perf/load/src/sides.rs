@@ -46,6 +46,19 @@ pub enum Role {
 }
 
 #[derive(Args)]
+pub struct Ports {
+    /// First port of the callers
+    #[arg(long, default_value_t = 15070)]
+    pub caller_port: u16,
+    /// First port of the answerers; the users' contacts name it
+    #[arg(long, default_value_t = 15570)]
+    pub answerer_port: u16,
+    /// Sockets on each side; more than one where the server has several sockets under one port
+    #[arg(long, default_value_t = 1)]
+    pub sockets: u16,
+}
+
+#[derive(Args)]
 pub struct SideArguments {
     /// Which side of the calls this process is
     #[arg(long, value_enum, default_value_t = Role::Both)]
@@ -130,8 +143,7 @@ impl SideArguments {
         &self,
         server: SocketAddr,
         local: SocketAddr,
-        (caller_port, answerer_port): (u16, u16),
-        sockets: u16,
+        ports: &Ports,
         tls: &TlsArguments,
     ) -> Result<Vec<Opening>, String> {
         let callee = self.callee_transport();
@@ -145,13 +157,13 @@ impl SideArguments {
             Transport::Udp | Transport::Tcp => Ok(None),
         };
         let (manner, count) = match (self.transport, self.connections) {
-            (Transport::Udp, _) => (Manner::Socket, u32::from(sockets)),
+            (Transport::Udp, _) => (Manner::Socket, u32::from(ports.sockets)),
             (_, Connections::Persistent(number)) => (Manner::Persistent, number),
             (_, Connections::PerCall) => (Manner::PerCall, 1),
         };
         let side = |side, transport, manner, port| Local { side, transport, manner, address: at(port), spread: 0 };
         let mut openings = vec![Opening {
-            local: side(Side::Caller, self.transport, manner, caller_port),
+            local: side(Side::Caller, self.transport, manner, ports.caller_port),
             count,
             server,
             tls: client(self.transport, tls.caller())?,
@@ -161,7 +173,7 @@ impl SideArguments {
             return Ok(openings);
         }
         let (manner, count) = match (callee, self.callee, self.callee_connections) {
-            (Transport::Udp, _, _) => (Manner::Socket, u32::from(sockets)),
+            (Transport::Udp, _, _) => (Manner::Socket, u32::from(ports.sockets)),
             (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
             (_, Callee::Flow, Connections::PerCall) => {
                 return Err("calls come by the answerers' connections: they cannot be per call".into());
@@ -185,7 +197,7 @@ impl SideArguments {
         }
         // The listener opens first, so that callers without a server between can connect to it.
         openings.push(Opening {
-            local: Local { spread: self.spread, ..side(Side::Answerer, callee, manner, answerer_port) },
+            local: Local { spread: self.spread, ..side(Side::Answerer, callee, manner, ports.answerer_port) },
             count,
             server: callee_server,
             tls: endpoint,
@@ -217,6 +229,8 @@ mod tests {
         #[command(flatten)]
         sides: SideArguments,
         #[command(flatten)]
+        ports: Ports,
+        #[command(flatten)]
         tls: TlsArguments,
     }
 
@@ -224,13 +238,13 @@ mod tests {
         let both = Both::parse_from(["x"].into_iter().chain(line.split_whitespace()));
         let server = default_server(both.sides.transport, None);
         let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let openings = both.sides.openings(server, local, (15070, 15570), 2, &both.tls)?;
+        let openings = both.sides.openings(server, local, &both.ports, &both.tls)?;
         Ok((both.sides, openings))
     }
 
     #[test]
     fn udp_alone_is_two_rows_of_sockets() {
-        let (sides, openings) = openings("").expect("options");
+        let (sides, openings) = openings("--sockets 2").expect("options");
         let kinds: Vec<_> = openings.iter().map(|o| (o.local.side, o.local.manner, o.count)).collect();
         assert_eq!(kinds, [(Side::Caller, Manner::Socket, 2), (Side::Answerer, Manner::Socket, 2)]);
         assert_eq!(sides.registrar(false), Side::Caller);

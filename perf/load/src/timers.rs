@@ -122,18 +122,6 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_keeps_the_order() {
-        let identity = |slot| Identity { slot, generation: 0 };
-        let mut delay = Delay::new(10);
-        delay.push(100, identity(1));
-        delay.push(103, identity(2));
-        assert_eq!((delay.next_ns(), delay.pop(109)), (Some(110), None));
-        assert_eq!(delay.pop(113), Some(identity(1)));
-        assert_eq!(delay.pop(113), Some(identity(2)));
-        assert_eq!((delay.next_ns(), delay.pop(999)), (None, None));
-    }
-
-    #[test]
     fn intervals_double_as_the_rfc_says() {
         assert_eq!(intervals(Awaited::Invite(0)), [500, 1_000, 2_000, 4_000, 8_000, 16_000]);
         assert_eq!(intervals(Awaited::Request), [500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000, 4_000]);
