@@ -82,9 +82,9 @@ struct RelayArguments {
     /// The answerers' transport [default: the callers']
     #[arg(long, value_parser = without_tls)]
     callee_transport: Option<Transport>,
-    /// Connections towards the answerers over TCP: one for all calls, or one for each, which is closed when its BYE is answered
-    #[arg(long, value_enum, default_value_t = Towards::One)]
-    answerers: Towards,
+    /// Connections towards the answerers over TCP
+    #[arg(long, value_enum, default_value_t = Answerers::One)]
+    answerers: Answerers,
     /// Connect to so many addresses of 127.0.0.0/8 in turn, as the generator's --spread names them
     #[arg(long, default_value_t = 0)]
     spread: u32,
@@ -96,12 +96,6 @@ struct RelayArguments {
     /// Lose every datagram of this number: the generator must then retransmit, and end every call all the same
     #[arg(long, default_value_t = 0)]
     lose: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Towards {
-    One,
-    PerCall,
 }
 
 fn without_tls(text: &str) -> Result<Transport, String> {
@@ -132,18 +126,14 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
     let say = |error| format!("relay: {error}");
     let trying = !arguments.no_trying;
     let callee = arguments.callee_transport.unwrap_or(arguments.transport);
-    if !callee.is_reliable() && (arguments.answerers == Towards::PerCall || arguments.spread > 0) {
+    if !callee.is_reliable() && (arguments.answerers == Answerers::PerCall || arguments.spread > 0) {
         return Err("over UDP the relay connects to nobody: --answerers and --spread are for --callee-transport tcp".into());
     }
     if arguments.transport.is_reliable() || callee.is_reliable() {
         if arguments.lose > 0 || arguments.ports.sockets > 1 {
             return Err("--lose and --sockets are for UDP on both sides".into());
         }
-        let answerers = match (callee, arguments.answerers) {
-            (Transport::Udp, _) => Answerers::Udp,
-            (_, Towards::One) => Answerers::One,
-            (_, Towards::PerCall) => Answerers::PerCall,
-        };
+        let answerers = callee.is_reliable().then_some(arguments.answerers);
         let answerer = SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port);
         let manner = relay_stream::Manner { trying, answerers, answerer, spread: arguments.spread };
         sys::raise_descriptor_limit()?;

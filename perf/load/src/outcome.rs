@@ -18,9 +18,6 @@ pub struct Outcome {
     pub phase: Phase,
     pub seconds: f64,
     pub counts: Counts,
-    pub sent: u64,
-    pub sent_bytes: u64,
-    pub send_errors: u64,
     /// CPU time of the server, if it was named.
     pub server: Option<CpuTime>,
     pub server_resident: (u64, u64),
@@ -129,10 +126,6 @@ impl Outcome {
 
     pub fn json(&self) -> Value {
         let completed = self.completed().max(1) as f64;
-        let mut counts = self.counts.json();
-        counts.insert("messages_sent".into(), json!(self.sent));
-        counts.insert("bytes_sent".into(), json!(self.sent_bytes));
-        counts.insert("send_errors".into(), json!(self.send_errors));
         let (load, rate) = match self.phase.load {
             Load::Open { rate, poisson: false } => ("constant", json!(rate)),
             Load::Open { rate, poisson: true } => ("poisson", json!(rate)),
@@ -162,8 +155,8 @@ impl Outcome {
             "clean": self.is_clean(),
             "outstanding_at_end": self.outstanding,
             "bytes_in_each": self.counts.get(Count::ReceivedBytes) as f64 / completed,
-            "bytes_out_each": self.sent_bytes as f64 / completed,
-            "counts": counts,
+            "bytes_out_each": self.counts.get(Count::SentBytes) as f64 / completed,
+            "counts": self.counts.json(),
         })
     }
 }
@@ -205,9 +198,6 @@ mod tests {
             phase: Phase::new("measure", load, 10.0),
             seconds: 10.0,
             counts,
-            sent: 60_000,
-            sent_bytes: 30_000_000,
-            send_errors: 0,
             server: Some(CpuTime { run_ns: 1_000_000_000, wait_ns: 0 }),
             server_resident: (0, 0),
             server_drops: 0,

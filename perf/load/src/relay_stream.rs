@@ -9,6 +9,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use clap::ValueEnum;
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -16,6 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use strowger::base::Span;
 use strowger::net::sys::{Datagram, Inbound, Outbound};
 
+use crate::frame::{self, Frame, LONGEST};
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::relay::TRYING;
@@ -27,22 +29,21 @@ const DATAGRAMS: Token = Token(usize::MAX - 1);
 const EVENTS: usize = 1_024;
 /// What one read takes at most, as in the proxy.
 const BITE: usize = 64 << 10;
-/// A longer message than any that is sent here: what claims to be longer is no mark.
-const LONGEST: usize = 64 << 10;
 
-/// How the relay reaches the answerers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The connections to the answerers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Answerers {
-    Udp,
-    /// One connection for all calls.
+    /// One for all calls
     One,
+    /// One for each, which is closed when its BYE is answered
     PerCall,
 }
 
 pub struct Manner {
     /// Send the beginning of an INVITE back.
     pub trying: bool,
-    pub answerers: Answerers,
+    /// `None`: over UDP.
+    pub answerers: Option<Answerers>,
     /// Where the answerers are.
     pub answerer: SocketAddr,
     /// Connect to so many addresses of 127.0.0.0/8 in turn instead, at the answerers' port; 0 for none.
@@ -286,12 +287,13 @@ impl Relay {
                 }
             };
             let mut rest = &scratch[..start + count];
-            while let Some((mark, whole, after)) = Mark::split(rest) {
-                self.relay(Way::Connection(key), side, mark, whole);
+            while let Frame::Message { skip, length } = frame::next_marked(rest) {
+                let (whole, after) = rest.split_at(skip + length);
+                self.relay(Way::Connection(key), side, whole);
                 rest = after;
             }
-            if Mark::read(rest).is_some_and(|mark| mark.length > LONGEST) {
-                eprintln!("strowger-load: what came by a connection is not marked: run the generator with --floor");
+            if let Frame::Broken(why) = frame::next_marked(rest) {
+                eprintln!("strowger-load: {why}: run the generator with --floor");
                 self.close(key);
                 break;
             }
@@ -318,13 +320,13 @@ impl Relay {
                 Err(error) => break Err(error),
             };
             for Datagram { peer, bytes, .. } in (0..count).filter_map(|number| inbound.get(number)) {
-                let is_answerers = self.manner.answerers == Answerers::Udp && peer == self.manner.answerer;
+                let is_answerers = self.manner.answerers.is_none() && peer == self.manner.answerer;
                 let side = match is_answerers {
                     true => Side::Answerer,
                     false => Side::Caller,
                 };
-                if let Some((mark, whole, _)) = Mark::split(bytes) {
-                    self.relay(Way::Datagram(peer), side, mark, whole);
+                if let Frame::Message { skip, length } = frame::next_marked(bytes) {
+                    self.relay(Way::Datagram(peer), side, &bytes[..skip + length]);
                 }
             }
             if count < inbound.capacity() {
@@ -336,7 +338,10 @@ impl Relay {
     }
 
     /// Passes on one message with its mark.
-    fn relay(&mut self, from: Way, side: Side, mark: Mark, whole: &[u8]) {
+    fn relay(&mut self, from: Way, side: Side, whole: &[u8]) {
+        let Some(mark) = Mark::read(whole) else {
+            return;
+        };
         let slot = mark.call.slot as usize;
         match (side, whole.get(mark::LENGTH)) {
             // REGISTER and OPTIONS go back to their sender.
@@ -394,9 +399,9 @@ impl Relay {
 
     fn send_to_answerer(&mut self, slot: usize, whole: &[u8]) {
         let known = match self.manner.answerers {
-            Answerers::Udp => return self.send(Way::Datagram(self.manner.answerer), whole),
-            Answerers::One => self.shared,
-            Answerers::PerCall => self.calls[slot].as_ref().and_then(|call| call.answerer),
+            None => return self.send(Way::Datagram(self.manner.answerer), whole),
+            Some(Answerers::One) => self.shared,
+            Some(Answerers::PerCall) => self.calls[slot].as_ref().and_then(|call| call.answerer),
         };
         let key = match known.filter(|key| self.connection(*key).is_some()) {
             Some(key) => key,
@@ -406,7 +411,7 @@ impl Relay {
             },
         };
         match self.manner.answerers {
-            Answerers::One => self.shared = Some(key),
+            Some(Answerers::One) => self.shared = Some(key),
             _ => {
                 if let Some(call) = &mut self.calls[slot] {
                     call.answerer = Some(key);

@@ -83,9 +83,6 @@ pub struct Bench {
 struct Snapshot {
     at_ns: u64,
     counts: Counts,
-    sent: u64,
-    sent_bytes: u64,
-    send_errors: u64,
     server: CpuTime,
     own: CpuTime,
     server_resident: u64,
@@ -132,10 +129,7 @@ impl Bench {
         let own_drops = watch::udp_drops_at(&self.own_sockets);
         let server_resident = self.server.resident_bytes();
         Snapshot {
-            counts: self.stats.counts.plus(&self.out.streams.counts),
-            sent: self.out.sent(),
-            sent_bytes: self.out.sent_bytes(),
-            send_errors: self.out.send_errors(),
+            counts: self.stats.counts.plus(&self.out.counts()),
             server_resident,
             server_drops,
             own_drops,
@@ -161,9 +155,6 @@ impl Bench {
             phase: phase.clone(),
             seconds: elapsed as f64 / 1e9,
             counts: after.counts.since(&before.counts),
-            sent: after.sent - before.sent,
-            sent_bytes: after.sent_bytes - before.sent_bytes,
-            send_errors: after.send_errors - before.send_errors,
             server: (!self.server.is_empty()).then(|| after.server.since(&before.server)),
             server_resident: (before.server_resident, after.server_resident),
             server_drops: after.server_drops.saturating_sub(before.server_drops),

@@ -54,6 +54,10 @@ counters! {
     Stray = "stray",
     Received = "messages_received",
     ReceivedBytes = "bytes_received",
+    Sent = "messages_sent",
+    SentBytes = "bytes_sent",
+    /// Not sent: the kernel refused it, its connection is gone or cannot be opened, or it is longer than a datagram.
+    SendErrors = "send_errors",
     /// Connections begun by us.
     Opened = "connections_opened",
     Accepted = "connections_accepted",

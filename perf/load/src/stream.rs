@@ -213,14 +213,15 @@ impl Streams {
         self.get(link).is_some_and(|stream| !stream.handshaking && stream.unsent.is_empty())
     }
 
-    /// Queues a message. False where the connection is gone.
-    pub fn send(&mut self, link: Link, message: &[u8]) -> bool {
+    /// Queues a message.
+    pub fn send(&mut self, link: Link, message: &[u8]) {
         let Some(stream) = self.stream(link).filter(|stream| !stream.closing && !stream.closed) else {
-            return false;
+            return self.counts.add(Count::SendErrors);
         };
         stream.queue.extend_from_slice(message);
         self.mark_dirty(link);
-        true
+        self.counts.add(Count::Sent);
+        self.counts.add_many(Count::SentBytes, message.len() as u64);
     }
 
     /// Closes the connection when what is queued has left. Nobody is told that it is gone.

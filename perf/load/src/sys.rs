@@ -11,6 +11,8 @@ use foreign_types::ForeignTypeRef;
 use openssl::ssl::SslRef;
 use strowger::net::sys::open_files_limit;
 
+use crate::stats::{Count, Counts};
+
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
 
@@ -109,9 +111,7 @@ pub struct Datagrams {
     headers: Box<[libc::mmsghdr]>,
     iovs: Box<[libc::iovec]>,
     length: usize,
-    pub sent: u64,
-    pub sent_bytes: u64,
-    pub send_errors: u64,
+    pub counts: Counts,
 }
 
 impl Datagrams {
@@ -125,9 +125,7 @@ impl Datagrams {
             buffers,
             iovs,
             length: 0,
-            sent: 0,
-            sent_bytes: 0,
-            send_errors: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -141,7 +139,7 @@ impl Datagrams {
         debug_assert!(length <= DATAGRAM);
         self.sockets[self.length] = socket as u16;
         self.iovs[self.length].iov_len = length;
-        self.sent_bytes += length as u64;
+        self.counts.add_many(Count::SentBytes, length as u64);
         self.length += 1;
         if self.length == self.headers.len() {
             self.flush();
@@ -169,12 +167,12 @@ impl Datagrams {
             // SAFETY: headers and iovecs point into boxes of `self` that are never reallocated; `iov_len` is within each buffer.
             let count = unsafe { libc::sendmmsg(self.fds[socket], self.headers[start..].as_mut_ptr(), (end - start) as u32, 0) };
             if count > 0 {
-                self.sent += count as u64;
+                self.counts.add_many(Count::Sent, count as u64);
                 start += count as usize;
                 continue;
             }
             // A pending ICMP error is reported once and is not about this datagram: try again, then give the datagram up.
-            self.send_errors += 1;
+            self.counts.add(Count::SendErrors);
             start += usize::from(tried);
             tried = !tried;
         }

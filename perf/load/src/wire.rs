@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::flow::{Flow, Turn};
 use crate::frame::{self, Frame};
 use crate::mark::{self, Mark};
-use crate::stats::{Count, Stats};
+use crate::stats::{Count, Counts, Stats};
 use crate::stream::{READ_BUFFER, Streams};
 use crate::sys::{self, DATAGRAM, Datagrams, Inbox};
 use crate::tls::Endpoint;
@@ -128,9 +128,6 @@ pub struct Outbox {
     sockets: Vec<(Link, Socket)>,
     /// Bytes before each message: of its mark, in a floor with connections; otherwise none.
     room: usize,
-    pub stream_sent: u64,
-    pub stream_sent_bytes: u64,
-    pub unsendable: u64,
 }
 
 impl Outbox {
@@ -146,9 +143,6 @@ impl Outbox {
                 true => mark::LENGTH,
                 false => 0,
             },
-            stream_sent: 0,
-            stream_sent_bytes: 0,
-            unsendable: 0,
         };
         for opening in openings.into_iter().map(Rc::new) {
             for number in 0..opening.count {
@@ -213,8 +207,8 @@ impl Outbox {
             Manner::Listening | Manner::ListeningPerCall => return None,
         };
         if is_new && let Err(error) = self.dial(end) {
-            self.unsendable += 1;
-            if self.unsendable <= 3 {
+            self.streams.counts.add(Count::SendErrors);
+            if self.streams.counts.get(Count::SendErrors) <= 3 {
                 eprintln!("strowger-load: cannot connect: {error}");
             }
             return None;
@@ -245,8 +239,7 @@ impl Outbox {
     /// The message in the buffer is whole; none, if it has no length.
     pub fn commit(&mut self, link: Link, length: usize) {
         if length == 0 {
-            self.unsendable += 1;
-            return;
+            return self.streams.counts.add(Count::SendErrors);
         }
         if self.room > 0 {
             let buffer = self.datagrams.buffer();
@@ -258,12 +251,7 @@ impl Outbox {
             return self.datagrams.commit(link.slot as usize, length);
         }
         debug_assert!(length <= DATAGRAM);
-        if self.streams.send(link, &self.datagrams.buffer()[..length]) {
-            self.stream_sent += 1;
-            self.stream_sent_bytes += length as u64;
-        } else {
-            self.unsendable += 1;
-        }
+        self.streams.send(link, &self.datagrams.buffer()[..length]);
     }
 
     /// A message that is there already.
@@ -278,16 +266,9 @@ impl Outbox {
         self.streams.flush();
     }
 
-    pub fn sent(&self) -> u64 {
-        self.datagrams.sent + self.stream_sent
-    }
-
-    pub fn sent_bytes(&self) -> u64 {
-        self.datagrams.sent_bytes + self.stream_sent_bytes
-    }
-
-    pub fn send_errors(&self) -> u64 {
-        self.datagrams.send_errors + self.unsendable
+    /// What has been sent, and what became of connections.
+    pub fn counts(&self) -> Counts {
+        self.datagrams.counts.plus(&self.streams.counts)
     }
 
     /// Takes leave of the server on all persistent connections.
