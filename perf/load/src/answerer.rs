@@ -132,12 +132,11 @@ impl Answerers {
                 return Err("Route left in the request");
             }
         }
-        let mut room = String::new();
         let address = match is_invite {
             // The relay does not know where users are.
             true if dialect.floor => return Ok(()),
             true if dialect.routed => dialect.domain.as_bytes(),
-            _ => ends[link.end as usize].contact_of(asked.callee, &mut room),
+            _ => ends[link.end as usize].contact_of(asked.callee),
         };
         is_for(message.raw, users.name(asked.callee), address).then_some(()).ok_or("not for the registered contact")
     }
@@ -278,9 +277,8 @@ impl Answerers {
             writer.push(message.whole(line));
         }
         writer.push(dialect.pad.as_bytes());
-        let mut room = String::new();
         if let Some(asked) = dialog {
-            let address = end.contact_of(asked.callee, &mut room);
+            let address = end.contact_of(asked.callee);
             let contact = [b"Contact: <sip:", users.name(asked.callee), b"@", address, end.contact_end.as_bytes()];
             contact.iter().for_each(|part| writer.push(part));
         }

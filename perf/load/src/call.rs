@@ -183,7 +183,8 @@ impl Calls {
             _ => return Err("CSeq of no request of ours"),
         };
         let (is_late, state, caller, carried) = (attempt < call.attempt, call.state, call.caller, call.carried);
-        check_response(message, &self.run.token(identity), branch_end, status)?;
+        let token = self.run.token(identity);
+        check_response(message, &token, branch_end, status)?;
         if link != call.link {
             return Err("response by another way than the request's");
         }
@@ -197,7 +198,7 @@ impl Calls {
             (true, 100..=199) if is_late => {}
             (true, _) if is_late => return Err("a challenged INVITE was answered"),
             (true, 100..=199) => self.receive_provisional(identity, status, turn),
-            (true, 200..=299) => return self.receive_ok(identity, message, turn),
+            (true, 200..=299) => return self.receive_ok(identity, &token, message, turn),
             (true, 300..=699) if matches!(state, State::Holding | State::Ending) => {
                 return Err("refused after it was accepted");
             }
@@ -253,7 +254,13 @@ impl Calls {
         }
     }
 
-    fn receive_ok(&mut self, identity: Identity, message: &Message, turn: &mut Turn) -> Result<(), &'static str> {
+    fn receive_ok(
+        &mut self,
+        identity: Identity,
+        token: &[u8; TOKEN],
+        message: &Message,
+        turn: &mut Turn,
+    ) -> Result<(), &'static str> {
         let call = &mut self.calls[identity.slot as usize];
         let Parties { dialect, ends, .. } = &*self.parties;
         let link = call.link;
@@ -281,7 +288,6 @@ impl Calls {
                 }
             }
         }
-        let token = self.run.token(identity);
         let write = |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], buffer: &mut [u8]| {
             let parts = [
                 method,
@@ -289,7 +295,7 @@ impl Calls {
                 message::contact_uri(contact),
                 b" SIP/2.0\r\n",
                 ends[link.end as usize].via.as_bytes(),
-                &token,
+                token,
                 &[branch_end],
                 b";rport\r\n",
                 &self.route,

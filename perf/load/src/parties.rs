@@ -86,8 +86,8 @@ impl Parties {
 /// What an end's messages say about it.
 pub struct End {
     pub local: Local,
-    /// `127.0.0.1:5070`, `[::1]:5070`
-    address: String,
+    /// `127.0.0.1:5070`, `[::1]:5070`; as many as the users' contacts are spread over.
+    contacts: Vec<String>,
     /// What follows the address in a Contact: the transport, and the line's end.
     pub contact_end: String,
     pub invite: Template,
@@ -99,7 +99,10 @@ impl End {
     fn new(local: Local, dialect: &Dialect, user_width: usize) -> End {
         End {
             local,
-            address: local.address.to_string(),
+            contacts: match local.spread {
+                0 => vec![local.address.to_string()],
+                spread => (0..spread).map(|number| format!("{}:{}", spread_host(number, spread), local.address.port())).collect(),
+            },
             contact_end: format!("{}>\r\n", local.transport.in_uri()),
             invite: invite(&local, dialect, user_width),
             via: format!("Via: SIP/2.0/{} {};branch=z9hG4bK", local.transport.in_via(), local.address),
@@ -107,13 +110,10 @@ impl End {
     }
 
     /// Host and port of this user's contact, if this is the end that it names.
-    pub fn contact_of<'a>(&'a self, user: u32, room: &'a mut String) -> &'a [u8] {
-        match self.local.spread {
-            0 => self.address.as_bytes(),
-            spread => {
-                *room = format!("{}:{}", spread_host(user, spread), self.local.address.port());
-                room.as_bytes()
-            }
+    pub fn contact_of(&self, user: u32) -> &[u8] {
+        match &self.contacts[..] {
+            [one] => one.as_bytes(),
+            many => many[user as usize % many.len()].as_bytes(),
         }
     }
 }
