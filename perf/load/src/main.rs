@@ -23,6 +23,7 @@ mod run;
 mod search;
 mod sides;
 mod single;
+mod sockets;
 mod stats;
 mod stream;
 mod sys;

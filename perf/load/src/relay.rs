@@ -8,9 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::sys::{self, RelayBatch};
+use crate::sockets;
+use crate::sys::RelayBatch;
 use crate::wire::BATCH;
 
 /// About the size of a 100 (Trying).
@@ -44,9 +43,7 @@ pub struct Manner {
 
 /// Relays until the process is ended.
 pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
-    sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
-    socket.bind(&listen.into())?;
+    let socket = sockets::udp(listen)?;
     let fd = socket.as_raw_fd();
     println!("relay ready on udp:{listen}");
     let mut batch = RelayBatch::new(BATCH);

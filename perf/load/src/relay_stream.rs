@@ -4,7 +4,7 @@
 //! It accepts what the callers open, one connection for all calls or one for each, and opens towards the answerers one for all, or one for
 //! each call, which it closes when the BYE is answered. Either side can be UDP. What arrives in one turn for a connection leaves in one write.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use strowger::base::Span;
 use strowger::net::sys::{Datagram, Inbound, Outbound};
 
@@ -21,7 +21,7 @@ use crate::frame::{self, Frame, LONGEST};
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::relay::TRYING;
-use crate::sys;
+use crate::sockets;
 use crate::wire::{BATCH, spread_host};
 
 const LISTENER: Token = Token(usize::MAX);
@@ -181,18 +181,10 @@ impl Udp {
 impl Relay {
     fn new(listen: SocketAddr, manner: Manner) -> io::Result<Relay> {
         let poll = Poll::new()?;
-        let say = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen at {listen}: {error}"));
-        let socket = Socket::new(Domain::for_address(listen), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit it.
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&listen.into()).map_err(say)?;
-        socket.listen(4_096)?;
-        let mut listener = TcpListener::from_std(socket.into());
+        let mut listener = TcpListener::from_std(sockets::listen(listen)?.into());
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let socket = Socket::new(Domain::for_address(listen), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-        sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
-        socket.bind(&listen.into()).map_err(say)?;
+        let socket = sockets::udp(listen)?;
+        socket.set_nonblocking(true)?;
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), DATAGRAMS, Interest::READABLE)?;
         let udp = Udp { socket, outbound: Outbound::new(2 * BATCH), queue: Vec::new(), bytes: Vec::new() };
         Ok(Relay {
@@ -428,14 +420,7 @@ impl Relay {
             to.set_ip(host.parse().map_err(io::Error::other)?);
         }
         self.opened = self.opened.wrapping_add(1);
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&to.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
-        self.admit(TcpStream::from_std(socket.into()), Side::Answerer)
+        self.admit(TcpStream::from_std(sockets::connect(None, to)?.into()), Side::Answerer)
     }
 
     /// Queues a message for the end of the turn.
@@ -476,16 +461,7 @@ impl Relay {
             return Ok(());
         };
         connection.dirty = false;
-        let mut sent = 0;
-        while sent < connection.out.len() {
-            match connection.stream.write(&connection.out[sent..]) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Not yet connected, or the peer reads slowly.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
-                Err(error) => return Err(error),
-            }
-        }
+        let sent = sockets::write_some(&connection.stream, &connection.out)?;
         connection.out.drain(..sent);
         let awaits_room = !connection.out.is_empty();
         if awaits_room != connection.awaits_room {

@@ -1,20 +1,20 @@
 //! TCP and TLS connections of both sides: opened or accepted, written once a turn, read in whole messages, closed, and counted.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
-use strowger::net::sys::choose_port_when_connecting;
+use socket2::Socket;
 use strowger::net::tls::Tls;
 
 use crate::frame::LONGEST;
+use crate::sockets;
 use crate::stats::{Count, Counts};
 use crate::tls::{Agreed, Endpoint};
 use crate::wire::{Link, Opening};
@@ -122,11 +122,7 @@ impl Streams {
 
     /// A listener for this end, on all addresses where `address` is 0.0.0.0 or ::.
     pub fn listen(&mut self, end: u32, address: SocketAddr, opening: Rc<Opening>) -> io::Result<()> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into()).map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
-        socket.listen(4_096)?;
-        socket.set_nonblocking(true)?;
+        let socket = sockets::listen(address)?;
         self.poll.registry().register(
             &mut SourceFd(&socket.as_raw_fd()),
             Token(LISTENERS + self.listeners.len()),
@@ -138,16 +134,7 @@ impl Streams {
 
     /// Begins a connection. What is sent on it waits until it is open. Returns it with its own address.
     pub fn connect(&mut self, end: u32, from: IpAddr, to: SocketAddr, tls: Option<&Endpoint>) -> io::Result<(Link, SocketAddr)> {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        choose_port_when_connecting(socket.as_fd())?;
-        socket.bind(&SocketAddr::new(from, 0).into())?;
-        match socket.connect(&to.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
+        let socket = sockets::connect(Some(from), to)?;
         let own = match socket.local_addr()?.as_socket() {
             Some(own) => own,
             None => return Err(io::Error::other("not an IP connection")),
@@ -275,8 +262,10 @@ impl Streams {
         if let Err(failure) = outcome {
             return self.fail(link, &failure.to_string());
         }
-        if let Err(error) = write_all(&stream.socket, &mut stream.unsent) {
-            return self.fail(link, &format!("write: {error}"));
+        match sockets::write_some(&stream.socket, &stream.unsent) {
+            Ok(sent) if sent == stream.unsent.len() && stream.unsent.capacity() > KEPT_CAPACITY => stream.unsent = Vec::new(),
+            Ok(sent) => _ = stream.unsent.drain(..sent),
+            Err(error) => return self.fail(link, &format!("write: {error}")),
         }
         if stream.closing && !stream.closed && stream.unsent.is_empty() && stream.queue.is_empty() {
             if stream.tls.is_none() {
@@ -345,7 +334,6 @@ impl Streams {
             let Listener { end, ref opening, .. } = self.listeners[at];
             let adopted = open(opening.tls.as_ref(), peer).and_then(|tls| {
                 socket.set_nonblocking(true)?;
-                socket.set_tcp_nodelay(true)?;
                 self.adopt(socket, end, tls, true)
             });
             match adopted {
@@ -519,28 +507,6 @@ fn count_handshake(counts: &mut Counts, tls: &Tls, accepted: bool, failed: bool)
         true => resumed,
         false => full,
     });
-}
-
-/// Sends what the socket takes; the rest stays.
-fn write_all(mut socket: &Socket, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match socket.write(&bytes[sent..]) {
-            Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Not yet connected, or the peer reads slowly.
-            Err(error) if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::NotConnected => {
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if sent == bytes.len() && bytes.capacity() > KEPT_CAPACITY {
-        *bytes = Vec::new();
-    } else {
-        bytes.drain(..sent);
-    }
-    Ok(())
 }
 
 /// A longer queue gives its memory back when it is empty.

@@ -6,18 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use crate::flow::{Flow, Turn};
 use crate::frame::{self, Frame};
 use crate::mark::{self, Mark};
+use crate::sockets;
 use crate::stats::{Count, Counts, Stats};
 use crate::stream::{READ_BUFFER, Streams};
 use crate::sys::{self, DATAGRAM, Datagrams, Inbox};
 use crate::tls::Endpoint;
 
-/// A datagram at 600 bytes is charged about 1,280 bytes: this holds some 6,000.
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// Datagrams in one system call at most.
 pub const BATCH: usize = 32;
 
@@ -168,7 +167,9 @@ impl Outbox {
                 if local.address.port() != 0 {
                     local.address.set_port(local.address.port() + number as u16);
                 }
-                let socket = udp_socket(local.address, opening.server)?;
+                let socket = sockets::udp(local.address)?;
+                socket.connect(&opening.server.into())?;
+                socket.set_nonblocking(true)?;
                 local.address = socket.local_addr()?.as_socket().unwrap_or(local.address);
                 link.slot = self.sockets.len() as u32;
                 self.sockets.push((link, socket));
@@ -289,15 +290,6 @@ impl Outbox {
         let persistent = self.places.iter().filter(|place| place.local.manner == Manner::Persistent);
         persistent.filter(|place| !self.streams.is_open(place.link)).count()
     }
-}
-
-fn udp_socket(address: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
-    socket.bind(&address.into()).map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
-    socket.connect(&server.into())?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 /// The address that is so many above this one.
