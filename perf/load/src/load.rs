@@ -20,14 +20,14 @@ use crate::outcome::{Goodput, Outcome};
 use crate::pace::Load;
 use crate::parties::{self, Dialect, Parties};
 use crate::reflect::Reflector;
+use crate::register::Registrations;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
 use crate::sides::{self, Ports, Role, SideArguments, loopback};
-use crate::single::{Method, Singles};
 use crate::sys;
 use crate::tls::TlsArguments;
 use crate::watch::Watched;
-use crate::wire::{Outbox, Side};
+use crate::wire::Outbox;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
@@ -118,8 +118,9 @@ pub struct LoadArguments {
     quiet: bool,
 }
 
-pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
-    arguments.check(method)?;
+/// `registers`: REGISTERs are measured, and not calls.
+pub fn run(arguments: &LoadArguments, registers: bool) -> Result<ExitCode, String> {
+    arguments.check(registers)?;
     sys::exact_sleeps();
     sys::raise_descriptor_limit()?;
     let accounts = arguments.auth.accounts();
@@ -148,40 +149,31 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         pad: parties::pad(arguments.pad.into()),
     };
     let parties = Rc::new(Parties::new(dialect, accounts.names.clone(), &bench.out.locals()));
-    let only_registers = method == Some(Method::Register);
     let credentials = |run: Run| arguments.auth.credentials(&accounts, &run.text());
-    let singles = |method, number| {
+    let registrar = arguments.sides.registrar(registers);
+    let registrations = |number| {
         let run = Run::new(number);
-        let registrar = match method {
-            Method::Options => Side::Caller,
-            Method::Register => arguments.sides.registrar(only_registers),
-        };
-        Singles::new(run, method, parties.clone(), credentials(run), registrar)
+        Registrations::new(run, parties.clone(), credentials(run), registrar)
     };
-    bench.connect(&mut singles(Method::Options, number), CONNECT_SECONDS)?;
+    bench.connect(&mut registrations(number), CONNECT_SECONDS)?;
     if arguments.register_first {
-        register_all(&mut bench, singles(Method::Register, number.wrapping_add(1)), users)?;
+        register_all(&mut bench, registrations(number.wrapping_add(1)), users)?;
     }
     let ns = |seconds: f64| (seconds * 1e9) as u64;
-    let results = match method {
-        None if arguments.sides.role == Role::Answerers => {
-            let mut flow = Reflector::new(parties, ns(arguments.ring));
-            let stop = signals()?;
-            eprintln!("strowger-load: answerers ready");
-            let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
-            let phase = Phase::new("answer", Load::Rest, seconds).measured().until(stop);
-            vec![bench.run(&mut flow, &phase).json()]
-        }
-        None => {
-            let run = Run::new(number);
-            let times_ns = (ns(arguments.ring), ns(arguments.hold));
-            let mut flow = Calls::new(run, parties.clone(), credentials(run), arguments.max_outstanding, times_ns);
-            measure(arguments, &mut bench, &mut flow)
-        }
-        Some(method) => {
-            let mut flow = singles(method, number);
-            measure(arguments, &mut bench, &mut flow)
-        }
+    let results = if registers {
+        measure(arguments, &mut bench, &mut registrations(number))
+    } else if arguments.sides.role == Role::Answerers {
+        let mut flow = Reflector::new(parties, ns(arguments.ring));
+        let stop = signals()?;
+        eprintln!("strowger-load: answerers ready");
+        let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
+        let phase = Phase::new("answer", Load::Rest, seconds).measured().until(stop);
+        vec![bench.run(&mut flow, &phase).json()]
+    } else {
+        let run = Run::new(number);
+        let times_ns = (ns(arguments.ring), ns(arguments.hold));
+        let mut flow = Calls::new(run, parties.clone(), credentials(run), arguments.max_outstanding, times_ns);
+        measure(arguments, &mut bench, &mut flow)
     };
     bench.out.close_all();
     if bench.server.lost() {
@@ -203,7 +195,7 @@ fn signals() -> Result<Arc<AtomicBool>, String> {
     Ok(stop)
 }
 
-fn register_all(bench: &mut Bench, mut flow: Singles, users: u32) -> Result<(), String> {
+fn register_all(bench: &mut Bench, mut flow: Registrations, users: u32) -> Result<(), String> {
     // Where nobody is, the others need not be tried.
     let one = Phase::new("register one", Load::Window(1), ANSWER_SECONDS).counted(1);
     if bench.run(&mut flow, &one).completed() == 0 {
@@ -285,7 +277,7 @@ fn number(value: &Value) -> f64 {
 }
 
 impl LoadArguments {
-    fn check(&self, method: Option<Method>) -> Result<(), String> {
+    fn check(&self, registers: bool) -> Result<(), String> {
         if self.ports.sockets == 0 {
             return Err("at least one socket is needed".into());
         }
@@ -301,7 +293,7 @@ impl LoadArguments {
         }
         self.search.check()?;
         let role = self.sides.role;
-        if role != Role::Both && method.is_some() {
+        if role != Role::Both && registers {
             return Err("only calls have callers and answerers".into());
         }
         if role == Role::Callers && self.register_first {

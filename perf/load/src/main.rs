@@ -17,12 +17,12 @@ mod outcome;
 mod pace;
 mod parties;
 mod reflect;
+mod register;
 mod relay;
 mod relay_stream;
 mod run;
 mod search;
 mod sides;
-mod single;
 mod sockets;
 mod stats;
 mod stream;
@@ -42,7 +42,6 @@ use accounts::ListArguments;
 use load::LoadArguments;
 use relay_stream::Answerers;
 use sides::Ports;
-use single::Method;
 use wire::Transport;
 
 #[derive(Parser)]
@@ -58,8 +57,6 @@ enum What {
     Call(LoadArguments),
     /// REGISTER refreshes of the users in turn
     Register(LoadArguments),
-    /// OPTIONS to the server itself
-    Options(LoadArguments),
     /// The floor: relays between the generator's two sides, and reads nothing but the first byte of a datagram, or the mark of a message
     Relay(RelayArguments),
     /// Opens connections and leaves them idle: what each costs the server in memory
@@ -108,9 +105,8 @@ fn without_tls(text: &str) -> Result<Transport, String> {
 
 fn main() -> ExitCode {
     let done = match Command::parse().what {
-        What::Call(arguments) => load::run(&arguments, None),
-        What::Register(arguments) => load::run(&arguments, Some(Method::Register)),
-        What::Options(arguments) => load::run(&arguments, Some(Method::Options)),
+        What::Call(arguments) => load::run(&arguments, false),
+        What::Register(arguments) => load::run(&arguments, true),
         What::Idle(arguments) => idle::run(&arguments),
         What::Users(arguments) => accounts::list(&arguments).map(|()| ExitCode::SUCCESS),
         What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),

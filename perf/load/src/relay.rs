@@ -1,8 +1,8 @@
 //! The floor: a relay that receives and sends as many datagrams for a call as the proxy does, and does nothing else.
 //!
 //! A call through a stateful proxy is 6 datagrams in (INVITE, 180, 200, ACK, BYE, 200) and 7 out (those six, and the 100). The relay looks at
-//! the first byte of a datagram and at no other: an INVITE goes to the other side and its beginning goes back as the 100; a REGISTER or an
-//! OPTIONS goes back to its sender; everything else goes to the other side.
+//! the first byte of a datagram and at no other: an INVITE goes to the other side and its beginning goes back as the 100; a REGISTER goes back to
+//! its sender; everything else goes to the other side.
 
 use std::io;
 use std::net::SocketAddr;
@@ -65,7 +65,7 @@ pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()>
             }
             let port = batch.source_port(index);
             match batch.datagram(index).first() {
-                Some(b'R' | b'O') => batch.send_to(index, usize::MAX, port),
+                Some(b'R') => batch.send_to(index, usize::MAX, port),
                 Some(b'I') => {
                     if manner.trying {
                         batch.send_to(index, TRYING, port);

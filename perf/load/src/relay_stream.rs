@@ -336,8 +336,8 @@ impl Relay {
         };
         let slot = mark.call.slot as usize;
         match (side, whole.get(mark::LENGTH)) {
-            // REGISTER and OPTIONS go back to their sender.
-            (_, Some(b'R' | b'O')) => self.send(from, whole),
+            // A REGISTER goes back to its sender.
+            (_, Some(b'R')) => self.send(from, whole),
             (Side::Caller, Some(kind)) => {
                 if *kind == b'I' {
                     self.begin(mark.call, from);

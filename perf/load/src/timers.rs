@@ -20,7 +20,7 @@ pub enum Awaited {
     Invite(u8),
     /// The answerer's 2xx waits for its ACK.
     Ok,
-    /// The caller's BYE, or a REGISTER or OPTIONS, waits for its final response.
+    /// The caller's BYE, or a REGISTER, waits for its final response.
     Request,
 }
 

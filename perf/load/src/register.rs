@@ -1,5 +1,4 @@
-//! Requests of one transaction each, or of two where they are challenged: REGISTER refreshes of users in turn (RFC 3261 §10), and OPTIONS to
-//! the server (§11).
+//! REGISTER refreshes of users in turn (RFC 3261 §10), of one transaction each, or of two where they are challenged.
 
 use std::rc::Rc;
 
@@ -12,21 +11,6 @@ use crate::stats::{Count, Mark, Span};
 use crate::template::{Fill, Template};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox, Side, spread_host};
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Method {
-    Register,
-    Options,
-}
-
-impl Method {
-    fn name(self) -> &'static str {
-        match self {
-            Method::Register => "REGISTER",
-            Method::Options => "OPTIONS",
-        }
-    }
-}
 
 /// Where a user's CSeq begins, so that its width never changes.
 const FIRST_SEQUENCE: u32 = 100_000_000;
@@ -53,9 +37,8 @@ struct Origin {
 }
 
 /// One request at a time for each user; the branch names the user and the CSeq.
-pub struct Singles {
+pub struct Registrations {
     run: Run,
-    method: Method,
     parties: Rc<Parties>,
     /// The users as challenged ones; without it a challenge is a refusal.
     credentials: Option<Credentials>,
@@ -71,30 +54,25 @@ pub struct Singles {
     outstanding: u32,
 }
 
-impl Singles {
-    pub fn new(run: Run, method: Method, parties: Rc<Parties>, credentials: Option<Credentials>, registrar: Side) -> Singles {
+impl Registrations {
+    pub fn new(run: Run, parties: Rc<Parties>, credentials: Option<Credentials>, registrar: Side) -> Registrations {
         let (registrars, answerers) = (parties.of(registrar), parties.of(Side::Answerer));
-        let pairs = match method {
-            Method::Register => registrars.len().max(answerers.len()),
-            Method::Options => registrars.len(),
-        };
         let origin = |number: usize| {
             let end = registrars[number % registrars.len()];
-            // An OPTIONS says nothing of contacts, and callers may be alone.
+            // Callers may be alone.
             let contact = *answerers.get(number % answerers.len().max(1)).unwrap_or(&end);
             let [local, contact] = [end, contact].map(|end| parties.ends[end as usize].local);
-            let template = request(run, method, &local, &contact, &parties.dialect, parties.users.width());
+            let template = request(run, &local, &contact, &parties.dialect, parties.users.width());
             Origin { end, spread: contact.spread, template }
         };
         let idle = User { sequence: FIRST_SEQUENCE, first_sequence: FIRST_SEQUENCE, ..User::default() };
-        Singles {
+        Registrations {
             run,
-            method,
             uri: format!("sip:{}", parties.dialect.domain),
             credentials,
             lines: Vec::new(),
             state: vec![idle; parties.users.count() as usize],
-            origins: (0..pairs).map(origin).collect(),
+            origins: (0..registrars.len().max(answerers.len())).map(origin).collect(),
             parties,
             timers: Timers::default(),
             next: 0,
@@ -176,7 +154,7 @@ impl Singles {
         if identity.slot >= users.count() || link != self.state[identity.slot as usize].link {
             return Err("response by another way than the request's");
         }
-        let number = message.value(message.cseq).strip_suffix(self.method.name().as_bytes()).and_then(|it| it.strip_suffix(b" "));
+        let number = message.value(message.cseq).strip_suffix(b" REGISTER");
         let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse::<u32>().ok());
         if number != Some(identity.generation) {
             return Err("CSeq is not the request's");
@@ -196,7 +174,7 @@ impl Singles {
         if message.tag(message.to).is_none() && status != 100 {
             return Err("no To tag");
         }
-        if self.method == Method::Register && status == 200 {
+        if status == 200 {
             let uri = message::contact_uri(message.value(message.contact));
             if uri.strip_prefix(b"sip:").is_none_or(|rest| !rest.starts_with(name)) {
                 return Err("the binding is not in the answer");
@@ -206,37 +184,28 @@ impl Singles {
     }
 }
 
-fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &Dialect, user_width: usize) -> Template {
+fn request(run: Run, local: &Local, contact: &Local, dialect: &Dialect, user_width: usize) -> Template {
     let Dialect { domain, pad, .. } = dialect;
     let host = match contact.spread {
         0 => uri_host(contact.address.ip()),
         _ => "{host}".to_string(),
     };
     let (in_via, address) = (local.transport.in_via(), local.address);
-    let name = method.name();
-    let (to, last) = match method {
-        Method::Register => (
-            format!("<sip:{{caller}}@{domain}>"),
-            format!(
-                "Contact: <sip:{{caller}}@{host}:{}{}>\r\nExpires: 3600\r\n",
-                contact.address.port(),
-                contact.transport.in_uri()
-            ),
-        ),
-        Method::Options => (format!("<sip:{domain}>"), "Accept: application/sdp\r\n".to_string()),
-    };
+    let (port, in_uri) = (contact.address.port(), contact.transport.in_uri());
     // A user's REGISTERs keep their Call-ID (RFC 3261 §10.2.4); another run has another.
     let run = run.text();
     Template::new(
         &format!(
-            "{name} sip:{domain} SIP/2.0\r\n\
+            "REGISTER sip:{domain} SIP/2.0\r\n\
              Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}};rport\r\n\
              Max-Forwards: 70\r\n\
              From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
-             To: {to}\r\n\
+             To: <sip:{{caller}}@{domain}>\r\n\
              Call-ID: {{caller}}-{run}@load\r\n\
-             CSeq: {{sequence}} {name}\r\n\
-             {last}{pad}\
+             CSeq: {{sequence}} REGISTER\r\n\
+             Contact: <sip:{{caller}}@{host}:{port}{in_uri}>\r\n\
+             Expires: 3600\r\n\
+             {pad}\
              User-Agent: strowger-load\r\n\
              {{lines}}\
              Content-Length: 0\r\n\r\n"
@@ -245,7 +214,7 @@ fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &D
     )
 }
 
-impl Flow for Singles {
+impl Flow for Registrations {
     fn start(&mut self, scheduled_ns: u64, turn: &mut Turn) -> bool {
         let number = self.next;
         if self.state[number as usize].waiting {
@@ -255,10 +224,7 @@ impl Flow for Singles {
             return false;
         };
         self.next = (number + 1) % self.parties.users.count();
-        let carried = match (&mut self.credentials, self.method) {
-            (Some(credentials), Method::Register) => credentials.begin(number),
-            _ => Carried::Nothing,
-        };
+        let carried = self.credentials.as_mut().map_or(Carried::Nothing, |credentials| credentials.begin(number));
         let user = &mut self.state[number as usize];
         let (sequence, mark) = (user.sequence + 1, turn.stats.mark());
         let started_ns = turn.now_ns;
@@ -293,7 +259,7 @@ impl Flow for Singles {
                 turn.stats.counts.add(Count::Completed);
                 self.finish(identity.slot, turn.out);
             }
-            401 if self.method == Method::Register && self.credentials.is_some() => self.answer(identity.slot, &message, turn),
+            401 if self.credentials.is_some() => self.answer(identity.slot, &message, turn),
             _ => {
                 if status != 503 {
                     turn.stats.wrong("refused", raw);
