@@ -136,7 +136,7 @@ impl Calls {
             caller: users.name(call.caller),
             callee: users.name(call.callee),
             sequence: 0,
-            host: &[],
+            contact: &[],
         };
         let length = ends[call.link.end as usize].invite.render(&fill, out.buffer());
         out.commit(call.link, length);

@@ -139,5 +139,6 @@ fn invite(local: &Local, dialect: &Dialect, user_width: usize) -> Template {
             body.text
         ),
         user_width,
+        0,
     )
 }

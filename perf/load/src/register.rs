@@ -6,11 +6,11 @@ use crate::digest::{Asker, Carried, Credentials, Request};
 use crate::flow::{Flow, Turn};
 use crate::identity::{Identity, Run, TAG, tag};
 use crate::message::{self, Message};
-use crate::parties::{Dialect, Parties, uri_host};
+use crate::parties::{Dialect, End, Parties};
 use crate::stats::{Count, Mark, Span};
 use crate::template::{Fill, Template};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
-use crate::wire::{Link, Local, Outbox, Side, spread_host};
+use crate::wire::{Link, Outbox, Side};
 
 /// Where a user's CSeq begins, so that its width never changes.
 const FIRST_SEQUENCE: u32 = 100_000_000;
@@ -31,8 +31,8 @@ struct User {
 /// The end that a request leaves from, and the text of it.
 struct Origin {
     end: u32,
-    /// As in `Local`, of the end that the contact names.
-    spread: u32,
+    /// The end that the contact names.
+    contact: u32,
     template: Template,
 }
 
@@ -61,9 +61,8 @@ impl Registrations {
             let end = registrars[number % registrars.len()];
             // Callers may be alone.
             let contact = *answerers.get(number % answerers.len().max(1)).unwrap_or(&end);
-            let [local, contact] = [end, contact].map(|end| parties.ends[end as usize].local);
-            let template = request(run, &local, &contact, &parties.dialect, parties.users.width());
-            Origin { end, spread: contact.spread, template }
+            let [own, called] = [end, contact].map(|end| &parties.ends[end as usize]);
+            Origin { end, contact, template: request(run, own, called, &parties) }
         };
         let idle = User { sequence: FIRST_SEQUENCE, first_sequence: FIRST_SEQUENCE, ..User::default() };
         Registrations {
@@ -92,7 +91,6 @@ impl Registrations {
         }
         let identity = Identity { slot: number, generation: user.sequence };
         let origin = self.origin(number);
-        let mut host = None;
         let fill = Fill {
             token: &self.run.token(identity),
             tag: &self.tag(number),
@@ -101,10 +99,7 @@ impl Registrations {
             caller: self.parties.users.name(number),
             callee: self.parties.users.name(number),
             sequence: user.sequence,
-            host: match origin.spread {
-                0 => &[],
-                spread => host.insert(spread_host(number, spread)).as_bytes(),
-            },
+            contact: self.parties.ends[origin.contact as usize].contact_of(number),
         };
         let length = origin.template.render(&fill, out.buffer());
         out.commit(user.link, length);
@@ -184,33 +179,29 @@ impl Registrations {
     }
 }
 
-fn request(run: Run, local: &Local, contact: &Local, dialect: &Dialect, user_width: usize) -> Template {
-    let Dialect { domain, pad, .. } = dialect;
-    let host = match contact.spread {
-        0 => uri_host(contact.address.ip()),
-        _ => "{host}".to_string(),
-    };
-    let (in_via, address) = (local.transport.in_via(), local.address);
-    let (port, in_uri) = (contact.address.port(), contact.transport.in_uri());
+fn request(run: Run, own: &End, called: &End, parties: &Parties) -> Template {
+    let Parties { dialect: Dialect { domain, pad, .. }, users, .. } = parties;
+    let (via, in_uri) = (&own.via, called.local.transport.in_uri());
     // A user's REGISTERs keep their Call-ID (RFC 3261 §10.2.4); another run has another.
     let run = run.text();
     Template::new(
         &format!(
             "REGISTER sip:{domain} SIP/2.0\r\n\
-             Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}};rport\r\n\
+             {via}{{token}};rport\r\n\
              Max-Forwards: 70\r\n\
              From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
              To: <sip:{{caller}}@{domain}>\r\n\
              Call-ID: {{caller}}-{run}@load\r\n\
              CSeq: {{sequence}} REGISTER\r\n\
-             Contact: <sip:{{caller}}@{host}:{port}{in_uri}>\r\n\
+             Contact: <sip:{{caller}}@{{contact}}{in_uri}>\r\n\
              Expires: 3600\r\n\
              {pad}\
              User-Agent: strowger-load\r\n\
              {{lines}}\
              Content-Length: 0\r\n\r\n"
         ),
-        user_width,
+        users.width(),
+        called.contact_of(0).len(),
     )
 }
 
