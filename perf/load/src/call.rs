@@ -279,15 +279,7 @@ impl Calls {
             return Err("2xx without Record-Route");
         }
         call.heard_ns[2] = turn.now_ns;
-        self.route.clear();
-        for line in message.record_route.as_slice().iter().rev() {
-            // The route set is the Record-Route of the response in reverse (RFC 3261 §12.1.2).
-            for route in message::split_list(message.value(*line)).iter().rev() {
-                for part in [b"Route: ", *route, b"\r\n"] {
-                    self.route.extend_from_slice(part);
-                }
-            }
-        }
+        write_route(message, &mut self.route);
         let write = |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], buffer: &mut [u8]| {
             let parts = [
                 method,
@@ -429,6 +421,18 @@ impl Call {
         }
         stats.record(Span::Bye, now_ns - self.bye_ns);
         stats.record(Span::Whole, now_ns - self.scheduled_ns);
+    }
+}
+
+/// The route set is the Record-Route of the response in reverse (RFC 3261 §12.1.2).
+fn write_route(message: &Message, out: &mut Vec<u8>) {
+    out.clear();
+    for line in message.record_route.as_slice().iter().rev() {
+        for route in message::split_list(message.value(*line)).iter().rev() {
+            for part in [b"Route: ", *route, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
     }
 }
 

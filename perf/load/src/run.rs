@@ -223,18 +223,7 @@ impl Bench {
             if worked {
                 continue;
             }
-            if self.sleep {
-                let until_ns =
-                    [pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns)].into_iter().flatten().fold(end_ns, u64::min);
-                let now_ns = self.now_ns();
-                if until_ns > now_ns {
-                    self.wire.wait(&self.out, until_ns - now_ns);
-                }
-            } else {
-                for _ in 0..20 {
-                    hint::spin_loop();
-                }
-            }
+            self.pause([pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns), Some(end_ns)]);
             idle_ns += self.now_ns() - now_ns;
         }
         while to_start > 0 && matches!(phase.load, Load::Open { .. }) && phase.stop.is_none() {
@@ -247,6 +236,17 @@ impl Bench {
             }
         }
         idle_ns
+    }
+
+    /// There is nothing to do before the first of these.
+    fn pause(&self, until_ns: [Option<u64>; 4]) {
+        if !self.sleep {
+            return (0..20).for_each(|_| hint::spin_loop());
+        }
+        let now_ns = self.now_ns();
+        if let Some(until_ns) = until_ns.into_iter().flatten().min().filter(|until_ns| *until_ns > now_ns) {
+            self.wire.wait(&self.out, until_ns - now_ns);
+        }
     }
 
     /// Takes what has come, or waits for it up to 10 ms.

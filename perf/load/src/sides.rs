@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::{Args, ValueEnum};
 
-use crate::tls::{Endpoint, Settings, TlsArguments};
+use crate::tls::{Endpoint, TlsArguments};
 use crate::wire::{Local, Manner, Opening, Side, Transport};
 
 /// `8` connections for all calls, or `per-call`.
@@ -151,42 +151,7 @@ impl SideArguments {
             true => server,
             false => default_server(callee, Some(server.ip())),
         });
-        let at = |port| SocketAddr::new(local.ip(), port);
-        let client = |transport, settings: Settings| match transport {
-            Transport::Tls => Endpoint::client(&settings).map(Some),
-            Transport::Udp | Transport::Tcp => Ok(None),
-        };
-        let (manner, count) = match (self.transport, self.connections) {
-            (Transport::Udp, _) => (Manner::Socket, u32::from(ports.sockets)),
-            (_, Connections::Persistent(number)) => (Manner::Persistent, number),
-            (_, Connections::PerCall) => (Manner::PerCall, 1),
-        };
-        let side = |side, transport, manner, port| Local { side, transport, manner, address: at(port), spread: 0 };
-        let mut openings = vec![Opening {
-            local: side(Side::Caller, self.transport, manner, ports.caller_port),
-            count,
-            server,
-            tls: client(self.transport, tls.caller())?,
-            sources: self.sources,
-        }];
-        if self.role == Role::Callers {
-            return Ok(openings);
-        }
-        let (manner, count) = match (callee, self.callee, self.callee_connections) {
-            (Transport::Udp, _, _) => (Manner::Socket, u32::from(ports.sockets)),
-            (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
-            (_, Callee::Flow, Connections::PerCall) => {
-                return Err("calls come by the answerers' connections: they cannot be per call".into());
-            }
-            (_, Callee::Listen, Connections::PerCall) => (Manner::ListeningPerCall, 1),
-            (_, Callee::Listen, Connections::Persistent(_)) => (Manner::Listening, 1),
-        };
-        let endpoint = match (callee, self.callee) {
-            (Transport::Tls, Callee::Listen) => Some(Endpoint::server(&tls.callee())?),
-            _ => client(callee, tls.callee())?,
-        };
-        let listens = self.callee_listens();
-        if self.spread > 0 && !listens {
+        if self.spread > 0 && !self.callee_listens() {
             return Err("only a listener's contacts can be spread".into());
         }
         if self.spread > 0 && local.is_ipv6() {
@@ -195,27 +160,57 @@ impl SideArguments {
         if [server, callee_server].iter().any(|server| server.is_ipv6() != local.is_ipv6()) {
             return Err("one of our address and the server's is IPv6, the other IPv4".into());
         }
-        // The listener opens first, so that callers without a server between can connect to it.
-        openings.push(Opening {
-            local: Local { spread: self.spread, ..side(Side::Answerer, callee, manner, ports.answerer_port) },
-            count,
-            server: callee_server,
-            tls: endpoint,
-            sources: 1,
-        });
-        if listens {
-            openings.push(Opening {
-                local: side(Side::Registrar, Transport::Udp, Manner::Socket, 0),
-                count: 1,
-                server: self.register_server.unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
-                tls: None,
-                sources: 1,
-            });
+        let mut openings = Vec::new();
+        if self.role != Role::Answerers {
+            openings.push(self.callers(server, local.ip(), ports, tls)?);
         }
-        if self.role == Role::Answerers {
-            openings.remove(0);
+        if self.role != Role::Callers {
+            // The listener opens before anybody connects, so that callers without a server between can connect to it.
+            openings.push(self.answerers(callee_server, local.ip(), ports, tls)?);
+            if self.callee_listens() {
+                let (transport, manner, address) = (Transport::Udp, Manner::Socket, SocketAddr::new(local.ip(), 0));
+                let local = Local { side: Side::Registrar, transport, manner, address, spread: 0 };
+                let server = self.register_server.unwrap_or(default_server(transport, Some(server.ip())));
+                openings.push(Opening { local, count: 1, server, tls: None, sources: 1 });
+            }
         }
         Ok(openings)
+    }
+
+    fn callers(&self, server: SocketAddr, ip: IpAddr, ports: &Ports, tls: &TlsArguments) -> Result<Opening, String> {
+        let (manner, count) = match (self.transport, self.connections) {
+            (Transport::Udp, _) => (Manner::Socket, ports.sockets.into()),
+            (_, Connections::Persistent(number)) => (Manner::Persistent, number),
+            (_, Connections::PerCall) => (Manner::PerCall, 1),
+        };
+        let (transport, address) = (self.transport, SocketAddr::new(ip, ports.caller_port));
+        let local = Local { side: Side::Caller, transport, manner, address, spread: 0 };
+        let tls = match transport {
+            Transport::Tls => Some(Endpoint::client(&tls.caller())?),
+            Transport::Udp | Transport::Tcp => None,
+        };
+        Ok(Opening { local, count, server, tls, sources: self.sources })
+    }
+
+    fn answerers(&self, server: SocketAddr, ip: IpAddr, ports: &Ports, tls: &TlsArguments) -> Result<Opening, String> {
+        let transport = self.callee_transport();
+        let (manner, count) = match (transport, self.callee, self.callee_connections) {
+            (Transport::Udp, _, _) => (Manner::Socket, ports.sockets.into()),
+            (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
+            (_, Callee::Flow, Connections::PerCall) => {
+                return Err("calls come by the answerers' connections: they cannot be per call".into());
+            }
+            (_, Callee::Listen, Connections::PerCall) => (Manner::ListeningPerCall, 1),
+            (_, Callee::Listen, Connections::Persistent(_)) => (Manner::Listening, 1),
+        };
+        let address = SocketAddr::new(ip, ports.answerer_port);
+        let local = Local { side: Side::Answerer, transport, manner, address, spread: self.spread };
+        let tls = match (transport, self.callee) {
+            (Transport::Tls, Callee::Listen) => Some(Endpoint::server(&tls.callee())?),
+            (Transport::Tls, Callee::Flow) => Some(Endpoint::client(&tls.callee())?),
+            (Transport::Udp | Transport::Tcp, _) => None,
+        };
+        Ok(Opening { local, count, server, tls, sources: 1 })
     }
 }
 
