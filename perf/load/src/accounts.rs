@@ -1,48 +1,13 @@
-//! Who the users are when they are challenged: their passwords, the nonces they keep, and what they answer (RFC 7616 §3.3, §3.4).
+//! Who the users are, and their passwords.
 
-use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use clap::{Args, ValueEnum};
-use strowger::sip::Challenge;
+use clap::Args;
 use strowger::stack::auth::digest::{Algorithm, Hash, ha1};
 
-use crate::digest::{self, Answer, Asker};
-use crate::message::Scan;
-use crate::stats::{Count, Stats};
+use crate::digest;
 use crate::template::Users;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Manner {
-    /// Each request leaves without credentials first, and its challenge is answered
-    New,
-    /// A nonce is used again and again, counting, until the server wants another
-    Kept,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Protection {
-    /// qop=auth where the server offers it
-    Auth,
-    /// None, as the clients of RFC 2069 do
-    None,
-}
-
-#[derive(Args)]
-pub struct AuthArguments {
-    /// Answer the registrar's 401 and the proxy's 407. Without it a challenge is an error
-    #[arg(long, value_enum)]
-    auth: Option<Manner>,
-    /// With --auth: the first challenge of this algorithm is answered, md5, sha-256 or sha-512-256
-    #[arg(long, value_parser = digest::algorithm, default_value = "md5")]
-    algorithm: Algorithm,
-    #[arg(long, value_enum, default_value_t = Protection::Auth)]
-    qop: Protection,
-    #[command(flatten)]
-    names: NameArguments,
-}
 
 /// The users and their passwords.
 #[derive(Args)]
@@ -53,9 +18,6 @@ pub struct NameArguments {
     /// What stands before a user's name in its password
     #[arg(long, default_value = "pw")]
     password_prefix: String,
-    /// Other users: lines of name:password, with names of one length
-    #[arg(long, conflicts_with_all = ["users", "password_prefix"])]
-    accounts: Option<PathBuf>,
 }
 
 /// Writes what a server must know of the users: lines of name:realm:HA1.
@@ -73,66 +35,25 @@ pub struct ListArguments {
 
 pub struct Accounts {
     pub names: Rc<Users>,
-    passwords: Passwords,
-}
-
-enum Passwords {
-    /// It, and the name.
-    Prefix(String),
-    Listed(Vec<String>),
+    password_prefix: String,
 }
 
 impl NameArguments {
-    pub fn accounts(&self) -> Result<Rc<Accounts>, String> {
-        let accounts = match &self.accounts {
-            None => Accounts { names: Rc::new(Users::new(self.users)), passwords: Passwords::Prefix(self.password_prefix.clone()) },
-            Some(path) => read_accounts(path)?,
-        };
-        Ok(Rc::new(accounts))
+    pub fn accounts(&self) -> Rc<Accounts> {
+        Rc::new(Accounts { names: Rc::new(Users::new(self.users)), password_prefix: self.password_prefix.clone() })
     }
-}
-
-fn read_accounts(path: &Path) -> Result<Accounts, String> {
-    let at = |what: &str| format!("{}: {what}", path.display());
-    let text = fs::read_to_string(path).map_err(|error| at(&error.to_string()))?;
-    let (mut names, mut passwords) = (Vec::new(), Vec::new());
-    for (number, line) in text.lines().enumerate() {
-        let Some((name, password)) = line.split_once(':') else {
-            return Err(at(&format!("line {} is not name:password", number + 1)));
-        };
-        names.push(name);
-        passwords.push(password.to_owned());
-    }
-    Ok(Accounts { names: Rc::new(Users::listed(&names).map_err(at)?), passwords: Passwords::Listed(passwords) })
 }
 
 impl Accounts {
-    /// So many of the users, from this one.
-    pub fn part(&self, first: u32, count: u32) -> Accounts {
-        Accounts {
-            names: Rc::new(self.names.part(first, count)),
-            passwords: match &self.passwords {
-                Passwords::Prefix(prefix) => Passwords::Prefix(prefix.clone()),
-                Passwords::Listed(listed) => Passwords::Listed(listed[first as usize..(first + count) as usize].to_vec()),
-            },
-        }
-    }
-
-    fn ha1(&self, user: u32, realm: &[u8], algorithm: Algorithm) -> Hash {
+    pub fn ha1(&self, user: u32, realm: &[u8], algorithm: Algorithm) -> Hash {
         let name = self.names.name(user);
-        match &self.passwords {
-            Passwords::Prefix(prefix) => {
-                let password = [prefix.as_bytes(), name].concat();
-                ha1(algorithm, name, realm, &password)
-            }
-            Passwords::Listed(listed) => ha1(algorithm, name, realm, listed[user as usize].as_bytes()),
-        }
+        ha1(algorithm, name, realm, &[self.password_prefix.as_bytes(), name].concat())
     }
 }
 
 /// `strowger-load users`
 pub fn list(arguments: &ListArguments) -> Result<(), String> {
-    let accounts = arguments.names.accounts()?;
+    let accounts = arguments.names.accounts();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut write = || -> io::Result<()> {
         for user in 0..accounts.names.count() {
@@ -147,312 +68,4 @@ pub fn list(arguments: &ListArguments) -> Result<(), String> {
         out.flush()
     };
     write().map_err(|error| format!("standard output: {error}"))
-}
-
-impl AuthArguments {
-    pub fn accounts(&self) -> Result<Rc<Accounts>, String> {
-        self.names.accounts()
-    }
-
-    /// What the users of one flow answer with; nothing without `--auth`.
-    pub fn credentials(&self, accounts: &Rc<Accounts>, cnonce: &str) -> Option<Credentials> {
-        let manner = self.auth?;
-        let users = accounts.names.count() as usize;
-        Some(Credentials {
-            accounts: accounts.clone(),
-            manner,
-            algorithm: self.algorithm,
-            protection: self.qop,
-            cnonce: cnonce.as_bytes().to_vec(),
-            realm: Vec::new(),
-            ha1: vec![None; users],
-            sessions: (0..users).map(|_| Session::default()).collect(),
-        })
-    }
-}
-
-/// What a request said of its sender when it was challenged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Carried {
-    Nothing,
-    /// Credentials with a nonce from before.
-    Kept,
-    /// Credentials with the nonce of the challenge that it answers.
-    Fresh,
-}
-
-/// The request that credentials are for.
-pub struct Request<'a> {
-    pub asker: Asker,
-    pub method: &'static str,
-    pub uri: &'a [u8],
-}
-
-/// The users of one flow, as challenged ones.
-pub struct Credentials {
-    accounts: Rc<Accounts>,
-    manner: Manner,
-    algorithm: Algorithm,
-    protection: Protection,
-    cnonce: Vec<u8>,
-    /// Of the last challenge.
-    realm: Vec<u8>,
-    /// By user, where it is known for this realm.
-    ha1: Vec<Option<Hash>>,
-    sessions: Vec<Session>,
-}
-
-/// A user's last nonce.
-#[derive(Default)]
-struct Session {
-    nonce: Vec<u8>,
-    opaque: Option<Vec<u8>>,
-    /// How often the nonce has been used.
-    count: u32,
-    /// With `qop=auth`.
-    counts: bool,
-    names_algorithm: bool,
-}
-
-/// A server that says more than this in a challenge is not answered: the request would not fit a datagram.
-const LONGEST_CHALLENGE: usize = 1_024;
-
-impl Credentials {
-    /// Before a user's request leaves for the first time: whether it carries credentials.
-    pub fn begin(&mut self, user: u32) -> Carried {
-        let session = &mut self.sessions[user as usize];
-        if self.manner == Manner::New || session.nonce.is_empty() {
-            return Carried::Nothing;
-        }
-        session.count += 1;
-        Carried::Kept
-    }
-
-    /// A request of this user was challenged. True where it is to be sent again, with credentials ([`Credentials::write`]).
-    pub fn challenged(&mut self, user: u32, asker: Asker, carried: Carried, raw: &[u8], scan: &Scan, stats: &mut Stats) -> bool {
-        let lines = scan.challenges.as_slice().iter();
-        let found = lines
-            .filter(|line| line.whole(raw)[0] | 0x20 == asker.initial())
-            .filter_map(|line| Challenge::parse(line.value(raw)).ok().flatten())
-            .find(|challenge| digest::asks_for(challenge, self.algorithm));
-        let Some(challenge) = found else {
-            stats.wrong("no challenge of the chosen algorithm", raw);
-            return false;
-        };
-        let opaque = challenge.opaque.unwrap_or_default();
-        if challenge.realm.len() + challenge.nonce.len() + opaque.len() > LONGEST_CHALLENGE {
-            stats.wrong("a challenge too long to be answered", raw);
-            return false;
-        }
-        stats.counts.add(Count::Challenged);
-        if challenge.stale {
-            stats.counts.add(Count::Stale);
-        }
-        let session = &mut self.sessions[user as usize];
-        // A kept nonce may have served its time without the server's saying so; the one it has just given may not.
-        if carried == Carried::Fresh || (carried == Carried::Kept && session.nonce == challenge.nonce && !challenge.stale) {
-            stats.counts.add(Count::CredentialsRefused);
-            stats.wrong("credentials refused", raw);
-            return false;
-        }
-        session.nonce.clear();
-        session.nonce.extend_from_slice(challenge.nonce);
-        session.opaque = challenge.opaque.map(<[u8]>::to_vec);
-        session.count = 1;
-        session.counts = digest::offers_auth(&challenge) && self.protection == Protection::Auth;
-        session.names_algorithm = challenge.algorithm.is_some();
-        if challenge.realm != self.realm {
-            self.realm = challenge.realm.to_vec();
-            self.ha1.fill(None);
-        }
-        true
-    }
-
-    /// Appends the header line with which the user's request answers its last challenge, the same again until the nonce is counted up.
-    pub fn write(&mut self, user: u32, request: &Request, out: &mut Vec<u8>) {
-        let algorithm = self.algorithm;
-        let (accounts, realm) = (&self.accounts, &self.realm);
-        let ha1 = *self.ha1[user as usize].get_or_insert_with(|| accounts.ha1(user, realm, algorithm));
-        let session = &self.sessions[user as usize];
-        let answer = Answer {
-            asker: request.asker,
-            algorithm,
-            names_algorithm: session.names_algorithm,
-            username: accounts.names.name(user),
-            realm,
-            nonce: &session.nonce,
-            opaque: session.opaque.as_deref(),
-            method: request.method,
-            uri: request.uri,
-            ha1,
-            counted: session.counts.then_some((session.count, &self.cnonce)),
-        };
-        answer.write(out);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message;
-    use clap::Parser;
-    use strowger::stack::auth::digest::hash;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        auth: AuthArguments,
-    }
-
-    fn credentials(line: &str) -> Credentials {
-        let line = Line::parse_from(["x"].into_iter().chain(line.split_whitespace()));
-        let accounts = line.auth.accounts().expect("accounts");
-        let found = line.auth.credentials(&accounts, "0badcafe");
-        found.expect("--auth is given")
-    }
-
-    fn challenge(lines: &str) -> Vec<u8> {
-        format!("SIP/2.0 401 Unauthorized\r\nVia: x\r\n{lines}Content-Length: 0\r\n\r\n").into_bytes()
-    }
-
-    const MD5: &str = "WWW-Authenticate: Digest realm=\"r\",nonce=\"n1\",algorithm=MD5,qop=\"auth\"\r\n";
-
-    /// What a challenge comes to: whether it is answered, and with what.
-    fn answer(to: &mut Credentials, carried: Carried, lines: &str, stats: &mut Stats) -> Option<String> {
-        let raw = challenge(lines);
-        let scan = message::scan(&raw).expect("whole");
-        to.challenged(1, Asker::Registrar, carried, &raw, &scan, stats).then(|| write(to))
-    }
-
-    fn write(credentials: &mut Credentials) -> String {
-        let request = Request { asker: Asker::Registrar, method: "REGISTER", uri: b"sip:h" };
-        let mut line = Vec::new();
-        credentials.write(1, &request, &mut line);
-        String::from_utf8(line).expect("text")
-    }
-
-    fn expected(nonce: &str, count: Option<u32>) -> String {
-        let hex = |parts: &[&[u8]]| String::from_utf8(hash(Algorithm::Md5, parts).hex().bytes().to_vec()).expect("digits");
-        let ha1 = hex(&[b"u00001", b"r", b"pwu00001"]);
-        let ha2 = hex(&[b"REGISTER", b"sip:h"]);
-        let (middle, end) = match count {
-            None => (nonce.to_owned(), String::new()),
-            Some(count) => (format!("{nonce}:{count:08x}:0badcafe:auth"), format!(",cnonce=\"0badcafe\",qop=auth,nc={count:08x}")),
-        };
-        let response = hex(&[ha1.as_bytes(), middle.as_bytes(), ha2.as_bytes()]);
-        format!(
-            "Authorization: Digest username=\"u00001\",realm=\"r\",nonce=\"{nonce}\",uri=\"sip:h\",\
-             response=\"{response}\",algorithm=MD5{end}\r\n"
-        )
-    }
-
-    #[test]
-    fn a_kept_nonce_is_counted_up_and_given_up_when_it_is_stale() {
-        let mut kept = credentials("--auth kept --users 10");
-        let mut stats = Stats::new();
-        assert_eq!(kept.begin(1), Carried::Nothing);
-        let first = answer(&mut kept, Carried::Nothing, MD5, &mut stats);
-        assert_eq!(first, Some(expected("n1", Some(1))));
-        for count in 2..20 {
-            assert_eq!(kept.begin(1), Carried::Kept);
-            assert_eq!(write(&mut kept), expected("n1", Some(count)));
-            // The same request again is the same to the byte.
-            assert_eq!(write(&mut kept), expected("n1", Some(count)));
-        }
-        // Nobody else has it.
-        assert_eq!(kept.begin(2), Carried::Nothing);
-        let stale = MD5.replace("n1", "n2\",stale=\"true");
-        let second = answer(&mut kept, Carried::Kept, &stale, &mut stats);
-        assert_eq!(second, Some(expected("n2", Some(1))));
-        assert_eq!(stats.counts.get(Count::Challenged), 2);
-        assert_eq!(stats.counts.get(Count::Stale), 1);
-        assert_eq!(stats.counts.get(Count::CredentialsRefused), 0);
-    }
-
-    #[test]
-    fn a_new_challenge_is_wanted_for_each_request() {
-        let mut new = credentials("--auth new --qop none");
-        let mut stats = Stats::new();
-        for nonce in ["n1", "n2", "n2"] {
-            assert_eq!(new.begin(1), Carried::Nothing);
-            let lines = MD5.replace("n1", nonce);
-            let said = answer(&mut new, Carried::Nothing, &lines, &mut stats);
-            assert_eq!(said, Some(expected(nonce, None)));
-        }
-        assert_eq!(stats.counts.get(Count::Challenged), 3);
-        assert_eq!(stats.counts.get(Count::Stale), 0);
-    }
-
-    #[test]
-    fn who_is_refused_does_not_try_again() {
-        for (carried, refused) in [(Carried::Nothing, false), (Carried::Kept, true), (Carried::Fresh, true)] {
-            let mut kept = credentials("--auth kept");
-            let mut stats = Stats::new();
-            assert!(answer(&mut kept, Carried::Nothing, MD5, &mut stats).is_some());
-            let again = answer(&mut kept, carried, MD5, &mut stats);
-            assert_eq!(again.is_none(), refused, "{carried:?}");
-            let count = stats.counts.get(Count::CredentialsRefused);
-            assert_eq!(count, u64::from(refused), "{carried:?}");
-        }
-        // A kept nonce that the server has forgotten.
-        let mut kept = credentials("--auth kept");
-        let mut stats = Stats::new();
-        assert!(answer(&mut kept, Carried::Nothing, MD5, &mut stats).is_some());
-        let other = MD5.replace("n1", "n2");
-        assert!(answer(&mut kept, Carried::Kept, &other, &mut stats).is_some());
-    }
-
-    #[test]
-    fn the_challenge_of_the_chosen_algorithm_and_header_is_taken() {
-        let both = format!(
-            "{}Proxy-Authenticate: Digest realm=\"r\",nonce=\"n9\",algorithm=MD5\r\n{MD5}",
-            MD5.replace("MD5", "SHA-256").replace("n1", "n0"),
-        );
-        let mut stats = Stats::new();
-        let mut md5 = credentials("--auth new");
-        let said = answer(&mut md5, Carried::Nothing, &both, &mut stats);
-        assert_eq!(said, Some(expected("n1", Some(1))));
-        let mut sha256 = credentials("--auth new --algorithm sha-256");
-        let said = answer(&mut sha256, Carried::Nothing, &both, &mut stats).expect("an answer");
-        assert!(said.contains("nonce=\"n0\"") && said.contains(",algorithm=SHA-256,"), "{said}");
-        // Nothing of the kind, or too much.
-        assert_eq!(answer(&mut sha256, Carried::Nothing, MD5, &mut stats), None);
-        let long = MD5.replace("n1", &"n".repeat(LONGEST_CHALLENGE));
-        assert_eq!(answer(&mut md5, Carried::Nothing, &long, &mut stats), None);
-        assert_eq!(stats.counts.get(Count::Wrong), 2);
-    }
-
-    #[test]
-    fn another_realm_is_another_secret() {
-        let mut new = credentials("--auth new");
-        let mut stats = Stats::new();
-        let first = answer(&mut new, Carried::Nothing, MD5, &mut stats);
-        let other = MD5.replace("\"r\"", "\"other\"");
-        let second = answer(&mut new, Carried::Nothing, &other, &mut stats).expect("an answer");
-        assert_ne!(first.as_deref().map(response), Some(response(&second)));
-        let third = answer(&mut new, Carried::Nothing, MD5, &mut stats);
-        assert_eq!(third, first);
-    }
-
-    fn response(line: &str) -> &str {
-        let start = line.find("response=\"").expect("a response") + 10;
-        &line[start..start + 32]
-    }
-
-    #[test]
-    fn accounts_can_come_from_a_file() {
-        let path = std::env::temp_dir().join(format!("accounts-{}", std::process::id()));
-        fs::write(&path, "alice:secret:with colon\nbobby:x\n").expect("a file");
-        let accounts = read_accounts(&path).expect("accounts");
-        assert_eq!(accounts.names.name(1), b"bobby");
-        let ha1 = accounts.ha1(0, b"r", Algorithm::Md5);
-        assert_eq!(ha1, hash(Algorithm::Md5, &[b"alice", b"r", b"secret:with colon"]));
-        for (text, why) in [("alice:a\nbob:b\n", "length"), ("alice\n", "line 1 is not name:password"), ("", "no users")] {
-            fs::write(&path, text).expect("a file");
-            let error = read_accounts(&path).err().expect("an error");
-            assert!(error.contains(why), "{error}");
-        }
-        fs::remove_file(&path).expect("it is there");
-        assert!(read_accounts(&path).is_err());
-    }
 }

@@ -38,8 +38,8 @@ pub fn run(arguments: &DistanceArguments) -> Result<(), String> {
     }
     let line = Line(AtomicU32::new(OURS));
     let ns = thread::scope(|scope| {
-        let other = scope.spawn(|| sys::pin(Some(far)).map(|()| answer(&line.0)));
-        let measured = sys::pin(Some(near)).map(|()| (0..MEASUREMENTS).filter_map(|_| ask(&line.0, || other.is_finished())).min());
+        let other = scope.spawn(|| sys::pin(far).map(|()| answer(&line.0)));
+        let measured = sys::pin(near).map(|()| (0..MEASUREMENTS).filter_map(|_| ask(&line.0, || other.is_finished())).min());
         line.0.store(END, Ordering::Release);
         other.join().expect("it does not panic")?;
         measured

@@ -106,6 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn marked_messages_come_apart_and_a_cut_waits() {
+        let one = [&Mark::of(TWO).bytes()[..], TWO].concat();
+        assert_eq!(next_marked(&[&one[..], &one].concat()), Frame::Message { skip: mark::LENGTH, length: TWO.len() });
+        for length in 0..one.len() {
+            assert_eq!(next_marked(&one[..length]), Frame::Partial { skip: 0 }, "cut at {length}");
+        }
+        assert_eq!(next_marked(ONE), Frame::Broken("what came is not marked"));
+    }
+
+    #[test]
     fn what_cannot_be_framed_is_told() {
         for (bytes, why) in [
             (&b"X\r\nContent-Type: a\r\n\r\n"[..], "no Content-Length"),

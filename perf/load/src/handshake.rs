@@ -10,18 +10,13 @@ use openssl::x509::X509VerifyResult;
 use serde_json::{Value, json};
 use strowger::net::tls::Wire;
 
-use crate::sides::TlsArguments;
-use crate::sys;
-use crate::tls::{Agreed, Endpoint};
+use crate::tls::{Agreed, Endpoint, TlsArguments};
 
 #[derive(Args)]
 pub struct HandshakeArguments {
     /// Handshakes of each kind
     #[arg(long, default_value_t = 400)]
     count: usize,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
     /// The server is what --callee-… say, the client what the callers' options say
     #[command(flatten)]
     tls: TlsArguments,
@@ -116,7 +111,6 @@ struct Shaken {
 }
 
 pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
-    sys::pin(arguments.core)?;
     let server = Endpoint::server(&arguments.tls.callee())?;
     let client = Endpoint::client(&arguments.tls.caller())?;
     let (mut at_server, mut at_client) = (Vec::new(), Vec::new());

@@ -1,8 +1,14 @@
 //! The token that names a call in its Call-ID, branch and tags: run, slot and generation in hexadecimal, so that any message finds its
 //! state by index and a message of an earlier call or run finds none.
 
-/// Length of a token in text.
+/// Length of a token in text, and of a tag, which is one without the run's part.
 pub const TOKEN: usize = 24;
+pub const TAG: usize = TOKEN - 8;
+
+/// What both sides' tags are made of.
+pub fn tag(token: &[u8; TOKEN]) -> &[u8; TAG] {
+    token.last_chunk().expect("a tag is shorter than a token")
+}
 
 /// Names a slot of the call table while one call holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use crate::end::uri_host;
-use crate::flow::Flow;
+use crate::flow::{Flow, Turn};
 use crate::load::write_json;
-use crate::sides::{TlsArguments, default_server, loopback};
-use crate::stats::{Count, Stats};
+use crate::pace::Load;
+use crate::parties::uri_host;
+use crate::run::{Bench, Phase};
+use crate::sides::{default_server, loopback};
+use crate::stats::Count;
 use crate::sys;
-use crate::tls::Endpoint;
+use crate::tls::{Endpoint, TlsArguments};
 use crate::watch::Watched;
-use crate::wire::{Link, Manner, Opening, Outbox, Side, Transport, Wire};
+use crate::wire::{Link, Local, Manner, Opening, Outbox, Side, Transport};
 
 #[derive(Args)]
 pub struct IdleArguments {
@@ -56,9 +58,6 @@ pub struct IdleArguments {
     /// Process whose memory is read, with its children
     #[arg(long)]
     server_pid: Vec<u32>,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
     /// Write the result here; - is standard output
     #[arg(long)]
     json: Option<PathBuf>,
@@ -72,22 +71,22 @@ struct Answers {
 }
 
 impl Flow for Answers {
-    fn start(&mut self, _: u64, _: u64, _: &mut Outbox, _: &mut Stats) -> bool {
+    fn start(&mut self, _: u64, _: &mut Turn) -> bool {
         false
     }
 
-    fn receive(&mut self, _: Link, raw: &[u8], _: u64, _: &mut Outbox, stats: &mut Stats) {
+    fn receive(&mut self, _: Link, raw: &[u8], turn: &mut Turn) {
         match raw.starts_with(b"SIP/2.0 200 ") {
             true => self.count += 1,
-            false => stats.wrong("no answer to OPTIONS", raw),
+            false => turn.stats.wrong("no answer to OPTIONS", raw),
         }
     }
 
-    fn lost(&mut self, _: Link, _: &mut Outbox, _: &mut Stats) {
+    fn lost(&mut self, _: Link, _: &mut Turn) {
         self.lost += 1;
     }
 
-    fn handle_timers(&mut self, _: u64, _: &mut Outbox, _: &mut Stats) {}
+    fn handle_timers(&mut self, _: &mut Turn) {}
 
     fn next_timer_ns(&self) -> Option<u64> {
         None
@@ -98,44 +97,15 @@ impl Flow for Answers {
     }
 }
 
-struct Opened {
-    wire: Wire,
-    out: Outbox,
-    stats: Stats,
-    answers: Answers,
-    start: Instant,
-}
-
-impl Opened {
-    /// Takes what has come, or waits for it up to 10 ms.
-    fn turn(&mut self) {
-        self.out.flush();
-        let start = self.start;
-        let now_ns = || start.elapsed().as_nanos() as u64;
-        let worked = self.wire.receive(&mut self.answers, &now_ns, &mut self.out, &mut self.stats);
-        if !worked {
-            self.wire.wait(&self.out, 10_000_000);
-        }
-    }
-
-    fn rest(&mut self, seconds: f64) {
-        let end = Instant::now() + Duration::from_secs_f64(seconds);
-        while Instant::now() < end {
-            self.turn();
-        }
-    }
-}
-
 const OPEN_SECONDS: u64 = 120;
 
 pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
-    sys::pin(arguments.core)?;
     if arguments.transport == Transport::Udp {
         return Err("UDP has no connections".into());
     }
     sys::raise_descriptor_limit()?;
     let tls = match arguments.transport {
-        Transport::Tls => Some(std::rc::Rc::new(Endpoint::client(&arguments.tls.caller())?)),
+        Transport::Tls => Some(Endpoint::client(&arguments.tls.caller())?),
         _ => None,
     };
     let server = arguments.server.unwrap_or_else(|| default_server(arguments.transport, None));
@@ -143,85 +113,38 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         true => loopback(true),
         false => Ipv4Addr::new(127, 0, 0, 2).into(),
     });
-    let opening = Opening {
-        side: Side::Caller,
-        transport: arguments.transport,
-        manner: Manner::PerCall,
-        count: 1,
-        local: SocketAddr::new(local, 0),
-        server,
-        tls,
-        spread: 0,
-        sources: arguments.sources,
-    };
+    let (transport, manner, address) = (arguments.transport, Manner::PerCall, SocketAddr::new(local, 0));
+    let local = Local { side: Side::Caller, transport, manner, address, spread: 0 };
+    let opening = Opening { local, count: 1, server, tls, sources: arguments.sources };
     let domain = uri_host(loopback(server.is_ipv6()));
-    let mut server = Watched::new(&arguments.server_pid);
-    let out = Outbox::open(&[opening], false).map_err(|error| error.to_string())?;
-    let mut opened = Opened { wire: Wire::new(&out), out, stats: Stats::new(), answers: Answers::default(), start: Instant::now() };
-    server.refresh();
-    let before = server.own_bytes();
-    let before_ns = server.time().run_ns;
-    let mut links = Vec::new();
-    let mut opening: Vec<Link> = Vec::new();
-    let mut closing: VecDeque<(Instant, Link)> = VecDeque::new();
-    let mut asked = 0;
-    let end = Instant::now() + Duration::from_secs(OPEN_SECONDS);
-    while links.len() < arguments.connections as usize {
-        while opening.len() + closing.len() < arguments.at_once && links.len() + opening.len() < arguments.connections as usize {
-            let link = opened.out.begin(0).ok_or("a connection could not be begun")?;
-            if arguments.exchange {
-                ask(&mut opened.out, link, asked, &domain);
-                asked += 1;
-            }
-            opening.push(link);
-        }
-        opened.turn();
-        let streams = opened.out.streams.as_mut().ok_or("no streams")?;
-        opening.retain(|link| {
-            let open = streams.is_open(*link);
-            if open {
-                links.push(*link);
-                if let Some(seconds) = arguments.close {
-                    closing.push_back((Instant::now() + Duration::from_secs_f64(seconds), *link));
-                }
-            }
-            !open
-        });
-        while let Some((at, link)) = closing.front().copied()
-            && at <= Instant::now()
-        {
-            closing.pop_front();
-            streams.close(link);
-        }
-        if opened.answers.lost > 0 {
-            return Err(format!("the server ended a connection after {} were open", links.len()));
-        }
-        if Instant::now() > end {
-            return Err(format!("only {} connections were open after {OPEN_SECONDS} s", links.len()));
-        }
-    }
-    let seconds = opened.start.elapsed().as_secs_f64();
-    let used_ns = server.time().run_ns - before_ns;
-    opened.rest(arguments.settle);
-    let after = server.own_bytes();
-    let streams = opened.out.streams.as_ref().ok_or("no streams")?;
+    let out = Outbox::open(vec![opening], false).map_err(|error| error.to_string())?;
+    let mut bench = Bench::new(out, Watched::new(&arguments.server_pid), server, true, true, 0);
+    let mut answers = Answers::default();
+    let before = bench.server.own_bytes();
+    let before_ns = bench.server.time().run_ns;
+    let start = Instant::now();
+    open(arguments, &mut bench, &mut answers, &domain)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let used_ns = bench.server.time().run_ns - before_ns;
+    bench.run(&mut answers, &Phase::new("settle", Load::Rest, arguments.settle));
+    let (server, after) = (&bench.server, bench.server.own_bytes());
     let number = f64::from(arguments.connections);
     let growth = after as f64 - before as f64;
-    let counts = streams.counts;
+    let streams = &bench.out.streams;
     let result = json!({
         "transport": format!("{:?}", arguments.transport).to_lowercase(),
         "connections": arguments.connections,
         "opened_in_seconds": seconds,
-        "exchanged": opened.answers.count,
+        "exchanged": answers.count,
         "tls": streams.agreed,
-        "tls_client_full": counts.get(Count::ClientFull),
-        "tls_client_resumed": counts.get(Count::ClientResumed),
+        "tls_client_full": streams.counts.get(Count::ClientFull),
+        "tls_client_resumed": streams.counts.get(Count::ClientResumed),
         "server_bytes": [before, after],
         "server_cpu_us_each": (!server.is_empty()).then_some(used_ns as f64 / 1e3 / number),
         "bytes_each": (!server.is_empty()).then_some(growth / number),
-        "clean": opened.answers.lost == 0
-            && (!arguments.exchange || opened.answers.count == arguments.connections)
-            && opened.stats.counts.get(Count::Wrong) == 0,
+        "clean": answers.lost == 0
+            && (!arguments.exchange || answers.count == arguments.connections)
+            && bench.stats.counts.get(Count::Wrong) == 0,
     });
     if !server.is_empty() {
         eprintln!(
@@ -235,16 +158,53 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     if let Some(path) = &arguments.json {
         write_json(path, &result)?;
     }
-    opened.rest(arguments.hold);
+    bench.run(&mut answers, &Phase::new("hold", Load::Rest, arguments.hold));
     Ok(match result["clean"] == json!(true) {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(1),
     })
 }
 
+/// Opens them all, and closes them again where that is wanted.
+fn open(arguments: &IdleArguments, bench: &mut Bench, answers: &mut Answers, domain: &str) -> Result<(), String> {
+    let wanted = arguments.connections as usize;
+    let (mut opened, mut asked) = (0, 0);
+    let mut opening: Vec<Link> = Vec::new();
+    let mut closing: VecDeque<(Instant, Link)> = VecDeque::new();
+    let end = Instant::now() + Duration::from_secs(OPEN_SECONDS);
+    while opened < wanted {
+        while opening.len() + closing.len() < arguments.at_once && opened + opening.len() < wanted {
+            let link = bench.out.begin(0).ok_or("a connection could not be begun")?;
+            if arguments.exchange {
+                ask(&mut bench.out, link, asked, domain);
+                asked += 1;
+            }
+            opening.push(link);
+        }
+        bench.look(answers);
+        let streams = &mut bench.out.streams;
+        for link in opening.extract_if(.., |link| streams.is_open(*link)) {
+            opened += 1;
+            if let Some(seconds) = arguments.close {
+                closing.push_back((Instant::now() + Duration::from_secs_f64(seconds), link));
+            }
+        }
+        while closing.front().is_some_and(|(at, _)| *at <= Instant::now()) {
+            closing.pop_front().into_iter().for_each(|(_, link)| streams.close(link));
+        }
+        if answers.lost > 0 {
+            return Err(format!("the server ended a connection after {opened} were open"));
+        }
+        if Instant::now() > end {
+            return Err(format!("only {opened} connections were open after {OPEN_SECONDS} s"));
+        }
+    }
+    Ok(())
+}
+
 fn ask(out: &mut Outbox, link: Link, number: u32, domain: &str) {
-    let via = out.locals[0].transport.in_via();
-    let host = uri_host(out.locals[0].address.ip());
+    let local = out.locals()[0];
+    let (via, host) = (local.transport.in_via(), uri_host(local.address.ip()));
     let text = format!(
         "OPTIONS sip:{domain} SIP/2.0\r\n\
          Via: SIP/2.0/{via} {host}:5060;branch=z9hG4bKidle{number};rport\r\n\

@@ -1,35 +1,33 @@
 //! A load on a server: its options, its phases one after the other, and the results.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::accounts::AuthArguments;
 use crate::call::Calls;
-use crate::end;
-use crate::fleet::{self, Share};
-use crate::flow::{Dialect, Flow};
+use crate::digest::AuthArguments;
+use crate::flow::Flow;
 use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};
 use crate::pace::Load;
-use crate::progress::Progress;
+use crate::parties::{self, Dialect, Parties};
 use crate::reflect::Reflector;
+use crate::register::Registrations;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
-use crate::sides::{self, Role, SideArguments, TlsArguments, loopback};
-use crate::single::{Method, Singles};
-use crate::stats::Stats;
+use crate::sides::{self, Ports, Role, SideArguments, loopback};
 use crate::sys;
+use crate::tls::TlsArguments;
 use crate::watch::Watched;
-use crate::wire::{Outbox, Side, Wire, upwards};
+use crate::wire::Outbox;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
@@ -37,19 +35,6 @@ pub enum Wait {
     Spin,
     /// Sleep until something is due or comes
     Sleep,
-}
-
-#[derive(Args)]
-pub struct Ports {
-    /// First port of the callers
-    #[arg(long, default_value_t = 15070)]
-    pub caller_port: u16,
-    /// First port of the answerers; the users' contacts name it
-    #[arg(long, default_value_t = 15570)]
-    pub answerer_port: u16,
-    /// Sockets on each side; more than one where the server has several sockets under one port
-    #[arg(long, default_value_t = 1)]
-    pub sockets: u16,
 }
 
 #[derive(Args)]
@@ -94,10 +79,7 @@ pub struct LoadArguments {
     /// Seconds of load before measuring; 0 for none
     #[arg(long, default_value_t = 0.0)]
     warm: f64,
-    /// Rate of that load [default: the first of --rate; a closed window where there is none]
-    #[arg(long, conflicts_with = "warm_window")]
-    warm_rate: Option<f64>,
-    /// A closed window instead: this many outstanding, as fast as the server answers
+    /// That load is a closed window: this many outstanding [default: the first of --rate; 48 where there is none]
     #[arg(long)]
     warm_window: Option<u32>,
     /// Seconds of rest after it
@@ -125,173 +107,108 @@ pub struct LoadArguments {
     #[arg(long)]
     floor: bool,
     /// A header of this many bytes in every message
-    #[arg(long, default_value_t = 0)]
-    pad: usize,
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u16).range(..=1_000))]
+    pad: u16,
     #[arg(long, value_enum, default_value_t = Wait::Spin)]
     wait: Wait,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
     /// Write the results here; - is standard output
     #[arg(long)]
     json: Option<PathBuf>,
     #[arg(long)]
     quiet: bool,
-    /// So many processes, with a share each of load and users, each with an address of its own from --local upwards
-    #[arg(long, default_value_t = 1)]
-    processes: u32,
-    /// What the one that started them tells each of them
-    #[arg(long, hide = true)]
-    share: Option<Share>,
 }
 
-pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
-    arguments.check(method)?;
-    if arguments.processes > 1 && arguments.share.is_none() {
-        let results = fleet::run(arguments.processes)?;
-        if !arguments.quiet {
-            results.iter().for_each(print_merged);
-        }
-        return deliver(&arguments, results);
-    }
-    if let Some(share) = arguments.share {
-        arguments.take(share)?;
-    }
-    let arguments = &arguments;
-    sys::pin(arguments.core)?;
+/// `registers`: REGISTERs are measured, and not calls.
+pub fn run(arguments: &LoadArguments, registers: bool) -> Result<ExitCode, String> {
+    arguments.check(registers)?;
     sys::exact_sleeps();
     sys::raise_descriptor_limit()?;
-    let mut accounts = arguments.auth.accounts()?;
-    if let Some(share) = arguments.share {
-        let (first, count) = share.range(accounts.names.count());
-        accounts = Rc::new(accounts.part(first, count));
-    }
+    let accounts = arguments.auth.accounts();
     let users = accounts.names.count();
     if users < 2 {
         return Err("at least two users are needed".into());
-    }
-    let role = arguments.sides.role;
-    let stop = Arc::new(AtomicBool::new(false));
-    if role == Role::Answerers {
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("signal {signal}: {error}"))?;
-        }
     }
     let server = arguments.server.unwrap_or_else(|| {
         let host = arguments.local.map(|local| loopback(local.is_ipv6()));
         sides::default_server(arguments.sides.transport, host)
     });
     let local = arguments.local.unwrap_or_else(|| SocketAddr::new(loopback(server.is_ipv6()), 0));
-    let openings = arguments.sides.openings(
-        server,
-        local,
-        (arguments.ports.caller_port, arguments.ports.answerer_port),
-        arguments.ports.sockets,
-        &arguments.tls,
-    )?;
-    let out = Outbox::open(&openings, arguments.floor).map_err(|error| error.to_string())?;
-    let wire = Wire::new(&out);
+    let openings = arguments.sides.openings(server, local, &arguments.ports, &arguments.tls)?;
+    let out = Outbox::open(openings, arguments.floor).map_err(|error| error.to_string())?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.
     let number = since_1970.as_millis() as u32 ^ std::process::id().rotate_left(16);
-    let mut bench = Bench {
-        wire,
-        stats: Stats::new(),
-        server: Watched::new(&arguments.server_pid),
-        server_address: server,
-        own_sockets: out.udp_addresses(),
-        out,
-        sleep: arguments.wait == Wait::Sleep,
-        progress: Progress::new(arguments.quiet, arguments.steps()),
-        epoch: Instant::now(),
-        seed: u64::from(number),
-        offset: arguments.share.map_or(0.0, |share| f64::from(share.index) / f64::from(share.of)),
+    let (watched, sleeps) = (Watched::new(&arguments.server_pid), arguments.wait == Wait::Sleep);
+    let mut bench = Bench::new(out, watched, server, sleeps, arguments.quiet, number.into());
+    let dialect = Dialect {
+        domain: arguments.domain.clone().unwrap_or_else(|| parties::uri_host(loopback(server.is_ipv6()))),
+        floor: arguments.floor,
+        routed: arguments.sides.routed,
+        hops: arguments.sides.hops,
+        body: parties::body(local.ip()),
+        pad: parties::pad(arguments.pad.into()),
     };
-    let domain = match &arguments.domain {
-        Some(domain) => domain.clone(),
-        None => end::uri_host(loopback(server.is_ipv6())),
+    let parties = Rc::new(Parties::new(dialect, accounts.names.clone(), &bench.out.locals()));
+    let credentials = |run: Run| arguments.auth.credentials(&accounts, &run.text());
+    let registrar = arguments.sides.registrar(registers);
+    let registrations = |number| {
+        let run = Run::new(number);
+        Registrations::new(run, parties.clone(), credentials(run), registrar)
     };
-    let sides = &arguments.sides;
-    let dialect = Dialect::new(&domain, end::body(local.ip()), arguments.floor, sides.routed, sides.hops, arguments.pad);
-    let only_registers = method == Some(Method::Register);
-    let singles = |method, number, bench: &Bench| {
-        Singles::new(
-            Run::new(number),
-            method,
-            dialect.clone(),
-            accounts.names.clone(),
-            arguments.auth.credentials(&accounts, &Run::new(number).text()),
-            &bench.out.locals,
-            match method {
-                Method::Options => Side::Caller,
-                Method::Register => arguments.sides.registrar(only_registers),
-            },
-        )
-    };
-    bench.connect(&mut singles(Method::Options, number, &bench), CONNECT_SECONDS)?;
+    bench.connect(&mut registrations(number), CONNECT_SECONDS)?;
     if arguments.register_first {
-        let mut flow = singles(Method::Register, number.wrapping_add(1), &bench);
-        // Where nobody is, the others need not be tried.
-        let one = Phase::new("register one", Load::Window(1), ANSWER_SECONDS).counted(1);
-        if bench.run(&mut flow, &one).completed() == 0 {
-            return Err(format!(
-                "the first of {users} users could not be registered within {ANSWER_SECONDS} s: is this the server's address?"
-            ));
-        }
-        let others = u64::from(users) - 1;
-        let all = Phase::new("register", Load::Window(32), REGISTER_SECONDS).counted(others);
-        let registered = match others {
-            0 => 0,
-            _ => bench.run(&mut flow, &all).completed(),
-        };
-        if registered < others {
-            return Err(format!("only {} of {users} users could be registered", registered + 1));
-        }
+        register_all(&mut bench, registrations(number.wrapping_add(1)), users)?;
     }
-    let results = match method {
-        None if role == Role::Answerers => {
-            let mut flow = Reflector::new(dialect.clone(), &accounts.names, &bench.out.locals, (arguments.ring * 1e9) as u64);
-            eprintln!("strowger-load: answerers ready");
-            let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
-            let phase = Phase::new("answer", Load::Rest, seconds).measured();
-            vec![bench.run(&mut flow, &phase.until(stop)).json()]
-        }
-        None => {
-            let mut flow = Calls::new(
-                Run::new(number),
-                dialect.clone(),
-                accounts.names.clone(),
-                arguments.auth.credentials(&accounts, &Run::new(number).text()),
-                &bench.out.locals,
-                arguments.max_outstanding,
-                ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),
-            );
-            measure(arguments, &mut bench, &mut flow)?
-        }
-        Some(method) => {
-            let mut flow = singles(method, number, &bench);
-            measure(arguments, &mut bench, &mut flow)?
-        }
+    let ns = |seconds: f64| (seconds * 1e9) as u64;
+    let results = if registers {
+        measure(arguments, &mut bench, &mut registrations(number))
+    } else if arguments.sides.role == Role::Answerers {
+        let mut flow = Reflector::new(parties, ns(arguments.ring));
+        let stop = signals()?;
+        eprintln!("strowger-load: answerers ready");
+        let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
+        let phase = Phase::new("answer", Load::Rest, seconds).measured().until(stop);
+        vec![bench.run(&mut flow, &phase).json()]
+    } else {
+        let run = Run::new(number);
+        let times_ns = (ns(arguments.ring), ns(arguments.hold));
+        let mut flow = Calls::new(run, parties.clone(), credentials(run), arguments.max_outstanding, times_ns);
+        measure(arguments, &mut bench, &mut flow)
     };
-    bench.progress.finish();
     bench.out.close_all();
     if bench.server.lost() {
         return Err("the server has gone".into());
     }
-    deliver(arguments, results)
-}
-
-/// Writes the results where they are wanted.
-fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, String> {
     let clean = results.iter().all(|result| result["clean"] == json!(true));
-    if arguments.share.is_some() {
-        println!("{}", Value::Array(results));
-        return Ok(ExitCode::SUCCESS);
-    }
     if let Some(path) = &arguments.json {
         write_json(path, &Value::Array(results))?;
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Becomes true when somebody wants an end.
+fn signals() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("signal {signal}: {error}"))?;
+    }
+    Ok(stop)
+}
+
+fn register_all(bench: &mut Bench, mut flow: Registrations, users: u32) -> Result<(), String> {
+    // Where nobody is, the others need not be tried.
+    let one = Phase::new("register one", Load::Window(1), ANSWER_SECONDS).counted(1);
+    if bench.run(&mut flow, &one).completed() == 0 {
+        return Err(format!(
+            "the first of {users} users could not be registered within {ANSWER_SECONDS} s: is this the server's address?"
+        ));
+    }
+    let others = u64::from(users) - 1;
+    let all = Phase::new("register", Load::Window(32), REGISTER_SECONDS).counted(others);
+    match bench.run(&mut flow, &all).completed() {
+        registered if registered < others => Err(format!("only {} of {users} users could be registered", registered + 1)),
+        _ => Ok(()),
+    }
 }
 
 /// Writes to a file, or where it is named `-`, to standard output.
@@ -304,59 +221,21 @@ pub fn write_json(path: &Path, value: &Value) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The lines of a result that several processes made.
-fn print_merged(result: &Value) {
-    let server = match result["server_cpu_us_each"].as_f64() {
-        Some(each) => format!("server {each:.1} µs each"),
-        None => "server not watched".to_string(),
-    };
-    eprintln!(
-        "{:>10} {:>8.0}/s: {server}; generators at most {:.0} % busy, {:.1} µs each; {:.2} % failed{}{}",
-        "all",
-        number(&result["completed_per_second"]),
-        number(&result["generator_busy"]) * 100.0,
-        number(&result["generator_us_each"]),
-        number(&result["failed_share"]) * 100.0,
-        match result["generator_bound_because"].as_str() {
-            Some(because) => format!("; GENERATOR BOUND: {because}"),
-            None => String::new(),
-        },
-        match result["clean"] == json!(true) {
-            true => "",
-            false => "; NOT CLEAN",
-        },
-    );
-    for line in latency_lines(result) {
-        eprintln!("{line}");
-    }
-}
-
 /// Warm-up, rest, and each load in turn.
-fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Result<Vec<Value>, String> {
-    // Processes that share a load begin each of its parts together.
-    let meet = || arguments.share.map_or(Ok(()), Share::meet);
-    let open = |rate| Load::Open { rate, poisson: arguments.poisson };
-    let warm_window = arguments.warm_window.unwrap_or(WARM_WINDOW);
-    let warm_window = match arguments.share {
-        Some(share) => share.of(u64::from(warm_window)).max(1) as u32,
-        None => warm_window,
-    };
+fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Vec<Value> {
     if arguments.warm > 0.0 {
-        meet()?;
-        let load = arguments.warming().map_or(Load::Window(warm_window), open);
-        bench.run(flow, &Phase::new("warm", load, arguments.warm));
+        bench.run(flow, &Phase::new("warm", arguments.warming(), arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
     }
-    let mut loads: Vec<(Load, Value)> = arguments.rate.iter().map(|rate| (open(*rate), Value::Null)).collect();
+    let mut loads: Vec<(Load, Value)> = arguments.rate.iter().map(|rate| (arguments.open(*rate), Value::Null)).collect();
     loads.extend(arguments.window.map(|window| (Load::Window(window), Value::Null)));
     let (settle, drain) = (arguments.settle(), arguments.drain + arguments.hold);
-    if arguments.search.wanted() {
-        let (rate, found) = arguments.search.run(bench, flow, arguments.poisson, (settle, drain, arguments.hold));
-        loads.push((open(rate), found));
+    if let Some(allowed) = arguments.search.search_failures {
+        let (rate, found) = arguments.search.run(allowed, bench, flow, arguments.poisson, (settle, drain, arguments.hold));
+        loads.push((arguments.open(rate), found));
     }
     let mut results = Vec::new();
     for (load, search) in loads {
-        meet()?;
         if settle > 0.0 {
             bench.run(flow, &Phase::new("settle", load, settle));
         }
@@ -369,21 +248,16 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         if !search.is_null() {
             result["search"] = search;
         }
-        if arguments.share.is_some() {
-            result["histograms"] = bench.stats.recorded();
-        }
-        bench.progress.step(&format!(
+        bench.say(&format!(
             "           {:>8.0}/s scheduled, {:>8.0}/s ended well: {:.2} % failed",
             number(&result["scheduled_per_second"]),
             number(&result["goodput_per_second"]),
             goodput.failed_share() * 100.0,
         ));
-        for line in latency_lines(&result) {
-            bench.progress.line(&line);
-        }
+        latency_lines(&result).iter().for_each(|line| bench.say(line));
         results.push(result);
     }
-    Ok(results)
+    results
 }
 
 /// How long answers took, a line for each span that was measured.
@@ -403,7 +277,7 @@ fn number(value: &Value) -> f64 {
 }
 
 impl LoadArguments {
-    fn check(&self, method: Option<Method>) -> Result<(), String> {
+    fn check(&self, registers: bool) -> Result<(), String> {
         if self.ports.sockets == 0 {
             return Err("at least one socket is needed".into());
         }
@@ -419,61 +293,23 @@ impl LoadArguments {
         }
         self.search.check()?;
         let role = self.sides.role;
-        if role != Role::Both && method.is_some() {
+        if role != Role::Both && registers {
             return Err("only calls have callers and answerers".into());
         }
         if role == Role::Callers && self.register_first {
             return Err("users are registered by their answerers' process".into());
         }
-        if self.processes > 1 {
-            if role == Role::Answerers || (role == Role::Both && !self.sides.has_own_contacts()) {
-                return Err("answerers at one address are one process: --role callers shares the rest".into());
-            }
-            if self.floor && self.sides.transport.is_reliable() {
-                return Err("without a server between, all would connect to one of them".into());
-            }
-            if self.search.wanted() {
-                return Err("a search is one process's".into());
-            }
-            let window = self.window.unwrap_or(self.processes);
-            if window < self.processes {
-                return Err("each process needs one of the window".into());
-            }
-        }
         Ok(())
     }
 
-    /// Makes this the part of the load that is this process's.
-    fn take(&mut self, share: Share) -> Result<(), String> {
-        let Some(IpAddr::V4(first)) = self.local.map(|local| local.ip()).or_else(|| {
-            let is_ipv6 = self.server.is_some_and(|server| server.is_ipv6());
-            Some(loopback(is_ipv6))
-        }) else {
-            return Err("several processes need addresses of 127.0.0.0/8".into());
-        };
-        let address = upwards(first.into(), share.index * self.sides.sources());
-        self.local = Some(SocketAddr::new(address, 0));
-        for rate in self.rate.iter_mut().chain(&mut self.warm_rate) {
-            *rate /= f64::from(share.of);
-        }
-        self.window = self.window.map(|window| share.of(u64::from(window)) as u32);
-        self.count = self.count.map(|count| share.of(count));
-        self.max_outstanding = (self.max_outstanding / share.of as usize).max(1);
-        self.quiet = true;
-        Ok(())
+    fn open(&self, rate: f64) -> Load {
+        Load::Open { rate, poisson: self.poisson }
     }
 
-    /// Loads that are measured, and rates that are tried, one after the other.
-    fn steps(&self) -> u64 {
-        let known = self.rate.len() + usize::from(self.window.is_some());
-        known as u64 + u64::from(self.search.wanted()) + self.search.steps()
-    }
-
-    /// The rate of the warm-up; `None`: a closed window.
-    fn warming(&self) -> Option<f64> {
-        match self.warm_window {
-            Some(_) => None,
-            None => self.warm_rate.or(self.rate.first().copied()),
+    fn warming(&self) -> Load {
+        match (self.warm_window, self.rate.first()) {
+            (None, Some(rate)) => self.open(*rate),
+            (window, _) => Load::Window(window.unwrap_or(WARM_WINDOW)),
         }
     }
 
@@ -505,10 +341,8 @@ pub fn measure_one<F: Flow>(bench: &mut Bench, flow: &mut F, phase: &Phase, drai
     result["drain_seconds"] = json!(drained.seconds);
     result["latency_us"] = bench.stats.spans_json();
     result["unanswered_after_drain"] = json!(flow.outstanding());
-    if let Some(streams) = &bench.out.streams {
-        result["connections_open"] = json!(streams.open);
-        result["tls"] = json!(streams.agreed);
-    }
+    result["connections_open"] = json!(bench.out.streams.open);
+    result["tls"] = json!(bench.out.streams.agreed);
     result["clean"] = json!(outcome.is_clean() && drained.is_clean() && flow.outstanding() == 0);
     (outcome, goodput, result)
 }
@@ -524,18 +358,16 @@ mod tests {
         load: LoadArguments,
     }
 
-    fn warming(line: &str) -> Option<f64> {
+    fn warming(line: &str) -> Load {
         let words = ["strowger-load"].into_iter().chain(line.split_whitespace());
         Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).load.warming()
     }
 
     #[test]
     fn it_warms_up_at_the_rate_that_is_measured() {
-        assert_eq!(warming("--rate 200 --warm 5"), Some(200.0));
-        assert_eq!(warming("--rate 200,4000 --warm 5"), Some(200.0));
-        assert_eq!(warming("--rate 200 --warm 5 --warm-rate 50"), Some(50.0));
-        assert_eq!(warming("--window 48 --warm 5"), None);
-        assert_eq!(warming("--rate 200 --warm 5 --warm-window 48"), None);
+        assert_eq!(warming("--rate 200,4000 --warm 5"), Load::Open { rate: 200.0, poisson: false });
+        assert_eq!(warming("--window 4 --warm 5"), Load::Window(48));
+        assert_eq!(warming("--rate 200 --warm 5 --warm-window 8"), Load::Window(8));
     }
 
     #[test]

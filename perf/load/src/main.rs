@@ -1,12 +1,10 @@
 //! strowger-load: open-loop SIP load over UDP, TCP and TLS with callers and answerers in one thread, and the bare relay that is the floor.
 
 mod accounts;
-mod answer;
+mod answerer;
 mod call;
 mod digest;
 mod distance;
-mod end;
-mod fleet;
 mod flow;
 mod frame;
 mod handshake;
@@ -17,14 +15,15 @@ mod mark;
 mod message;
 mod outcome;
 mod pace;
-mod progress;
+mod parties;
 mod reflect;
+mod register;
 mod relay;
 mod relay_stream;
 mod run;
 mod search;
 mod sides;
-mod single;
+mod sockets;
 mod stats;
 mod stream;
 mod sys;
@@ -40,9 +39,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use accounts::ListArguments;
-use load::{LoadArguments, Ports};
+use load::LoadArguments;
 use relay_stream::Answerers;
-use single::Method;
+use sides::Ports;
 use wire::Transport;
 
 #[derive(Parser)]
@@ -58,8 +57,6 @@ enum What {
     Call(LoadArguments),
     /// REGISTER refreshes of the users in turn
     Register(LoadArguments),
-    /// OPTIONS to the server itself
-    Options(LoadArguments),
     /// The floor: relays between the generator's two sides, and reads nothing but the first byte of a datagram, or the mark of a message
     Relay(RelayArguments),
     /// Opens connections and leaves them idle: what each costs the server in memory
@@ -83,12 +80,9 @@ struct RelayArguments {
     /// The answerers' transport [default: the callers']
     #[arg(long, value_parser = without_tls)]
     callee_transport: Option<Transport>,
-    /// Connections towards the answerers over TCP: one for all calls, or one for each, which is closed when its BYE is answered
-    #[arg(long, value_enum, default_value_t = Towards::One)]
-    answerers: Towards,
-    /// Where the answerers are, if either side is TCP [default: --answerer-port at the address of --listen]
-    #[arg(long)]
-    answerer: Option<SocketAddr>,
+    /// Connections towards the answerers over TCP
+    #[arg(long, value_enum, default_value_t = Answerers::One)]
+    answerers: Answerers,
     /// Connect to so many addresses of 127.0.0.0/8 in turn, as the generator's --spread names them
     #[arg(long, default_value_t = 0)]
     spread: u32,
@@ -97,21 +91,9 @@ struct RelayArguments {
     /// Send nothing back for an INVITE: the floor of a stateless proxy
     #[arg(long)]
     no_trying: bool,
-    /// Datagrams taken and sent in one system call at most
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
     /// Lose every datagram of this number: the generator must then retransmit, and end every call all the same
     #[arg(long, default_value_t = 0)]
     lose: u64,
-    /// CPU core to run on
-    #[arg(long)]
-    core: Option<usize>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Towards {
-    One,
-    PerCall,
 }
 
 fn without_tls(text: &str) -> Result<Transport, String> {
@@ -123,9 +105,8 @@ fn without_tls(text: &str) -> Result<Transport, String> {
 
 fn main() -> ExitCode {
     let done = match Command::parse().what {
-        What::Call(arguments) => load::run(arguments, None),
-        What::Register(arguments) => load::run(arguments, Some(Method::Register)),
-        What::Options(arguments) => load::run(arguments, Some(Method::Options)),
+        What::Call(arguments) => load::run(&arguments, false),
+        What::Register(arguments) => load::run(&arguments, true),
         What::Idle(arguments) => idle::run(&arguments),
         What::Users(arguments) => accounts::list(&arguments).map(|()| ExitCode::SUCCESS),
         What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),
@@ -139,24 +120,19 @@ fn main() -> ExitCode {
 }
 
 fn relay(arguments: &RelayArguments) -> Result<(), String> {
-    sys::pin(arguments.core)?;
     let say = |error| format!("relay: {error}");
-    let (trying, batch) = (!arguments.no_trying, arguments.batch.max(1));
+    let trying = !arguments.no_trying;
     let callee = arguments.callee_transport.unwrap_or(arguments.transport);
-    if !callee.is_reliable() && (arguments.answerers == Towards::PerCall || arguments.spread > 0) {
+    if !callee.is_reliable() && (arguments.answerers == Answerers::PerCall || arguments.spread > 0) {
         return Err("over UDP the relay connects to nobody: --answerers and --spread are for --callee-transport tcp".into());
     }
     if arguments.transport.is_reliable() || callee.is_reliable() {
         if arguments.lose > 0 || arguments.ports.sockets > 1 {
             return Err("--lose and --sockets are for UDP on both sides".into());
         }
-        let answerers = match (callee, arguments.answerers) {
-            (Transport::Udp, _) => Answerers::Udp,
-            (_, Towards::One) => Answerers::One,
-            (_, Towards::PerCall) => Answerers::PerCall,
-        };
-        let answerer = arguments.answerer.unwrap_or(SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port));
-        let manner = relay_stream::Manner { trying, batch, answerers, answerer, spread: arguments.spread };
+        let answerers = callee.is_reliable().then_some(arguments.answerers);
+        let answerer = SocketAddr::new(arguments.listen.ip(), arguments.ports.answerer_port);
+        let manner = relay_stream::Manner { trying, answerers, answerer, spread: arguments.spread };
         sys::raise_descriptor_limit()?;
         return relay_stream::run(arguments.listen, manner).map_err(say);
     }
@@ -165,6 +141,6 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    let manner = relay::Manner { trying, batch, lose: arguments.lose };
+    let manner = relay::Manner { trying, lose: arguments.lose };
     relay::run(arguments.listen, &sides, &manner).map_err(say)
 }

@@ -36,13 +36,6 @@ impl Mark {
         let word = |at| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
         Some(Mark { length: word(0)? as usize, call: Identity { slot: word(4)?, generation: word(8)? } })
     }
-
-    /// Splits off the first message with its mark, where both are whole.
-    pub fn split(bytes: &[u8]) -> Option<(Mark, &[u8], &[u8])> {
-        let mark = Mark::read(bytes)?;
-        let (whole, rest) = bytes.split_at_checked(LENGTH + mark.length)?;
-        Some((mark, whole, rest))
-    }
 }
 
 #[cfg(test)]
@@ -58,17 +51,6 @@ mod tests {
         assert_eq!(Mark::read(&mark.bytes()), Some(mark));
         for other in [&b"x"[..], b"\r\nCall-ID: u00001-00000007@load\r\n", b"\r\nCall-ID: "] {
             assert_eq!(Mark::of(other).call.slot, u32::MAX);
-        }
-    }
-
-    #[test]
-    fn messages_come_apart_and_a_cut_waits() {
-        let one = [&Mark::of(BYE).bytes()[..], BYE].concat();
-        let two = [one.as_slice(), one.as_slice()].concat();
-        let (mark, whole, rest) = Mark::split(&two).expect("a whole message");
-        assert_eq!((mark.length, whole, rest), (BYE.len(), one.as_slice(), one.as_slice()));
-        for length in 0..one.len() {
-            assert_eq!(Mark::split(&one[..length]), None, "cut at {length}");
         }
     }
 }

@@ -10,21 +10,6 @@ pub struct Line {
     pub end: u16,
 }
 
-impl Line {
-    pub fn value<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
-        &raw[usize::from(self.value)..usize::from(self.end)]
-    }
-
-    /// The line with its CRLF.
-    pub fn whole<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
-        &raw[usize::from(self.start)..usize::from(self.end) + 2]
-    }
-
-    pub fn is_absent(&self) -> bool {
-        self.end == 0
-    }
-}
-
 /// At most this many lines of one repeated header are kept; more make the message wrong.
 const REPEATED: usize = 8;
 
@@ -51,9 +36,10 @@ impl Lines {
     }
 }
 
-/// What the scan found. Absent headers have an empty line.
+/// A whole message, and where its headers are. Absent headers have an empty line.
 #[derive(Default, Debug)]
-pub struct Scan {
+pub struct Message<'a> {
+    pub raw: &'a [u8],
     pub via: Lines,
     pub record_route: Lines,
     pub routes: usize,
@@ -65,13 +51,46 @@ pub struct Scan {
     pub max_forwards: Line,
     /// WWW-Authenticate and Proxy-Authenticate.
     pub challenges: Lines,
-    /// Offset of the body; 0 when the header never ended.
-    pub body: usize,
+    pub body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    pub fn value(&self, line: Line) -> &'a [u8] {
+        &self.raw[usize::from(line.value)..usize::from(line.end)]
+    }
+
+    /// The line with its CRLF.
+    pub fn whole(&self, line: Line) -> &'a [u8] {
+        &self.raw[usize::from(line.start)..usize::from(line.end) + 2]
+    }
+
+    /// The tag of From or To.
+    pub fn tag(&self, line: Line) -> Option<&'a [u8]> {
+        parameter(self.value(line), b"tag")
+    }
+
+    /// Status of a response; 0 for anything else.
+    pub fn status(&self) -> u16 {
+        match self.raw.get(..12) {
+            Some(line) if line.starts_with(b"SIP/2.0 ") => {
+                line[8..11].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0').min(9)))
+            }
+            _ => 0,
+        }
+    }
+
+    /// The number in the CSeq, less one, and the method, where the number has one digit: that of every request of a call.
+    pub fn cseq(&self) -> Option<(u8, &'a [u8])> {
+        match self.value(self.cseq) {
+            [digit @ b'1'..=b'9', b' ', method @ ..] => Some((digit - b'1', method)),
+            _ => None,
+        }
+    }
 }
 
 /// Finds the headers. Names are read in long and compact form and in any case; folded lines are not joined (nothing here sends them).
-pub fn scan(raw: &[u8]) -> Option<Scan> {
-    let mut found = Scan::default();
+pub fn read(raw: &[u8]) -> Option<Message<'_>> {
+    let mut found = Message { raw, ..Message::default() };
     if raw.len() > usize::from(u16::MAX) - 2 {
         return None;
     }
@@ -82,7 +101,7 @@ pub fn scan(raw: &[u8]) -> Option<Scan> {
     }) {
         let end = newline.checked_sub(1)?;
         if end == start {
-            found.body = newline + 1;
+            found.body = &raw[newline + 1..];
             return Some(found);
         }
         if end < start || raw[end] != b'\r' {
@@ -119,16 +138,6 @@ pub fn scan(raw: &[u8]) -> Option<Scan> {
         start = newline + 1;
     }
     None
-}
-
-/// Status of a response; 0 for anything else.
-pub fn status(raw: &[u8]) -> u16 {
-    match raw.get(..12) {
-        Some(line) if line.starts_with(b"SIP/2.0 ") => {
-            line[8..11].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0').min(9)))
-        }
-        _ => 0,
-    }
 }
 
 /// A header parameter's token, such as `tag` or `branch`, outside of any angle brackets.
@@ -178,11 +187,11 @@ pub fn split_list(value: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// Appends to a fixed buffer. What does not fit is cut and remembered in `overflowed`.
+/// Appends to a fixed buffer.
 pub struct Writer<'a> {
     buffer: &'a mut [u8],
     length: usize,
-    pub overflowed: bool,
+    overflowed: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -201,9 +210,20 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.length
+    /// Its length; 0 if it did not fit, and cannot be sent.
+    pub fn length(&self) -> usize {
+        match self.overflowed {
+            true => 0,
+            false => self.length,
+        }
     }
+}
+
+/// Writes these one after the other; returns what [`Writer::length`] says.
+pub fn write(parts: &[&[u8]], buffer: &mut [u8]) -> usize {
+    let mut writer = Writer::new(buffer);
+    parts.iter().for_each(|part| writer.push(part));
+    writer.length()
 }
 
 #[cfg(test)]
@@ -225,28 +245,27 @@ mod tests {
 
     #[test]
     fn finds_long_and_compact_names() {
-        let found = scan(OK).expect("complete");
-        assert_eq!(status(OK), 200);
+        let found = read(OK).expect("complete");
+        assert_eq!(found.status(), 200);
         assert_eq!(found.via.len(), 2);
-        assert_eq!(parameter(found.via.as_slice()[1].value(OK), b"branch"), Some(&b"z9hG4bKabc"[..]));
-        assert_eq!(parameter(found.from.value(OK), b"tag"), Some(&b"x1"[..]));
-        assert_eq!(parameter(found.to.value(OK), b"tag"), Some(&b"y2"[..]));
-        assert_eq!(found.call_id.value(OK), b"id1");
-        assert_eq!(found.cseq.value(OK), b"1 INVITE");
-        assert_eq!(contact_uri(found.contact.value(OK)), b"sip:u2@127.0.0.1:5080");
-        assert_eq!(found.record_route.as_slice()[0].whole(OK), b"Record-Route: <sip:127.0.0.1;lr>\r\n");
-        let challenges: Vec<_> = found.challenges.as_slice().iter().collect();
-        assert_eq!(challenges[0].value(OK), b"Digest a");
-        assert_eq!(challenges[1].value(OK), b"Digest b");
-        assert_eq!(&OK[found.body..], b"hi");
-        assert!(found.max_forwards.is_absent());
+        assert_eq!(parameter(found.value(found.via.as_slice()[1]), b"branch"), Some(&b"z9hG4bKabc"[..]));
+        assert_eq!(found.tag(found.from), Some(&b"x1"[..]));
+        assert_eq!(found.tag(found.to), Some(&b"y2"[..]));
+        assert_eq!(found.value(found.call_id), b"id1");
+        assert_eq!(found.cseq(), Some((0, &b"INVITE"[..])));
+        assert_eq!(contact_uri(found.value(found.contact)), b"sip:u2@127.0.0.1:5080");
+        assert_eq!(found.whole(found.record_route.as_slice()[0]), b"Record-Route: <sip:127.0.0.1;lr>\r\n");
+        let challenges: Vec<_> = found.challenges.as_slice().iter().map(|line| found.value(*line)).collect();
+        assert_eq!(challenges, [b"Digest a", b"Digest b"]);
+        assert_eq!(found.body, b"hi");
+        assert_eq!(found.value(found.max_forwards), b"");
     }
 
     #[test]
     fn every_cut_of_the_header_is_no_message() {
         let header = OK.len() - 2;
         for length in 0..header {
-            assert!(scan(&OK[..length]).is_none(), "cut at {length}");
+            assert!(read(&OK[..length]).is_none(), "cut at {length}");
         }
     }
 

@@ -19,17 +19,9 @@ pub struct Pace {
     random: u64,
 }
 
-fn interval_ns(load: Load) -> f64 {
-    match load {
-        Load::Open { rate, .. } => 1e9 / rate,
-        Load::Window(_) | Load::Rest => 0.0,
-    }
-}
-
 impl Pace {
-    /// `offset`: by which part of an interval the first call is later than the start.
-    pub fn new(load: Load, start_ns: u64, seed: u64, offset: f64) -> Pace {
-        Pace { load, next_ns: start_ns as f64 + offset * interval_ns(load), random: seed | 1 }
+    pub fn new(load: Load, start_ns: u64, seed: u64) -> Pace {
+        Pace { load, next_ns: start_ns as f64, random: seed | 1 }
     }
 
     /// The time for which the next call was scheduled, if that has come.
@@ -37,12 +29,12 @@ impl Pace {
         match self.load {
             Load::Rest => None,
             Load::Window(limit) => (outstanding < limit).then_some(now_ns),
-            Load::Open { poisson, .. } => {
+            Load::Open { rate, poisson } => {
                 if self.next_ns > now_ns as f64 {
                     return None;
                 }
                 let scheduled = self.next_ns;
-                let mean = interval_ns(self.load);
+                let mean = 1e9 / rate;
                 self.next_ns += if poisson { self.exponential() * mean } else { mean };
                 Some(scheduled as u64)
             }
@@ -72,21 +64,19 @@ mod tests {
     #[test]
     fn a_schedule_keeps_its_times_when_the_clock_is_late() {
         let load = Load::Open { rate: 1_000.0, poisson: false };
-        let mut pace = Pace::new(load, 5_000_000, 1, 0.0);
+        let mut pace = Pace::new(load, 5_000_000, 1);
         assert_eq!(pace.due(4_999_999, 0), None);
         // Three are due at once, each with its own scheduled time.
         assert_eq!(pace.due(7_500_000, 0), Some(5_000_000));
         assert_eq!(pace.due(7_500_000, 99), Some(6_000_000));
         assert_eq!(pace.due(7_500_000, 99), Some(7_000_000));
         assert_eq!(pace.due(7_500_000, 0), None);
-        let mut later = Pace::new(load, 5_000_000, 1, 0.25);
-        assert_eq!(later.due(7_500_000, 0), Some(5_250_000));
     }
 
     #[test]
     fn what_is_not_due_before_a_time_is_not_announced_before_it() {
         let load = Load::Open { rate: 17_815.0, poisson: false };
-        let mut pace = Pace::new(load, 1, 1, 0.0);
+        let mut pace = Pace::new(load, 1, 1);
         for _ in 0..100_000 {
             let next_ns = pace.next_ns().expect("a schedule");
             assert_eq!(pace.due(next_ns - 1, 0), None, "{next_ns}");
@@ -97,7 +87,7 @@ mod tests {
     #[test]
     fn poisson_has_the_mean_and_the_spread_of_an_exponential() {
         let load = Load::Open { rate: 1_000.0, poisson: true };
-        let mut pace = Pace::new(load, 0, 42, 0.0);
+        let mut pace = Pace::new(load, 0, 42);
         let times: Vec<f64> = (0..100_000).map(|_| pace.due(u64::MAX, 0).expect("due") as f64).collect();
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
@@ -108,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_window_fills_and_no_more() {
-        let mut pace = Pace::new(Load::Window(2), 0, 1, 0.5);
+        let mut pace = Pace::new(Load::Window(2), 0, 1);
         assert_eq!(pace.due(9, 1), Some(9));
         assert_eq!(pace.due(9, 2), None);
         assert_eq!(pace.next_ns(), None);

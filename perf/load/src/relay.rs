@@ -1,16 +1,16 @@
 //! The floor: a relay that receives and sends as many datagrams for a call as the proxy does, and does nothing else.
 //!
 //! A call through a stateful proxy is 6 datagrams in (INVITE, 180, 200, ACK, BYE, 200) and 7 out (those six, and the 100). The relay looks at
-//! the first byte of a datagram and at no other: an INVITE goes to the other side and its beginning goes back as the 100; a REGISTER or an
-//! OPTIONS goes back to its sender; everything else goes to the other side.
+//! the first byte of a datagram and at no other: an INVITE goes to the other side and its beginning goes back as the 100; a REGISTER goes back to
+//! its sender; everything else goes to the other side.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::sys::{self, RelayBatch};
+use crate::sockets;
+use crate::sys::RelayBatch;
+use crate::wire::BATCH;
 
 /// About the size of a 100 (Trying).
 pub const TRYING: usize = 320;
@@ -37,20 +37,16 @@ impl Sides {
 pub struct Manner {
     /// Send the beginning of an INVITE back.
     pub trying: bool,
-    /// Datagrams in one system call at most.
-    pub batch: usize,
     /// Lose each datagram of this number; 0 for none.
     pub lose: u64,
 }
 
 /// Relays until the process is ended.
 pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
-    sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
-    socket.bind(&listen.into())?;
+    let socket = sockets::udp(listen)?;
     let fd = socket.as_raw_fd();
     println!("relay ready on udp:{listen}");
-    let mut batch = RelayBatch::new(manner.batch);
+    let mut batch = RelayBatch::new(BATCH);
     let mut number = 0;
     loop {
         let count = match batch.receive(fd) {
@@ -69,7 +65,7 @@ pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()>
             }
             let port = batch.source_port(index);
             match batch.datagram(index).first() {
-                Some(b'R' | b'O') => batch.send_to(index, usize::MAX, port),
+                Some(b'R') => batch.send_to(index, usize::MAX, port),
                 Some(b'I') => {
                     if manner.trying {
                         batch.send_to(index, TRYING, port);
@@ -80,18 +76,5 @@ pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()>
             }
         }
         batch.flush(fd);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_port_has_its_counterpart() {
-        let sides = Sides { caller_port: 5070, answerer_port: 5170, count: 4 };
-        assert_eq!(sides.across(5070), 5170);
-        assert_eq!(sides.across(5073), 5173);
-        assert_eq!(sides.across(5171), 5071);
     }
 }

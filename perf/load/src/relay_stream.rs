@@ -4,47 +4,46 @@
 //! It accepts what the callers open, one connection for all calls or one for each, and opens towards the answerers one for all, or one for
 //! each call, which it closes when the BYE is answered. Either side can be UDP. What arrives in one turn for a connection leaves in one write.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use clap::ValueEnum;
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use strowger::base::Span;
 use strowger::net::sys::{Datagram, Inbound, Outbound};
 
+use crate::frame::{self, Frame, LONGEST};
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::relay::TRYING;
-use crate::sys;
-use crate::wire::spread_host;
+use crate::sockets;
+use crate::wire::{BATCH, spread_host};
 
 const LISTENER: Token = Token(usize::MAX);
 const DATAGRAMS: Token = Token(usize::MAX - 1);
 const EVENTS: usize = 1_024;
 /// What one read takes at most, as in the proxy.
 const BITE: usize = 64 << 10;
-/// A longer message than any that is sent here: what claims to be longer is no mark.
-const LONGEST: usize = 64 << 10;
 
-/// How the relay reaches the answerers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The connections to the answerers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Answerers {
-    Udp,
-    /// One connection for all calls.
+    /// One for all calls
     One,
+    /// One for each, which is closed when its BYE is answered
     PerCall,
 }
 
 pub struct Manner {
     /// Send the beginning of an INVITE back.
     pub trying: bool,
-    /// Datagrams in one system call at most.
-    pub batch: usize,
-    pub answerers: Answerers,
+    /// `None`: over UDP.
+    pub answerers: Option<Answerers>,
     /// Where the answerers are.
     pub answerer: SocketAddr,
     /// Connect to so many addresses of 127.0.0.0/8 in turn instead, at the answerers' port; 0 for none.
@@ -182,22 +181,14 @@ impl Udp {
 impl Relay {
     fn new(listen: SocketAddr, manner: Manner) -> io::Result<Relay> {
         let poll = Poll::new()?;
-        let say = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen at {listen}: {error}"));
-        let socket = Socket::new(Domain::for_address(listen), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit it.
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&listen.into()).map_err(say)?;
-        socket.listen(4_096)?;
-        let mut listener = TcpListener::from_std(socket.into());
+        let mut listener = TcpListener::from_std(sockets::listen(listen)?.into());
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let socket = Socket::new(Domain::for_address(listen), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-        sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
-        socket.bind(&listen.into()).map_err(say)?;
+        let socket = sockets::udp(listen)?;
+        socket.set_nonblocking(true)?;
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), DATAGRAMS, Interest::READABLE)?;
-        let udp = Udp { socket, outbound: Outbound::new(2 * manner.batch), queue: Vec::new(), bytes: Vec::new() };
+        let udp = Udp { socket, outbound: Outbound::new(2 * BATCH), queue: Vec::new(), bytes: Vec::new() };
         Ok(Relay {
-            inbound: Some(Inbound::new(manner.batch)),
+            inbound: Some(Inbound::new(BATCH)),
             manner,
             poll,
             listener,
@@ -288,12 +279,13 @@ impl Relay {
                 }
             };
             let mut rest = &scratch[..start + count];
-            while let Some((mark, whole, after)) = Mark::split(rest) {
-                self.relay(Way::Connection(key), side, mark, whole);
+            while let Frame::Message { skip, length } = frame::next_marked(rest) {
+                let (whole, after) = rest.split_at(skip + length);
+                self.relay(Way::Connection(key), side, whole);
                 rest = after;
             }
-            if Mark::read(rest).is_some_and(|mark| mark.length > LONGEST) {
-                eprintln!("strowger-load: what came by a connection is not marked: run the generator with --floor");
+            if let Frame::Broken(why) = frame::next_marked(rest) {
+                eprintln!("strowger-load: {why}: run the generator with --floor");
                 self.close(key);
                 break;
             }
@@ -320,13 +312,13 @@ impl Relay {
                 Err(error) => break Err(error),
             };
             for Datagram { peer, bytes, .. } in (0..count).filter_map(|number| inbound.get(number)) {
-                let is_answerers = self.manner.answerers == Answerers::Udp && peer == self.manner.answerer;
+                let is_answerers = self.manner.answerers.is_none() && peer == self.manner.answerer;
                 let side = match is_answerers {
                     true => Side::Answerer,
                     false => Side::Caller,
                 };
-                if let Some((mark, whole, _)) = Mark::split(bytes) {
-                    self.relay(Way::Datagram(peer), side, mark, whole);
+                if let Frame::Message { skip, length } = frame::next_marked(bytes) {
+                    self.relay(Way::Datagram(peer), side, &bytes[..skip + length]);
                 }
             }
             if count < inbound.capacity() {
@@ -338,11 +330,14 @@ impl Relay {
     }
 
     /// Passes on one message with its mark.
-    fn relay(&mut self, from: Way, side: Side, mark: Mark, whole: &[u8]) {
+    fn relay(&mut self, from: Way, side: Side, whole: &[u8]) {
+        let Some(mark) = Mark::read(whole) else {
+            return;
+        };
         let slot = mark.call.slot as usize;
         match (side, whole.get(mark::LENGTH)) {
-            // REGISTER and OPTIONS go back to their sender.
-            (_, Some(b'R' | b'O')) => self.send(from, whole),
+            // A REGISTER goes back to its sender.
+            (_, Some(b'R')) => self.send(from, whole),
             (Side::Caller, Some(kind)) => {
                 if *kind == b'I' {
                     self.begin(mark.call, from);
@@ -396,9 +391,9 @@ impl Relay {
 
     fn send_to_answerer(&mut self, slot: usize, whole: &[u8]) {
         let known = match self.manner.answerers {
-            Answerers::Udp => return self.send(Way::Datagram(self.manner.answerer), whole),
-            Answerers::One => self.shared,
-            Answerers::PerCall => self.calls[slot].as_ref().and_then(|call| call.answerer),
+            None => return self.send(Way::Datagram(self.manner.answerer), whole),
+            Some(Answerers::One) => self.shared,
+            Some(Answerers::PerCall) => self.calls[slot].as_ref().and_then(|call| call.answerer),
         };
         let key = match known.filter(|key| self.connection(*key).is_some()) {
             Some(key) => key,
@@ -408,7 +403,7 @@ impl Relay {
             },
         };
         match self.manner.answerers {
-            Answerers::One => self.shared = Some(key),
+            Some(Answerers::One) => self.shared = Some(key),
             _ => {
                 if let Some(call) = &mut self.calls[slot] {
                     call.answerer = Some(key);
@@ -425,14 +420,7 @@ impl Relay {
             to.set_ip(host.parse().map_err(io::Error::other)?);
         }
         self.opened = self.opened.wrapping_add(1);
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&to.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
-        self.admit(TcpStream::from_std(socket.into()), Side::Answerer)
+        self.admit(TcpStream::from_std(sockets::connect(None, to)?.into()), Side::Answerer)
     }
 
     /// Queues a message for the end of the turn.
@@ -473,16 +461,7 @@ impl Relay {
             return Ok(());
         };
         connection.dirty = false;
-        let mut sent = 0;
-        while sent < connection.out.len() {
-            match connection.stream.write(&connection.out[sent..]) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Not yet connected, or the peer reads slowly.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
-                Err(error) => return Err(error),
-            }
-        }
+        let sent = sockets::write_some(&connection.stream, &connection.out)?;
         connection.out.drain(..sent);
         let awaits_room = !connection.out.is_empty();
         if awaits_room != connection.awaits_room {

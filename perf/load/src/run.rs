@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::flow::Flow;
+use crate::flow::{Flow, Turn};
 use crate::outcome::Outcome;
 use crate::pace::{Load, Pace};
-use crate::progress::Progress;
 use crate::stats::{Count, Counts, Span, Stats};
-use crate::sys;
 use crate::watch::{self, CpuTime, Watched};
 use crate::wire::{Outbox, Wire};
 
@@ -67,35 +65,29 @@ impl Phase {
 
 /// What stays the same through all phases of a run.
 pub struct Bench {
-    pub wire: Wire,
+    wire: Wire,
     pub out: Outbox,
     pub stats: Stats,
     pub server: Watched,
-    pub server_address: SocketAddr,
+    server_address: SocketAddr,
     /// Our UDP sockets.
-    pub own_sockets: Vec<SocketAddr>,
+    own_sockets: Vec<SocketAddr>,
     /// Sleep when there is nothing to do. Otherwise the loop looks again at once: the server then never pays for waking us.
-    pub sleep: bool,
-    /// Where the lines go that are shown while it runs.
-    pub progress: Progress,
-    pub epoch: Instant,
-    pub seed: u64,
-    /// By which part of an interval each schedule begins late: several processes' calls then do not come together.
-    pub offset: f64,
+    sleep: bool,
+    /// Says nothing while it runs.
+    quiet: bool,
+    epoch: Instant,
+    seed: u64,
 }
 
 struct Snapshot {
     at_ns: u64,
     counts: Counts,
-    sent: u64,
-    sent_bytes: u64,
-    send_errors: u64,
     server: CpuTime,
     own: CpuTime,
     server_resident: u64,
     server_drops: u64,
     own_drops: u64,
-    own_cpu_ns: (u64, u64),
 }
 
 /// Calls started in one turn at most, so that answers are not kept waiting when the schedule is behind.
@@ -106,8 +98,30 @@ const LINE_NS: u64 = 1_000_000_000;
 const GRACE_NS: u64 = 100_000_000;
 
 impl Bench {
-    pub fn now_ns(&self) -> u64 {
+    pub fn new(out: Outbox, server: Watched, server_address: SocketAddr, sleep: bool, quiet: bool, seed: u64) -> Bench {
+        Bench {
+            wire: Wire::new(&out),
+            own_sockets: out.udp_addresses(),
+            out,
+            stats: Stats::new(),
+            server,
+            server_address,
+            sleep,
+            quiet,
+            epoch: Instant::now(),
+            seed,
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// A line on standard error, for whoever waits.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -115,17 +129,10 @@ impl Bench {
         let own_drops = watch::udp_drops_at(&self.own_sockets);
         let server_resident = self.server.resident_bytes();
         Snapshot {
-            counts: match &self.out.streams {
-                Some(streams) => self.stats.counts.plus(&streams.counts),
-                None => self.stats.counts,
-            },
-            sent: self.out.sent(),
-            sent_bytes: self.out.sent_bytes(),
-            send_errors: self.out.send_errors(),
+            counts: self.stats.counts.plus(&self.out.counts()),
             server_resident,
             server_drops,
             own_drops,
-            own_cpu_ns: sys::thread_cpu(),
             // Last, next to the clock.
             own: CpuTime::of_this_thread(),
             server: self.server.time(),
@@ -148,15 +155,11 @@ impl Bench {
             phase: phase.clone(),
             seconds: elapsed as f64 / 1e9,
             counts: after.counts.since(&before.counts),
-            sent: after.sent - before.sent,
-            sent_bytes: after.sent_bytes - before.sent_bytes,
-            send_errors: after.send_errors - before.send_errors,
             server: (!self.server.is_empty()).then(|| after.server.since(&before.server)),
             server_resident: (before.server_resident, after.server_resident),
             server_drops: after.server_drops.saturating_sub(before.server_drops),
             own_drops: after.own_drops.saturating_sub(before.own_drops),
             own_busy: 1.0 - idle_ns as f64 / elapsed.max(1) as f64,
-            own_cpu_ns: (after.own_cpu_ns.0 - before.own_cpu_ns.0, after.own_cpu_ns.1 - before.own_cpu_ns.1),
             own: after.own.since(&before.own),
             outstanding: flow.outstanding(),
         };
@@ -169,7 +172,7 @@ impl Bench {
     /// The turns of the loop. Returns the time in which there was nothing to do.
     fn turns<F: Flow>(&mut self, flow: &mut F, phase: &Phase, start_ns: u64) -> u64 {
         let end_ns = start_ns.saturating_add(phase.duration_ns);
-        let mut pace = Pace::new(phase.load, start_ns, self.seed ^ start_ns, self.offset);
+        let mut pace = Pace::new(phase.load, start_ns, self.seed ^ start_ns);
         let mut to_start = phase.count.unwrap_or(u64::MAX);
         let mut idle_ns = 0;
         let mut next_line_ns = start_ns + LINE_NS;
@@ -209,7 +212,7 @@ impl Bench {
             }
             self.out.flush();
             worked |= self.receive(flow);
-            flow.handle_timers(now_ns, &mut self.out, &mut self.stats);
+            flow.handle_timers(&mut Turn { now_ns, out: &mut self.out, stats: &mut self.stats });
             self.out.flush();
             if now_ns >= next_line_ns {
                 next_line_ns += LINE_NS;
@@ -220,18 +223,7 @@ impl Bench {
             if worked {
                 continue;
             }
-            if self.sleep {
-                let until_ns =
-                    [pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns)].into_iter().flatten().fold(end_ns, u64::min);
-                let now_ns = self.now_ns();
-                if until_ns > now_ns {
-                    self.wire.wait(&self.out, until_ns - now_ns);
-                }
-            } else {
-                for _ in 0..20 {
-                    hint::spin_loop();
-                }
-            }
+            self.pause([pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns), Some(end_ns)]);
             idle_ns += self.now_ns() - now_ns;
         }
         while to_start > 0 && matches!(phase.load, Load::Open { .. }) && phase.stop.is_none() {
@@ -246,14 +238,30 @@ impl Bench {
         idle_ns
     }
 
+    /// There is nothing to do before the first of these.
+    fn pause(&self, until_ns: [Option<u64>; 4]) {
+        if !self.sleep {
+            return (0..20).for_each(|_| hint::spin_loop());
+        }
+        let now_ns = self.now_ns();
+        if let Some(until_ns) = until_ns.into_iter().flatten().min().filter(|until_ns| *until_ns > now_ns) {
+            self.wire.wait(&self.out, until_ns - now_ns);
+        }
+    }
+
+    /// Takes what has come, or waits for it up to 10 ms.
+    pub fn look<F: Flow>(&mut self, flow: &mut F) {
+        self.out.flush();
+        if !self.receive(flow) {
+            self.wire.wait(&self.out, 10_000_000);
+        }
+    }
+
     /// Lets the persistent connections open.
     pub fn connect<F: Flow>(&mut self, flow: &mut F, seconds: u64) -> Result<(), String> {
         let end_ns = self.now_ns() + seconds * 1_000_000_000;
         while self.out.unopened() > 0 {
-            self.out.flush();
-            if !self.receive(flow) {
-                self.wire.wait(&self.out, 10_000_000);
-            }
+            self.look(flow);
             if self.now_ns() > end_ns {
                 return Err(format!("{} connections did not open within {seconds} s", self.out.unopened()));
             }
@@ -271,7 +279,7 @@ impl Bench {
         if lag_ns > LATE_NS {
             self.stats.counts.add(Count::Late);
         }
-        if !flow.start(scheduled_ns, now_ns, &mut self.out, &mut self.stats) {
+        if !flow.start(scheduled_ns, &mut Turn { now_ns, out: &mut self.out, stats: &mut self.stats }) {
             self.stats.counts.add(Count::Skipped);
         }
     }
@@ -288,7 +296,7 @@ impl Bench {
         let late = counts.get(Count::Late) + counts.get(Count::Skipped);
         let busy = 1.0 - (idle_ns - from.idle_ns) as f64 / 1e9 / seconds;
         let all = &self.stats.counts;
-        self.progress.live(&format!(
+        self.say(&format!(
             "{:>10} {:>8.0}/s  outstanding {:>6}  retransmitted {}  timed out {}  refused {}  wrong {}  generator busy {:.0} %, late {late}",
             phase.name,
             counts.get(Count::Completed) as f64 / seconds,
@@ -314,7 +322,7 @@ impl Bench {
             (true, Load::Open { .. }) => format!(", lag p99 {:.0} µs", self.stats.quantile_ns(Span::Lag, 0.99) as f64 / 1e3),
             _ => String::new(),
         };
-        self.progress.line(&format!(
+        self.say(&format!(
             "{:>10} {:>8.0}/s over {:.1} s: {server}; generator busy {:.0} %, {:.1} µs each{lag}{}{}{}",
             outcome.phase.name,
             outcome.rate(),

@@ -1,4 +1,4 @@
-//! The highest open-loop rate that a server bears: at which nothing is lost, or at which so many calls fail and no more.
+//! The highest open-loop rate at which so many calls fail and no more, by bisection.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,12 +10,9 @@ use crate::run::{Bench, Phase};
 
 #[derive(Args)]
 pub struct SearchArguments {
-    /// Find the highest open-loop rate at which nothing is lost, then measure at it
-    #[arg(long)]
-    pub search: bool,
-    /// The same by bisection, with this share of the calls failed at most, and no more than that (nor than 4 %) ended only after the step: 0.04 is
-    /// the published studies' rule
-    #[arg(long, value_name = "SHARE", conflicts_with = "search")]
+    /// Find the highest open-loop rate with this share of the calls failed at most, and no more than that (nor than 4 %) ended only after the step,
+    /// then measure at it: 0.04 is the published studies' rule
+    #[arg(long, value_name = "SHARE")]
     pub search_failures: Option<f64>,
     /// Measured seconds of each rate that --search-failures tries
     #[arg(long, default_value_t = 5.0)]
@@ -38,10 +35,6 @@ const STEP_SECONDS: f64 = 3.0;
 const PATIENCE_SECONDS: f64 = 8.0;
 
 impl SearchArguments {
-    pub fn wanted(&self) -> bool {
-        self.search || self.search_failures.is_some()
-    }
-
     pub fn check(&self) -> Result<(), String> {
         match self.search_failures {
             Some(share) if !(0.0..1.0).contains(&share) => Err("--search-failures is a share: 0.04 for 4 %".into()),
@@ -52,29 +45,17 @@ impl SearchArguments {
         }
     }
 
-    /// About how many rates will be tried.
-    pub fn steps(&self) -> u64 {
-        match self.wanted() {
-            // From a quarter of an octave down to the resolution.
-            true => 3 + (0.25 / self.search_resolution).log2().ceil().max(0.0) as u64,
-            false => 0,
-        }
-    }
-
-    /// The rate, and what was tried on the way.
+    /// The rate at which no more than the share `allowed` fails, and what was tried on the way.
     pub fn run<F: Flow>(
         &self,
+        allowed: f64,
         bench: &mut Bench,
         flow: &mut F,
         poisson: bool,
         (settle, drain, hold): (f64, f64, f64),
     ) -> (f64, Value) {
-        let patience = PATIENCE_SECONDS + hold;
-        let Some(allowed) = self.search_failures else {
-            let rate = highest_clean_rate(bench, flow, poisson);
-            return (rate, json!({ "rule": "nothing lost", "rate": rate }));
-        };
-        let start = self.search_from.unwrap_or_else(|| capacity(bench, flow, drain.min(patience)));
+        let drain = drain.min(PATIENCE_SECONDS + hold);
+        let start = self.search_from.unwrap_or_else(|| capacity(bench, flow, drain));
         let mut bisection = Bisection::new(start, self.search_resolution);
         let (mut tried, mut generator_bound, mut repeated) = (Vec::new(), false, None);
         while let Some(rate) = bisection.next() {
@@ -83,7 +64,7 @@ impl SearchArguments {
                 bench.run(flow, &Phase::new("settle", load, settle));
             }
             let phase = Phase::new("try", load, self.search_step).measured();
-            let (outcome, goodput, _) = measure_one(bench, flow, &phase, drain.min(patience));
+            let (outcome, goodput, _) = measure_one(bench, flow, &phase, drain);
             let failed = goodput.failed_share();
             let left_over = outcome.left_over();
             let passed = failed <= allowed && left_over <= allowed.max(LEFT_OVER);
@@ -99,7 +80,7 @@ impl SearchArguments {
             if !passed {
                 generator_bound = because.is_some();
             }
-            bench.progress.step(&format!(
+            bench.say(&format!(
                 "       try {rate:>8.0}/s: {:.2} % failed, {:.2} % ended late{}",
                 failed * 100.0,
                 (left_over - failed).max(0.0) * 100.0,
@@ -137,32 +118,6 @@ fn capacity<F: Flow>(bench: &mut Bench, flow: &mut F, drain: f64) -> f64 {
     let window = bench.run(flow, &Phase::new("capacity", load, STEP_SECONDS));
     bench.run(flow, &Phase::new("drain", Load::Rest, drain).until_quiet());
     window.rate().max(1.0)
-}
-
-/// Open-loop rates from the window's capacity downwards are tried until one goes through clean.
-fn highest_clean_rate<F: Flow>(bench: &mut Bench, flow: &mut F, poisson: bool) -> f64 {
-    let capacity = capacity(bench, flow, 40.0);
-    let quiet = Phase::new("drain", Load::Rest, 40.0).until_quiet();
-    let mut share = 1.0;
-    while share > 0.3 {
-        let rate = capacity * share;
-        let load = Load::Open { rate, poisson };
-        let tried = bench.run(flow, &Phase::new("try", load, STEP_SECONDS));
-        let drained = bench.run(flow, &quiet);
-        let clean = tried.is_clean() && drained.is_clean();
-        bench.progress.step(&format!(
-            "       try {rate:>8.0}/s: {}",
-            match clean {
-                true => "nothing lost",
-                false => "something was lost",
-            }
-        ));
-        if clean {
-            return rate;
-        }
-        share -= 0.025;
-    }
-    capacity * share
 }
 
 /// Between the highest rate that passed and the lowest that did not.

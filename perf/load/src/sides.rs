@@ -1,13 +1,11 @@
 //! The options that say how each side reaches the server, and what ends they make.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::rc::Rc;
 
 use clap::{Args, ValueEnum};
 
-use crate::tls::{Endpoint, Settings, Version};
-use crate::wire::{Manner, Opening, Side, Transport};
+use crate::tls::{Endpoint, TlsArguments};
+use crate::wire::{Local, Manner, Opening, Side, Transport};
 
 /// `8` connections for all calls, or `per-call`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +46,19 @@ pub enum Role {
 }
 
 #[derive(Args)]
+pub struct Ports {
+    /// First port of the callers
+    #[arg(long, default_value_t = 15070)]
+    pub caller_port: u16,
+    /// First port of the answerers; the users' contacts name it
+    #[arg(long, default_value_t = 15570)]
+    pub answerer_port: u16,
+    /// Sockets on each side; more than one where the server has several sockets under one port
+    #[arg(long, default_value_t = 1)]
+    pub sockets: u16,
+}
+
+#[derive(Args)]
 pub struct SideArguments {
     /// Which side of the calls this process is
     #[arg(long, value_enum, default_value_t = Role::Both)]
@@ -70,9 +81,6 @@ pub struct SideArguments {
     /// The server, for the answerers [default: --server, or the usual port of the answerers' transport at the same address]
     #[arg(long)]
     callee_server: Option<SocketAddr>,
-    /// The answerers' own address [default: --local's]
-    #[arg(long)]
-    callee_local: Option<IpAddr>,
     /// Where users are registered over UDP whose contacts name our listener [default: port 5060 at the server's address]
     #[arg(long)]
     register_server: Option<SocketAddr>,
@@ -89,80 +97,6 @@ pub struct SideArguments {
     /// So many proxies stand between the callers and the answerers at most
     #[arg(long, default_value_t = 1)]
     pub hops: usize,
-}
-
-#[derive(Args)]
-pub struct TlsArguments {
-    /// Only this version of TLS
-    #[arg(long, value_enum)]
-    tls_version: Option<Version>,
-    /// OpenSSL list of ciphers for TLS 1.2
-    #[arg(long, default_value = "")]
-    ciphers: String,
-    /// Suites of TLS 1.3
-    #[arg(long, default_value = "")]
-    ciphersuites: String,
-    /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … TLS 1.2 wants the curve of an ECDSA certificate among
-    /// them, and has no hybrid ones [default: the library's]
-    #[arg(long, value_delimiter = ',')]
-    groups: Vec<String>,
-    /// Whom we trust. With it the chain of the server is checked, and that its certificate names its address
-    #[arg(long)]
-    ca: Option<PathBuf>,
-    /// The callers' certificate, shown when the server asks
-    #[arg(long)]
-    cert: Option<PathBuf>,
-    #[arg(long)]
-    key: Option<PathBuf>,
-    /// The callers resume their sessions
-    #[arg(long)]
-    resume: bool,
-    /// The answerers' certificate: the listener's identity, or shown when asked [default: the callers']
-    #[arg(long)]
-    callee_cert: Option<PathBuf>,
-    #[arg(long)]
-    callee_key: Option<PathBuf>,
-    /// Whom the answerers trust [default: --ca]
-    #[arg(long)]
-    callee_ca: Option<PathBuf>,
-    /// The listener requires a certificate of the server
-    #[arg(long)]
-    callee_verify: bool,
-    /// The listener gives tickets; with --callee flow, the answerers resume
-    #[arg(long)]
-    callee_resume: bool,
-}
-
-impl TlsArguments {
-    pub fn caller(&self) -> Settings {
-        Settings {
-            version: self.tls_version,
-            ciphers: self.ciphers.clone(),
-            ciphersuites: self.ciphersuites.clone(),
-            groups: self.groups.clone(),
-            certificate: self.cert.clone(),
-            private_key: self.key.clone(),
-            ca: self.ca.clone(),
-            require_certificate: false,
-            resume: self.resume,
-        }
-    }
-
-    pub fn callee(&self) -> Settings {
-        let own = self.callee_cert.is_some();
-        let (certificate, private_key) = match own {
-            true => (self.callee_cert.clone(), self.callee_key.clone()),
-            false => (self.cert.clone(), self.key.clone()),
-        };
-        Settings {
-            certificate,
-            private_key,
-            ca: self.callee_ca.clone().or_else(|| self.ca.clone()),
-            require_certificate: self.callee_verify,
-            resume: self.callee_resume,
-            ..self.caller()
-        }
-    }
 }
 
 /// This machine's own address of a family.
@@ -191,15 +125,6 @@ impl SideArguments {
         self.callee_transport().is_reliable() && self.callee == Callee::Listen
     }
 
-    pub fn sources(&self) -> u32 {
-        self.sources.max(1)
-    }
-
-    /// Whether calls reach the answerers at the address that they leave from and register, and at no other.
-    pub fn has_own_contacts(&self) -> bool {
-        !self.routed && self.spread == 0 && self.callee_local.is_none()
-    }
-
     /// Who sends the users' REGISTERs: those whose way the calls will take where there is one.
     pub fn registrar(&self, only_registers: bool) -> Side {
         let (caller, callee) = (self.transport, self.callee_transport());
@@ -218,8 +143,7 @@ impl SideArguments {
         &self,
         server: SocketAddr,
         local: SocketAddr,
-        (caller_port, answerer_port): (u16, u16),
-        sockets: u16,
+        ports: &Ports,
         tls: &TlsArguments,
     ) -> Result<Vec<Opening>, String> {
         let callee = self.callee_transport();
@@ -227,33 +151,51 @@ impl SideArguments {
             true => server,
             false => default_server(callee, Some(server.ip())),
         });
-        let at = |port| SocketAddr::new(local.ip(), port);
-        let callee_ip = self.callee_local.unwrap_or(local.ip());
-        let client = |transport, settings: Settings| match transport {
-            Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
-            Transport::Udp | Transport::Tcp => Ok(None),
-        };
+        if self.spread > 0 && !self.callee_listens() {
+            return Err("only a listener's contacts can be spread".into());
+        }
+        if self.spread > 0 && local.is_ipv6() {
+            return Err("contacts can be spread over 127.0.0.0/8 only".into());
+        }
+        if [server, callee_server].iter().any(|server| server.is_ipv6() != local.is_ipv6()) {
+            return Err("one of our address and the server's is IPv6, the other IPv4".into());
+        }
+        let mut openings = Vec::new();
+        if self.role != Role::Answerers {
+            openings.push(self.callers(server, local.ip(), ports, tls)?);
+        }
+        if self.role != Role::Callers {
+            // The listener opens before anybody connects, so that callers without a server between can connect to it.
+            openings.push(self.answerers(callee_server, local.ip(), ports, tls)?);
+            if self.callee_listens() {
+                let (transport, manner, address) = (Transport::Udp, Manner::Socket, SocketAddr::new(local.ip(), 0));
+                let local = Local { side: Side::Registrar, transport, manner, address, spread: 0 };
+                let server = self.register_server.unwrap_or(default_server(transport, Some(server.ip())));
+                openings.push(Opening { local, count: 1, server, tls: None, sources: 1 });
+            }
+        }
+        Ok(openings)
+    }
+
+    fn callers(&self, server: SocketAddr, ip: IpAddr, ports: &Ports, tls: &TlsArguments) -> Result<Opening, String> {
         let (manner, count) = match (self.transport, self.connections) {
-            (Transport::Udp, _) => (Manner::Socket, u32::from(sockets)),
+            (Transport::Udp, _) => (Manner::Socket, ports.sockets.into()),
             (_, Connections::Persistent(number)) => (Manner::Persistent, number),
             (_, Connections::PerCall) => (Manner::PerCall, 1),
         };
-        let mut openings = vec![Opening {
-            side: Side::Caller,
-            transport: self.transport,
-            manner,
-            count,
-            local: at(caller_port),
-            server,
-            tls: client(self.transport, tls.caller())?,
-            spread: 0,
-            sources: self.sources,
-        }];
-        if self.role == Role::Callers {
-            return Ok(openings);
-        }
-        let (manner, count) = match (callee, self.callee, self.callee_connections) {
-            (Transport::Udp, _, _) => (Manner::Socket, u32::from(sockets)),
+        let (transport, address) = (self.transport, SocketAddr::new(ip, ports.caller_port));
+        let local = Local { side: Side::Caller, transport, manner, address, spread: 0 };
+        let tls = match transport {
+            Transport::Tls => Some(Endpoint::client(&tls.caller())?),
+            Transport::Udp | Transport::Tcp => None,
+        };
+        Ok(Opening { local, count, server, tls, sources: self.sources })
+    }
+
+    fn answerers(&self, server: SocketAddr, ip: IpAddr, ports: &Ports, tls: &TlsArguments) -> Result<Opening, String> {
+        let transport = self.callee_transport();
+        let (manner, count) = match (transport, self.callee, self.callee_connections) {
+            (Transport::Udp, _, _) => (Manner::Socket, ports.sockets.into()),
             (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
             (_, Callee::Flow, Connections::PerCall) => {
                 return Err("calls come by the answerers' connections: they cannot be per call".into());
@@ -261,49 +203,14 @@ impl SideArguments {
             (_, Callee::Listen, Connections::PerCall) => (Manner::ListeningPerCall, 1),
             (_, Callee::Listen, Connections::Persistent(_)) => (Manner::Listening, 1),
         };
-        let endpoint = match (callee, self.callee) {
-            (Transport::Tls, Callee::Listen) => Some(Rc::new(Endpoint::server(&tls.callee())?)),
-            _ => client(callee, tls.callee())?,
+        let address = SocketAddr::new(ip, ports.answerer_port);
+        let local = Local { side: Side::Answerer, transport, manner, address, spread: self.spread };
+        let tls = match (transport, self.callee) {
+            (Transport::Tls, Callee::Listen) => Some(Endpoint::server(&tls.callee())?),
+            (Transport::Tls, Callee::Flow) => Some(Endpoint::client(&tls.callee())?),
+            (Transport::Udp | Transport::Tcp, _) => None,
         };
-        let listens = self.callee_listens();
-        if self.spread > 0 && !listens {
-            return Err("only a listener's contacts can be spread".into());
-        }
-        if self.spread > 0 && local.is_ipv6() {
-            return Err("contacts can be spread over 127.0.0.0/8 only".into());
-        }
-        if local.is_ipv6() != server.is_ipv6() || callee_ip.is_ipv6() != callee_server.is_ipv6() {
-            return Err("one of our address and the server's is IPv6, the other IPv4".into());
-        }
-        // The listener opens first, so that callers without a server between can connect to it.
-        openings.push(Opening {
-            side: Side::Answerer,
-            transport: callee,
-            manner,
-            count,
-            local: SocketAddr::new(callee_ip, answerer_port),
-            server: callee_server,
-            tls: endpoint,
-            spread: self.spread,
-            sources: 1,
-        });
-        if listens {
-            openings.push(Opening {
-                side: Side::Registrar,
-                transport: Transport::Udp,
-                manner: Manner::Socket,
-                count: 1,
-                local: at(0),
-                server: self.register_server.unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
-                tls: None,
-                spread: 0,
-                sources: 1,
-            });
-        }
-        if self.role == Role::Answerers {
-            openings.remove(0);
-        }
-        Ok(openings)
+        Ok(Opening { local, count, server, tls, sources: 1 })
     }
 }
 
@@ -317,6 +224,8 @@ mod tests {
         #[command(flatten)]
         sides: SideArguments,
         #[command(flatten)]
+        ports: Ports,
+        #[command(flatten)]
         tls: TlsArguments,
     }
 
@@ -324,14 +233,14 @@ mod tests {
         let both = Both::parse_from(["x"].into_iter().chain(line.split_whitespace()));
         let server = default_server(both.sides.transport, None);
         let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let openings = both.sides.openings(server, local, (15070, 15570), 2, &both.tls)?;
+        let openings = both.sides.openings(server, local, &both.ports, &both.tls)?;
         Ok((both.sides, openings))
     }
 
     #[test]
     fn udp_alone_is_two_rows_of_sockets() {
-        let (sides, openings) = openings("").expect("options");
-        let kinds: Vec<_> = openings.iter().map(|o| (o.side, o.manner, o.count)).collect();
+        let (sides, openings) = openings("--sockets 2").expect("options");
+        let kinds: Vec<_> = openings.iter().map(|o| (o.local.side, o.local.manner, o.count)).collect();
         assert_eq!(kinds, [(Side::Caller, Manner::Socket, 2), (Side::Answerer, Manner::Socket, 2)]);
         assert_eq!(sides.registrar(false), Side::Caller);
     }
@@ -339,13 +248,13 @@ mod tests {
     #[test]
     fn each_side_has_its_transport_and_its_server() {
         let (sides, openings) = openings("--transport tls --connections per-call --callee-transport tcp").expect("options");
-        assert_eq!(openings[0].manner, Manner::PerCall);
+        assert_eq!(openings[0].local.manner, Manner::PerCall);
         assert_eq!(openings[0].server.port(), 5061);
         assert!(openings[0].tls.is_some());
-        assert_eq!(openings[1].manner, Manner::Listening);
+        assert_eq!(openings[1].local.manner, Manner::Listening);
         assert!(openings[1].tls.is_none());
         // Contacts that name a listener are registered from elsewhere.
-        assert_eq!(openings[2].side, Side::Registrar);
+        assert_eq!(openings[2].local.side, Side::Registrar);
         assert_eq!(openings[2].server.port(), 5060);
         assert_eq!(sides.registrar(false), Side::Registrar);
         assert_eq!(sides.registrar(true), Side::Caller);
@@ -353,17 +262,16 @@ mod tests {
 
     #[test]
     fn each_side_has_its_address() {
-        let (sides, openings) = openings("--transport tcp --callee-local 127.0.0.9 --callee-server 127.0.0.8:99").expect("options");
-        assert_eq!(openings[0].local.to_string(), "127.0.0.1:15070");
-        assert_eq!(openings[1].local.to_string(), "127.0.0.9:15570");
+        let (_, openings) = openings("--transport tcp --callee-server 127.0.0.8:99").expect("options");
+        assert_eq!(openings[0].local.address.to_string(), "127.0.0.1:15070");
+        assert_eq!(openings[1].local.address.to_string(), "127.0.0.1:15570");
         assert_eq!(openings[1].server.to_string(), "127.0.0.8:99");
-        assert!(!sides.has_own_contacts());
     }
 
     #[test]
     fn flows_register_themselves() {
         let (sides, openings) = openings("--transport tcp --callee flow --callee-connections 8").expect("options");
-        assert_eq!(openings[1].manner, Manner::Persistent);
+        assert_eq!(openings[1].local.manner, Manner::Persistent);
         assert_eq!(openings[1].count, 8);
         assert_eq!(openings[1].server.port(), 5060);
         assert_eq!(openings.len(), 2);
@@ -374,7 +282,7 @@ mod tests {
     fn each_side_can_be_a_process_of_its_own() {
         let sides_of = |line| -> (SideArguments, Vec<Side>) {
             let (sides, openings) = openings(line).expect("options");
-            (sides, openings.iter().map(|opening| opening.side).collect())
+            (sides, openings.iter().map(|opening| opening.local.side).collect())
         };
         // Callers alone need no certificate for the answerers' listener.
         let (_, callers) = sides_of("--role callers --transport tls");
@@ -391,7 +299,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for line in [
             "--transport tls",
-            "--callee-local ::1",
+            "--callee-server [::1]:5060",
             "--transport tcp --callee flow --callee-connections per-call",
             "--callee-transport udp --spread 10",
         ] {

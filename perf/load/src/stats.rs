@@ -54,6 +54,10 @@ counters! {
     Stray = "stray",
     Received = "messages_received",
     ReceivedBytes = "bytes_received",
+    Sent = "messages_sent",
+    SentBytes = "bytes_sent",
+    /// Not sent: the kernel refused it, its connection is gone or cannot be opened, or it is longer than a datagram.
+    SendErrors = "send_errors",
     /// Connections begun by us.
     Opened = "connections_opened",
     Accepted = "connections_accepted",
@@ -218,30 +222,6 @@ impl Stats {
         if self.complaints < 3 {
             self.complaints += 1;
             eprintln!("wrong: {why}\n{}\n", String::from_utf8_lossy(raw).trim_end());
-        }
-    }
-
-    /// The histograms as pairs of a value and its count, so that another process can add them to its own without losing anything.
-    pub fn recorded(&self) -> Value {
-        let spans: Map<String, Value> = SPANS
-            .iter()
-            .zip(&self.spans)
-            .map(|(name, span)| {
-                let pairs = span.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_at_value()]));
-                ((*name).to_string(), Value::Array(pairs.collect()))
-            })
-            .collect();
-        Value::Object(spans)
-    }
-
-    /// Adds what `recorded` gave.
-    pub fn add_recorded(&mut self, recorded: &Value) {
-        for (name, span) in SPANS.iter().zip(&mut self.spans) {
-            for pair in recorded[name].as_array().into_iter().flatten() {
-                if let (Some(value), Some(count)) = (pair[0].as_u64(), pair[1].as_u64()) {
-                    span.saturating_record_n(value, count);
-                }
-            }
         }
     }
 

@@ -1,23 +1,23 @@
 //! TCP and TLS connections of both sides: opened or accepted, written once a turn, read in whole messages, closed, and counted.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
-use strowger::net::sys::choose_port_when_connecting;
+use socket2::Socket;
 use strowger::net::tls::Tls;
 
 use crate::frame::LONGEST;
+use crate::sockets;
 use crate::stats::{Count, Counts};
 use crate::tls::{Agreed, Endpoint};
-use crate::wire::Link;
+use crate::wire::{Link, Opening};
 
 /// Room for what one read brings after what the last one left.
 pub const READ_BUFFER: usize = LONGEST + 128 * 1024;
@@ -59,7 +59,7 @@ struct Slot {
 struct Listener {
     socket: Socket,
     end: u32,
-    tls: Option<Rc<Endpoint>>,
+    opening: Rc<Opening>,
     /// It may have more to accept than the last turn took.
     ready: bool,
 }
@@ -79,13 +79,13 @@ pub struct Streams {
     events: Events,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    dirty: Vec<u32>,
+    dirty: Vec<Link>,
     listeners: Vec<Listener>,
-    /// Slots that can be read or written, from the last look.
-    ready: Vec<u32>,
+    /// Slots that can be read, and whether they can be written, from the last look.
+    ready: Vec<(u32, bool)>,
     /// Connections that are gone and of which nobody has been told yet.
     lost: Vec<Link>,
-    lingering: std::collections::VecDeque<(Instant, u32, u32)>,
+    lingering: VecDeque<(Instant, Link)>,
     ciphertext: Box<[u8]>,
     plaintext: Vec<u8>,
     pub counts: Counts,
@@ -106,7 +106,7 @@ impl Streams {
             listeners: Vec::new(),
             ready: Vec::new(),
             lost: Vec::new(),
-            lingering: std::collections::VecDeque::new(),
+            lingering: VecDeque::new(),
             ciphertext: vec![0; CIPHERTEXT].into_boxed_slice(),
             plaintext: Vec::new(),
             counts: Counts::default(),
@@ -121,33 +121,20 @@ impl Streams {
     }
 
     /// A listener for this end, on all addresses where `address` is 0.0.0.0 or ::.
-    pub fn listen(&mut self, end: u32, address: SocketAddr, tls: Option<Rc<Endpoint>>) -> io::Result<()> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into()).map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
-        socket.listen(4_096)?;
-        socket.set_nonblocking(true)?;
+    pub fn listen(&mut self, end: u32, address: SocketAddr, opening: Rc<Opening>) -> io::Result<()> {
+        let socket = sockets::listen(address)?;
         self.poll.registry().register(
             &mut SourceFd(&socket.as_raw_fd()),
             Token(LISTENERS + self.listeners.len()),
             Interest::READABLE,
         )?;
-        self.listeners.push(Listener { socket, end, tls, ready: true });
+        self.listeners.push(Listener { socket, end, opening, ready: true });
         Ok(())
     }
 
     /// Begins a connection. What is sent on it waits until it is open. Returns it with its own address.
     pub fn connect(&mut self, end: u32, from: IpAddr, to: SocketAddr, tls: Option<&Endpoint>) -> io::Result<(Link, SocketAddr)> {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        choose_port_when_connecting(socket.as_fd())?;
-        socket.bind(&SocketAddr::new(from, 0).into())?;
-        match socket.connect(&to.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
+        let socket = sockets::connect(Some(from), to)?;
         let own = match socket.local_addr()?.as_socket() {
             Some(own) => own,
             None => return Err(io::Error::other("not an IP connection")),
@@ -155,18 +142,16 @@ impl Streams {
         let link = self.adopt(socket, end, open(tls, to)?, false)?;
         self.counts.add(Count::Opened);
         // The first flight of a handshake.
-        self.write_out(link.slot);
+        self.write_out(link);
         Ok((link, own))
     }
 
     fn adopt(&mut self, socket: Socket, end: u32, tls: Option<Tls>, accepted: bool) -> io::Result<Link> {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(Slot { generation: 1, stream: None });
-                self.slots.len() as u32 - 1
-            }
-        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            // 0 is that of links that are no connection.
+            self.slots.push(Slot { generation: 1, stream: None });
+            self.slots.len() as u32 - 1
+        });
         // Edge-triggered: both interests at once, and never changed.
         let registered = self.poll.registry().register(
             &mut SourceFd(&socket.as_raw_fd()),
@@ -196,77 +181,68 @@ impl Streams {
         Ok(Link { end, slot, generation: place.generation })
     }
 
-    pub fn is_live(&self, link: Link) -> bool {
-        self.slots.get(link.slot as usize).is_some_and(|slot| slot.generation == link.generation && slot.stream.is_some())
+    fn get(&self, link: Link) -> Option<&Stream> {
+        let slot = self.slots.get(link.slot as usize)?;
+        slot.stream.as_ref().filter(|_| slot.generation == link.generation)
     }
 
     fn stream(&mut self, link: Link) -> Option<&mut Stream> {
         let slot = self.slots.get_mut(link.slot as usize)?;
-        if slot.generation != link.generation {
-            return None;
-        }
-        slot.stream.as_mut()
+        slot.stream.as_mut().filter(|_| slot.generation == link.generation)
+    }
+
+    pub fn is_live(&self, link: Link) -> bool {
+        self.get(link).is_some()
     }
 
     /// Whether the connection can carry messages: connected, and its handshake done.
     pub fn is_open(&self, link: Link) -> bool {
-        self.slots.get(link.slot as usize).is_some_and(|slot| {
-            slot.generation == link.generation
-                && slot.stream.as_ref().is_some_and(|stream| !stream.handshaking && stream.unsent.is_empty())
-        })
+        self.get(link).is_some_and(|stream| !stream.handshaking && stream.unsent.is_empty())
     }
 
-    /// Queues a message. False where the connection is gone.
-    pub fn send(&mut self, link: Link, message: &[u8]) -> bool {
-        let Some(stream) = self.stream(link) else {
-            return false;
+    /// Queues a message.
+    pub fn send(&mut self, link: Link, message: &[u8]) {
+        let Some(stream) = self.stream(link).filter(|stream| !stream.closing && !stream.closed) else {
+            return self.counts.add(Count::SendErrors);
         };
-        if stream.closing || stream.closed {
-            return false;
-        }
         stream.queue.extend_from_slice(message);
-        if !stream.dirty {
-            stream.dirty = true;
-            self.dirty.push(link.slot);
-        }
-        true
+        self.mark_dirty(link);
+        self.counts.add(Count::Sent);
+        self.counts.add_many(Count::SentBytes, message.len() as u64);
     }
 
     /// Closes the connection when what is queued has left. Nobody is told that it is gone.
     pub fn close(&mut self, link: Link) {
-        let Some(stream) = self.stream(link) else {
-            return;
-        };
-        stream.closing = true;
-        if !stream.dirty {
+        if let Some(stream) = self.stream(link) {
+            stream.closing = true;
+            self.mark_dirty(link);
+        }
+    }
+
+    fn mark_dirty(&mut self, link: Link) {
+        if let Some(stream) = self.stream(link).filter(|stream| !stream.dirty) {
             stream.dirty = true;
-            self.dirty.push(link.slot);
+            self.dirty.push(link);
         }
     }
 
     /// One write for each connection that has something to say.
     pub fn flush(&mut self) {
-        while let Some(slot) = self.dirty.pop() {
-            if let Some(stream) = self.slots[slot as usize].stream.as_mut() {
+        while let Some(link) = self.dirty.pop() {
+            if let Some(stream) = self.stream(link) {
                 stream.dirty = false;
-                self.write_out(slot);
+                self.write_out(link);
             }
         }
     }
 
-    fn write_out(&mut self, slot: u32) {
-        let Some(stream) = self.slots[slot as usize].stream.as_mut() else {
+    fn write_out(&mut self, link: Link) {
+        let Some(stream) = self.stream(link) else {
             return;
         };
         let mut outcome = Ok(());
-        match &mut stream.tls {
-            None => {
-                if stream.unsent.is_empty() {
-                    mem::swap(&mut stream.unsent, &mut stream.queue);
-                } else {
-                    stream.unsent.append(&mut stream.queue);
-                }
-            }
+        let made = match &mut stream.tls {
+            None => &mut stream.queue,
             Some(tls) => {
                 if !stream.handshaking {
                     outcome = tls.send(&stream.queue);
@@ -275,36 +251,40 @@ impl Streams {
                         tls.close();
                     }
                 }
-                let made = tls.output();
-                if stream.unsent.is_empty() {
-                    mem::swap(&mut stream.unsent, made);
-                } else {
-                    stream.unsent.append(made);
-                }
+                tls.output()
             }
+        };
+        if stream.unsent.is_empty() {
+            mem::swap(&mut stream.unsent, made);
+        } else {
+            stream.unsent.append(made);
         }
         if let Err(failure) = outcome {
-            return self.fail(slot, &failure.to_string());
+            return self.fail(link, &failure.to_string());
         }
-        match write_all(&stream.socket, &mut stream.unsent) {
-            Ok(()) => {}
-            Err(error) => return self.fail(slot, &format!("write: {error}")),
+        match sockets::write_some(&stream.socket, &stream.unsent) {
+            Ok(sent) if sent == stream.unsent.len() && stream.unsent.capacity() > KEPT_CAPACITY => stream.unsent = Vec::new(),
+            Ok(sent) => _ = stream.unsent.drain(..sent),
+            Err(error) => return self.fail(link, &format!("write: {error}")),
         }
         if stream.closing && !stream.closed && stream.unsent.is_empty() && stream.queue.is_empty() {
             if stream.tls.is_none() {
-                self.remove(slot);
+                self.remove(link);
             } else {
                 // A close_notify that the peer sends to a socket already closed would be answered by a reset.
                 stream.closed = true;
                 let _ = stream.socket.shutdown(std::net::Shutdown::Write);
-                let generation = self.slots[slot as usize].generation;
-                self.lingering.push_back((Instant::now() + LINGER, slot, generation));
+                self.lingering.push_back((Instant::now() + LINGER, link));
             }
         }
     }
 
     /// Looks what can be read, written or accepted, without waiting. Returns whether there is anything.
     pub fn look(&mut self) -> bool {
+        if self.slots.is_empty() && self.listeners.is_empty() {
+            // UDP alone: not even a look.
+            return false;
+        }
         self.ready.clear();
         match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
             Ok(()) => {}
@@ -315,7 +295,7 @@ impl Streams {
             match event.token().0 {
                 token if token >= LISTENERS => self.listeners[token - LISTENERS].ready = true,
                 token => {
-                    self.ready.push(token as u32 | written(event));
+                    self.ready.push((token as u32, event.is_writable()));
                     if let Some(stream) = self.slots[token].stream.as_mut() {
                         stream.hung_up |= event.is_read_closed() || event.is_error();
                     }
@@ -327,13 +307,11 @@ impl Streams {
                 self.accept(at);
             }
         }
-        if let Some((until, slot, generation)) = self.lingering.front().copied()
+        if let Some((until, link)) = self.lingering.front().copied()
             && Instant::now() >= until
         {
             self.lingering.pop_front();
-            if self.slots[slot as usize].generation == generation {
-                self.remove(slot);
-            }
+            self.remove(link);
         }
         !self.ready.is_empty()
     }
@@ -353,10 +331,9 @@ impl Streams {
             let Some(peer) = peer.as_socket() else {
                 continue;
             };
-            let Listener { end, ref tls, .. } = self.listeners[at];
-            let adopted = open(tls.as_deref(), peer).and_then(|tls| {
+            let Listener { end, ref opening, .. } = self.listeners[at];
+            let adopted = open(opening.tls.as_ref(), peer).and_then(|tls| {
                 socket.set_nonblocking(true)?;
-                socket.set_tcp_nodelay(true)?;
                 self.adopt(socket, end, tls, true)
             });
             match adopted {
@@ -367,15 +344,13 @@ impl Streams {
     }
 
     pub fn next_ready(&mut self) -> Option<Link> {
-        while let Some(entry) = self.ready.pop() {
-            let slot = entry & !WRITTEN;
-            let place = &mut self.slots[slot as usize];
-            let Some(stream) = place.stream.as_ref() else {
+        while let Some((slot, is_writable)) = self.ready.pop() {
+            let Slot { generation, stream: Some(stream) } = &self.slots[slot as usize] else {
                 continue;
             };
-            let link = Link { end: stream.end, slot, generation: place.generation };
-            if entry & WRITTEN != 0 && !stream.unsent.is_empty() {
-                self.write_out(slot);
+            let link = Link { end: stream.end, slot, generation: *generation };
+            if is_writable && !stream.unsent.is_empty() {
+                self.write_out(link);
             }
             if self.is_live(link) {
                 return Some(link);
@@ -409,15 +384,15 @@ impl Streams {
                 reading
             }
             Err(why) => {
-                self.fail(link.slot, &why);
+                self.fail(link, &why);
                 nothing
             }
         }
     }
 
     fn read_tls(&mut self, link: Link, buffer: &mut [u8], start: usize) -> Result<Reading, String> {
-        let place = self.slots[link.slot as usize].stream.as_mut();
-        let Some(Stream { socket, tls: Some(tls), handshaking, accepted, .. }) = place else {
+        let slot = &mut self.slots[link.slot as usize];
+        let Some(Stream { socket, tls: Some(tls), handshaking, accepted, .. }) = &mut slot.stream else {
             return Err("gone".into());
         };
         let raw = read_plain(socket, &mut self.ciphertext, 0)?;
@@ -436,7 +411,7 @@ impl Streams {
                 }
             }
             if speaks {
-                self.write_out(link.slot);
+                self.write_out(link);
             }
             outcome.map_err(|failure| failure.to_string())?;
             reading.length += self.plaintext.len();
@@ -466,7 +441,7 @@ impl Streams {
             && !stream.closed
         {
             tls.close();
-            self.write_out(link.slot);
+            self.write_out(link);
         }
         if !self.is_live(link) {
             return;
@@ -475,17 +450,16 @@ impl Streams {
             self.counts.add(Count::ClosedByPeer);
             self.lost.push(link);
         }
-        self.remove(link.slot);
+        self.remove(link);
     }
 
     /// Something is wrong with the connection itself.
-    pub fn fail(&mut self, slot: u32, why: &str) {
-        let place = &self.slots[slot as usize];
-        let Some(stream) = place.stream.as_ref() else {
+    pub fn fail(&mut self, link: Link, why: &str) {
+        let slot = &mut self.slots[link.slot as usize];
+        let Some(stream) = slot.stream.as_ref().filter(|_| slot.generation == link.generation) else {
             return;
         };
         if !stream.closing && !stream.closed {
-            let link = Link { end: stream.end, slot, generation: place.generation };
             match &stream.tls {
                 Some(tls) if stream.handshaking => count_handshake(&mut self.counts, tls, stream.accepted, true),
                 _ => self.counts.add(Count::Broken),
@@ -497,14 +471,14 @@ impl Streams {
             self.complain(&format!("{side} connection: {why}"));
             self.lost.push(link);
         }
-        self.remove(slot);
+        self.remove(link);
     }
 
-    fn remove(&mut self, slot: u32) {
-        let place = &mut self.slots[slot as usize];
-        if place.stream.take().is_some() {
-            place.generation = place.generation.wrapping_add(1);
-            self.free.push(slot);
+    fn remove(&mut self, link: Link) {
+        let slot = &mut self.slots[link.slot as usize];
+        if slot.generation == link.generation && slot.stream.take().is_some() {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(link.slot);
             self.open -= 1;
         }
     }
@@ -533,38 +507,6 @@ fn count_handshake(counts: &mut Counts, tls: &Tls, accepted: bool, failed: bool)
         true => resumed,
         false => full,
     });
-}
-
-/// Marks a ready slot that can also be written.
-const WRITTEN: u32 = 1 << 31;
-
-fn written(event: &Event) -> u32 {
-    match event.is_writable() {
-        true => WRITTEN,
-        false => 0,
-    }
-}
-
-/// Sends what the socket takes; the rest stays.
-fn write_all(mut socket: &Socket, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match socket.write(&bytes[sent..]) {
-            Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Not yet connected, or the peer reads slowly.
-            Err(error) if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::NotConnected => {
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if sent == bytes.len() && bytes.capacity() > KEPT_CAPACITY {
-        *bytes = Vec::new();
-    } else {
-        bytes.drain(..sent);
-    }
-    Ok(())
 }
 
 /// A longer queue gives its memory back when it is empty.

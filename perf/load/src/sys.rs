@@ -1,5 +1,5 @@
 //! The only `unsafe` of this crate, for what the server's library does not have, or not as cheap: batches at connected sockets, the
-//! bare relay's, sleeping, the thread's CPU time, and the group of a handshake.
+//! bare relay's, sleeping, and the group of a handshake.
 
 use std::ffi::CStr;
 use std::io;
@@ -11,8 +11,39 @@ use foreign_types::ForeignTypeRef;
 use openssl::ssl::SslRef;
 use strowger::net::sys::open_files_limit;
 
+use crate::stats::{Count, Counts};
+
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
+
+/// A header for each of these parts and, where there are names, with a name. All must be in boxes that are never reallocated.
+fn headers(parts: &mut [libc::iovec], names: &mut [libc::sockaddr_in6]) -> Box<[libc::mmsghdr]> {
+    let mut names = names.iter_mut();
+    let header = |part: &mut libc::iovec| {
+        // SAFETY: all-zero is a valid value of this C structure.
+        let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+        if let Some(name) = names.next() {
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen = NAME;
+        }
+        header
+    };
+    parts.iter_mut().map(header).collect()
+}
+
+fn names(count: usize) -> Box<[libc::sockaddr_in6]> {
+    // SAFETY: all-zero is a valid value of this C structure.
+    vec![unsafe { mem::zeroed() }; count].into_boxed_slice()
+}
+
+const NAME: libc::socklen_t = mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+
+/// Parts of so many bytes of these buffers, which each begin a `DATAGRAM` after the last.
+fn parts(buffers: &mut [u8], iov_len: usize) -> Box<[libc::iovec]> {
+    buffers.chunks_exact_mut(DATAGRAM).map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len }).collect()
+}
 
 /// A batch of receive buffers for `recvmmsg`.
 pub struct Inbox {
@@ -25,23 +56,9 @@ pub struct Inbox {
 impl Inbox {
     pub fn new(capacity: usize) -> Inbox {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
-        // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
-        let mut iovs: Box<[libc::iovec]> = (0..capacity)
-            .map(|i| libc::iovec { iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(), iov_len: DATAGRAM })
-            .collect();
-        let headers = (0..capacity)
-            .map(|i| {
-                // SAFETY: as above.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = &mut iovs[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
-                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
-                header
-            })
-            .collect();
-        Inbox { buffers, headers, _iovs: iovs, names }
+        let mut names = names(capacity);
+        let mut iovs = parts(&mut buffers, DATAGRAM);
+        Inbox { headers: headers(&mut iovs, &mut names), buffers, _iovs: iovs, names }
     }
 
     /// Fills the batch from a connected socket without waiting. Returns the number of datagrams; 0 when there is none.
@@ -61,7 +78,7 @@ impl Inbox {
     /// Waits for the first datagram, then takes what is there.
     pub fn receive_blocking(&mut self, fd: RawFd) -> io::Result<usize> {
         for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
+            header.msg_hdr.msg_namelen = NAME;
         }
         self.receive_with(fd, libc::MSG_WAITFORONE)
     }
@@ -94,35 +111,21 @@ pub struct Datagrams {
     headers: Box<[libc::mmsghdr]>,
     iovs: Box<[libc::iovec]>,
     length: usize,
-    pub sent: u64,
-    pub sent_bytes: u64,
-    pub send_errors: u64,
+    pub counts: Counts,
 }
 
 impl Datagrams {
     pub fn new(fds: Vec<RawFd>, capacity: usize) -> Datagrams {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
-        let mut iovs: Box<[libc::iovec]> =
-            (0..capacity).map(|i| libc::iovec { iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(), iov_len: 0 }).collect();
-        let headers = (0..capacity)
-            .map(|i| {
-                // SAFETY: all-zero is a valid value of this C structure.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = &mut iovs[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header
-            })
-            .collect();
+        let mut iovs = parts(&mut buffers, 0);
         Datagrams {
             fds,
             sockets: vec![0; capacity].into_boxed_slice(),
+            headers: headers(&mut iovs, &mut []),
             buffers,
-            headers,
             iovs,
             length: 0,
-            sent: 0,
-            sent_bytes: 0,
-            send_errors: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -136,7 +139,7 @@ impl Datagrams {
         debug_assert!(length <= DATAGRAM);
         self.sockets[self.length] = socket as u16;
         self.iovs[self.length].iov_len = length;
-        self.sent_bytes += length as u64;
+        self.counts.add_many(Count::SentBytes, length as u64);
         self.length += 1;
         if self.length == self.headers.len() {
             self.flush();
@@ -164,12 +167,12 @@ impl Datagrams {
             // SAFETY: headers and iovecs point into boxes of `self` that are never reallocated; `iov_len` is within each buffer.
             let count = unsafe { libc::sendmmsg(self.fds[socket], self.headers[start..].as_mut_ptr(), (end - start) as u32, 0) };
             if count > 0 {
-                self.sent += count as u64;
+                self.counts.add_many(Count::Sent, count as u64);
                 start += count as usize;
                 continue;
             }
             // A pending ICMP error is reported once and is not about this datagram: try again, then give the datagram up.
-            self.send_errors += 1;
+            self.counts.add(Count::SendErrors);
             start += usize::from(tried);
             tried = !tried;
         }
@@ -189,21 +192,9 @@ impl RelayBatch {
     pub fn new(capacity: usize) -> RelayBatch {
         // At most two datagrams leave for one that came.
         let out = capacity * 2;
-        let mut iovs: Box<[libc::iovec]> = (0..out).map(|_| libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }).collect();
-        // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
-        let headers = (0..out)
-            .map(|i| {
-                // SAFETY: as above.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = &mut iovs[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
-                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
-                header
-            })
-            .collect();
-        RelayBatch { inbox: Inbox::new(capacity), headers, iovs, names, length: 0 }
+        let mut iovs = vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; out].into_boxed_slice();
+        let mut names = names(out);
+        RelayBatch { inbox: Inbox::new(capacity), headers: headers(&mut iovs, &mut names), iovs, names, length: 0 }
     }
 
     pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
@@ -267,11 +258,12 @@ pub fn group(ssl: &SslRef) -> String {
 }
 
 /// Waits until a socket can be read or the time is over.
-pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
+pub fn wait_readable(fds: impl Iterator<Item = RawFd>, nanoseconds: u64) {
     let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 256];
-    let count = fds.len().min(polls.len());
+    let mut count = 0;
     for (poll, fd) in polls.iter_mut().zip(fds) {
-        poll.fd = *fd;
+        poll.fd = fd;
+        count += 1;
     }
     let time = libc::timespec {
         tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
@@ -279,13 +271,13 @@ pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
     };
     // SAFETY: the array outlives the call and `count` is within it.
     unsafe {
-        libc::ppoll(polls.as_mut_ptr(), count as libc::nfds_t, &time, ptr::null());
+        libc::ppoll(polls.as_mut_ptr(), count, &time, ptr::null());
     }
 }
 
-/// Binds the calling thread to a core, if one is named.
-pub fn pin(core: Option<usize>) -> Result<(), String> {
-    core.map_or(Ok(()), |core| strowger::net::sys::pin(core).map_err(|error| format!("core {core}: {error}")))
+/// Binds the calling thread to a core.
+pub fn pin(core: usize) -> Result<(), String> {
+    strowger::net::sys::pin(core).map_err(|error| format!("core {core}: {error}"))
 }
 
 /// Lets this process have as many descriptors as the system allows it.
@@ -313,16 +305,4 @@ pub fn enlarge_receive_buffer(fd: RawFd, bytes: usize) {
             return;
         }
     }
-}
-
-/// CPU time of this thread: (user, system), nanoseconds.
-pub fn thread_cpu() -> (u64, u64) {
-    // SAFETY: the structure is plain numbers and outlives the call.
-    let usage = unsafe {
-        let mut usage: libc::rusage = mem::zeroed();
-        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
-        usage
-    };
-    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
-    (ns(usage.ru_utime), ns(usage.ru_stime))
 }

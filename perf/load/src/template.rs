@@ -1,6 +1,6 @@
 //! Messages rendered once, with holes of fixed width that are patched in each copy.
 
-use crate::identity::TOKEN;
+use crate::identity::{TAG, TOKEN};
 
 /// What goes into a hole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,18 +14,12 @@ pub enum Hole {
     Caller,
     Callee,
     Sequence,
-    /// The host of a contact, where each user has another.
-    Host,
+    /// Host and port of a contact.
+    Contact,
 }
-
-/// Bytes of a hole for `Hole::Host`.
-pub const HOST: usize = "127.100.100.100".len();
 
 /// Digits of a hole for `Hole::Sequence`. The first is never 0, as CSeq is written without leading zeros.
 pub const SEQUENCE: usize = 9;
-
-/// Bytes of a hole for `Hole::Tag`: a token without the run's part.
-pub const TAG: usize = TOKEN - 8;
 
 /// A message with holes.
 pub struct Template {
@@ -44,8 +38,7 @@ pub struct Fill<'a> {
     pub caller: &'a [u8],
     pub callee: &'a [u8],
     pub sequence: u32,
-    /// Of `HOST` bytes; looked at only where the text has a hole for it.
-    pub host: &'a [u8],
+    pub contact: &'a [u8],
     /// Whole header lines.
     pub lines: &'a [u8],
 }
@@ -56,9 +49,10 @@ pub fn branch_letter(attempt: u8) -> u8 {
 }
 
 impl Template {
-    /// Text in which `{token}`, `{tag}`, `{branch}`, `{attempt}`, `{caller}`, `{callee}`, `{sequence}` and `{host}` are holes, and `{lines}`, behind
-    /// all of them, stands for lines to be put in. User names are `user_width` bytes wide.
-    pub fn new(text: &str, user_width: usize) -> Template {
+    /// Text in which `{token}`, `{tag}`, `{branch}`, `{attempt}`, `{caller}`, `{callee}`, `{sequence}` and `{contact}` are holes, and `{lines}`, behind
+    /// all of them, stands for lines to be put in. User names and contacts are
+    /// of these widths.
+    pub fn new(text: &str, user_width: usize, contact_width: usize) -> Template {
         let marks = [
             ("{token}", Hole::Token, TOKEN),
             ("{tag}", Hole::Tag, TAG),
@@ -67,7 +61,7 @@ impl Template {
             ("{caller}", Hole::Caller, user_width),
             ("{callee}", Hole::Callee, user_width),
             ("{sequence}", Hole::Sequence, SEQUENCE),
-            ("{host}", Hole::Host, HOST),
+            ("{contact}", Hole::Contact, contact_width),
         ];
         let (mut bytes, mut holes, mut rest) = (Vec::new(), Vec::new(), text);
         let mut lines_at = None;
@@ -111,7 +105,7 @@ impl Template {
                 Hole::Attempt => out[*at] = b'1' + fill.attempt,
                 Hole::Caller => out[*at..at + fill.caller.len()].copy_from_slice(fill.caller),
                 Hole::Callee => out[*at..at + fill.callee.len()].copy_from_slice(fill.callee),
-                Hole::Host => out[*at..at + HOST].copy_from_slice(fill.host),
+                Hole::Contact => out[*at..at + fill.contact.len()].copy_from_slice(fill.contact),
                 Hole::Sequence => {
                     let mut number = fill.sequence;
                     for digit in out[*at..at + SEQUENCE].iter_mut().rev() {
@@ -125,7 +119,7 @@ impl Template {
     }
 }
 
-/// The user names u00000, u00001, … of one width, rendered once; or other names of one width.
+/// The user names u00000, u00001, … of one width, rendered once.
 pub struct Users {
     text: Vec<u8>,
     width: usize,
@@ -142,24 +136,15 @@ impl Users {
         Users { text, width: digits + 1, count }
     }
 
-    /// These names, which must be of one length.
-    pub fn listed(names: &[&str]) -> Result<Users, &'static str> {
-        let width = names.first().ok_or("no users")?.len();
-        if width == 0 || names.iter().any(|name| name.len() != width) {
-            return Err("all names must be of one length, and not empty");
-        }
-        Ok(Users { text: names.concat().into_bytes(), width, count: names.len() as u32 })
-    }
-
-    /// So many of them, from this one.
-    pub fn part(&self, first: u32, count: u32) -> Users {
-        let (from, to) = (first as usize, (first + count) as usize);
-        Users { text: self.text[from * self.width..to * self.width].to_vec(), width: self.width, count }
-    }
-
     pub fn name(&self, number: u32) -> &[u8] {
         let at = number as usize * self.width;
         &self.text[at..at + self.width]
+    }
+
+    /// Whose name this is.
+    pub fn number(&self, name: &[u8]) -> Option<u32> {
+        let number = std::str::from_utf8(name.strip_prefix(b"u")?).ok()?.parse().ok()?;
+        (number < self.count && self.name(number) == name).then_some(number)
     }
 
     pub fn width(&self) -> usize {
@@ -178,9 +163,10 @@ mod tests {
     #[test]
     fn holes_are_filled_where_they_stand() {
         let users = Users::new(10_000);
-        assert_eq!(users.name(9_999), b"u09999");
+        assert_eq!((users.name(9_999), users.number(b"u09999")), (&b"u09999"[..], Some(9_999)));
+        assert_eq!([users.number(b"u10000"), users.number(b"u9999"), users.number(b"x09999")], [None; 3]);
         let template =
-            Template::new("{callee}<{caller}>{token}{branch};{tag};{attempt};{sequence} X@{host}\n{lines}end", users.width());
+            Template::new("{callee}<{caller}>{token}{branch};{tag};{attempt};{sequence} X@{contact}\n{lines}end", users.width(), 7);
         let mut out = [0; 160];
         for (lines, shown) in [(&b""[..], ""), (b"X: y\n", "X: y\n")] {
             let length = template.render(
@@ -191,26 +177,13 @@ mod tests {
                     caller: users.name(1),
                     callee: users.name(23),
                     sequence: 100_000_007,
-                    host: b"127.100.101.102",
+                    contact: b"host:99",
                     lines,
                 },
                 &mut out,
             );
-            let expected =
-                format!("u00023<u00001>0123456789abcdef01234567j;89abcdef01234567;2;100000007 X@127.100.101.102\n{shown}end");
+            let expected = format!("u00023<u00001>0123456789abcdef01234567j;89abcdef01234567;2;100000007 X@host:99\n{shown}end");
             assert_eq!(String::from_utf8_lossy(&out[..length]), expected);
-        }
-    }
-
-    #[test]
-    fn listed_names_are_of_one_width() {
-        let users = Users::listed(&["alice", "bobby"]).expect("names");
-        assert_eq!((users.name(1), users.width()), (&b"bobby"[..], 5));
-        assert_eq!(users.count(), 2);
-        let second = users.part(1, 1);
-        assert_eq!((second.name(0), second.count()), (&b"bobby"[..], 1));
-        for bad in [&[][..], &[""], &["a", "bc"]] {
-            assert!(Users::listed(bad).is_err());
         }
     }
 }

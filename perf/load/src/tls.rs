@@ -6,16 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use clap::{Args, ValueEnum};
 use openssl::error::ErrorStack;
 use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef, SslSession, SslSessionCacheMode, SslVerifyMode,
     SslVersion,
 };
-use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session, set_ciphersuites};
+use strowger::net::tls::{Side, Tls, accept_ed25519, offer_session};
 
 use crate::sys;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Version {
     #[value(name = "1.2")]
     Tls12,
@@ -23,26 +24,71 @@ pub enum Version {
     Tls13,
 }
 
+#[derive(Args)]
+pub struct TlsArguments {
+    /// Only this version of TLS
+    #[arg(long, value_enum)]
+    tls_version: Option<Version>,
+    /// OpenSSL list of ciphers for TLS 1.2
+    #[arg(long, default_value = "")]
+    ciphers: String,
+    /// Key exchange groups, the preferred one first: X25519, P-256, X25519MLKEM768, … TLS 1.2 wants the curve of an ECDSA certificate among
+    /// them, and has no hybrid ones [default: the library's]
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<String>,
+    /// Whom we trust. With it the chain of the server is checked, and that its certificate names its address
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// The callers' certificate, shown when the server asks
+    #[arg(long)]
+    cert: Option<PathBuf>,
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// The callers resume their sessions
+    #[arg(long)]
+    resume: bool,
+    /// The answerers' certificate: the listener's identity, or shown when asked [default: the callers']
+    #[arg(long)]
+    callee_cert: Option<PathBuf>,
+    #[arg(long)]
+    callee_key: Option<PathBuf>,
+    /// Whom the answerers trust [default: --ca]
+    #[arg(long)]
+    callee_ca: Option<PathBuf>,
+    /// The listener requires a certificate of the server
+    #[arg(long)]
+    callee_verify: bool,
+    /// The listener gives tickets; with --callee flow, the answerers resume
+    #[arg(long)]
+    callee_resume: bool,
+}
+
 /// How one side of the generator does TLS, as client or as server.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// Only this version; both where none is named.
-    pub version: Option<Version>,
-    /// OpenSSL list for TLS 1.2; empty for the library's default.
-    pub ciphers: String,
-    /// Suites of TLS 1.3; empty for the library's default.
-    pub ciphersuites: String,
-    /// Key exchange groups, the preferred one first; empty for the library's default.
-    pub groups: Vec<String>,
-    /// Certificate chain and key: what a listener is, and what a client shows when asked.
-    pub certificate: Option<PathBuf>,
-    pub private_key: Option<PathBuf>,
+pub struct Settings<'a> {
+    shared: &'a TlsArguments,
+    certificate: &'a Option<PathBuf>,
+    private_key: &'a Option<PathBuf>,
     /// The peer's chain must lead here. A client that has one also checks the peer's address in its certificate.
-    pub ca: Option<PathBuf>,
-    /// A listener requires a client certificate.
-    pub require_certificate: bool,
-    /// A client offers its sessions; a listener gives tickets.
-    pub resume: bool,
+    ca: &'a Option<PathBuf>,
+    require_certificate: bool,
+    resume: bool,
+}
+
+impl TlsArguments {
+    pub fn caller(&self) -> Settings<'_> {
+        let TlsArguments { cert: certificate, key: private_key, ca, resume, .. } = self;
+        Settings { shared: self, certificate, private_key, ca, require_certificate: false, resume: *resume }
+    }
+
+    pub fn callee(&self) -> Settings<'_> {
+        let (certificate, private_key) = match self.callee_cert {
+            Some(_) => (&self.callee_cert, &self.callee_key),
+            None => (&self.cert, &self.key),
+        };
+        let ca = if self.callee_ca.is_some() { &self.callee_ca } else { &self.ca };
+        let (require_certificate, resume) = (self.callee_verify, self.callee_resume);
+        Settings { shared: self, certificate, private_key, ca, require_certificate, resume }
+    }
 }
 
 /// Sessions that a client may resume. TLS 1.3 tickets are used once (RFC 8446 §C.4), the newest first; of TLS 1.2 the newest is used
@@ -161,7 +207,7 @@ impl Endpoint {
 fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, String> {
     let mut builder = SslContextBuilder::new(method).map_err(|error| error.to_string())?;
     let say = |what: &str, path: &Path, error: ErrorStack| format!("{what} {}: {error}", path.display());
-    let (low, high) = match settings.version {
+    let (low, high) = match settings.shared.tls_version {
         Some(Version::Tls12) => (SslVersion::TLS1_2, SslVersion::TLS1_2),
         Some(Version::Tls13) => (SslVersion::TLS1_3, SslVersion::TLS1_3),
         None => (SslVersion::TLS1_2, SslVersion::TLS1_3),
@@ -170,21 +216,18 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
         .set_min_proto_version(Some(low))
         .and_then(|()| builder.set_max_proto_version(Some(high)))
         .map_err(|error| format!("TLS version: {error}"))?;
-    if !settings.ciphers.is_empty() {
-        builder.set_cipher_list(&settings.ciphers).map_err(|error| format!("ciphers {}: {error}", settings.ciphers))?;
+    let list = &settings.shared.ciphers;
+    if !list.is_empty() {
+        builder.set_cipher_list(list).map_err(|error| format!("ciphers {list}: {error}"))?;
     }
-    if !settings.ciphersuites.is_empty() {
-        let list = &settings.ciphersuites;
-        set_ciphersuites(&mut builder, list).map_err(|error| format!("ciphersuites {list}: {error}"))?;
-    }
-    set_groups(&mut builder, &settings.groups)?;
+    set_groups(&mut builder, &settings.shared.groups)?;
     accept_ed25519(&mut builder).map_err(|error| format!("signatures: {error}"))?;
-    if let Some(path) = &settings.certificate {
+    if let Some(path) = settings.certificate {
         let key = settings.private_key.as_ref().unwrap_or(path);
         builder.set_certificate_chain_file(path).map_err(|error| say("certificate", path, error))?;
         builder.set_private_key_file(key, SslFiletype::PEM).map_err(|error| say("private key", key, error))?;
     }
-    if let Some(path) = &settings.ca {
+    if let Some(path) = settings.ca {
         builder.set_ca_file(path).map_err(|error| say("CA", path, error))?;
     }
     Ok(builder)

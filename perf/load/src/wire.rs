@@ -6,19 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
-use crate::flow::Flow;
+use crate::flow::{Flow, Turn};
 use crate::frame::{self, Frame};
 use crate::mark::{self, Mark};
-use crate::stats::{Count, Stats};
+use crate::sockets;
+use crate::stats::{Count, Counts, Stats};
 use crate::stream::{READ_BUFFER, Streams};
 use crate::sys::{self, DATAGRAM, Datagrams, Inbox};
 use crate::tls::Endpoint;
 
-/// A datagram at 600 bytes is charged about 1,280 bytes: this holds some 6,000.
-const RECEIVE_BUFFER: usize = 4 << 20;
-const BATCH: usize = 32;
+/// Datagrams in one system call at most.
+pub const BATCH: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Transport {
@@ -97,193 +97,139 @@ pub struct Link {
     pub generation: u32,
 }
 
-/// What a stream end needs to connect.
-struct Dial {
-    from: Vec<IpAddr>,
-    next_from: usize,
-    to: SocketAddr,
-    tls: Option<Rc<Endpoint>>,
-    /// The connection of a persistent end.
-    link: Link,
-}
-
 /// Ends of one kind, to be opened.
 pub struct Opening {
-    pub side: Side,
-    pub transport: Transport,
-    pub manner: Manner,
+    /// The port is the first of the sockets, the listener's, or what a per-call end says of itself.
+    pub local: Local,
     /// Sockets, or persistent connections.
     pub count: u32,
-    /// Our address; the port is the first of the sockets, the listener's, or what a per-call end says of itself.
-    pub local: SocketAddr,
     pub server: SocketAddr,
-    pub tls: Option<Rc<Endpoint>>,
-    pub spread: u32,
-    /// Connections leave from this many addresses in turn, from `local` upwards.
+    pub tls: Option<Endpoint>,
+    /// Connections leave from this many addresses in turn, from ours upwards.
     pub sources: u32,
+}
+
+/// An end that is open.
+struct Place {
+    local: Local,
+    opening: Rc<Opening>,
+    /// Of the sources, the next in turn.
+    source: u32,
+    /// Its socket, or the last connection that it has opened.
+    link: Link,
 }
 
 /// All that sends. `Wire` receives.
 pub struct Outbox {
     datagrams: Datagrams,
-    pub streams: Option<Streams>,
-    pub locals: Vec<Local>,
-    /// Index of an end's UDP socket or of its dial; by end.
-    place: Vec<usize>,
-    dials: Vec<Dial>,
-    sockets: Vec<Socket>,
-    socket_end: Vec<u32>,
+    pub streams: Streams,
+    places: Vec<Place>,
+    sockets: Vec<(Link, Socket)>,
     /// Bytes before each message: of its mark, in a floor with connections; otherwise none.
     room: usize,
-    pub stream_sent: u64,
-    pub stream_sent_bytes: u64,
-    pub unsendable: u64,
 }
 
 impl Outbox {
     /// `floor`: between the ends stands a relay, which needs marks where there are connections.
-    pub fn open(openings: &[Opening], floor: bool) -> io::Result<Outbox> {
-        let has_connections = openings.iter().any(|opening| opening.transport.is_reliable());
+    pub fn open(openings: Vec<Opening>, floor: bool) -> io::Result<Outbox> {
+        let has_connections = openings.iter().any(|opening| opening.local.transport.is_reliable());
         let mut outbox = Outbox {
             datagrams: Datagrams::new(Vec::new(), 4 * BATCH),
-            streams: None,
-            locals: Vec::new(),
-            place: Vec::new(),
-            dials: Vec::new(),
+            streams: Streams::new()?,
+            places: Vec::new(),
             sockets: Vec::new(),
-            socket_end: Vec::new(),
             room: match floor && has_connections {
                 true => mark::LENGTH,
                 false => 0,
             },
-            stream_sent: 0,
-            stream_sent_bytes: 0,
-            unsendable: 0,
         };
-        for opening in openings {
+        for opening in openings.into_iter().map(Rc::new) {
             for number in 0..opening.count {
-                outbox.open_one(opening, number)?;
+                outbox.open_one(&opening, number)?;
             }
         }
         // Now that whoever listens here does: without a server between, it is ourselves that we connect to.
-        for end in 0..outbox.locals.len() {
-            if outbox.locals[end].manner == Manner::Persistent {
-                outbox.locals[end].address = outbox.dial(end as u32)?;
+        for end in 0..outbox.places.len() {
+            if outbox.places[end].local.manner == Manner::Persistent {
+                outbox.places[end].local.address = outbox.dial(end as u32)?;
             }
         }
-        let fds = outbox.sockets.iter().map(|socket| socket.as_raw_fd());
+        let fds = outbox.sockets.iter().map(|(_, socket)| socket.as_raw_fd());
         outbox.datagrams = Datagrams::new(fds.collect(), 4 * BATCH);
         Ok(outbox)
     }
 
-    fn open_one(&mut self, opening: &Opening, number: u32) -> io::Result<()> {
-        let end = self.locals.len() as u32;
-        let mut address = opening.local;
-        if opening.manner == Manner::Socket {
-            if address.port() != 0 {
-                address.set_port(address.port() + number as u16);
+    fn open_one(&mut self, opening: &Rc<Opening>, number: u32) -> io::Result<()> {
+        let mut local = opening.local;
+        let mut link = Link { end: self.places.len() as u32, ..Link::default() };
+        match local.manner {
+            Manner::Socket => {
+                if local.address.port() != 0 {
+                    local.address.set_port(local.address.port() + number as u16);
+                }
+                let socket = sockets::udp(local.address)?;
+                socket.connect(&opening.server.into())?;
+                socket.set_nonblocking(true)?;
+                local.address = socket.local_addr()?.as_socket().unwrap_or(local.address);
+                link.slot = self.sockets.len() as u32;
+                self.sockets.push((link, socket));
             }
-            self.place.push(self.sockets.len());
-            let socket = udp_socket(address, opening.server)?;
-            if let Some(own) = socket.local_addr()?.as_socket() {
-                address = own;
+            Manner::Listening | Manner::ListeningPerCall => {
+                let any = match local.spread {
+                    0 => local.address,
+                    _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.address.port()),
+                };
+                self.streams.listen(link.end, any, Rc::clone(opening))?;
             }
-            self.sockets.push(socket);
-            self.socket_end.push(end);
-        } else {
-            if self.streams.is_none() {
-                self.streams = Some(Streams::new()?);
-            }
-            let from = (0..opening.sources.max(1)).map(|offset| upwards(opening.local.ip(), offset)).collect();
-            self.place.push(self.dials.len());
-            self.dials.push(Dial {
-                from,
-                next_from: number as usize,
-                to: opening.server,
-                tls: opening.tls.clone(),
-                link: Link::default(),
-            });
+            Manner::Persistent | Manner::PerCall => {}
         }
-        self.locals.push(Local {
-            side: opening.side,
-            transport: opening.transport,
-            manner: opening.manner,
-            address,
-            spread: opening.spread,
-        });
-        if matches!(opening.manner, Manner::Listening | Manner::ListeningPerCall)
-            && let Some(streams) = &mut self.streams
-        {
-            let any = match opening.spread {
-                0 => address,
-                _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
-            };
-            streams.listen(end, any, opening.tls.clone())?;
-        }
+        self.places.push(Place { local, opening: Rc::clone(opening), source: number, link });
         Ok(())
     }
 
     /// Opens a connection for a stream end and makes it the end's link. Returns its own address.
     fn dial(&mut self, end: u32) -> io::Result<SocketAddr> {
-        let dial = &mut self.dials[self.place[end as usize]];
-        let from = dial.from[dial.next_from % dial.from.len()];
-        dial.next_from += 1;
-        let Some(streams) = &mut self.streams else {
-            return Err(io::Error::other("no streams"));
-        };
-        let (link, own) = streams.connect(end, from, dial.to, dial.tls.as_deref())?;
-        dial.link = link;
+        let place = &mut self.places[end as usize];
+        let opening = &place.opening;
+        let from = upwards(opening.local.address.ip(), place.source % opening.sources.max(1));
+        place.source = place.source.wrapping_add(1);
+        let (link, own) = self.streams.connect(end, from, opening.server, opening.tls.as_ref())?;
+        place.link = link;
         Ok(own)
     }
 
     /// The link for a new call or request from this end; `None` where no connection can be opened.
     pub fn begin(&mut self, end: u32) -> Option<Link> {
-        let place = self.place[end as usize];
-        match self.locals[end as usize].manner {
-            Manner::Socket => Some(Link { end, slot: place as u32, generation: 0 }),
-            Manner::Persistent => {
-                let link = self.dials[place].link;
-                if !self.is_live(link) {
-                    self.redial(end)?;
-                }
-                Some(self.dials[place].link)
+        let place = &self.places[end as usize];
+        let is_new = match place.local.manner {
+            Manner::Socket => false,
+            Manner::Persistent => !self.streams.is_live(place.link),
+            Manner::PerCall => true,
+            Manner::Listening | Manner::ListeningPerCall => return None,
+        };
+        if is_new && let Err(error) = self.dial(end) {
+            self.streams.counts.add(Count::SendErrors);
+            if self.streams.counts.get(Count::SendErrors) <= 3 {
+                eprintln!("strowger-load: cannot connect: {error}");
             }
-            Manner::PerCall => {
-                self.redial(end)?;
-                Some(self.dials[place].link)
-            }
-            Manner::Listening | Manner::ListeningPerCall => None,
+            return None;
         }
+        Some(self.places[end as usize].link)
     }
 
-    fn redial(&mut self, end: u32) -> Option<()> {
-        match self.dial(end) {
-            Ok(_) => Some(()),
-            Err(error) => {
-                self.unsendable += 1;
-                if self.unsendable <= 3 {
-                    eprintln!("strowger-load: cannot connect: {error}");
-                }
-                None
-            }
-        }
-    }
-
-    fn is_live(&self, link: Link) -> bool {
-        self.streams.as_ref().is_some_and(|streams| streams.is_live(link))
+    pub fn locals(&self) -> Vec<Local> {
+        self.places.iter().map(|place| place.local).collect()
     }
 
     /// The call on this link is over.
     pub fn done(&mut self, link: Link) {
-        if matches!(self.locals[link.end as usize].manner, Manner::PerCall | Manner::ListeningPerCall)
-            && let Some(streams) = &mut self.streams
-        {
-            streams.close(link);
+        if matches!(self.places[link.end as usize].local.manner, Manner::PerCall | Manner::ListeningPerCall) {
+            self.streams.close(link);
         }
     }
 
     pub fn is_reliable(&self, link: Link) -> bool {
-        self.locals[link.end as usize].transport.is_reliable()
+        self.places[link.end as usize].local.transport.is_reliable()
     }
 
     /// The buffer of the next message; `commit` makes it one.
@@ -291,7 +237,11 @@ impl Outbox {
         &mut self.datagrams.buffer()[self.room..]
     }
 
+    /// The message in the buffer is whole; none, if it has no length.
     pub fn commit(&mut self, link: Link, length: usize) {
+        if length == 0 {
+            return self.streams.counts.add(Count::SendErrors);
+        }
         if self.room > 0 {
             let buffer = self.datagrams.buffer();
             let mark = Mark::of(&buffer[self.room..][..length]);
@@ -301,16 +251,8 @@ impl Outbox {
         if !self.is_reliable(link) {
             return self.datagrams.commit(link.slot as usize, length);
         }
-        let Some(streams) = &mut self.streams else {
-            return;
-        };
         debug_assert!(length <= DATAGRAM);
-        if streams.send(link, &self.datagrams.buffer()[..length]) {
-            self.stream_sent += 1;
-            self.stream_sent_bytes += length as u64;
-        } else {
-            self.unsendable += 1;
-        }
+        self.streams.send(link, &self.datagrams.buffer()[..length]);
     }
 
     /// A message that is there already.
@@ -322,63 +264,36 @@ impl Outbox {
     /// Sends what waits: datagrams in batches, and one write for each connection.
     pub fn flush(&mut self) {
         self.datagrams.flush();
-        if let Some(streams) = &mut self.streams {
-            streams.flush();
-        }
+        self.streams.flush();
     }
 
-    pub fn sent(&self) -> u64 {
-        self.datagrams.sent + self.stream_sent
-    }
-
-    pub fn sent_bytes(&self) -> u64 {
-        self.datagrams.sent_bytes + self.stream_sent_bytes
-    }
-
-    pub fn send_errors(&self) -> u64 {
-        self.datagrams.send_errors + self.unsendable
+    /// What has been sent, and what became of connections.
+    pub fn counts(&self) -> Counts {
+        self.datagrams.counts.plus(&self.streams.counts)
     }
 
     /// Takes leave of the server on all persistent connections.
     pub fn close_all(&mut self) {
-        if let Some(streams) = &mut self.streams {
-            for dial in &self.dials {
-                streams.close(dial.link);
-            }
-            streams.flush();
+        for place in &self.places {
+            self.streams.close(place.link);
         }
+        self.streams.flush();
     }
 
     /// The sockets at which the kernel may drop datagrams of ours.
     pub fn udp_addresses(&self) -> Vec<SocketAddr> {
-        let ends = self.socket_end.iter();
-        ends.map(|end| self.locals[*end as usize].address).collect()
+        self.sockets.iter().map(|(link, _)| self.places[link.end as usize].local.address).collect()
     }
 
     /// Persistent connections that are not open yet.
     pub fn unopened(&self) -> usize {
-        let Some(streams) = &self.streams else {
-            return 0;
-        };
-        self.locals
-            .iter()
-            .zip(&self.place)
-            .filter(|(local, place)| local.manner == Manner::Persistent && !streams.is_open(self.dials[**place].link))
-            .count()
+        let persistent = self.places.iter().filter(|place| place.local.manner == Manner::Persistent);
+        persistent.filter(|place| !self.streams.is_open(place.link)).count()
     }
 }
 
-fn udp_socket(address: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
-    socket.bind(&address.into()).map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
-    socket.connect(&server.into())?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
 /// The address that is so many above this one.
-pub fn upwards(address: IpAddr, offset: u32) -> IpAddr {
+fn upwards(address: IpAddr, offset: u32) -> IpAddr {
     match address {
         IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + offset).into(),
         IpAddr::V6(first) => Ipv6Addr::from(u128::from(first) + u128::from(offset)).into(),
@@ -393,8 +308,7 @@ pub fn spread_host(user: u32, spread: u32) -> String {
 
 /// The receiving half: a batch of datagrams, or the bytes of one connection.
 pub struct Wire {
-    fds: Vec<RawFd>,
-    ends: Vec<u32>,
+    sockets: Vec<(Link, RawFd)>,
     inbox: Inbox,
     bytes: Box<[u8]>,
 }
@@ -402,13 +316,9 @@ pub struct Wire {
 impl Wire {
     pub fn new(out: &Outbox) -> Wire {
         Wire {
-            fds: out.sockets.iter().map(|socket| socket.as_raw_fd()).collect(),
-            ends: out.socket_end.clone(),
+            sockets: out.sockets.iter().map(|(link, socket)| (*link, socket.as_raw_fd())).collect(),
             inbox: Inbox::new(BATCH),
-            bytes: match out.streams {
-                Some(_) => vec![0; READ_BUFFER].into_boxed_slice(),
-                None => Box::default(),
-            },
+            bytes: vec![0; READ_BUFFER].into_boxed_slice(),
         }
     }
 
@@ -416,8 +326,8 @@ impl Wire {
     /// leaves once for each. Returns whether there was anything.
     pub fn receive<F: Flow>(&mut self, flow: &mut F, now_ns: &dyn Fn() -> u64, out: &mut Outbox, stats: &mut Stats) -> bool {
         let mut worked = false;
-        for socket in 0..self.fds.len() {
-            let count = match self.inbox.receive(self.fds[socket]) {
+        for (link, socket) in &self.sockets {
+            let count = match self.inbox.receive(*socket) {
                 Ok(count) => count,
                 Err(error) => {
                     stats.wrong(&format!("receive: {error}"), b"");
@@ -428,39 +338,34 @@ impl Wire {
                 continue;
             }
             worked = true;
-            let now_ns = now_ns();
+            let mut turn = Turn { now_ns: now_ns(), out, stats };
             let mut bytes = 0;
-            let link = Link { end: self.ends[socket], slot: socket as u32, generation: 0 };
             for index in 0..count {
                 let raw = self.inbox.datagram(index);
                 bytes += raw.len() as u64;
-                let raw = raw.get(out.room..).unwrap_or_default();
-                flow.receive(link, raw, now_ns, out, stats);
+                flow.receive(*link, raw.get(turn.out.room..).unwrap_or_default(), &mut turn);
             }
             stats.counts.add_many(Count::Received, count as u64);
             stats.counts.add_many(Count::ReceivedBytes, bytes);
             out.flush();
         }
-        let found = out.streams.as_mut().is_some_and(Streams::look);
-        while let Some(link) = out.streams.as_mut().and_then(Streams::next_ready) {
-            self.receive_stream(link, flow, now_ns(), out, stats);
+        worked |= out.streams.look();
+        while let Some(link) = out.streams.next_ready() {
+            self.receive_stream(link, flow, &mut Turn { now_ns: now_ns(), out, stats });
             out.flush();
         }
-        while let Some(link) = out.streams.as_mut().and_then(Streams::next_lost) {
-            flow.lost(link, out, stats);
+        while let Some(link) = out.streams.next_lost() {
+            flow.lost(link, &mut Turn { now_ns: now_ns(), out, stats });
         }
-        worked || found
+        worked
     }
 
-    fn receive_stream<F: Flow>(&mut self, link: Link, flow: &mut F, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+    fn receive_stream<F: Flow>(&mut self, link: Link, flow: &mut F, turn: &mut Turn) {
         loop {
-            let Some(streams) = &mut out.streams else {
-                return;
-            };
-            let reading = streams.read(link, &mut self.bytes);
+            let reading = turn.out.streams.read(link, &mut self.bytes);
             let mut rest = &self.bytes[..reading.length];
             loop {
-                let (frame, room) = match out.room {
+                let (frame, room) = match turn.out.room {
                     0 => (frame::next(rest), 0),
                     room => (frame::next_marked(rest), room),
                 };
@@ -468,31 +373,25 @@ impl Wire {
                     Frame::Message { skip, length } => {
                         let raw = &rest[skip..skip + length];
                         rest = &rest[skip + length..];
-                        stats.counts.add(Count::Received);
-                        stats.counts.add_many(Count::ReceivedBytes, (room + length) as u64);
-                        flow.receive(link, raw, now_ns, out, stats);
+                        turn.stats.counts.add(Count::Received);
+                        turn.stats.counts.add_many(Count::ReceivedBytes, (room + length) as u64);
+                        flow.receive(link, raw, turn);
                     }
                     Frame::Partial { skip } => {
                         rest = &rest[skip..];
                         break;
                     }
                     Frame::Broken(why) => {
-                        stats.wrong(why, rest);
-                        if let Some(streams) = &mut out.streams {
-                            streams.fail(link.slot, why);
-                        }
-                        return;
+                        turn.stats.wrong(why, rest);
+                        return turn.out.streams.fail(link, why);
                     }
                 }
             }
-            let Some(streams) = &mut out.streams else {
-                return;
-            };
             if reading.over {
-                return streams.ended(link);
+                return turn.out.streams.ended(link);
             }
             if !rest.is_empty() {
-                streams.keep(link, rest);
+                turn.out.streams.keep(link, rest);
             }
             if !reading.more {
                 return;
@@ -502,14 +401,8 @@ impl Wire {
 
     /// Sleeps until something has come or the time is over.
     pub fn wait(&self, out: &Outbox, nanoseconds: u64) {
-        match &out.streams {
-            None => sys::wait_readable(&self.fds, nanoseconds),
-            Some(streams) => {
-                let mut fds = self.fds.clone();
-                fds.insert(0, streams.fd());
-                sys::wait_readable(&fds, nanoseconds);
-            }
-        }
+        let sockets = self.sockets.iter().map(|(_, fd)| *fd);
+        sys::wait_readable([out.streams.fd()].into_iter().chain(sockets), nanoseconds);
     }
 }
 
