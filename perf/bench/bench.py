@@ -22,7 +22,7 @@ TOP = PERF.parent
 # The server has core 0, everything else this one.
 CORE = 1
 # Brings a relay's messages to the mean size of those that a proxy sends and receives.
-FLOOR_PAD = {"call": 85, "register": 24, "options": 24}
+FLOOR_PAD = {"call": 85, "register": 24}
 # Seconds of load before a measurement: longer than the one for which transactions are remembered, so that as many are forgotten as
 # begin, and none of the memory is touched for the first time. Then the seconds that are measured.
 SETTLE, MEASURE = 1.75, 1.5
