@@ -26,6 +26,8 @@ FLOOR_PAD = {"call": 85, "register": 24}
 # Seconds of load before a measurement: longer than the one for which transactions are remembered, so that as many are forgotten as
 # begin, and none of the memory is touched for the first time. Then the seconds that are measured.
 SETTLE, MEASURE = 1.75, 1.5
+# If somebody else had more than this share of one of the cores, the run is taken again.
+MOST_FOREIGN = 0.05
 # The studies': 30 s of load, then 120 s measured.
 AS_PUBLISHED = (30.0, 120.0)
 # Other builds of the server, by what they are for: cargo's options.
@@ -147,6 +149,7 @@ class Bench:
         for result in results:
             result.update(mode=mode, who=who, case=case.name)
             spare_the_generator(result)
+            spare_the_server(result, len(case.cores))
             complaint = case.complaint(result, who)
             if complaint:
                 result.update(clean=False, complaint=complaint)
@@ -172,6 +175,13 @@ def spare_the_generator(result: Result) -> None:
         reasons = (result.get("generator_bound_because") or "").split("; ")
         kept = [reason for reason in reasons if not reason.startswith("the generator was busy")]
         result.update(generator_bound=bool(kept), generator_bound_because="; ".join(kept) or None)
+
+
+def spare_the_server(result: Result, cores: int) -> None:
+    """Processes of one server that share a core wait for each other: nobody else had more of it than the server had not."""
+    if result.get("server_waited") is not None:
+        foreign = min(result["server_waited"], max(0.0, cores - result["server_busy"]))
+        result["disturbed"] = max(foreign, result["generator_waited"]) > MOST_FOREIGN
 
 
 def target(folder: Path) -> Path:
