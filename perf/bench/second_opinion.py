@@ -19,11 +19,12 @@ from tasks import FORGET, key
 
 CASE, RATES, LIMITS = Case(routed=False), (1_000, 2_000), (0.95, 1.05)
 # SIPp sends one message of a call in each turn of its clock: the 200 follows the 180, and the BYE the ACK, a millisecond later.
+# What is due in the same turn, of whatever call, leaves together.
 TURN = "0.001"
 SIPP, IN_TIME, TWO = "SIPp", "ours, in SIPp's time", "ours, in SIPp's time, two processes"
 WAYS: dict[str, list[str]] = {
-    IN_TIME: ["--wait", "sleep", "--ring", TURN, "--hold", TURN],
-    TWO: ["--role", "callers", "--wait", "sleep", "--hold", TURN],
+    IN_TIME: ["--wait", "sleep", "--turn", TURN, "--ring", TURN, "--hold", TURN],
+    TWO: ["--role", "callers", "--wait", "sleep", "--turn", TURN, "--hold", TURN],
     "ours, at once": ["--wait", "sleep"],
     "ours, at once, spinning": [],
 }
@@ -159,8 +160,8 @@ def ours(bench: Bench, process: Process, rate: int, way: str) -> Result:
 @contextlib.contextmanager
 def answerers(bench: Bench) -> Iterator[None]:
     """The other side as a process of its own, as SIPp has it."""
-    command = ["taskset", "-c", CORE, bench.load, "call", "--role", "answerers", "--wait", "sleep", "--ring", TURN, "--quiet"]
-    command += [*bench.generator_ports(), "--server", bench.at(bench.port), "--users", CASE.users, "--duration", 120]
+    command = ["taskset", "-c", CORE, bench.load, "call", "--role", "answerers", "--wait", "sleep", "--ring", TURN, "--turn", TURN]
+    command += ["--quiet", *bench.generator_ports(), "--server", bench.at(bench.port), "--users", CASE.users, "--duration", 120]
     command += ["--json", Path(bench.home, "answerers.json")]
     child = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
     try:
@@ -246,8 +247,8 @@ server's expense.
 Two processes: SIPp's caller and answerer are two, so that a datagram may have to wait for the other to leave the core, or wakes one
 that sleeps where the other runs.
 
-Bursts: SIPp sends what has become due since its last turn; our calls leave at the constant interval. Datagrams that come together
-share the server's wake-ups.
+Bursts: SIPp sends what has become due since its last turn, and in SIPp's time so does our generator (--turn); at once each call
+leaves when its time has come. Datagrams that come together share the server's wake-ups.
 
 Datagrams: headers and body are the same but for the lengths of tags, Call-ID and branch. SIPp sends and receives each datagram by a
 system call of its own, ours a batch of those that are there.

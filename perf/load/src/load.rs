@@ -111,6 +111,10 @@ pub struct LoadArguments {
     pad: u16,
     #[arg(long, value_enum, default_value_t = Wait::Spin)]
     wait: Wait,
+    /// Seconds between two turns of its clock: a call begins, and what follows a delay is sent, in the next one. Answers leave at once.
+    /// 0: no turns
+    #[arg(long, default_value_t = 0.0)]
+    turn: f64,
     /// Write the results here; - is standard output
     #[arg(long)]
     json: Option<PathBuf>,
@@ -160,6 +164,7 @@ pub fn run(arguments: &LoadArguments, registers: bool) -> Result<ExitCode, Strin
         register_all(&mut bench, registrations(number.wrapping_add(1)), users)?;
     }
     let ns = |seconds: f64| (seconds * 1e9) as u64;
+    bench.turn_ns = ns(arguments.turn);
     let results = if registers {
         measure(arguments, &mut bench, &mut registrations(number))
     } else if arguments.sides.role == Role::Answerers {

@@ -74,6 +74,8 @@ pub struct Bench {
     own_sockets: Vec<SocketAddr>,
     /// Sleep when there is nothing to do. Otherwise the loop looks again at once: the server then never pays for waking us.
     sleep: bool,
+    /// What is sent unasked is sent at multiples of this; 0: when its time has come.
+    pub turn_ns: u64,
     /// Says nothing while it runs.
     quiet: bool,
     epoch: Instant,
@@ -107,6 +109,7 @@ impl Bench {
             server,
             server_address,
             sleep,
+            turn_ns: 0,
             quiet,
             epoch: Instant::now(),
             seed,
@@ -115,6 +118,11 @@ impl Bench {
 
     fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// The last moment at which something may have been sent unasked.
+    fn turned_ns(&self, now_ns: u64) -> u64 {
+        now_ns - now_ns.checked_rem(self.turn_ns).unwrap_or(0)
     }
 
     /// A line on standard error, for whoever waits.
@@ -202,7 +210,7 @@ impl Bench {
                 if to_start == 0 {
                     break;
                 }
-                let due_until_ns = now_ns.min(end_ns - 1);
+                let due_until_ns = self.turned_ns(now_ns).min(end_ns - 1);
                 let Some(scheduled_ns) = pace.due(due_until_ns, flow.outstanding()) else {
                     break;
                 };
@@ -212,7 +220,7 @@ impl Bench {
             }
             self.out.flush();
             worked |= self.receive(flow);
-            flow.handle_timers(&mut Turn { now_ns, out: &mut self.out, stats: &mut self.stats });
+            flow.handle_timers(&mut Turn { now_ns: self.turned_ns(now_ns), out: &mut self.out, stats: &mut self.stats });
             self.out.flush();
             if now_ns >= next_line_ns {
                 next_line_ns += LINE_NS;
@@ -223,7 +231,8 @@ impl Bench {
             if worked {
                 continue;
             }
-            self.pause([pace.next_ns(), flow.next_timer_ns(), Some(next_line_ns), Some(end_ns)]);
+            let [call_ns, timer_ns] = [pace.next_ns(), flow.next_timer_ns()].map(|at| at.map(|at| self.next_turn_ns(at)));
+            self.pause([call_ns, timer_ns, Some(next_line_ns), Some(end_ns)]);
             idle_ns += self.now_ns() - now_ns;
         }
         while to_start > 0 && matches!(phase.load, Load::Open { .. }) && phase.stop.is_none() {
@@ -236,6 +245,14 @@ impl Bench {
             }
         }
         idle_ns
+    }
+
+    /// The first moment from this one on at which something may be sent unasked.
+    fn next_turn_ns(&self, at_ns: u64) -> u64 {
+        match self.turn_ns {
+            0 => at_ns,
+            turn_ns => at_ns.div_ceil(turn_ns) * turn_ns,
+        }
     }
 
     /// There is nothing to do before the first of these.
@@ -276,7 +293,7 @@ impl Bench {
         if self.stats.is_measuring() {
             self.stats.record(Span::Lag, lag_ns);
         }
-        if lag_ns > LATE_NS {
+        if lag_ns > LATE_NS + self.turn_ns {
             self.stats.counts.add(Count::Late);
         }
         if !flow.start(scheduled_ns, &mut Turn { now_ns, out: &mut self.out, stats: &mut self.stats }) {

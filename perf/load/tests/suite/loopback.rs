@@ -34,6 +34,19 @@ fn an_open_loop_keeps_its_rate() {
 }
 
 #[test]
+fn in_turns_calls_leave_together_and_are_not_late_for_that() {
+    let run = load("127.1.0.8", "", "call --rate 500 --duration 2 --turn 0.02 --hold 0.01 --drain 1");
+    let scheduled = run.count("scheduled");
+    assert!((995..=1_005).contains(&scheduled), "{scheduled}");
+    assert_eq!(run.count("started"), scheduled);
+    // Some on a busy machine; nine in ten if their waiting counted.
+    assert!(run.count("late") < scheduled / 2, "{:#}", run.result());
+    // Ten of them in each turn, the first of which has waited nearly all of it.
+    let lag = &run.result()["latency_us"]["generator_lag"];
+    assert!(lag["p50"].as_f64().is_some_and(|median| median > 5_000.0), "{lag}");
+}
+
+#[test]
 fn lost_datagrams_are_sent_again_and_counted() {
     // Every call loses something of its thirteen datagrams now and then; a prime number hits each kind in turn.
     let run = load("127.1.0.4", "--lose 47", "call --window 64 --count 2000");
