@@ -10,7 +10,7 @@ pub const FIRST: usize = 16;
 /// Offsets are checked two at a time, this many times in a block; the length is checked once before each block.
 pub const STRIDE: usize = 2;
 pub const STEPS: usize = 16;
-pub const BLOCKS: usize = 16;
+pub const BLOCKS: usize = 14;
 /// Bytes from one block to the next.
 pub const BLOCK: usize = STRIDE * STEPS;
 /// Offset in the To line from which its `>` is searched.

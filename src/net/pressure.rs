@@ -14,7 +14,9 @@ const KERNEL_MEMORY: u64 = 2;
 pub struct Backlog {
     /// Memory of what waits, as the kernel counts it.
     pub waiting_bytes: u64,
-    /// Datagrams lost since the socket was opened.
+    /// A receive buffer is more than half full.
+    pub is_filling: bool,
+    /// Datagrams lost since the sockets were opened.
     pub lost: u64,
 }
 
@@ -47,7 +49,13 @@ impl Pressure {
         }
         let backlog = ask();
         let waiting = backlog.waiting_bytes / KERNEL_MEMORY;
-        self.load = Load { is_behind, waits_ms: waiting * elapsed_ms / taken.max(1), is_losing: backlog.lost > self.lost, shed: 0 };
+        self.load = Load {
+            is_behind,
+            waits_ms: waiting * elapsed_ms / taken.max(1),
+            is_filling: backlog.is_filling,
+            is_losing: backlog.lost > self.lost,
+            ..Load::default()
+        };
         self.lost = backlog.lost;
         self.load
     }
@@ -62,7 +70,7 @@ mod tests {
     }
 
     fn holding(waiting_bytes: u64, lost: u64) -> impl FnOnce() -> Backlog {
-        move || Backlog { waiting_bytes, lost }
+        move || Backlog { waiting_bytes, is_filling: false, lost }
     }
 
     #[test]

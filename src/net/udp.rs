@@ -3,6 +3,7 @@
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
+use super::pressure;
 use super::shed;
 use super::steer::{self, Mark};
 use super::sys::{self, Datagram, IcmpError, Inbound, Outbound, filter};
@@ -78,7 +79,7 @@ pub struct Udp {
     backlog: Backlog,
     /// The last value of the kernel's drop counter, which wraps.
     drops_seen: u32,
-    /// More than half of the receive buffer was in use at the last reading.
+    /// The receive buffer was nearly full at the last reading.
     was_full: bool,
     /// What the kernel currently drops unread.
     shed: Option<Shed>,
@@ -386,23 +387,23 @@ impl Udp {
         self.counters.received.bytes
     }
 
-    /// Returns the memory held by unread datagrams, as the kernel counts it, and the number of datagrams the kernel has dropped.
-    pub fn ask_waiting(&mut self) -> (u64, u64) {
-        let mut bytes = 0;
+    /// Returns what the kernel holds unread and what it has dropped.
+    pub fn ask_waiting(&mut self) -> pressure::Backlog {
+        let (mut bytes, room) = (0, self.counters.receive_buffer);
         if let Ok(waiting) = sys::waiting(self.socket.as_fd()) {
             let lost = waiting.drops.wrapping_sub(self.drops_seen);
             self.drops_seen = waiting.drops;
             bytes = u64::from(waiting.bytes);
-            // The kernel has one counter for what the filter drops and for what finds no room. If the buffer was at most half full,
+            // The kernel has one counter for what the filter drops and for what finds no room. If the buffer was not nearly full,
             // there was room, because readings follow closely on each other while anything is shed.
-            let is_full = bytes > self.counters.receive_buffer / 2;
+            let is_full = bytes > room / 8 * 7;
             let was_full = std::mem::replace(&mut self.was_full, is_full);
             match self.shed.is_some() && !is_full && !was_full {
                 true => self.counters.shed += u64::from(lost),
                 false => self.counters.kernel_drops += u64::from(lost),
             }
         }
-        (bytes, self.counters.kernel_drops)
+        pressure::Backlog { waiting_bytes: bytes, is_filling: bytes > room / 2, lost: self.counters.kernel_drops }
     }
 
     /// From now on the kernel drops what `shed` selects before it is queued (`None`: nothing). On an error, everything is queued.
@@ -412,13 +413,22 @@ impl Udp {
         }
         // Drops until now are attributed to the previous program.
         self.ask_waiting();
-        // Two programs at the same time may exceed what the kernel allows one socket (net.core.optmem_max).
-        if self.shed.is_some() {
-            filter::detach(self.socket.as_fd())?;
-            self.shed = None;
-        }
-        if let Some(shed) = &shed {
-            filter::attach(self.socket.as_fd(), &shed::program(shed))?;
+        let socket = self.socket.as_fd();
+        match (&shed, self.shed.take()) {
+            (None, _) => filter::detach(socket)?,
+            (Some(new), None) => filter::attach(socket, &shed::program(new))?,
+            (Some(new), Some(_)) => {
+                let program = shed::program(new);
+                // One program follows the other, so nothing passes meanwhile; unless both exceed what the kernel allows one socket
+                // (net.core.optmem_max).
+                if let Err(error) = filter::attach(socket, &program) {
+                    filter::detach(socket)?;
+                    if error.raw_os_error() != Some(libc::ENOMEM) {
+                        return Err(error);
+                    }
+                    filter::attach(socket, &program)?;
+                }
+            }
         }
         self.shed = shed;
         Ok(())

@@ -189,19 +189,20 @@ impl Wires {
         let taken_bytes = taken.sum::<u64>() + self.streams.read_bytes();
         let (ports, streams) = (&mut self.ports, &self.streams);
         let load = self.pressure.turn(now, is_behind, taken_bytes, || {
-            let mut backlog = Backlog { waiting_bytes: streams.waiting_bytes(), lost: 0 };
+            let mut backlog = Backlog { waiting_bytes: streams.waiting_bytes(), ..Backlog::default() };
             for port in ports {
                 if let PortKind::Datagrams(wire) = &mut port.kind
                     && wire.is_read
                 {
-                    let (bytes, lost) = wire.udp.ask_waiting();
-                    backlog.waiting_bytes += bytes;
-                    backlog.lost += lost;
+                    let one = wire.udp.ask_waiting();
+                    backlog.waiting_bytes += one.waiting_bytes;
+                    backlog.is_filling |= one.is_filling;
+                    backlog.lost += one.lost;
                 }
             }
             backlog
         });
-        Load { shed: self.datagrams().map(|udp| udp.shed_so_far()).sum(), ..load }
+        Load { shed: self.datagrams().map(|udp| udp.shed_so_far()).sum(), cannot_shed: self.cannot_shed, ..load }
     }
 
     fn datagrams(&mut self) -> impl Iterator<Item = &mut Udp> {

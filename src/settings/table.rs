@@ -310,10 +310,10 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// that long before they begin, and have done so for ten times as long. "0s": nothing is refused, and what does not fit into the
         /// buffers is lost, whatever it is.
         live overload: Millis = 100, "\"100ms\"", millis(Duration::ZERO, 10 * SECOND);
-        /// What refuses them: "answer", the server, by a 503 to each; "kernel": if most must be refused for half a second or longer, the kernel drops a
-        /// share of the INVITEs that begin a call and come by UDP, before the server has to receive them, and a part is still answered 503. It lets twice
-        /// as many calls through at three times the peak; callers that were dropped repeat for 32 s, and some of them are served that late (docs/overload.md).
-        live shed: Shed = Shed::Answer, "\"answer\"", word;
+        /// What refuses them: "answer", the server, by a 503 to each; "kernel": if most must be refused for longer than a moment, the kernel drops a
+        /// share of the INVITEs that begin a call and come by UDP, before the server has to receive them, and a part is still answered 503. So as many
+        /// calls go through as without overload; callers that were dropped repeat for 32 s, and some of them are served that late (docs/overload.md).
+        live shed: Shed = Shed::Kernel, "\"kernel\"", word;
     }
     [udp] Udp {
         /// The buffers of each socket, as requested from the kernel: net.core.rmem_max and wmem_max bound what it grants. What is lost for

@@ -37,7 +37,8 @@ impl Turn<'_> {
         if !is_new || self.core.overload.admits(self.lot(flow, message)) || self.has_been_let_in(flow, message) {
             return Ok(());
         }
-        self.core.overload.refuse(self.now);
+        let is_droppable = flow.transport == Transport::Udp && message.method() == Method::Invite;
+        self.core.overload.refuse(self.now, is_droppable);
         let later = 1 + (key % u128::from(RETRY_AFTER_S)) as u32;
         let busy = Refusal::new(503, "Overloaded").with(Extra::RetryAfter(later));
         Err(busy.because_of(Limit::Overload).logged())

@@ -6,7 +6,7 @@ use crate::message::{Request, unique};
 use strowger::base::Load;
 use strowger::stack::Element;
 
-const TOO_MUCH: Load = Load { is_behind: true, waits_ms: 120, is_losing: false, shed: 0 };
+const TOO_MUCH: Load = Load { is_behind: true, waits_ms: 120, is_filling: false, is_losing: false, cannot_shed: false, shed: 0 };
 
 /// The core takes less than comes, for so long.
 fn behind(b: &mut Bench, ms: u64) {

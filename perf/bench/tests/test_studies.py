@@ -201,7 +201,7 @@ class Overloads(unittest.TestCase):
     def verdict(self, **more):
         samples, row = Samples(), overload.rows()[0]
         for _ in range(3):
-            samples.add(overload.peak_of(overload.UDP), {"goodput": 1_000.0})
+            samples.add(overload.peak_near(overload.UDP, 2.0), {"goodput": 1_000.0})
             samples.add(overload.point(overload.UDP, 2.0), overload.judged(self.result(**more), 1))
         return row.verdict(samples)
 
@@ -221,11 +221,18 @@ class Overloads(unittest.TestCase):
         found = overload.judged(self.result(), 1)
         self.assertEqual((found["unended"], found["again"]), (0.5, 0.6))
 
-    def test_the_peak_of_a_part_is_what_all_of_it_would_carry(self):
-        for busy, goodput, clean in ((0.4, 1_000, True), (0.36, 1_111, True), (0.2, 2_000, False)):
+    def test_a_peak_counts_if_the_server_had_its_part(self):
+        for busy, clean in ((0.4, True), (0.36, True), (0.2, False)):
             measured = {"completed_per_second": 1_000.0, "server_busy": busy, "clean": True, "disturbed": True}
             found = overload.peak_judged(measured, 0.4)
-            self.assertEqual((round(found["goodput"]), found["clean"], found["disturbed"]), (goodput, clean, False))
+            self.assertEqual((found["goodput"], found["clean"], found["disturbed"]), (1_000.0, clean, False))
+
+    def test_the_peak_beside_an_overload_is_the_mean_of_before_and_after(self):
+        before = {"completed_per_second": 1_200.0, "server_busy": 0.4, "clean": True, "disturbed": False}
+        after = {"completed_per_second": 1_000.0, "server_busy": 0.38, "clean": True, "generator_bound": True}
+        found = overload.peak_judged(overload.mean(before, after), 0.4)
+        self.assertEqual((found["goodput"], found["clean"], found["generator_bound"]), (1_100.0, True, True))
+        self.assertFalse(overload.mean({**before, "clean": False}, after)["clean"])
 
     def test_waiting_for_its_part_of_the_core_is_no_disturbance(self):
         self.assertTrue(overload.judged(self.result(disturbed=True), 1)["disturbed"])
