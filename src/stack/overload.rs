@@ -25,21 +25,20 @@ const WINDOW_MS: u64 = 20;
 const ALL: u32 = 1 << 14;
 /// The smallest share: the requests let in show whether there is room again.
 const FEWEST: u32 = ALL / 64;
-/// What a window takes from the share or adds to it is this share shifted right by these numbers of bits: at first and at least; and
-/// what it adds is at least that much.
+/// What a window takes from the share or adds to it is the share shifted right by these numbers of bits, at first and at least; it
+/// adds at least that much.
 const COARSEST: u32 = 5;
-/// The same while the queue is longer than it may ever be, or has hardly any room, and nothing else helps.
-const HARD: u32 = 3;
-/// When the kernel begins to drop some, the queue is long. While it is longer than the patience shifted right by the first number of
-/// bits, and until it is shorter than a quarter, the share is shifted right by the second: so it gets short soon, and the share
-/// remains what it will be.
-const LONG: u32 = 0;
-const DRAINING: u32 = 3;
-/// That it got so long shows that the share was too high by about this shift.
-const TOO_HIGH: u32 = 3;
 const FINEST: u32 = 7;
-const LARGEST: u32 = 4;
 const GIVEN: u32 = ALL / 256;
+/// The same at most, for a long queue; and while the queue is longer than it may ever be, or has hardly any room, and the kernel drops
+/// nothing.
+const LARGEST: u32 = 4;
+const HARD: u32 = 3;
+/// When the kernel begins to drop some, the queue is long. Until it is shorter than a quarter of the patience, the share is shifted
+/// right by this number of bits: so it gets short soon, and the share remains what it will be. The same if the queue ever gets so
+/// long again, which shows that the share was too high by about the second number.
+const DRAINING: u32 = 3;
+const TOO_HIGH: u32 = 3;
 /// After this many further steps in the same direction they are doubled.
 const PERSISTENT: u32 = 5;
 
@@ -83,7 +82,7 @@ enum Direction {
 /// How much of the new requests one core lets in.
 pub struct Overload {
     key: Key,
-    /// Out of [`ALL`], except while the queue is drained.
+    /// Out of [`ALL`]; an eighth of it while the queue is drained.
     share: u32,
     is_draining: bool,
     /// Refusing helps: the queue is long and getting shorter.
@@ -218,7 +217,7 @@ impl Overload {
         if self.share == ALL {
             (self.fineness, self.direction) = (COARSEST, None);
         }
-        let is_long = load.waits_ms >= patience_ms >> LONG;
+        let is_long = load.waits_ms >= patience_ms;
         self.is_shrinking = load.waits_ms >= patience_ms / 2 && load.waits_ms < waited_ms;
         let was_draining = self.is_draining;
         self.is_draining = self.shed.is_some() && (is_long || was_draining && load.waits_ms >= patience_ms / 4);
