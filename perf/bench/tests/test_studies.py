@@ -229,10 +229,12 @@ class Overloads(unittest.TestCase):
 
     def test_the_peak_beside_an_overload_is_the_mean_of_before_and_after(self):
         before = {"completed_per_second": 1_200.0, "server_busy": 0.4, "clean": True, "disturbed": False}
-        after = {"completed_per_second": 1_000.0, "server_busy": 0.38, "clean": True, "generator_bound": True}
+        after = {"completed_per_second": 1_000.0, "server_busy": 0.38, "clean": False, "generator_bound": True}
+        after["counts"] = {"wrong": 0}
         found = overload.peak_judged(overload.mean(before, after), 0.4)
         self.assertEqual((found["goodput"], found["clean"], found["generator_bound"]), (1_100.0, True, True))
         self.assertFalse(overload.mean({**before, "clean": False}, after)["clean"])
+        self.assertFalse(overload.mean(before, {**after, "counts": {"wrong": 1}})["clean"])
 
     def test_waiting_for_its_part_of_the_core_is_no_disturbance(self):
         self.assertTrue(overload.judged(self.result(disturbed=True), 1)["disturbed"])
