@@ -147,8 +147,8 @@ def window(bench: Bench, case: Case, process: Process, **how: bool) -> Result:
 
 
 def mean(before: Result, after: Result) -> Result:
-    """A core is not equally fast all the time, so what was asked of it is compared with what it could do before that and after,
-    when there are repetitions of what was dropped."""
+    """A core is not equally fast all the time, so a load is compared with the peaks before and after it. Repetitions of what an
+    overload has dropped may come into the second, so only wrong answers make that unclean."""
     found = {name: (before[name] + after[name]) / 2 for name in (RATE, "server_busy")}
     judged = {name: bool(before.get(name)) or bool(after.get(name)) for name in ("disturbed", "generator_bound")}
     return {**after, **found, **judged, "clean": before["clean"] and not after["counts"]["wrong"]}

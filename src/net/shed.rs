@@ -361,6 +361,11 @@ mod tests {
         for round in 0..50 {
             udp.shed(Some(shed(round))).unwrap();
         }
+        // Two at the same time fit, so that one can follow the other without a gap.
+        let socket = UdpSocket::bind(any).unwrap();
+        for round in 0..2 {
+            crate::net::sys::filter::attach(std::os::fd::AsFd::as_fd(&socket), &program(&shed(round))).unwrap();
+        }
         udp.shed(None).unwrap();
         udp.shed(None).unwrap();
     }

@@ -311,8 +311,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// buffers is lost, whatever it is.
         live overload: Millis = 100, "\"100ms\"", millis(Duration::ZERO, 10 * SECOND);
         /// What refuses them: "answer", the server, by a 503 to each; "kernel": if most must be refused for longer than a moment, the kernel drops a
-        /// share of the INVITEs that begin a call and come by UDP, before the server has to receive them, and a part is still answered 503. So as many
-        /// calls go through as without overload; callers that were dropped repeat for 32 s, and some of them are served that late (docs/overload.md).
+        /// share of the INVITEs that begin a call and come by UDP, before the server has to receive them, and a part is still answered 503. So most of
+        /// what is possible goes through, where answers alone leave little of it; callers that were dropped repeat for 32 s, and some of them are served that late (docs/overload.md).
         live shed: Shed = Shed::Kernel, "\"kernel\"", word;
     }
     [udp] Udp {

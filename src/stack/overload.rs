@@ -42,7 +42,7 @@ const TOO_HIGH: u32 = 3;
 /// After this many further steps in the same direction they are doubled.
 const PERSISTENT: u32 = 5;
 
-/// What a refusal costs at most, in calls.
+/// A refusal costs about a call divided by this.
 const REFUSAL_COST: u32 = 4;
 /// While the kernel drops some, this many are answered 503: a fraction of those let in, but at least the minimum; the kernel is
 /// updated when it is twice as many. It takes a sixtieth to a thirtieth of what the core can do.
@@ -528,6 +528,21 @@ mod tests {
             load.turn(now, busy, PATIENCE_MS);
         }
         assert_eq!(load.share(), 1.0);
+    }
+
+    /// A buffer that a pause has filled is emptied; one that fills from window to window would run over.
+    #[test]
+    fn a_buffer_that_fills_begins_it() {
+        for (waits, share) in [([0, 40, 30], 1.0), ([10, 20, 30], 0.875)] {
+            let (mut load, mut now) = (new(), Instant::from_ms(7000));
+            load.turn(now, BEHIND, 1000);
+            for waits_ms in waits {
+                now = now.after_ms(WINDOW_MS);
+                let is_filling = waits_ms >= 30;
+                load.turn(now, Load { is_behind: true, waits_ms, is_filling, ..Load::default() }, 1000);
+            }
+            assert_eq!(load.share(), share, "{waits:?}");
+        }
     }
 
     #[test]
