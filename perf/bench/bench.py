@@ -26,8 +26,6 @@ FLOOR_PAD = {"call": 85, "register": 24}
 # Seconds of load before a measurement: longer than the one for which transactions are remembered, so that as many are forgotten as
 # begin, and none of the memory is touched for the first time. Then the seconds that are measured.
 SETTLE, MEASURE = 1.75, 1.5
-# If somebody else had more than this share of one of the cores, the run is taken again.
-MOST_FOREIGN = 0.05
 # The studies': 30 s of load, then 120 s measured.
 AS_PUBLISHED = (30.0, 120.0)
 # Other builds of the server, by what they are for: cargo's options.
@@ -156,8 +154,6 @@ class Bench:
             raise RuntimeError(f"nothing was completed by {who}: {last_words(done.stderr)}")
         for result in results:
             result.update(mode=mode, who=who, case=case.name)
-            spare_the_generator(result)
-            spare_the_server(result, len(case.cores))
             complaint = result["counts"]["completed"] and case.complaint(result, who)
             if complaint:
                 result.update(clean=False, complaint=complaint)
@@ -174,22 +170,6 @@ def last_words(said: str | None) -> str:
     """What a program said at its end, without its live lines, which begin with spaces."""
     lines = [line for line in (said or "").splitlines() if line.strip() and not line.startswith("  ")]
     return " / ".join(lines)[-500:] or "it said nothing"
-
-
-def spare_the_generator(result: Result) -> None:
-    """At a rate that is given the generator is the limit only if calls left late or not at all: whether it was busy does not change
-    what the server has to do, and when."""
-    if result.get("generator_bound") and result.get("load") != "window":
-        reasons = (result.get("generator_bound_because") or "").split("; ")
-        kept = [reason for reason in reasons if not reason.startswith("the generator was busy")]
-        result.update(generator_bound=bool(kept), generator_bound_because="; ".join(kept) or None)
-
-
-def spare_the_server(result: Result, cores: int) -> None:
-    """Processes of one server that share a core wait for each other: nobody else had more of it than the server had not."""
-    if result.get("server_waited") is not None:
-        foreign = min(result["server_waited"], max(0.0, cores - result["server_busy"]))
-        result["disturbed"] = max(foreign, result["generator_waited"]) > MOST_FOREIGN
 
 
 def target(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-from bench import address, last_words, needed, spare_the_generator, spare_the_server
+from bench import address, last_words, needed
 from cases import Case, configuration, report_configurations, to_udp
 from machine import in_tables
 from samples import Quantity, Samples, compare, errs, estimate, pluck
@@ -233,26 +233,6 @@ class Order(unittest.TestCase):
 
 
 class Generator(unittest.TestCase):
-    def test_at_a_given_rate_it_is_the_limit_only_if_calls_left_late(self):
-        late, busy = "9 of 100 left more than 1 ms after their time", "the generator was busy 99 % of the time, and nobody watched"
-        for load, because, bound in [("constant", busy, False), ("poisson", f"{late}; {busy}", True), ("window", busy, True)]:
-            result = {"load": load, "generator_bound": True, "generator_bound_because": because}
-            spare_the_generator(result)
-            self.assertEqual(result["generator_bound"], bound)
-
-    def test_processes_of_a_server_may_wait_for_each_other(self):
-        for busy, waited, own_waited, cores, is_disturbed in [
-            # Nobody else can have had more than the rest of the core.
-            (0.98, 0.4, 0.0, 1, False),
-            (0.80, 0.4, 0.0, 1, True),
-            (0.80, 0.02, 0.0, 1, False),
-            (1.70, 0.2, 0.0, 2, True),
-            (0.98, 0.4, 0.06, 1, True),
-        ]:
-            result = {"server_busy": busy, "server_waited": waited, "generator_waited": own_waited, "disturbed": True}
-            spare_the_server(result, cores)
-            self.assertEqual(result["disturbed"], is_disturbed, result)
-
     def test_its_last_words_are_not_its_live_lines(self):
         self.assertEqual(last_words("  call 3/s\nstrowger-load: no server\n  call 4/s\n"), "strowger-load: no server")
 

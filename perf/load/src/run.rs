@@ -164,6 +164,7 @@ impl Bench {
             seconds: elapsed as f64 / 1e9,
             counts: after.counts.since(&before.counts),
             server: (!self.server.is_empty()).then(|| after.server.since(&before.server)),
+            server_cores: self.server.cores(),
             server_resident: (before.server_resident, after.server_resident),
             server_drops: after.server_drops.saturating_sub(before.server_drops),
             own_drops: after.own_drops.saturating_sub(before.own_drops),

@@ -1,7 +1,9 @@
 //! What the system says about a process and about sockets: CPU time, memory, kernel drops (proc(5)).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Processes and their descendants, as they were at the last refresh.
@@ -44,6 +46,17 @@ impl Watched {
             .flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task)))
             .filter_map(|(pid, task)| CpuTime::read(&format!("/proc/{pid}/task/{task}/schedstat")))
             .fold(CpuTime::default(), |sum, time| CpuTime { run_ns: sum.run_ns + time.run_ns, wait_ns: sum.wait_ns + time.wait_ns })
+    }
+
+    /// The number of cores that any of their threads may run on.
+    pub fn cores(&self) -> usize {
+        let mut all = BTreeSet::new();
+        for (pid, task) in self.pids.iter().flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task))) {
+            let text = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
+            let listed = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            all.extend(listed.unwrap_or_default().trim().split(',').flat_map(cores_in));
+        }
+        all.len()
     }
 
     /// Resident memory, bytes. Shared memory of several processes is counted for each.
@@ -93,6 +106,15 @@ impl CpuTime {
 
     pub fn since(&self, earlier: &CpuTime) -> CpuTime {
         CpuTime { run_ns: self.run_ns.saturating_sub(earlier.run_ns), wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns) }
+    }
+}
+
+/// One core, or the first and the last of several: `3`, `0-3`.
+fn cores_in(text: &str) -> RangeInclusive<u32> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) => first..=last,
+        _ => RangeInclusive::new(1, 0),
     }
 }
 
@@ -176,8 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn cores_as_the_system_lists_them() {
+        for (text, cores) in [("3", vec![3]), ("0-2", vec![0, 1, 2]), ("", vec![]), ("x-1", vec![])] {
+            assert_eq!(cores_in(text).collect::<Vec<_>>(), cores, "{text}");
+        }
+    }
+
+    #[test]
     fn our_own_cpu_time_moves() {
         let own = Watched::new(&[std::process::id()]);
+        assert_eq!(own.cores(), std::thread::available_parallelism().expect("a number").get());
         let before = own.time().run_ns;
         let start = std::time::Instant::now();
         while own.time().run_ns < before + 10_000_000 {
