@@ -22,7 +22,7 @@ impl Wires {
     /// stays in them.
     pub fn rest(&mut self) -> io::Result<()> {
         // Closing would not do: the poll watches a socket for as long as any process has it.
-        self.shed(None);
+        self.set_shed(None).map_err(|(_, error)| error)?;
         self.is_resting = true;
         self.ready.clear();
         for port in &mut self.ports {

@@ -17,6 +17,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// After the kernel has refused a filter it is not asked again for this long, in milliseconds.
+const REFUSED_MS: u64 = 10_000;
+
 /// One listener's socket on one core.
 pub enum Socket {
     Udp(Box<Udp>),
@@ -47,9 +50,9 @@ pub struct Wires {
     foreign: Vec<u32>,
     log: LogBudget,
     pressure: Pressure,
-    /// What the kernel was last asked to drop, and whether that failed.
+    /// What the kernel was last asked to drop; after a refusal it is not asked until the time.
     pub(super) shed: Option<Shed>,
-    cannot_shed: bool,
+    ask_again_at: Option<Instant>,
     pub(super) registry: Registry,
     /// Another process reads the listeners.
     pub(super) is_resting: bool,
@@ -121,7 +124,7 @@ impl Wires {
             foreign: Vec::new(),
             pressure: Pressure::default(),
             shed: None,
-            cannot_shed: false,
+            ask_again_at: None,
             log: LogBudget::new("messages not sent"),
             registry,
             is_resting: false,
@@ -202,7 +205,9 @@ impl Wires {
             }
             backlog
         });
-        Load { shed: self.datagrams().map(|udp| udp.shed_so_far()).sum(), cannot_shed: self.cannot_shed, ..load }
+        self.ask_again_at = self.ask_again_at.filter(|time| now < *time);
+        let shed = self.datagrams().map(|udp| udp.shed_so_far()).sum();
+        Load { shed, cannot_shed: self.ask_again_at.is_some(), ..load }
     }
 
     fn datagrams(&mut self) -> impl Iterator<Item = &mut Udp> {
@@ -212,28 +217,36 @@ impl Wires {
         })
     }
 
-    /// Has the kernel drop what `shed` selects on all datagram sockets (`None`: nothing). If it cannot, everything is received.
-    pub fn shed(&mut self, shed: Option<Shed>) {
+    /// Has the kernel drop what `shed` selects on all datagram sockets (`None`: nothing). If it cannot, everything is received, and
+    /// [`Wires::load`] says so for a while.
+    pub fn shed(&mut self, shed: Option<Shed>, now: Instant) {
         // The socket's filter is that of the process that reads it.
-        if shed == self.shed || self.is_resting {
+        if self.is_resting {
             return;
         }
-        self.shed = shed;
-        let mut failed = None;
-        for udp in self.datagrams() {
-            if let Err(error) = udp.shed(shed) {
-                failed = Some((udp.address(), error));
-            }
-        }
-        let Some((address, error)) = failed else {
-            return;
-        };
-        if !std::mem::replace(&mut self.cannot_shed, true) {
+        if let Err((address, error)) = self.set_shed(shed) {
+            self.ask_again_at = Some(now.after_ms(REFUSED_MS));
             log::warn!(
                 "udp {address}: the kernel refuses the filter that drops new INVITEs while this server is overloaded ({error}; a \
-                 net.core.optmem_max of 80 KiB is enough): they are received, and answered 503"
+                 net.core.optmem_max of 80 KiB is enough): they are received, and answered 503; asked again after {} s",
+                REFUSED_MS / 1000
             );
         }
+    }
+
+    /// On an error, with the listener's address, its kernel drops nothing.
+    pub(super) fn set_shed(&mut self, shed: Option<Shed>) -> Result<(), (SocketAddr, io::Error)> {
+        if shed == self.shed {
+            return Ok(());
+        }
+        self.shed = shed;
+        let mut outcome = Ok(());
+        for udp in self.datagrams() {
+            if let Err(error) = udp.shed(shed) {
+                outcome = Err((udp.address(), error));
+            }
+        }
+        outcome
     }
 
     /// Returns how many listeners are to be served in this turn; [`Wires::receive`] takes them by position.

@@ -185,7 +185,7 @@ impl<E: Element> Worker<E> {
             self.receive_streams(now); // and from each ready connection
         }
         self.element.handle_load(now, self.wires.load(now)); // is it too much?
-        self.wires.shed(self.element.shed()); // what the kernel is to drop
+        self.wires.shed(self.element.shed(), now); // what the kernel is to drop
         self.collect_mail(now); // from the other cores
         self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);

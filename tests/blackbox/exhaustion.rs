@@ -195,11 +195,7 @@ const YEAR_S: i64 = 365 * 86_400;
 
 impl Clock {
     pub fn new(place: &Place) -> Clock {
-        let source = place.write("clock.c", include_str!("clock.c"));
-        let (source, library) = (source.display().to_string(), place.path("clock.so"));
-        let library = library.display().to_string();
-        let arguments = ["-shared", "-fPIC", "-O1", "-o", &library, &source];
-        command(place, "cc", &arguments);
+        let library = preloadable(place, include_str!("clock.c"));
         let file = place.path("shift").display().to_string();
         let clock = Clock { library, file };
         clock.set(0);
@@ -217,6 +213,14 @@ impl Clock {
         let environment = [("LD_PRELOAD", self.library.as_str()), ("CLOCK_SHIFT", self.file.as_str())];
         conf.start_with(place, &environment)
     }
+}
+
+/// Builds a library that a server can be started with (`LD_PRELOAD`).
+pub fn preloadable(place: &Place, source: &str) -> String {
+    let source = place.write("preloaded.c", source).display().to_string();
+    let library = place.path("preloaded.so").display().to_string();
+    command(place, "cc", &["-shared", "-fPIC", "-O1", "-o", &library, &source]);
+    library
 }
 
 /// For how many seconds a user's contact is bound, as the server tells.

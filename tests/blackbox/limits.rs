@@ -1,10 +1,13 @@
 //! Requests that must not go on as they are: hops used up, loops, extensions nobody has; and the questions that the server answers for itself.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
+use crate::exhaustion::preloadable;
+use crate::message::Message;
 use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
-use crate::server::Conf;
+use crate::server::{Conf, Server};
 
 #[test]
 fn hops_used_up() {
@@ -280,38 +283,72 @@ fn a_source_may_send_so_many_requests() {
     server.assert_alive(&place, CALLEE);
 }
 
+/// Calls to somebody who never answers: each that is let in costs the server all that a call can cost.
+struct Flood {
+    caller: Agent,
+    text: String,
+    branch: String,
+    sent: u32,
+    _phone: Agent,
+}
+
+impl Flood {
+    fn new(place: &Place, server: &Server) -> Flood {
+        let phone = Agent::new(place.at(CALLEE), server.address);
+        server.bind(place, "bob", phone.address);
+        let caller = Agent::new(place.at(CALLER), server.address);
+        let invite = caller.request("INVITE", &server.uri("bob"));
+        let text = String::from_utf8(invite.bytes()).expect("our own text");
+        let ours = invite.branch();
+        // What looks like a branch of the server's own passes its filter.
+        let branch = ours.replacen("z9hG4bKt", "z9hG4bKx", 1);
+        Flood { caller, text: text.replace(&ours, &branch), branch, sent: 0, _phone: phone }
+    }
+
+    fn send(&mut self, calls: u32) {
+        for _ in 0..calls {
+            self.sent += 1;
+            let branch = format!("{}f{}", self.branch, self.sent);
+            self.caller.send_bytes(self.text.replace(&self.branch, &branch).as_bytes());
+        }
+    }
+
+    /// Goes on until one is answered 503.
+    fn until_refused(&mut self) -> Message {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(20) {
+            self.send(2_000);
+            while let Some(answer) = self.caller.receive(Duration::ZERO) {
+                if answer.status() == Some(503) {
+                    return answer;
+                }
+            }
+        }
+        panic!("{} calls, and none was too much", self.sent)
+    }
+
+    /// Goes on until `found` finds something, for so many seconds at most.
+    fn until<T>(&mut self, seconds: u64, mut found: impl FnMut() -> Option<T>) -> Option<T> {
+        wait_for(Duration::from_secs(seconds), || {
+            self.send(5_000);
+            self.caller.forget();
+            found()
+        })
+    }
+}
+
+fn shed(place: &Place, server: &Server, by: &str) -> f64 {
+    server.stat(place, &format!("strowger_shed_total{{by=\"{by}\"}}"))
+}
+
 /// `[limits] overload`: while more comes than a core can take, a share of what is new is refused, in words that say when to come again;
 /// and soon after all are served again.
 #[test]
 fn overload_is_said_and_passes() {
     let place = Place::new("overload");
-    let mut server = Conf::new(&place).set("limits", "shed", "\"kernel\"").start(&place);
-    // Never answers: each call that is let in costs the server all that a call can cost.
-    let phone = Agent::new(place.at(CALLEE), server.address);
-    server.bind(&place, "bob", phone.address);
-    let flooder = Agent::new(place.at(CALLER), server.address);
-    let invite = flooder.request("INVITE", &server.uri("bob"));
-    let text = String::from_utf8(invite.bytes()).expect("our own text");
-    let ours = invite.branch();
-    // What looks like a branch of the server's own passes its filter.
-    let branch = ours.replacen("z9hG4bKt", "z9hG4bKx", 1);
-    let text = text.replace(&ours, &branch);
-    let began = Instant::now();
-    let mut refused = None;
-    let mut number = 0;
-    while refused.is_none() && began.elapsed() < Duration::from_secs(20) {
-        for _ in 0..2_000 {
-            number += 1;
-            flooder.send_bytes(text.replace(&branch, &format!("{branch}f{number}")).as_bytes());
-        }
-        while let Some(answer) = flooder.receive(Duration::ZERO) {
-            if answer.status() == Some(503) {
-                refused = Some(answer);
-                break;
-            }
-        }
-    }
-    let refused = refused.unwrap_or_else(|| panic!("{number} calls, and none was too much"));
+    let mut server = Conf::new(&place).start(&place);
+    let mut flood = Flood::new(&place, &server);
+    let refused = flood.until_refused();
     assert!(refused.start.contains("503 Overloaded"), "{refused:?}");
     let seconds: u32 = refused.header("retry-after").expect("when").parse().expect("a number");
     assert!((1..=5).contains(&seconds), "{refused:?}");
@@ -319,19 +356,10 @@ fn overload_is_said_and_passes() {
     let hits = server.stat(&place, "strowger_limit_hits_total{limit=\"overload\"}");
     assert!(hits >= 1.0, "{hits}");
     // It goes on: the kernel drops most of what would be refused.
-    let shed = wait_for(Duration::from_secs(20), || {
-        for _ in 0..5_000 {
-            number += 1;
-            let other = text.replace(&branch, &format!("{branch}f{number}"));
-            flooder.send_bytes(other.as_bytes());
-        }
-        flooder.forget();
-        let shed = server.stat(&place, "strowger_shed_total{by=\"kernel\"}");
-        (shed >= 1.0).then_some(shed)
-    });
-    assert!(shed.is_some(), "the kernel dropped none of {number}");
-    assert!(server.stat(&place, "strowger_shed_total{by=\"answer\"}") >= 1.0);
-    flooder.forget();
+    let dropped = flood.until(20, || Some(shed(&place, &server, "kernel")).filter(|shed| *shed >= 1.0));
+    assert!(dropped.is_some(), "the kernel dropped none of {}", flood.sent);
+    assert!(shed(&place, &server, "answer") >= 1.0);
+    flood.caller.forget();
     let caller = Agent::new(place.at(SECOND_CALLEE), server.address);
     // More and more is let in, and at last everything.
     let mut in_a_row = 0;
@@ -346,14 +374,35 @@ fn overload_is_said_and_passes() {
     assert!(served.is_some(), "it never passed: {in_a_row}");
     server.expect_log(&["no longer overloaded", "INVITEs dropped by the kernel"]);
     // Nothing is dropped any more: not one of these is sent twice.
-    let dropped = server.stat(&place, "strowger_shed_total{by=\"kernel\"}");
+    let dropped = shed(&place, &server, "kernel");
     for _ in 0..100 {
         let call = caller.request("INVITE", &server.uri("nobody"));
         let refused = caller.ask(&call);
         assert_eq!(refused.status(), Some(404), "{refused:?}");
         caller.acknowledge(&call, &refused);
     }
-    let dropped_since = server.stat(&place, "strowger_shed_total{by=\"kernel\"}") - dropped;
-    assert_eq!(dropped_since, 0.0);
+    assert_eq!(shed(&place, &server, "kernel") - dropped, 0.0);
+    server.assert_alive(&place, CALLEE);
+}
+
+/// Where the kernel refuses the filter, that is told and all that is too much is answered; and it is asked again.
+#[test]
+fn a_kernel_that_refuses_the_filter_is_asked_again() {
+    let place = Place::new("filters-refused");
+    let refusing = place.write("refused", "");
+    let library = preloadable(&place, include_str!("filters.c"));
+    let file = refusing.display().to_string();
+    let environment = [("LD_PRELOAD", library.as_str()), ("FILTERS_REFUSED", file.as_str())];
+    let mut server = Conf::new(&place).start_with(&place, &environment);
+    let mut flood = Flood::new(&place, &server);
+    let is_told = flood.until(20, || server.log().contains("the kernel refuses the filter").then_some(()));
+    assert!(is_told.is_some(), "{} calls", flood.sent);
+    let answered = shed(&place, &server, "answer");
+    let goes_on = flood.until(20, || (shed(&place, &server, "answer") > answered).then_some(()));
+    assert!(goes_on.is_some(), "none of {} was answered", flood.sent);
+    assert_eq!(shed(&place, &server, "kernel"), 0.0);
+    fs::remove_file(&refusing).expect("it was there");
+    let dropped = flood.until(40, || Some(shed(&place, &server, "kernel")).filter(|shed| *shed >= 1.0));
+    assert!(dropped.is_some(), "the kernel dropped none of {}", flood.sent);
     server.assert_alive(&place, CALLEE);
 }
