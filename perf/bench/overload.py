@@ -113,10 +113,8 @@ def judged(result: Result, part: float) -> Result:
         "goodput": result[RATE],
         "refused": counts["refused"] / each,
         "again": again / each,
+        "drops": result["server_drops"] / each,
     }
-    # Of calls that rang: who was answered could not hang up.
-    rang, ended = (counts[name] + result["drain_counts"][name] for name in ("ringing_received", "completed"))
-    more |= {"drops": result["server_drops"] / each, "unended": max(0, rang - ended) / each}
     more |= {"clean": counts["wrong"] == 0 and not is_bound, "generator_bound": is_bound}
     return {**result, **more, "disturbed": bool(result.get("disturbed")) and part == 1}
 
@@ -228,7 +226,8 @@ COLUMNS: list[tuple[str, str, float]] = [
     ("to 200, ms: p50", "latency_us.to_200.p50", 1e-3),
     ("p99", "latency_us.to_200.p99", 1e-3),
     ("refused/s", "refused", 1),
-    ("rang and did not end (BYE lost)/s", "unended", 1),
+    # The load has no other request that is not INVITE. It, or the answer to it, was lost or is half a second late.
+    ("BYE sent again/s", "counts.retransmitted_request", 1 / MEASURE),
     ("sent again/s", "again", 1),
     ("datagrams dropped at the server/s", "drops", 1),
     ("server, % of a core", "server_busy", 100),
