@@ -2,6 +2,10 @@
 //! with the lowest lots, so that a call is served completely or not at all, whichever part decides: the kernel, before a datagram
 //! is queued, or the rules.
 //!
+//! All bytes from [`FIRST`] up to the To line count, so calls that differ there have different lots. Whoever reads this can make many
+//! calls with one lot nevertheless, be it by a To line above everything that varies; so the rules must expect lots that are not
+//! evenly spread.
+//!
 //! It is drawn only for what can be recognised as new at a fixed cost, by a program without loops (`net::shed` generates it): an
 //! INVITE whose `To:` (or `t:`) line begins near the start and ends with `>`, so that no tag follows. Everything else has no lot.
 
@@ -36,6 +40,8 @@ pub const ODD_OURS_LAST: u32 = u32::from_be_bytes(*b"bKt\xff");
 pub struct Draw {
     pub start: u32,
     pub factor: u32,
+    /// Added to each lot.
+    pub turn: u32,
 }
 
 /// Which calls to shed: those whose lot is below this.
@@ -48,7 +54,12 @@ pub struct Shed {
 impl Draw {
     /// `secret`: 64 bits that nobody can guess.
     pub fn new(secret: u64) -> Draw {
-        Draw { start: secret as u32, factor: (secret >> 32) as u32 | 1 }
+        Draw { start: secret as u32, factor: (secret >> 32) as u32 | 1, turn: 0 }
+    }
+
+    /// Moves all lots round by the same amount, so that `lot` becomes the lowest.
+    pub fn turned(self, lot: u32) -> Draw {
+        Draw { turn: self.turn.wrapping_sub(lot), ..self }
     }
 
     /// Returns the lot of a message; `None` unless it is known to be a new INVITE.
@@ -73,7 +84,7 @@ impl Draw {
                     return is_without_tag(bytes, at).then(|| self.finish(sum));
                 }
                 if step % 2 == 1 {
-                    sum = sum.wrapping_add(low).wrapping_mul(self.factor);
+                    sum = sum.wrapping_add(word).wrapping_mul(self.factor);
                 }
             }
         }
@@ -81,7 +92,7 @@ impl Draw {
     }
 
     fn finish(&self, sum: u32) -> u32 {
-        (sum ^ (sum >> 15)).wrapping_mul(self.factor)
+        (sum ^ (sum >> 15)).wrapping_mul(self.factor).wrapping_add(self.turn)
     }
 }
 
@@ -115,6 +126,23 @@ mod tests {
              User-Agent: a phone\r\n\r\n"
         )
         .into_bytes()
+    }
+
+    /// Whichever byte before the To line differs (after `INVITE sip:bob@e`): letters and case.
+    #[test]
+    fn each_byte_counts() {
+        let draw = Draw::new(0x0123_4567_89ab_cdef);
+        let message = invite(1, "To: <sip:bob@example.com>");
+        let lot = draw.of(&message).expect("new");
+        let to = message.windows(4).position(|four| four == b"\nTo:").expect("there is one");
+        let counted = FIRST + STRIDE..to - 4;
+        for place in counted.filter(|place| message[*place].is_ascii_alphanumeric()) {
+            for change in [0x01, 0x20] {
+                let mut other = message.clone();
+                other[place] ^= change;
+                assert!(draw.of(&other).is_none_or(|other| other != lot), "{place}: {}", String::from_utf8_lossy(&other));
+            }
+        }
     }
 
     #[test]

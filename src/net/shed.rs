@@ -12,12 +12,15 @@ use crate::base::lot::{
 };
 use libc::{
     BPF_ABS, BPF_ADD, BPF_ALU, BPF_AND, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD,
-    BPF_LDX, BPF_LEN, BPF_MEM, BPF_MISC, BPF_MUL, BPF_OR, BPF_RET, BPF_RSH, BPF_STX, BPF_SUB, BPF_TAX, BPF_TXA, BPF_W, BPF_X,
-    BPF_XOR, sock_filter,
+    BPF_LDX, BPF_LEN, BPF_MEM, BPF_MISC, BPF_MUL, BPF_OR, BPF_RET, BPF_RSH, BPF_ST, BPF_STX, BPF_SUB, BPF_TAX, BPF_TXA, BPF_W,
+    BPF_X, BPF_XOR, sock_filter,
 };
 
 /// The kernel presents the datagram with its UDP header.
 const HEADER: usize = 8;
+/// The kernel's scratch memory: the sum of the words, and the last one.
+const SUM: usize = 0;
+const WORD: usize = 1;
 /// Return value of the filter that keeps the whole datagram.
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 0;
@@ -77,9 +80,12 @@ impl Program {
         }
     }
 
-    /// Checks the word at `place`: continues with its lower three bytes in the accumulator.
-    fn look(&mut self, place: usize) {
+    /// Checks the word at `place`, and keeps it if it is to be counted.
+    fn look(&mut self, place: usize, counts: bool) {
         self.push(BPF_LD | BPF_W | BPF_ABS, HEADER + place);
+        if counts {
+            self.push(BPF_ST, WORD);
+        }
         for (first, last) in [(OURS, OURS_LAST), (ODD_OURS, ODD_OURS_LAST)] {
             self.skip(BPF_JGE, first, 0, 1);
             self.pass_unless(BPF_JGT, last);
@@ -105,8 +111,8 @@ impl Program {
         for from in self.finding.drain(..) {
             self.code[from].k = (here - from - 1) as u32;
         }
-        // The previous sum is kept in 0, X in its place.
-        self.push(BPF_STX, 0);
+        // X is needed for something else.
+        self.push(BPF_STX, SUM);
         self.push(BPF_MISC | BPF_TAX, 0);
         self.push(BPF_LD | BPF_W | BPF_LEN, 0);
         self.push(BPF_ALU | BPF_SUB | BPF_X, 0);
@@ -174,8 +180,10 @@ pub(super) fn program(shed: &Shed) -> Vec<sock_filter> {
         program.pass_unless(BPF_JGE, (HEADER + begins + BLOCK + STRIDE) as u32);
         program.pass();
         for step in 0..STEPS {
-            program.look(begins + step * STRIDE);
-            if step % 2 == 1 {
+            let counts = step % 2 == 1;
+            program.look(begins + step * STRIDE, counts);
+            if counts {
+                program.push(BPF_LD | BPF_MEM, WORD);
                 program.push(BPF_ALU | BPF_ADD | BPF_X, 0);
                 program.push(BPF_ALU | BPF_MUL | BPF_K, shed.draw.factor as usize);
                 program.push(BPF_MISC | BPF_TAX, 0);
@@ -187,11 +195,12 @@ pub(super) fn program(shed: &Shed) -> Vec<sock_filter> {
     program.found();
     program.end_of_name();
     // The lot.
-    program.push(BPF_LD | BPF_MEM, 0);
+    program.push(BPF_LD | BPF_MEM, SUM);
     program.push(BPF_ALU | BPF_RSH | BPF_K, 15);
-    program.push(BPF_LDX | BPF_W | BPF_MEM, 0);
+    program.push(BPF_LDX | BPF_W | BPF_MEM, SUM);
     program.push(BPF_ALU | BPF_XOR | BPF_X, 0);
     program.push(BPF_ALU | BPF_MUL | BPF_K, shed.draw.factor as usize);
+    program.push(BPF_ALU | BPF_ADD | BPF_K, shed.draw.turn as usize);
     program.pass_if(BPF_JGE, shed.below);
     program.push(BPF_RET | BPF_K, DROP as usize);
     program.pass_all();
@@ -340,7 +349,8 @@ mod tests {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         let messages: Vec<Vec<u8>> = (0..2000).map(|number| invite(number, FROM, "To: <sip:b@example.com>\r\n")).collect();
         for sixteenth in [0, 1, 4, 8, 12, 15] {
-            let shed = shed(sixteenth << 28);
+            let even = shed(sixteenth << 28);
+            let shed = Shed { draw: even.draw.turned(sixteenth << 20), ..even };
             udp.shed(Some(shed)).unwrap();
             let came = pass(&mut udp, &client, &messages);
             for (came, message) in came.iter().zip(&messages) {

@@ -1,8 +1,7 @@
 //! What is admitted: nothing new while the server is about to stop (RFC 3261 §21.5.4), and a share of it during overload
 //! ([`super::overload`]).
 
-use crate::base::Flow;
-use crate::base::Transport;
+use crate::base::{Draw, Flow, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::counters::Limit;
 use crate::stack::passage::Passed;
@@ -37,7 +36,8 @@ impl Turn<'_> {
         if !is_new || self.core.overload.admits(self.lot(flow, message)) || self.has_been_let_in(flow, message) {
             return Ok(());
         }
-        let is_droppable = flow.transport == Transport::Udp && message.method() == Method::Invite;
+        // Whether the kernel would know it as a new call does not depend on the draw.
+        let is_droppable = flow.transport == Transport::Udp && Draw::new(0).of(message.bytes()).is_some();
         self.core.overload.refuse(self.now, is_droppable);
         let later = 1 + (key % u128::from(RETRY_AFTER_S)) as u32;
         let busy = Refusal::new(503, "Overloaded").with(Extra::RetryAfter(later));
