@@ -9,17 +9,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import certificates
 import machine
 from attack import net, verdicts
 from attack.lab import MEGABYTE, SCENARIOS, TELLING, Lab, ms
 from report import PERF, Report, directory
+from samples import Result
 
 MODULES = ["identity", "floods", "tables", "reflection", "connections", "names", "operations"]
 # Seconds before, during and after the attack.
 QUICK, FULL = (2.5, 5.0, 2.5), (5.0, 20.0, 10.0)
 
+Cell = Callable[[Result], list[str]]
 
 LEGEND = (
     "Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means "
@@ -29,7 +33,7 @@ LEGEND = (
 )
 
 
-def options():
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="perf/attack", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="NAME", help='names of --list, beginnings of names with "*", or "all"')
     parser.add_argument("--list", action="store_true", help="what there is")
@@ -39,12 +43,12 @@ def options():
     return parser
 
 
-def server_options(parser):
+def server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--binary", type=os.path.abspath, help="this server instead of the release build")
     parser.add_argument("--no-build", action="store_true", help="take the binary that there is")
 
 
-def chosen(words):
+def chosen(words: Iterable[str]) -> list[str]:
     names = []
     for word in words:
         found = [name for name in SCENARIOS if word == "all" or name == word or word.endswith("*") and name.startswith(word[:-1])]
@@ -54,7 +58,7 @@ def chosen(words):
     return names
 
 
-def binary(arguments):
+def binary(arguments: argparse.Namespace) -> str:
     top = os.path.dirname(PERF)
     if arguments.binary:
         return arguments.binary
@@ -63,48 +67,48 @@ def binary(arguments):
     return os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(top, "target"), "release", "strowger")
 
 
-def counts(*kinds):
+def counts(*kinds: str) -> Cell:
     """Done of those tried, of some kinds of legitimate traffic, before, during and after."""
 
-    def cell(result):
+    def cell(result: Result) -> list[str]:
         phases = [[phase[kind] for kind in kinds if kind in phase] for phase in result["legitimate"].values()]
         return [f"{sum(part['done'] for part in of)}/{sum(part['tried'] for part in of)}" for of in phases if of]
 
     return cell
 
 
-def times(*kinds):
+def times(*kinds: str) -> Cell:
     """Milliseconds of the first of some kinds that there is."""
 
-    def cell(result):
+    def cell(result: Result) -> list[str]:
         phases = [[phase[kind] for kind in kinds if kind in phase] for phase in result["legitimate"].values()]
         return [f"{ms(of[0]['p50_ms'])}, {ms(of[0]['p99_ms'])}" for of in phases if of]
 
     return cell
 
 
-def memory(result):
+def memory(result: Result) -> list[str]:
     machine = result["machine"]
     values = [machine["before"]["rss"], machine["during"]["peak"], machine["after"]["rss"]]
     return ["—" if value is None else f"{value / MEGABYTE:.0f}" for value in values]
 
 
-def shares(name):
-    def cell(result):
+def shares(name: str) -> Cell:
+    def cell(result: Result) -> list[str]:
         values = [phase[name] for phase in result["machine"].values()]
         return ["—" if value is None else f"{100 * value:.0f}" for value in values]
 
     return cell
 
 
-def figure(value):
+def figure(value: object) -> str:
     if isinstance(value, (int, float)) and abs(value) >= 10:
         return f"{value:,.0f}"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 # Of the table, and of what is said of each as soon as it is known.
-COLUMNS = [
+COLUMNS: list[tuple[str, Cell]] = [
     ("calls", counts("calls", "names")),
     ("ms", times("calls", "names")),
     ("registrations", counts("refreshed", "new")),
@@ -117,11 +121,11 @@ COLUMNS = [
 ]
 
 
-def cells(result):
+def cells(result: Result) -> list[str]:
     return [" · ".join(cell(result)) or "—" for _, cell in COLUMNS]
 
 
-def say(result):
+def say(result: Result) -> None:
     print(f"{result['scenario']}: {verdicts.WORDS[result['verdict']]}  ({result['what']})")
     for (title, _), cell in zip(COLUMNS, cells(result)):
         if cell != "—":
@@ -133,11 +137,11 @@ def say(result):
     sys.stdout.flush()
 
 
-def counters(result):
+def counters(result: Result) -> list[str]:
     return [f"{name} +{value:,.0f}" for name, value in sorted(result["counters"].items()) if TELLING.search(name)]
 
 
-def report(results, failures, settings, minutes, name):
+def report(results: Sequence[Result], failures: Sequence[Sequence[str]], settings: str, minutes: float, name: str) -> Path:
     about = {"machine": machine.describe(), "minutes": round(minutes, 1), "how": settings}
     found = Report(name, "The attack laboratory", about)
     found.legend, found.data = LEGEND, {"measurements": results}
@@ -159,7 +163,7 @@ def report(results, failures, settings, minutes, name):
     return directory() / name
 
 
-def run(arguments, names):
+def run(arguments: argparse.Namespace, names: Sequence[str]) -> bool:
     server = binary(arguments)
     certificates.make()
     seconds = QUICK if arguments.quick else FULL
@@ -171,7 +175,7 @@ def run(arguments, names):
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     results, failures, began = [], [], time.monotonic()
 
-    def minutes():
+    def minutes() -> float:
         return (time.monotonic() - began) / 60
 
     for number, name in enumerate(names, 1):
@@ -189,7 +193,7 @@ def run(arguments, names):
     return bool(failures)
 
 
-def main():
+def main() -> None:
     for name in MODULES:
         importlib.import_module(f"attack.{name}")
     parser = options()

@@ -39,7 +39,7 @@ class Bench:
     """`home` is the folder of the servers that are started: confs, logs, sockets. `samples` is what the study has measured so
     far."""
 
-    def __init__(self, options: argparse.Namespace, home: str):
+    def __init__(self, options: argparse.Namespace, home: str) -> None:
         self.options, self.home = options, home
         self.samples = Samples()
         self.address, self.port = options.address, options.port

@@ -53,7 +53,7 @@ def redis(bench: Bench) -> Process:
 class Node:
     """One strowger of several, or one alone. `seconds`: how long it took until it served."""
 
-    def __init__(self, bench: Bench, number: int, is_shared: bool = True, expires: str = "1h"):
+    def __init__(self, bench: Bench, number: int, is_shared: bool = True, expires: str = "1h") -> None:
         self.bench, self.name = bench, f"node-{number}"
         self.host = (bench.address, *HOSTS)[number]
         conf = servers.strowger_conf(BY_CONNECTION, bench)
@@ -86,7 +86,9 @@ class Node:
         wait(lambda: self.stat("strowger_shared_untold") == 0, seconds, "Redis was not told of all changes")
 
     def resident_mb(self) -> float:
-        return legit.resident(self.process.pid) / (1 << 20)
+        resident = legit.resident(self.process.pid)
+        assert resident is not None
+        return resident / (1 << 20)
 
 
 def wait(until: Callable[[], bool], seconds: float, otherwise: str, pause: float = 0.05) -> None:

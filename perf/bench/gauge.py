@@ -49,7 +49,7 @@ class Reading(NamedTuple):
 class Gauge:
     """Its readings so far; `read` takes another, and says whether the time since the last one was calm."""
 
-    def __init__(self, load: Path | None = None, cores: tuple[int, ...] = (0, 1)):
+    def __init__(self, load: Path | None = None, cores: tuple[int, ...] = (0, 1)) -> None:
         self.load, self.distance_ns = load, None
         self.cores = [core for core in cores if core in os.sched_getaffinity(0)]
         self.readings: list[Reading] = []

@@ -74,7 +74,7 @@ def cpu_ns(pids: Iterable[int]) -> tuple[int, int]:
 class Process:
     """A server under test: started pinned, ended by its own id, with everything it started."""
 
-    def __init__(self, command: Sequence[str], core: int | None, directory: str, log: str):
+    def __init__(self, command: Sequence[str], core: int | None, directory: str, log: str) -> None:
         if core is not None:
             command = ["taskset", "-c", str(core), *command]
         self.log = open(log, "wb")

@@ -5,6 +5,8 @@ import argparse
 import json
 import re
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
 import plots
 import tasks
@@ -37,7 +39,7 @@ def size_key(what: str, who: str = "strowger") -> str:
     return key(what, who, "bytes")
 
 
-def task(what: str, who: str, seconds: float, measure, least: int = RUNS, **how) -> Task:
+def task(what: str, who: str, seconds: float, measure: Callable[[Bench], Result], least: int = RUNS, **how: Any) -> Task:
     kept = size_key(what, who)
 
     def measured(bench: Bench) -> dict[str, Result]:

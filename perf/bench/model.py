@@ -135,7 +135,7 @@ class Waking:
     """µs of one waking by wakings each second. It falls as they come closer together: the core does not sleep as deeply, and caches
     are warm."""
 
-    def __init__(self, points: Sequence[Sequence[float]]):
+    def __init__(self, points: Sequence[Sequence[float]]) -> None:
         self.points = sorted(tuple(point) for point in points)
 
     def __bool__(self) -> bool:
@@ -249,7 +249,7 @@ class Load:
 class Model:
     """What perf/model fit has written."""
 
-    def __init__(self, data: dict[str, Any]):
+    def __init__(self, data: dict[str, Any]) -> None:
         self.data, self.ranges = data, data["ranges"]
         self.values: Parts = {name: each["us"] for name, each in data["components"].items()}
         self.registrations: Parts = data["registrations"]

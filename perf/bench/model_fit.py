@@ -82,7 +82,7 @@ def tls_of(options: argparse.Namespace) -> dict[str, str]:
 class Wanted:
     """The cases of a fit, by what TLS it is of, and the tasks that measure them."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.who = contestant(options)
         self.how = how = tls_of(options)
@@ -205,7 +205,7 @@ def waking(points: Sequence[tuple[float, float, float, float]]) -> float | None:
 class Fit:
     """The model of what has been measured: the first of each array is of the medians, the others of runs drawn anew."""
 
-    def __init__(self, wanted: Wanted, samples: Samples):
+    def __init__(self, wanted: Wanted, samples: Samples) -> None:
         self.wanted, self.samples = wanted, samples
         self.series = {case.name: values for case in wanted.cases if len(values := samples.values(wanted.key(case), CPU))}
         random = numpy.random.default_rng(len(self.series))

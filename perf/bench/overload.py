@@ -138,7 +138,7 @@ def peak_judged(result: Result, part: float) -> Result:
     return {**result, **found, "disturbed": is_disturbed}
 
 
-def window(bench: Bench, case: Case, process: Process, **how: bool) -> Result:
+def window(bench: Bench, case: Case, process: Process, **how: Any) -> Result:
     """A closed window: what the server can do."""
     load = ["--users", case.users, "--window", WINDOW, "--settle", SETTLE, "--duration", MEASURE]
     return bench.run_load("strowger", case, process, "call", *load, **how)[0]

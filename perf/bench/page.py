@@ -64,7 +64,7 @@ def filled(clauses: Iterable[str], figures: Mapping[str, Any], subject: str = ""
 class Run:
     """What one folder has: reports by name, and the results."""
 
-    def __init__(self, directory: Path, page: Path):
+    def __init__(self, directory: Path, page: Path) -> None:
         self.directory = directory
         self.link = os.path.relpath(directory, page.parent)
         paths = [directory / f"{name}.json" for name in REPORTS] + sorted(directory.glob("*.json"))

@@ -81,7 +81,7 @@ ROOM = 5.5
 class Profiles:
     """Which cases of one contestant, and what has been found of them."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.who = contestant(options)
         # Those of the default first; others, also with what is negotiated today, are there for who names one.
         today = [*PLAIN.values(), TLS_CHAIN, *SECURE.values(), *LOCAL.values()]

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from attack import net, sip
 
@@ -86,7 +87,7 @@ def received(one: socket.socket) -> Iterator[tuple[bytes, Address]]:
             return
 
 
-def ask(method: str, uri: str, user: str, own: socket.socket, number: int, to: Address, **more: str) -> None:
+def ask(method: str, uri: str, user: str, own: socket.socket, number: int, to: Address, **more: Any) -> None:
     """The Call-ID carries the number: responses are matched by it alone."""
     own.sendto(sip.request(method, uri, own.getsockname(), user, user, call_id=f"{number}", **more), to)
 

@@ -39,7 +39,7 @@ def text(estimate: Estimate | None) -> str:
 class Report:
     legend = LEGEND
 
-    def __init__(self, name: str, title: str, about: dict[str, Any]):
+    def __init__(self, name: str, title: str, about: dict[str, Any]) -> None:
         self.name, self.title, self.about = name, title, about
         self.tables: list[tuple[str, pandas.DataFrame]] = []
         self.notes: dict[str, str] = {}

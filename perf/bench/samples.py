@@ -44,7 +44,7 @@ class Samples:
     """Results by key, in the order in which they came. With a path each is also a line of that file at once: what a run has
     measured when it ends for whatever reason is there for `--resume` and `--from`."""
 
-    def __init__(self, path: Path | None = None):
+    def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.accepted: dict[str, list[Result]] = {}
         self.rejected: list[Result] = []

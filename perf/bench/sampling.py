@@ -81,7 +81,7 @@ def parse(text: str) -> list[Sample]:
 class Program:
     """What the server's binary says of its own addresses: the source files of its C functions, the functions inlined at a place."""
 
-    def __init__(self, path: Path | None):
+    def __init__(self, path: Path | None) -> None:
         self.path = os.path.realpath(path) if path else None
         self.sources: dict[str, str] = {}
         self.segments: list[tuple[int, int, int]] = []

@@ -64,7 +64,7 @@ def drops(port: int) -> int:
 class Sipp:
     """Both sides of SIPp, pinned to the generator's core, bounded in calls and in time."""
 
-    def __init__(self, bench: Bench):
+    def __init__(self, bench: Bench) -> None:
         self.bench, self.home, self.ports = bench, Path(bench.home), [int(port) for port in bench.generator_ports()[1::2]]
         users = [f"u{number:05}" for number in range(CASE.users)]
         half = len(users) // 2

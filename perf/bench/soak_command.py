@@ -12,10 +12,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 import certificates
 from attack import legit, net, sip, verdicts
-from attack.lab import MEGABYTE, base, merged, of, parsed, toml
+from attack.lab import MEGABYTE, Metrics, base, merged, of, parsed, toml
 from attack_command import binary, server_options
 from machine import Process
 
@@ -61,14 +62,16 @@ NEVER = re.compile(
 # Where somebody else has the core, the server says so, and cannot tell it from too many messages.
 OTHERS = re.compile(r"one turn of its loop took .*the process was stopped, others h|stack::overload")
 
+Told = tuple[str, str, bool | None]
+
 
 class Phone(legit.Phone):
     """One that forgets what is a minute old: an hour's calls are many."""
 
     # What there was when it tidied last.
-    old = ({}, {}, set())
+    old: tuple[dict[str, bytes], dict[str, bytes], set[str]] = ({}, {}, set())
 
-    def tidy(self):
+    def tidy(self) -> None:
         answered, unacknowledged, dialogs = self.old
         for kept, old in [(self.answered, answered), (self.unacknowledged, unacknowledged)]:
             for key in old:
@@ -80,15 +83,23 @@ class Phone(legit.Phone):
 class Soak(legit.Background):
     expires = new_expires = EXPIRES
     phone = Phone
+    pid: int
+    callers: Sequence[Phone]
+    callees: Sequence[Phone]
+    others: Sequence[Phone]
 
-    def __init__(self, arguments, program, directory):
+    def __init__(self, arguments: argparse.Namespace, program: str, directory: str) -> None:
         super().__init__(RATES, None, certificates.path("ca.pem"))
         self.arguments, self.program, self.directory = arguments, program, directory
-        self.reloads, self.gauges, self.memory, self.waits, self.certificates = 0, [], [], [], set()
+        self.reloads = 0
+        self.gauges: list[tuple[float, Metrics]] = []
+        self.memory: list[tuple[float, int | None]] = []
+        self.waits: list[tuple[float, list[float]]] = []
+        self.certificates: set[bytes] = set()
 
     # The server.
 
-    def conf(self, contacts=10):
+    def conf(self, contacts: int = 10) -> None:
         more = {
             "registrar": {
                 "database": "strowger.db",
@@ -106,15 +117,15 @@ class Soak(legit.Background):
             text.write(toml(merged(base(), more)))
         os.replace(self.path("next.toml"), self.path("strowger.toml"))
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def certificate(self, kind):
+    def certificate(self, kind: str) -> None:
         for end in ["pem", "key"]:
             shutil.copy(certificates.path(f"{kind}.{end}"), self.path(f"next.{end}"))
             os.replace(self.path(f"next.{end}"), self.path(f"server.{end}"))
 
-    async def command(self, *words, text=""):
+    async def command(self, *words: str, text: str = "") -> None:
         pipe, both = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
         command = [self.program, *words, "-c", "strowger.toml"]
         child = await asyncio.create_subprocess_exec(*command, cwd=self.directory, stdin=pipe, stdout=pipe, stderr=both)
@@ -122,7 +133,7 @@ class Soak(legit.Background):
         if child.returncode:
             raise RuntimeError(f"strowger {' '.join(words)}: {said.decode()}")
 
-    async def scrape(self):
+    async def scrape(self) -> Metrics:
         """The metrics. A worker that is not asked in time (two seconds) is left out of them, as if it had nothing: then again."""
         for _ in range(10):
             reader, writer = await asyncio.open_connection(sip.SERVER[0], 9464)
@@ -134,7 +145,7 @@ class Soak(legit.Background):
                 return found
         raise RuntimeError("the worker does not say what it has")
 
-    async def start(self):
+    async def start(self) -> Metrics:
         self.conf()
         self.certificate("ec")
         await self.command("user", "import", "-", "--create", text=sip.users_file(legit.USERS))
@@ -146,16 +157,16 @@ class Soak(legit.Background):
             await asyncio.sleep(0.1)
         raise RuntimeError("the server did not start")
 
-    def held(self):
+    def held(self) -> dict[str, int]:
         """Files and threads of the server."""
         return {kind: len(os.listdir(f"/proc/{self.pid}/{kind}")) for kind in ["fd", "task"]}
 
     # What goes on beside the calls.
 
-    def note(self, kind, due, why=""):
+    def note(self, kind: str, due: float, why: str = "") -> None:
         self.records.append((kind, due, 0.0, None if why else time.monotonic() - due, why))
 
-    async def one(self, kind, due):
+    async def one(self, kind: str, due: float) -> None:
         """Where its own time and that of a retransmission end in one turn of a loop that is late, Python's timeouts cancel the
         whole task."""
         try:
@@ -163,7 +174,7 @@ class Soak(legit.Background):
         except asyncio.CancelledError:
             self.note(kind, due, "no answer")
 
-    async def users(self):
+    async def users(self) -> None:
         """A user that is added can register, one that is removed cannot."""
         for number in itertools.count():
             await asyncio.sleep(USERS_EVERY)
@@ -182,7 +193,7 @@ class Soak(legit.Background):
                     await adding
                     await self.command("user", "rm", name)
 
-    async def becomes(self, phone, name, word, wanted):
+    async def becomes(self, phone: Phone, name: str, word: str, wanted: bool) -> None:
         """Whether the server knows within a while that a user is there, or is gone."""
         due, known = time.monotonic(), False
         while not known and time.monotonic() < due + KNOWN_WITHIN:
@@ -198,7 +209,7 @@ class Soak(legit.Background):
                 break
         self.note("users changed", due, "" if known else f"user {word} is not known")
 
-    async def reload(self):
+    async def reload(self) -> None:
         half = time.monotonic() + self.arguments.minutes * 30
         replaced = False
         for number in itertools.count():
@@ -212,7 +223,7 @@ class Soak(legit.Background):
             for phone in [*self.callers, *self.callees, *self.others] if number % 12 == 11 else []:
                 phone.tidy()
 
-    async def lasting(self, kind):
+    async def lasting(self, kind: str) -> None:
         """One connection for the whole time, over which its phone registers every two seconds."""
         stream = await legit.Stream(f"fresh{int(kind == 'tls')}", self.contexts[kind]).open()
         name = f"one {kind} connection"
@@ -232,7 +243,7 @@ class Soak(legit.Background):
         finally:
             stream.close()
 
-    async def watch(self):
+    async def watch(self) -> None:
         """Memory every second, the gauges every five, the certificate as it is shown."""
         for number in itertools.count():
             self.memory.append((time.monotonic(), legit.resident(self.pid)))
@@ -243,20 +254,20 @@ class Soak(legit.Background):
                 self.certificates.add(await self.shown())
             await asyncio.sleep(SAMPLE_EVERY)
 
-    async def shown(self):
+    async def shown(self) -> bytes:
         """The certificate."""
         stream = await legit.Stream("nobody", self.contexts["tls"]).open()
         certificate = stream.writer.get_extra_info("ssl_object").getpeercert(True)
         stream.close()
         return certificate
 
-    def used(self):
+    def used(self) -> Callable[[], list[float]]:
         """What tells the shares of a core that the phones and the server have had since now."""
         pids, began = (os.getpid(), self.pid), time.monotonic()
         before = [legit.cpu_seconds(pid) for pid in pids]
         return lambda: [(legit.cpu_seconds(pid) - cpu) / (time.monotonic() - began) for pid, cpu in zip(pids, before)]
 
-    async def whole(self):
+    async def whole(self) -> None:
         self.first = await self.start()
         self.first_held = self.held()
         await self.open_phones()
@@ -281,7 +292,7 @@ class Soak(legit.Background):
             await asyncio.wait(self.tasks)
         await self.rest()
 
-    async def rest(self):
+    async def rest(self) -> None:
         """Until nothing is left over, or no longer is waited."""
         began = time.monotonic()
         while True:
@@ -292,7 +303,7 @@ class Soak(legit.Background):
                 return
             await asyncio.sleep(2)
 
-    def left_over(self):
+    def left_over(self) -> list[tuple[str, float, float]]:
         """Name, before, after. The scrape is itself a connection, of another kind."""
         found = [(name, of(self.first, name), of(self.last, name)) for name in LEFT_OVER]
         found += [(f"/proc/…/{kind}", self.first_held[kind], self.last_held[kind]) for kind in self.last_held]
@@ -300,7 +311,7 @@ class Soak(legit.Background):
 
     # What became of it.
 
-    def disturbed(self):
+    def disturbed(self) -> list[tuple[float, float]]:
         """The times in which the phones or the server waited for a core."""
         return [
             (at, until)
@@ -308,7 +319,7 @@ class Soak(legit.Background):
             if max(b - a for a, b in zip(before, after)) > DISTURBED * (until - at)
         ]
 
-    def checks(self):
+    def checks(self) -> Iterator[Told]:
         waited = self.disturbed()
         share = sum(until - at for at, until in waited) / max(1.0, self.waits[-1][0] - self.waits[0][0])
         shown = f"the phones or the server waited for a core in {share:.0%} of the time"
@@ -329,12 +340,12 @@ class Soak(legit.Background):
         wrong = [line for line in log if re.search(r"\b(WARN|ERROR)\b|panicked", line) and not (waited and OTHERS.search(line))]
         shown = f"{wrong[0][:200]} ({len(wrong)} lines)" if wrong else f"{len(log)} lines"
         yield "the log has no warning", shown, not wrong
-        shown = len(self.certificates)
-        yield "the certificate was replaced", f"{shown} were shown; {self.reloads} reloads", shown == 2
+        number = len(self.certificates)
+        yield "the certificate was replaced", f"{number} were shown; {self.reloads} reloads", number == 2
         yield "the server ends well", str(self.ended), self.ended == 0
 
     @staticmethod
-    def went_well(kind, records, waited):
+    def went_well(kind: str, records: Sequence[legit.Record], waited: Sequence[tuple[float, float]]) -> Told:
         """Those that failed beside a wait for a core are not to be told."""
         lost = [record for record in records if record[3] is None]
         failed = [
@@ -351,12 +362,12 @@ class Soak(legit.Background):
         whys = ", ".join(sorted({record[4] for record in failed}))
         return f"{kind} go well", shown + (f" ({whys})" if whys else ""), not failed
 
-    def memory_checks(self):
+    def memory_checks(self) -> Iterator[Told]:
         start = self.memory[0][0] + min(WARM_UP, (self.memory[-1][0] - self.memory[0][0]) / 2)
 
-        def ends(series):
+        def ends(series: Sequence[tuple[float, float | None]]) -> tuple[float, float, float]:
             """The medians of the first and of the last fifth of what is warm, and the most."""
-            warm = [value for at, value in series if at >= start]
+            warm = [value for at, value in series if at >= start and value is not None]
             fifth = max(1, len(warm) // 5)
             return statistics.median(warm[:fifth]), statistics.median(warm[-fifth:]), max(warm)
 
@@ -372,13 +383,13 @@ class Soak(legit.Background):
             first, last, most = ends([(at, gauges[name]) for at, gauges in self.gauges])
             yield f"{name} is flat", f"{first:g} → {last:g} (most {most:g})", last <= 1.25 * first + 20
 
-    def end(self):
+    def end(self) -> None:
         self.rest_memory = legit.resident(self.pid)
         self.process.child.terminate()
         self.ended = self.process.child.wait(30)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(prog="perf/soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="of calls; the rest takes up to two and a half more [60]")
     parser.add_argument("--share", type=float, default=0.7, help="of its core, for whoever is busier, phones or server [0.7]")

@@ -85,7 +85,9 @@ class Ended(Exception):
 class Study:
     """Runs the tasks of plans and writes their reports. What two plans share is measured once."""
 
-    def __init__(self, plans: Sequence[Plan], bench: Bench, minutes: float, precision: float = PRECISION, seed: int | None = None):
+    def __init__(
+        self, plans: Sequence[Plan], bench: Bench, minutes: float, precision: float = PRECISION, seed: int | None = None
+    ) -> None:
         self.plans, self.bench, self.precision = plans, bench, precision
         self.seconds = minutes * 60
         self.tasks = merged(task for plan in plans for task in plan.tasks)

@@ -9,10 +9,11 @@ import ssl
 import struct
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from attack import net, sip
-from attack.lab import Scenario
+from attack.lab import Lab, Metrics, Scenario
 
 RATES = {"calls": 15, "refreshed": 3, "new": 3, "tcp": 5, "tls": 5}
 # Above what the server took before.
@@ -20,7 +21,7 @@ GROWTH_MB = 64
 OTHERS = "others go on"
 
 
-def begun(port):
+def begun(port: int) -> socket.socket | None:
     """A connection begun and not waited for, or None where that is not possible."""
     found = socket.socket()
     found.setblocking(False)
@@ -35,17 +36,18 @@ def begun(port):
     return None
 
 
-def client_hello():
+def client_hello() -> bytes:
     out = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         net.tls_client().wrap_bio(ssl.MemoryBIO(), out).do_handshake()
     return out.read()
 
 
-def held(lab, step, count, pause=0.5, port=sip.SERVER[1]):
+def held(lab: Lab, step: Callable[[int], bytes], count: int, pause: float = 0.5, port: int = sip.SERVER[1]) -> tuple[int, int]:
     """So many connections of one address at a time, each of which sends `step(number)` in its `number`th turn, with so many seconds
     between two; those that the server closes are opened again. Returns how many were opened and closed."""
-    streams, opened, closed, sent = {}, 0, 0, 0
+    streams: dict[int, tuple[socket.socket | None, int]] = {}
+    opened = closed = sent = 0
     with lab.attack():
         while lab.left() > 0:
             began = time.monotonic()
@@ -112,14 +114,15 @@ Scenario(
     "the server renegotiates with none; others go on",
     rates=RATES,
 )
-def renegotiation(lab):
+def renegotiation(lab: Lab) -> None:
     command = ["openssl", "s_client", "-connect", f"{sip.SERVER[0]}:{sip.TLS_PORT}", "-bind", f"{net.ATTACKER}:0"]
     command += ["-tls1_2", "-legacy_renegotiation"]
-    asked, started, clients = 0, 0, [None] * 8
+    clients: list[subprocess.Popen[bytes] | None] = [None] * 8
+    asked = started = 0
     with lab.attack():
         while lab.left() > 0:
             for place, client in enumerate(clients):
-                if client and client.poll() is None:
+                if client and client.stdin and client.poll() is None:
                     with contextlib.suppress(OSError):
                         client.stdin.write(b"R\n")
                         asked += 1
@@ -137,7 +140,7 @@ def renegotiation(lab):
     lab.check("TLS handshakes of the server, of those that connected", f"{done:,.0f} of {expected}", done <= expected)
 
 
-def of_server(metrics):
+def of_server(metrics: Metrics) -> float:
     return sum(
         value
         for name, value in metrics.items()
@@ -145,7 +148,7 @@ def of_server(metrics):
     )
 
 
-def options(*lengths, body=b""):
+def options(*lengths: bytes, body: bytes = b"") -> bytes:
     """With so many Content-Lengths."""
     text = sip.request("OPTIONS", sip.HOME, (net.ATTACKER, 5060), "sip:x@y.example", sip.HOME, transport="TCP")
     return text.replace(b"Content-Length: 0\r\n", b"".join(b"Content-Length: %s\r\n" % each for each in lengths)) + body
@@ -162,7 +165,7 @@ def options(*lengths, body=b""):
     during=12.0,
     rest=12.0,
 )
-def slow_senders(lab):
+def slow_senders(lab: Lab) -> None:
     count, start = 3000, options(b"64000", body=b"x" * 62_000)
     opened, closed = held(lab, lambda step: start if step == 0 else b"x", count, 1.0)
     lab.memory_comes_back()
@@ -177,7 +180,7 @@ def slow_senders(lab):
     "memory is bounded; others go on",
     rates=RATES,
 )
-def slow_readers(lab):
+def slow_readers(lab: Lab) -> None:
     text, sent = b"".join(options(b"0") for _ in range(20)), 0
     with lab.attack():
         # is_closed() would read.
@@ -201,8 +204,9 @@ def slow_readers(lab):
     "pings count as messages do; others go on",
     rates=RATES,
 )
-def crlf_pings(lab):
-    streams, sent, got, closed, data = [], 0, 0, 0, b"\r\n\r\n" * 16_384
+def crlf_pings(lab: Lab) -> None:
+    streams: list[socket.socket] = []
+    sent, got, closed, data = 0, 0, 0, b"\r\n\r\n" * 16_384
     with lab.attack():
         while lab.left() > 0:
             while len(streams) < 4:
@@ -230,7 +234,7 @@ def crlf_pings(lab):
     OTHERS,
     rates=RATES,
 )
-def resets(lab):
+def resets(lab: Lab) -> None:
     count = 0
     with lab.attack():
         while lab.left() > 0:
@@ -243,7 +247,7 @@ def resets(lab):
         lab.seen |= {"connections": count, "a second": count / lab.during_s}
 
 
-def forms(lab, forms, port=sip.SERVER[1]):
+def forms(lab: Lab, forms: Sequence[bytes | list[bytes]], port: int = sip.SERVER[1]) -> None:
     """New connections, each of which sends one of the forms, whole or in parts, and is then read until it is closed or silent."""
     counts, size, number = dict.fromkeys(["closed", "refused", "answered", "left open"], 0), 0, 0
     with lab.attack():
@@ -317,7 +321,7 @@ for name, what, source, run in [
 @Scenario(
     "udp-fragments", "2,000 first fragments of datagrams a second, whose rest never comes, from 50,000 sources", "fragments", OTHERS
 )
-def fragments(lab):
+def fragments(lab: Lab) -> None:
     data = struct.pack("!HHHH", 5060, 5060, 4008, 0) + options()[:500].ljust(1392, b"x")
     with lab.attack():
         forger = lab.keep(net.Forger())
@@ -332,7 +336,7 @@ def fragments(lab):
     "each is answered as if it had come in one piece; others go on",
     rates=RATES,
 )
-def segments(lab):
+def segments(lab: Lab) -> None:
     with lab.attack():
         streams, whole = [lab.keep(net.tcp()) for _ in range(40)], 0
         for stream in streams:
@@ -358,11 +362,11 @@ def segments(lab):
     "contact at the server's own loopback or private networks over TCP (a stranger's body reaches that service)",
     "not a byte reaches those services",
 )
-def inside(lab):
+def inside(lab: Lab) -> None:
     addresses, uri, calls = ["127.0.0.1", "10.0.0.1"], sip.aor("mallory"), 0
     got = dict.fromkeys(addresses, 0)
 
-    def take(address, stream):
+    def take(address: str, stream: socket.socket) -> None:
         got[address] += len(stream.recv(65536)) or 1
 
     for address in addresses:

@@ -1,9 +1,10 @@
 """Floods of datagrams: of one source and of 50,000, well-formed or not."""
 
+from collections.abc import Callable
 from functools import partial
 
 from attack import net, sip
-from attack.lab import Scenario
+from attack.lab import Lab, Scenario
 from attack.legit import PHONES, caller_place
 
 RATE = 20_000
@@ -13,7 +14,7 @@ HEAD = (
 )
 
 
-def template(method, uri, frm, to, more=""):
+def template(method: str, uri: str, frm: str, to: str, more: str = "") -> bytes:
     return HEAD.format(first=f"{method} {uri}", method=method, frm=frm, to=to, more=more).encode()
 
 
@@ -31,35 +32,35 @@ KINDS = {
 }
 
 
-def numbered(kind):
+def numbered(kind: str) -> Callable[[int], bytes]:
     """The `number`th message of its kind."""
     text = KINDS[kind][1]
     fields = text.count(b"%d")
     return lambda number: text % ((number,) * fields)
 
 
-def from_one(lab, kind, rate=RATE):
+def from_one(lab: Lab, kind: str, rate: float = RATE) -> None:
     message, where = numbered(kind), lab.keep(net.udp(net.ATTACKER, buffer=4096))
     where.setblocking(False)
     lab.flood(rate, lambda number: where.sendto(message(number), sip.SERVER))
 
 
-def from_many(lab, kind):
+def from_many(lab: Lab, kind: str) -> None:
     message, forger = numbered(kind), lab.keep(net.Forger())
     lab.flood(RATE, lambda number: forger.send(message(number), net.source(number)))
 
 
-def flood(lab, kind, send):
+def flood(lab: Lab, kind: str, send: Callable[[Lab, str], None]) -> None:
     with lab.attack():
         send(lab, kind)
 
 
-def spoofed(lab, knows_port):
+def spoofed(lab: Lab, knows_port: bool) -> None:
     message = numbered("options")
     with lab.attack():
         forger = lab.keep(net.Forger())
 
-        def send(number):
+        def send(number: int) -> int:
             address, port = caller_place(number % PHONES)
             return forger.send(message(number), address, port if knows_port else 1024 + number * 7919 % 60_000)
 

@@ -10,31 +10,33 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import certificates
 
 from attack import net, sip
-from attack.lab import Scenario
+from attack.lab import Lab, Scenario
 from attack.sip import Credentials, Message
 
 VICTIM, FRIEND = "198.18.5.1", "198.18.5.2"
 PHONE = "<sip:mallory@198.18.9.1:5060>"
 
 
-def statuses(answers):
+def statuses(answers: Iterable[Message | None]) -> dict[int | str | None, int]:
     return dict(collections.Counter(answer.status if answer else "silence" for answer in answers))
 
 
-def passed(answers):
-    return sum(1 for answer in answers if answer and 200 <= answer.status < 300)
+def passed(answers: Iterable[Message | None]) -> int:
+    return sum(1 for answer in answers if answer and answer.status and 200 <= answer.status < 300)
 
 
-def yes(well):
+def yes(well: object) -> str:
     return "yes" if well else "no"
 
 
-def both(lab):
+def both(lab: Lab) -> tuple[net.Agent, net.Agent]:
     """The victim's phone and its friend's."""
     return lab.phone("victim", VICTIM), lab.phone("friend", FRIEND)
 
@@ -45,7 +47,7 @@ def both(lab):
     "registration hijack, de-registration; RFC 3261 26.1.1",
     "the victim's bindings are as they were, and none is answered 200",
 )
-def hijack(lab):
+def hijack(lab: Lab) -> None:
     victim = lab.phone("victim", VICTIM)
     victim.register(victim.contact)
     before = victim.bindings()
@@ -89,7 +91,7 @@ def hijack(lab):
     "replay of captured messages",
     "bindings are as their owner left them, and the phone that was called does not ring again",
 )
-def replay(lab):
+def replay(lab: Lab) -> None:
     victim, friend = both(lab)
     friend.register(friend.contact)
     captured = []
@@ -119,17 +121,17 @@ def replay(lab):
     lab.some("the first INVITE rang", yes(rung), rung)
 
 
-def called(caller, callee, seconds=2.0):
+def called(caller: net.Agent, callee: net.Agent, seconds: float = 2.0) -> tuple[bytes, Message | None]:
     """Sends an INVITE with credentials; returns its last form and what reached the callee."""
     uri, call_id = sip.aor(callee.user), sip.unique()
     caller.frm = f"<{sip.aor(caller.user)}>;tag={sip.unique('caller')}"
     for cseq in [1, 2]:
-        dialog = {"frm": caller.frm, "call_id": call_id, "cseq": cseq, "branch": sip.MAGIC + sip.unique()}
+        dialog: dict[str, Any] = {"frm": caller.frm, "call_id": call_id, "cseq": cseq, "branch": sip.MAGIC + sip.unique()}
         data = caller.request("INVITE", uri, **dialog, contact=caller.contact, body=sip.SDP)
         caller.send(data)
         while (message := caller.receive(seconds)) and message.status and message.status < 200 and message.status != 100:
             pass
-        if not message or message.status != 407 or not caller.credentials.take(message):
+        if not message or message.status != 407 or not caller.credentials or not caller.credentials.take(message):
             break
         caller.send(sip.request("ACK", uri, caller.place, to=message.get("to"), **dialog))
     until = time.monotonic() + seconds
@@ -140,13 +142,13 @@ def called(caller, callee, seconds=2.0):
     return data, None
 
 
-def answer(agent, asked, status, tag="callee"):
+def answer(agent: net.Agent, asked: Message | None, status: int, tag: str = "callee") -> None:
     if asked:
         body = sip.SDP if status == 200 else b""
         agent.send(sip.response(asked, status, "Answer", to_tag=tag, contact=agent.contact, body=body))
 
 
-def ringing(caller, callee):
+def ringing(caller: net.Agent, callee: net.Agent) -> Message | None:
     """A call that is not answered yet, as it reached the callee."""
     _, asked = called(caller, callee)
     answer(callee, asked, 180)
@@ -154,7 +156,7 @@ def ringing(caller, callee):
     return asked
 
 
-def altered(route):
+def altered(route: str) -> str:
     """A Route as ours, with one digit of the cookie's proof of the dialog guessed wrong; what follows in it are the sides'
     places."""
     found = re.search(r"[;=]sc=..([0-9a-f]{16})", route)
@@ -164,14 +166,15 @@ def altered(route):
     return route[:place] + ("0" if route[place] != "0" else "1") + route[place + 1 :]
 
 
-def forged_requests(lab, knows):
+def forged_requests(lab: Lab, knows: bool) -> None:
     caller, callee = both(lab)
     for phone in [caller, callee]:
         phone.register(phone.contact)
     _, asked = called(caller, callee)
     answer(callee, asked, 200)
     up = next((message for message in caller.received(0.5) if message.status == 200), None)
-    dialog, routes = ((up.get("call-id"), up.tag("from"), up.tag("to")), up.routes()) if up else ((), [])
+    dialog: tuple[str, ...] = (up.get("call-id"), up.tag("from"), up.tag("to")) if up else ()
+    routes = up.routes() if up else []
     if up:
         send_within(caller, up, "ACK", 2)
     callee.received(0.3)
@@ -188,11 +191,16 @@ def forged_requests(lab, knows):
                 for uri in [phone.contact[1:-1], sip.aor(phone.user)]:
                     lines = random.choice([[], [f"Route: <sip:{sip.SERVER[0]};lr>"], [altered(line) for line in routes]])
                     frm, to = f"<{random.choice(names)}>;tag={from_tag}", f"<{sip.aor(phone.user)}>;tag={to_tag}"
-                    more = {"call_id": call_id, "cseq": random.randrange(3, 1000), "contact": PHONE, "body": sip.SDP}
+                    more: dict[str, Any] = {
+                        "call_id": call_id,
+                        "cseq": random.randrange(3, 1000),
+                        "contact": PHONE,
+                        "body": sip.SDP,
+                    }
                     agent.send(agent.request(method, uri, *lines, frm=frm, to=to, **more))
                     sent += 1
             for _ in range(16):
-                of_second = {"call_id": second.get("call-id"), "cseq": second.cseq[0]}
+                of_second: dict[str, Any] = {"call_id": second.get("call-id"), "cseq": second.cseq[0]}
                 uri = sip.aor("friend")
                 agent.send(sip.request("CANCEL", uri, caller.place, caller.frm, uri, **of_second))
                 sent += 1
@@ -200,7 +208,7 @@ def forged_requests(lab, knows):
         if up and second:
             lab.seen |= {"sent": sent, "answers": statuses(message for message in agent.received(0.05) if message.status)}
 
-    def reached(phone):
+    def reached(phone: net.Agent) -> list[Message]:
         # Its own dialog, by what a phone knows it by; requests without a tag of it it answers 481.
         return [
             message
@@ -218,7 +226,7 @@ def forged_requests(lab, knows):
     lab.check("the caller's own BYE still ends it", yes(ended), ended)
 
 
-def send_within(caller, ok, method, cseq):
+def send_within(caller: net.Agent, ok: Message, method: str, cseq: int) -> None:
     """In the dialog that a 200 has made."""
     sides, call_id = (ok.get("from"), ok.get("to")), ok.get("call-id")
     caller.send(sip.request(method, ok.contacts[0], caller.place, *sides, *ok.routes(), call_id=call_id, cseq=cseq))
@@ -250,12 +258,12 @@ for name, knows, conf, how in [
     "forged responses",
     "none reaches the caller; the real answer does",
 )
-def forged_responses(lab):
+def forged_responses(lab: Lab) -> None:
     caller, callee = both(lab)
     callee.register(callee.contact)
     asked = ringing(caller, callee)
 
-    def send(number):
+    def send(number: int) -> int:
         if number % 2:
             place = random.randrange(len(sip.MAGIC), len(real))
             branch = real[:place] + random.choice("abcdef0123456789".replace(real[place], "")) + real[place + 1 :]
@@ -275,7 +283,7 @@ def forged_responses(lab):
     lab.check("the real answer came through", yes(came), came if asked else None)
 
 
-def foreign(directory):
+def foreign(directory: str) -> tuple[str, str]:
     """A certificate that says what ours says, of an authority that nobody trusts."""
     key, certificate = (os.path.join(directory, f"foreign.{end}") for end in ["key", "pem"])
     names = "subjectAltName=IP:198.18.9.2,IP:198.18.0.1,URI:sip:victim@lab.example"
@@ -294,8 +302,9 @@ def foreign(directory):
     "none of them is answered by SIP",
     conf={"tls": {"verify_client": "required"}},
 )
-def impersonated_client(lab):
-    own, outcomes, victim = foreign(lab.directory), collections.Counter(), sip.aor("victim")
+def impersonated_client(lab: Lab) -> None:
+    own, victim = foreign(lab.directory), sip.aor("victim")
+    outcomes: collections.Counter[str] = collections.Counter()
     with lab.attack():
         while lab.left() > 0:
             for pair in [None, own]:
@@ -326,10 +335,10 @@ def impersonated_client(lab):
         ]
     },
 )
-def impersonated_server(lab):
+def impersonated_server(lab: Lab) -> None:
     connected, got = [], []
 
-    def impostor(pair, stream):
+    def impostor(pair: tuple[str, str], stream: socket.socket) -> None:
         connected.append(pair)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*pair)
@@ -357,8 +366,9 @@ def impersonated_server(lab):
     "tampering with messages",
     "none is answered by SIP, and its connection is closed",
 )
-def tampered(lab):
-    outcomes, context = collections.Counter(), net.tls_client()
+def tampered(lab: Lab) -> None:
+    outcomes: collections.Counter[str] = collections.Counter()
+    context = net.tls_client()
     with lab.attack():
         while lab.left() > 0.5:
             changed = outcomes["clients"] % 2
@@ -402,21 +412,23 @@ GUESSES, JUDGED_AT_MOST = 6000, 300
     "few are judged, the source is banned even with the right one, the log names it, and the user itself registers from its own "
     "place",
 )
-def guesses(lab):
-    victim, user, counts = lab.phone("victim", VICTIM), sip.aor("victim"), collections.Counter()
+def guesses(lab: Lab) -> None:
+    victim, user = lab.phone("victim", VICTIM), sip.aor("victim")
+    counts: collections.Counter[int | None] = collections.Counter()
     victim.register(victim.contact)
     with lab.attack():
-        guesser = lab.agent("victim", credentials=Credentials("victim", "guess"))
+        guessed = Credentials("victim", "guess")
+        guesser = lab.agent("victim", credentials=guessed)
         guesser.take_challenge("REGISTER", sip.HOME, user)
 
-        def collect():
+        def collect() -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     counts[Message(guesser.socket.recv(65536, socket.MSG_DONTWAIT)).status] += 1
 
         began = time.monotonic()
         for number in range(GUESSES):
-            guesser.credentials.ha1 = sip.md5(f"victim:{sip.REALM}:guess{number}")
+            guessed.ha1 = sip.md5(f"victim:{sip.REALM}:guess{number}")
             guesser.send(guesser.request("REGISTER", sip.HOME, to=user, contact=PHONE))
             collect()
             time.sleep(max(0.0, began + number * 2.3 / GUESSES - time.monotonic()))

@@ -12,7 +12,8 @@ import select
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypedDict, TypeVar
 
 import certificates
 from machine import Process
@@ -28,7 +29,24 @@ MEGABYTE = 1 << 20
 TELLING = re.compile(
     r"limit|drop|lost|ban|guess|refus|reject|unfinished|displaced|unframed|failed|error|failure|slow|long|turn_|unusable|held|auth_total"
 )
-SCENARIOS = {}
+SCENARIOS: dict[str, "Scenario"] = {}
+
+Conf = dict[str, Any]
+Metrics = dict[str, float]
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Socket = TypeVar("Socket", bound=Closable)
+
+
+class Usage(TypedDict):
+    rss: int | None
+    peak: int | None
+    cpu: float | None
+    waited: float | None
 
 
 @dataclasses.dataclass
@@ -41,26 +59,26 @@ class Scenario:
     what: str
     source: str
     must: str
-    run: Callable[["Lab"], None] = None
-    conf: dict = dataclasses.field(default_factory=dict)
-    rates: dict = dataclasses.field(default_factory=lambda: {"calls": 25, "refreshed": 5, "new": 5})
+    run: Callable[["Lab"], object] | None = None
+    conf: Conf = dataclasses.field(default_factory=dict)
+    rates: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"calls": 25, "refreshed": 5, "new": 5})
     # Seconds of the attack and of the time after it; None: the command's.
-    during: float = None
-    rest: float = None
+    during: float | None = None
+    rest: float | None = None
     # Who must be served about as fast as usual: kinds of `rates`.
-    quick_kinds: tuple = ()
-    environment: dict = dataclasses.field(default_factory=dict)
+    quick_kinds: tuple[str, ...] = ()
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
     # The log goes through a pipe, which the scenario may stop reading.
     piped: bool = False
     # Writes what is in the server's folder before it starts.
     files: Callable[[str], None] = lambda directory: None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name in SCENARIOS:
             raise ValueError(f"two scenarios {self.name}")
         SCENARIOS[self.name] = self
 
-    def __call__(self, run):
+    def __call__(self, run: Callable[["Lab"], None]) -> Callable[["Lab"], None]:
         self.run = run
         return run
 
@@ -68,7 +86,7 @@ class Scenario:
 class Server:
     """strowger with a conf made of the laboratory's and the scenario's."""
 
-    def __init__(self, binary, directory, scenario):
+    def __init__(self, binary: str, directory: str, scenario: Scenario) -> None:
         self.binary, self.directory, self.scenario = binary, directory, scenario
         self.log = os.path.join(directory, "strowger.log")
         with open(os.open(os.path.join(directory, "users.txt"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as text:
@@ -77,11 +95,11 @@ class Server:
             text.write(toml(merged(base(), scenario.conf)))
         self.start()
 
-    def start(self):
+    def start(self) -> None:
         variables = [f"{name}={value}" for name, value in self.scenario.environment.items()]
         # What else the machine does must not look like what the attack does.
         command = ["nice", "-n", "-10", "env", *variables, self.binary, "run", "-c", "strowger.toml"]
-        written = self.log
+        written: str | LogPipe = self.log
         if self.scenario.piped:
             written = self.pipe = LogPipe(self.directory, self.log)
         self.process = Process(command, 0, self.directory, str(written))
@@ -94,13 +112,13 @@ class Server:
                     raise RuntimeError(f"the server did not start:\n{text.read()[-2000:]}")
             time.sleep(0.05)
 
-    def is_alive(self):
+    def is_alive(self) -> bool:
         return self.process.child.poll() is None
 
-    def stop(self):
+    def stop(self) -> None:
         self.process.stop()
 
-    def scrape(self, timeout=2.0):
+    def scrape(self, timeout: float = 2.0) -> Metrics:
         """The metrics, or {}."""
         try:
             with urllib.request.urlopen(f"http://{SCRAPE[0]}:{SCRAPE[1]}/metrics", timeout=timeout) as answer:
@@ -112,7 +130,7 @@ class Server:
 class LogPipe:
     """A pipe of 4 KiB that is read into a file while `reads` is set."""
 
-    def __init__(self, directory, log):
+    def __init__(self, directory: str, log: str) -> None:
         self.path = os.path.join(directory, "log.pipe")
         os.mkfifo(self.path)
         self.end = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
@@ -121,10 +139,10 @@ class LogPipe:
         self.reads.set()
         threading.Thread(target=self.copy, args=(log,), daemon=True).start()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.path
 
-    def copy(self, log):
+    def copy(self, log: str) -> None:
         with open(log, "wb", buffering=0) as file:
             while True:
                 self.reads.wait()
@@ -138,7 +156,7 @@ class LogPipe:
 ACCOUNTS = ["mallory", "accomplice", "victim", "friend", *(f"zombie{number}" for number in range(100))]
 
 
-def parsed(text):
+def parsed(text: str) -> Metrics:
     """Samples by name and labels."""
     found = {}
     for line in text.splitlines():
@@ -149,7 +167,7 @@ def parsed(text):
     return found
 
 
-def base():
+def base() -> Conf:
     host = sip.SERVER[0]
     return {
         "server": {"cores": [0], "domains": [sip.DOMAIN], "drain_deadline": "0s"},
@@ -175,7 +193,7 @@ def base():
     }
 
 
-def merged(conf, more):
+def merged(conf: Conf, more: Conf) -> Conf:
     """Sections of `more` change single keys; lists of sections take the place of those before."""
     found = dict(conf)
     for name, section in more.items():
@@ -183,7 +201,7 @@ def merged(conf, more):
     return found
 
 
-def toml(conf):
+def toml(conf: Conf) -> str:
     lines = []
     for name, sections in conf.items():
         for section in sections if isinstance(sections, list) else [sections]:
@@ -191,7 +209,7 @@ def toml(conf):
     return "\n".join(lines) + "\n"
 
 
-def risen(before, after):
+def risen(before: Metrics, after: Metrics) -> Metrics:
     """The counters that have risen, by how much."""
     return {
         name: value - before.get(name, 0)
@@ -200,14 +218,15 @@ def risen(before, after):
     }
 
 
-def of(metrics, name):
+def of(metrics: Metrics, name: str) -> float:
     """The sum over all labels."""
     return sum(value for key, value in metrics.items() if key == name or key.startswith(name + "{"))
 
 
-def told(text, most=6):
+def told(text: str, most: int = 6) -> list[str]:
     """The kinds of lines of a log, each with the first of its kind and how many there were, warnings first."""
-    kinds, counts = {}, collections.Counter()
+    kinds: dict[str, str] = {}
+    counts: collections.Counter[str] = collections.Counter()
     for line in text.splitlines():
         line = re.sub(r"^\[?\S*\d\d:\d\d:\d\dZ? ?", "", line)
         kind = re.sub(r"[0-9a-f]*\d[0-9a-f.:]*", "#", line)
@@ -220,34 +239,38 @@ def told(text, most=6):
 class Lab:
     """One run of one scenario."""
 
-    def __init__(self, scenario, binary, directory, before, during, after):
+    def __init__(self, scenario: Scenario, binary: str, directory: str, before: float, during: float, after: float) -> None:
         self.scenario, self.binary, self.directory = scenario, binary, directory
         self.before_s, self.during_s, self.after_s = before, scenario.during or during, scenario.rest or after
-        self.seen, self.metrics, self.checks, self.open, self.lasting = {}, {}, [], [], []
+        self.seen: dict[str, Any] = {}
+        self.metrics: dict[str, Metrics] = {}
+        self.checks: list[Check] = []
+        self.open: list[Closable] = []
+        self.lasting: list[Closable] = []
         self.log_from, self.logged = 0, ""
 
     # What a scenario opens.
 
-    def agent(self, user, address=net.ATTACKER, port=0, **more):
+    def agent(self, user: str, address: str = net.ATTACKER, port: int = 0, **more: sip.Credentials | None) -> net.Agent:
         """Closed when the attack is over, as all of `keep`."""
         return self.keep(net.Agent(user, address, port, **more))
 
-    def phone(self, user, address, port=5060, **more):
+    def phone(self, user: str, address: str, port: int = 5060, **more: sip.Credentials | None) -> net.Agent:
         """Closed when the scenario is over, as all of `last`."""
         return self.last(net.Agent(user, address, port, **more))
 
-    def keep(self, *sockets):
+    def keep(self, *sockets: Socket) -> Socket:
         self.open += sockets
         return sockets[0]
 
-    def last(self, *sockets):
+    def last(self, *sockets: Socket) -> Socket:
         self.lasting += sockets
         return sockets[0]
 
     # What it does.
 
     @contextlib.contextmanager
-    def attack(self):
+    def attack(self) -> Iterator[None]:
         """The legitimate phones begin; what is within attacks until `until`, or shorter; then the time after it passes."""
         self.phones.start()
         if not self.pipe.poll(30) or self.pipe.recv() != "ready":
@@ -277,14 +300,14 @@ class Lab:
         self.phases = {name: verdicts.phase(records, *window) for name, window in self.windows.items()}
         self.machine = {name: usage(samples, *window) for name, window in self.windows.items()}
 
-    def left(self):
+    def left(self) -> float:
         return self.until - time.monotonic()
 
-    def flood(self, rate, send, most=None):
+    def flood(self, rate: float, send: Callable[[int], int], most: int | None = None) -> None:
         """Until the end of the attack, or until so many are sent."""
         self.seen |= net.paced(rate, self.until, send, most)
 
-    def restart(self):
+    def restart(self) -> None:
         """The server, with a file of its own for what it logs."""
         self.logged = self.log
         self.server.stop()
@@ -293,7 +316,7 @@ class Lab:
         self.server.start()
 
     @property
-    def log(self):
+    def log(self) -> str:
         """Since the attack began."""
         with open(self.server.log, errors="replace") as text:
             text.seek(self.log_from)
@@ -301,37 +324,37 @@ class Lab:
 
     # What must hold, beside what `usual_checks` says of the legitimate traffic.
 
-    def check(self, what, seen, held):
+    def check(self, what: str, seen: object, held: bool | None) -> None:
         self.checks.append(Check(what, seen, held))
 
-    def none(self, what, count):
+    def none(self, what: str, count: int) -> None:
         self.check(what, f"{count:,}", count == 0)
 
-    def some(self, what, seen, well):
+    def some(self, what: str, seen: object, well: object) -> None:
         """Without that nothing is told."""
         self.check(what, f"{seen}", True if well else None)
 
-    def same(self, what, before, after):
+    def same(self, what: str, before: object, after: object) -> None:
         self.check(what, f"{before} → {after}" if before != after else f"{after}", before == after if before else None)
 
-    def at_most(self, what, value, most, shown="{:,.0f}"):
+    def at_most(self, what: str, value: float | None, most: float, shown: str = "{:,.0f}") -> None:
         self.check(what, "—" if value is None else shown.format(value), verdicts.at_most(value, most))
 
-    def is_counted(self, what, names):
+    def is_counted(self, what: str, names: Sequence[str]) -> None:
         """By one of the metrics' names."""
         self.check(what, ", ".join(names) or "none", bool(names))
 
-    def memory_comes_back(self):
+    def memory_comes_back(self) -> None:
         seen = " → ".join("—" if value is None else f"{value:.0f}" for value in self.memory)
         self.check("memory comes back", f"{seen} MB (before, most, at the end)", verdicts.comes_back(*self.memory))
 
-    def memory_grows_by_at_most(self, megabytes):
+    def memory_grows_by_at_most(self, megabytes: int) -> None:
         before, most, _ = self.memory
-        grown = None if None in (before, most) else most - before
+        grown = None if before is None or most is None else most - before
         self.at_most(f"memory grows by at most {megabytes} MB", grown, megabytes, "{:.0f} MB")
 
     @property
-    def memory(self):
+    def memory(self) -> list[float | None]:
         """MB before, at most and at the end."""
         peaks = [each["peak"] for each in self.machine.values() if each["peak"] is not None]
         values = (self.machine["before"]["rss"], max(peaks, default=None), self.machine["after"]["rss"])
@@ -339,8 +362,9 @@ class Lab:
 
     # The run.
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         scenario = self.scenario
+        assert scenario.run
         scenario.files(self.directory)
         self.server = Server(self.binary, self.directory, scenario)
         self.pipe, theirs = multiprocessing.Pipe()
@@ -358,7 +382,7 @@ class Lab:
             close(self.lasting)
             self.server.stop()
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         checks = [*self.usual_checks(), *self.checks]
         return {
             "scenario": self.scenario.name,
@@ -375,7 +399,7 @@ class Lab:
             "log": told(self.log),
         }
 
-    def usual_checks(self):
+    def usual_checks(self) -> Iterator[Check]:
         lives = self.server.is_alive()
         yield Check("the server lives", "yes" if lives else "it has ended", lives)
         before, waited = self.phases["before"], {name: machine["waited"] for name, machine in self.machine.items()}
@@ -394,14 +418,14 @@ class Lab:
             yield Check("the attack was as strong as meant", f"{sent:,} of {asked:,}", verdicts.offered(sent, asked))
 
 
-def close(sockets):
+def close(sockets: list[Closable]) -> None:
     for each in sockets:
         with contextlib.suppress(OSError):
             each.close()
     sockets.clear()
 
 
-def usage(samples, begin, end):
+def usage(samples: Iterable[legit.Sample], begin: float, end: float) -> Usage:
     """Of a time: the last resident bytes, the most, and the shares of it for which the server ran and waited for its core."""
     mine = [sample for sample in samples if begin <= sample[0] <= end and sample[1] is not None]
     if len(mine) < 2:
@@ -409,10 +433,11 @@ def usage(samples, begin, end):
     seconds = mine[-1][0] - mine[0][0]
     return {
         "rss": mine[-1][1],
-        "peak": max(sample[1] for sample in mine),
-        **{name: (mine[-1][place] - mine[0][place]) / seconds for name, place in [("cpu", 2), ("waited", 3)]},
+        "peak": max(sample[1] for sample in mine if sample[1] is not None),
+        "cpu": (mine[-1][2] - mine[0][2]) / seconds,
+        "waited": (mine[-1][3] - mine[0][3]) / seconds,
     }
 
 
-def ms(value):
+def ms(value: float | None) -> str:
     return "—" if value is None else f"{value:.1f}"

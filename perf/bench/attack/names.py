@@ -6,10 +6,11 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from attack import net, sip
-from attack.lab import DNS, Scenario
+from attack.lab import DNS, Lab, Scenario
 from attack.legit import PHONES, callee_place
 
 ANY_HOST = {"[route]": [{"to_user_prefix": "out-", "action": "relay", "from": "users"}]}
@@ -18,15 +19,15 @@ A, CNAME, SRV, NAPTR = 1, 5, 33, 35
 PLACES = ["198.18.0.1", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.0.1", net.THIRD]
 
 
-def encoded(name):
+def encoded(name: str) -> bytes:
     return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
 
 
-def record(kind, data, ttl=60):
+def record(kind: int, data: bytes, ttl: int = 60) -> bytes:
     return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data
 
 
-def asked(query):
+def asked(query: bytes) -> tuple[str, int, int]:
     """(name, kind, end of the question)."""
     labels, at = [], 12
     while query[at]:
@@ -35,11 +36,11 @@ def asked(query):
     return ".".join(labels), struct.unpack("!H", query[at + 1 : at + 3])[0], at + 5
 
 
-def reply(query, end, answers, flags=0x8180, code=0):
+def reply(query: bytes, end: int, answers: Sequence[bytes], flags: int = 0x8180, code: int = 0) -> bytes:
     return query[:2] + struct.pack("!HHHHH", flags | code, 1, len(answers), 0, 0) + query[12:end] + b"".join(answers)
 
 
-def hostile(query, name, kind, end, number):
+def hostile(query: bytes, name: str, kind: int, end: int, number: int) -> bytes:
     """One of many ways to answer."""
     forms = [
         lambda: os.urandom(2) + reply(query, end, [record(A, socket.inet_aton(net.THIRD))])[2:],
@@ -57,23 +58,23 @@ def hostile(query, name, kind, end, number):
     return forms[number % len(forms)]()[:65_000]
 
 
-def serve():
+def serve() -> None:
     """good.test: an address of a legitimate phone, at once. hostile.test: see above. Anything else: silence."""
     where = net.udp(DNS, 53)
     number = 0
     while True:
         query, peer = where.recvfrom(4096)
-        with contextlib.suppress(AttributeError, IndexError, struct.error, OSError):
+        with contextlib.suppress(IndexError, struct.error, OSError):
             name, kind, end = asked(query)
-            if name.endswith(".good.test"):
-                place = callee_place(int(re.search(r"\bn(\d+)-", name).group(1)) % PHONES)[0]
+            if name.endswith(".good.test") and (numbered := re.search(r"\bn(\d+)-", name)):
+                place = callee_place(int(numbered[1]) % PHONES)[0]
                 where.sendto(reply(query, end, [record(A, socket.inet_aton(place))] if kind == A else []), peer)
             elif name.endswith(".hostile.test"):
                 number += 1
                 where.sendto(hostile(query, name, kind, end, number), peer)
 
 
-def asks_for_names(lab, rate, send):
+def asks_for_names(lab: Lab, rate: float, send: Callable[[net.Agent, int], int]) -> None:
     """One user's requests, `send(phone, number)`, beside a DNS server that does as it is asked."""
     server = multiprocessing.Process(target=serve, daemon=True)
     server.start()
@@ -81,7 +82,7 @@ def asks_for_names(lab, rate, send):
         phone = lab.phone("mallory", net.ATTACKER)
         phone.take_challenge("INVITE", sip.aor("callee0"), sip.aor("callee0"))
 
-        def send_one(number):
+        def send_one(number: int) -> int:
             net.drain(phone.socket)
             return send(phone, number)
 
@@ -92,19 +93,19 @@ def asks_for_names(lab, rate, send):
         server.join()
 
 
-def invite(phone, uri):
+def invite(phone: net.Agent, uri: str) -> int:
     return phone.send(phone.request("INVITE", uri, contact=phone.contact))
 
 
-def silent(phone, number):
+def silent(phone: net.Agent, number: int) -> int:
     return invite(phone, f"sip:out-x@{sip.unique('s')}.silent.test")
 
 
-def hostile_names(phone, number):
+def hostile_names(phone: net.Agent, number: int) -> int:
     return invite(phone, f"sip:out-x@{sip.unique('h')}.hostile.test")
 
 
-def silent_path(phone, number):
+def silent_path(phone: net.Agent, number: int) -> int:
     lines = ["Expires: 300", "Supported: path", f"Path: <sip:{sip.unique('p')}.silent.test;lr>"]
     user, contact = sip.aor("mallory"), f"<sip:m{number % 10}@198.18.9.9>"
     return phone.send(phone.request("REGISTER", sip.HOME, *lines, to=user, contact=contact)) + invite(phone, user)

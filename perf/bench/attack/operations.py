@@ -10,10 +10,11 @@ import signal
 import socket
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from attack import floods, net, verdicts
-from attack.lab import SCRAPE, Scenario, of
+from attack.lab import SCRAPE, Lab, Scenario, of
 
 
 @Scenario(
@@ -25,7 +26,7 @@ from attack.lab import SCRAPE, Scenario, of
     # As long as it took.
     during=10.0,
 )
-def stalled_log(lab):
+def stalled_log(lab: Lab) -> None:
     with lab.attack():
         lab.server.pipe.reads.clear()
         floods.from_one(lab, "unknown", 2000)
@@ -42,7 +43,7 @@ def stalled_log(lab):
     "scrapes kept open on the metrics endpoint (503 for Prometheus)",
     "a scrape is answered meanwhile; calls go on",
 )
-def metrics_held(lab):
+def metrics_held(lab: Lab) -> None:
     with lab.attack():
         held = tried = done = 0
         for number in range(400):
@@ -68,12 +69,12 @@ FAKETIME = {
 }
 
 
-def set_clock(directory, offset):
+def set_clock(directory: str, offset: str) -> None:
     with open(os.path.join(directory, "clock"), "w") as text:
         text.write(offset + "\n")
 
 
-def clock(lab):
+def clock(lab: Lab) -> None:
     phone = lab.phone("victim", "198.18.5.1")
     phone.register(phone.contact, expires=3600)
     with lab.attack():
@@ -92,22 +93,22 @@ def clock(lab):
     )
 
 
-def database(directory):
+def database(directory: str) -> str:
     return os.path.join(directory, "bindings.db")
 
 
-def written(directory, write):
+def written(directory: str, write: Callable[[str], None]) -> None:
     """`before.db` stays as the server has found the other."""
     write(directory)
     shutil.copyfile(database(directory), os.path.join(directory, "before.db"))
 
 
-def sum_of(directory, name):
+def sum_of(directory: str, name: str) -> str:
     with open(os.path.join(directory, name), "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
-def wrong_database(lab):
+def wrong_database(lab: Lab) -> None:
     with lab.attack():
         pass
     before, after = (sum_of(lab.directory, name) for name in ["before.db", "bindings.db"])
@@ -117,23 +118,23 @@ def wrong_database(lab):
     lab.check("the log says what is wrong", told[0].strip()[-200:] if told else "nothing", bool(told))
 
 
-def table(directory, columns, rows):
+def table(directory: str, columns: str, rows: Sequence[tuple[str, str | int]]) -> None:
     with contextlib.closing(sqlite3.connect(database(directory))) as opened:
         opened.execute(f"CREATE TABLE strowger_binding ({columns})")
         opened.executemany("INSERT INTO strowger_binding VALUES (?, ?)", rows)
         opened.commit()
 
 
-def torn(directory):
+def torn(directory: str) -> None:
     table(directory, "a TEXT, b TEXT", [("x" * 100, "y" * 100)] * 2000)
     os.truncate(database(directory), os.path.getsize(database(directory)) // 2)
 
 
-def foreign(directory):
+def foreign(directory: str) -> None:
     table(directory, "colour TEXT, taste INTEGER", [("red", 1)])
 
 
-def garbage(directory):
+def garbage(directory: str) -> None:
     with open(database(directory), "wb") as file:
         file.write(os.urandom(100_000))
 
@@ -169,8 +170,8 @@ for name, what, write in [
 
 
 @Scenario("sighup-storm", "SIGHUP 2,000 times a second", "SIGHUP at 2,000 a second", "calls go on")
-def hangups(lab):
-    def send(_):
+def hangups(lab: Lab) -> None:
+    def send(_: int) -> int:
         os.kill(lab.server.pid, signal.SIGHUP)
         return 0
 

@@ -2,10 +2,12 @@
 maddr."""
 
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from attack import net, sip, verdicts
-from attack.lab import SETTLE, Scenario, of
+from attack.lab import SETTLE, Lab, Metrics, Scenario, of
 
 # Timers as of RFC 3261 in a fifth of the time: all that is repeated has been repeated after 6.4 s.
 TIMERS = {"timers": {"t1": "100ms", "t2": "800ms", "linger": "6400ms"}}
@@ -13,9 +15,10 @@ STRANGER = "sip:x@elsewhere.example"
 # A phone of somebody else that answers.
 BUSY = "198.18.5.3"
 AT_MOST = f"at most {verdicts.REFLECTED:g} bytes out for each byte in"
+Form = tuple[str, str, str | None, list[str]]
 
 
-def reflection(name, what, source, run, must=AT_MOST, **conf):
+def reflection(name: str, what: str, source: str, run: Callable[[Lab], None], must: str = AT_MOST, **conf: dict[str, Any]) -> None:
     """Few requests, since each is repeated for long, by a source that never answers."""
     Scenario(name, what, source, must, run, {**TIMERS, **conf}, {"calls": 10, "refreshed": 3}, during=8.0, rest=2.0)
 
@@ -23,16 +26,18 @@ def reflection(name, what, source, run, must=AT_MOST, **conf):
 class Third:
     """The machine at which all that comes is counted. Nobody there answers."""
 
-    def __init__(self, lab):
+    def __init__(self, lab: Lab) -> None:
         self.lab, self.socket = lab, lab.last(net.udp(net.THIRD, 5060, buffer=16 << 20))
         self.datagrams = self.bytes = 0
 
-    def count(self):
+    def count(self) -> None:
         datagrams, size = net.drain(self.socket)
         self.datagrams += datagrams
         self.bytes += size
 
-    def attack(self, request, most=10, rate=10, idle=lambda: None):
+    def attack(
+        self, request: Callable[[int], int], most: int = 10, rate: float = 10, idle: Callable[[], None] = lambda: None
+    ) -> None:
         """`request(number)` sends one and returns its bytes; `idle()`, between two, is what other phones of the attacker do."""
         with self.lab.attack():
             sent = 0
@@ -54,17 +59,17 @@ class Third:
                 "bytes out / in": self.factor,
             }
 
-    def check(self):
+    def check(self) -> None:
         what = f"bytes out for bytes in (at most {verdicts.REFLECTED:g})"
         self.lab.at_most(what, self.factor, verdicts.REFLECTED, "{:.1f}")
 
 
-def contacts(lab, padding):
+def contacts(lab: Lab, padding: str) -> None:
     third, phone, uri = Third(lab), lab.phone("mallory", net.ATTACKER), sip.aor("mallory")
     answers = [phone.register(f"<sip:m{number}@{net.THIRD}:5060{padding}>") for number in range(10)]
     bound = len(phone.bindings() or []) or sum(1 for each in answers if each and each.status == 200)
 
-    def request(number):
+    def request(number: int) -> int:
         if number == 0:
             phone.take_challenge("INVITE", uri, uri)
         return phone.send(phone.request("INVITE", uri, contact=phone.contact))
@@ -74,14 +79,14 @@ def contacts(lab, padding):
     third.check()
 
 
-def short(lab, method, bound=0):
+def short(lab: Lab, method: str, bound: int = 0) -> None:
     """Requests as short as can be, about an address-of-record with so many contacts."""
     third, phone, name = Third(lab), lab.phone("victim", "198.18.5.1"), sip.aor("victim")
     for number in range(bound):
         phone.register(f"<sip:victim@198.18.5.1:5060;x={'y' * 200}{number}>")
     uri, contact = (sip.HOME, "") if method == "REGISTER" else (name, "m: <sip:a@b>\r\n")
 
-    def request(number):
+    def request(number: int) -> int:
         return third.socket.sendto(
             f"{method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {name};tag=1\r\nt: {name}\r\n"
             f"i: {number}\r\nCSeq: 1 {method}\r\nMax-Forwards: 70\r\n{contact}\r\n".encode(),
@@ -92,17 +97,18 @@ def short(lab, method, bound=0):
     third.check()
 
 
-def answered(lab, status):
-    third, phone, again = Third(lab), lab.phone("friend", BUSY), []
+def answered(lab: Lab, status: int) -> None:
+    third, phone = Third(lab), lab.phone("friend", BUSY)
+    again: list[list[Any]] = []
     phone.register(phone.contact)
     phone.socket.setblocking(False)
 
-    def request(number):
+    def request(number: int) -> int:
         uri, contact = sip.aor("friend"), f"<sip:x@{net.THIRD}>"
         data = sip.request("INVITE", uri, (net.THIRD, 5060), STRANGER, uri, contact=contact, body=sip.SDP)
         return third.socket.sendto(data, sip.SERVER)
 
-    def idle():
+    def idle() -> None:
         """A phone repeats its 2xx by T1, 2·T1 … up to T2 until the ACK comes, for 64·T1; other answers the proxy acknowledges."""
         now = time.monotonic()
         while message := phone.receive(0.001):
@@ -122,10 +128,10 @@ def answered(lab, status):
     third.check()
 
 
-def relayed(lab, forms):
+def relayed(lab: Lab, forms: Sequence[Form]) -> None:
     third, stranger = Third(lab), lab.phone("mallory", net.ATTACKER, credentials=None)
 
-    def request(number):
+    def request(number: int) -> int:
         method, uri, via, lines = forms[number % len(forms)]
         data = sip.request(method, uri, stranger.place, STRANGER, uri, *lines, contact=stranger.contact)
         return stranger.send(data.replace(b"Via: SIP/2.0/UDP 198.18.9.1:5060;", via.encode()) if via else data)
@@ -136,7 +142,7 @@ def relayed(lab, forms):
 
 ROUTE = f"Route: <sip:{net.THIRD};lr>"
 OWN = f"sip:{sip.SERVER[0]}"
-ROUTES = [
+ROUTES: list[Form] = [
     (method, uri, None, lines)
     for method in ["INVITE", "OPTIONS", "BYE", "ACK", "CANCEL"]
     for uri, lines in [
@@ -150,7 +156,7 @@ ROUTES = [
         (sip.aor("nobody"), [f"Route: <{OWN};maddr={net.THIRD};lr>"]),
     ]
 ]
-VIAS = [
+VIAS: list[Form] = [
     ("OPTIONS", OWN, via, [])
     for via in [
         f"Via: SIP/2.0/UDP {net.THIRD}:5060;",
@@ -165,12 +171,12 @@ VIAS = [
 MOST_SENT = 2 * 60 * 11
 
 
-def aor(number):
+def aor(number: int) -> str:
     """Such contacts lead to other users of ours only by an address of ours: a name would be taken for a phone behind a NAT."""
     return sip.aor(f"zombie{number}", sip.SERVER[0])
 
 
-def forks(lab, contacts):
+def forks(lab: Lab, contacts: Callable[[int], list[str]]) -> None:
     """One INVITE to the first of ten users, of which each has `contacts(number)`."""
     lab.last(net.udp(net.THIRD, 5060, buffer=4096))
     phones = [lab.phone(f"zombie{number}", f"198.18.9.{20 + number}") for number in range(10)]
@@ -178,7 +184,8 @@ def forks(lab, contacts):
         for contact in contacts(number):
             phone.ask("REGISTER", OWN, aor(number), f"Contact: {contact}", "Expires: 300", frm=f"<{aor(number)}>;tag=z")
     with lab.attack():
-        caller, uri, most = phones[0], aor(0), 0
+        caller, uri = phones[0], aor(0)
+        most: float = 0
         caller.take_challenge("INVITE", uri, uri, frm=f"<{uri}>;tag=z")
         sent = caller.send(caller.request("INVITE", uri, frm=uri, contact=caller.contact))
         while lab.left() > 0.2:
@@ -192,7 +199,7 @@ def forks(lab, contacts):
     lab.at_most(f"messages sent for one INVITE (at most {MOST_SENT:,})", extra, MOST_SENT)
 
 
-def messages(metrics):
+def messages(metrics: Metrics) -> float:
     return sum(value for name, value in metrics.items() if name.startswith("strowger_messages_total") and 'direction="out"' in name)
 
 

@@ -6,7 +6,7 @@ import socket
 import time
 
 from attack import net, sip
-from attack.lab import Scenario, of
+from attack.lab import Lab, Scenario, of
 from attack.legit import cpu_seconds
 
 # What one source may have of a small table, so that it is full in seconds.
@@ -16,7 +16,7 @@ OPEN = {"challenge_register": False}
 FAST = {"t1": "100ms", "linger": "2s"}
 
 
-def gauges(lab, pattern):
+def gauges(lab: Lab, pattern: str) -> list[str]:
     """Metrics of bytes that are held."""
     return [name for name in lab.metrics["during"] if "bytes" in name and "limit_hits" not in name and re.search(pattern, name)]
 
@@ -29,17 +29,17 @@ def gauges(lab, pattern):
     "turns longer than 100 ms are counted",
     quick_kinds=("calls",),
 )
-def removals(lab):
+def removals(lab: Lab) -> None:
     phone = lab.phone("mallory", net.ATTACKER)
     for number in range(10):
         phone.register(f"<sip:mallory@198.18.9.1:5060;x={'y' * 900}{number}>")
     bound = len(phone.bindings() or [])
 
-    def register(count):
+    def register(count: int) -> bytes:
         lines = ["Expires: 0", f"m: {','.join(f's:x{number:x}' for number in range(count))}"]
         return phone.request("REGISTER", sip.HOME, *lines, to=sip.aor("mallory"), cseq=2)
 
-    def cpu(count, times, usual):
+    def cpu(count: int, times: int, usual: float) -> tuple[float, int]:
         """Milliseconds of each message, above what the server takes meanwhile for others, and its bytes."""
         messages = [register(count) for _ in range(times)]
         began, used = time.monotonic(), cpu_seconds(lab.server.pid)
@@ -71,11 +71,11 @@ def removals(lab):
     "floods of bindings, on one AOR",
     "no more than max_contacts are bound",
 )
-def one_aor(lab):
+def one_aor(lab: Lab) -> None:
     phone = lab.phone("mallory", net.ATTACKER)
     phone.register(phone.contact)
 
-    def send(number):
+    def send(number: int) -> int:
         contact = f"<sip:m{number}@198.18.9.1:5060>"
         return phone.send(phone.request("REGISTER", sip.HOME, to=sip.aor("mallory"), contact=contact))
 
@@ -86,7 +86,7 @@ def one_aor(lab):
     lab.at_most("bound (at most 10)", bound or None, 10)
 
 
-def binds(where, number, *lines, more=""):
+def binds(where: socket.socket, number: int, *lines: str, more: str = "") -> int:
     """A contact of a user for whom no password is asked."""
     user, contact = sip.aor(f"m{number}"), f"<sip:m{number}@198.18.9.1{more}>"
     return where.sendto(sip.request("REGISTER", sip.HOME, where.getsockname(), user, user, *lines, contact=contact), sip.SERVER)
@@ -99,7 +99,7 @@ def binds(where, number, *lines, more=""):
     "new phones at other places still register",
     conf={"auth": OPEN, "limits": {"bindings": SMALL}},
 )
-def many_aors(lab):
+def many_aors(lab: Lab) -> None:
     with lab.attack():
         where = lab.keep(net.udp(net.ATTACKER))
         lab.flood(min(5000, 5 * SMALL / lab.during_s), lambda number: binds(where, number))
@@ -107,14 +107,14 @@ def many_aors(lab):
     lab.at_most("contacts bound in all", bindings, SMALL)
 
 
-def calls_silent_phone(lab, rate, body=b"", most=None):
+def calls_silent_phone(lab: Lab, rate: float, body: bytes = b"", most: int | None = None) -> None:
     phone, uri = lab.phone("mallory", net.ATTACKER), sip.aor("mallory")
     # By TCP too: large requests go that way. It takes connections, and reads nothing.
     lab.last(net.udp("198.18.9.3", 5060, buffer=4096), socket.create_server(("198.18.9.3", 5060)))
     phone.register("<sip:mallory@198.18.9.3:5060>")
     phone.take_challenge("INVITE", uri, uri)
 
-    def send(number):
+    def send(number: int) -> int:
         net.drain(phone.socket)
         return phone.send(phone.request("INVITE", uri, contact=phone.contact, body=body))
 
@@ -130,7 +130,7 @@ def calls_silent_phone(lab, rate, body=b"", most=None):
     "the others' calls go on",
     conf={"limits": {"transactions": SMALL}},
 )
-def silent_phone(lab):
+def silent_phone(lab: Lab) -> None:
     calls_silent_phone(lab, 2000)
     lab.check("transactions held when the attack ended", f"{of(lab.metrics['during'], 'strowger_transactions'):,.0f}", True)
 
@@ -143,7 +143,7 @@ def silent_phone(lab):
     conf={"timers": FAST},
     rest=18.0,
 )
-def large_invites(lab):
+def large_invites(lab: Lab) -> None:
     calls_silent_phone(lab, 8000 / (0.8 * lab.during_s), b"a=" + b"x" * 60_000, 8000)
     lab.memory_comes_back()
     lab.is_counted("a metric of the bytes held", gauges(lab, "transaction|held|stored"))
@@ -157,7 +157,7 @@ def large_invites(lab):
     conf={"auth": OPEN, "limits": {"contact_size": "60KiB"}, "registrar": {"min_expires": "1s"}},
     rest=18.0,
 )
-def large_bindings(lab):
+def large_bindings(lab: Lab) -> None:
     most, padding = 3000, f";x={'y' * 56_000}"
     with lab.attack():
         where = lab.keep(net.udp(net.ATTACKER))
