@@ -391,7 +391,8 @@ impl Overload {
             );
         }
         self.shed = Some(Shed { draw: shed.draw.turned(first), ..shed });
-        self.highest = shed.below;
+        // What was counted had other lots.
+        (self.highest, self.lots, self.lots_since) = (shed.below, [0; RANGES], now);
         (self.shed_since, self.turned) = (now, Some(now));
         self.begin_sum(now);
     }
