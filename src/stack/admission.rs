@@ -1,7 +1,7 @@
 //! What is admitted: nothing new while the server is about to stop (RFC 3261 §21.5.4), and a share of it during overload
 //! ([`super::overload`]).
 
-use crate::base::{Draw, Flow, Transport};
+use crate::base::{Flow, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::counters::Limit;
 use crate::stack::passage::Passed;
@@ -33,20 +33,13 @@ impl Turn<'_> {
     /// has passed here before, or was challenged, because it has already begun.
     pub fn check_overload(&mut self, flow: Flow, message: &Message, passed: Option<Passed>, key: u128) -> Result<(), Refusal> {
         let is_new = passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
-        if !is_new || self.core.overload.admits(self.lot(flow, message)) || self.has_been_let_in(flow, message) {
+        let is_call = message.method() == Method::Invite && flow.transport == Transport::Udp;
+        if !is_new || self.core.overload.admits(is_call) || self.has_been_let_in(flow, message) {
             return Ok(());
         }
-        // Whether the kernel would know it as a new call does not depend on the draw.
-        let is_droppable = flow.transport == Transport::Udp && Draw::new(0).of(message.bytes()).is_some();
-        self.core.overload.refuse(self.now, is_droppable);
+        self.core.overload.refuse(self.now);
         let later = 1 + (key % u128::from(RETRY_AFTER_S)) as u32;
         let busy = Refusal::new(503, "Overloaded").with(Extra::RetryAfter(later));
         Err(busy.because_of(Limit::Overload).logged())
-    }
-
-    /// Returns the lot of a call while the kernel drops some.
-    fn lot(&self, flow: Flow, message: &Message) -> Option<u32> {
-        let shed = self.core.overload.shed()?;
-        (flow.transport == Transport::Udp).then(|| shed.draw.of(message.bytes()))?
     }
 }

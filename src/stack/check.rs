@@ -37,6 +37,7 @@ impl Endpoint {
             blobs += usize::from(context.request.is_held()) + usize::from(context.best.is_held());
         }
         assert_eq!(self.proxy.contexts.count(), owned.len(), "contexts and transactions that wait");
+        blobs += self.core.overload.waiting();
         assert_eq!(self.transactions.pool.held(), blobs, "blocks of memory and their owners");
     }
 }

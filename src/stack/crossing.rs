@@ -2,12 +2,37 @@
 //! this one.
 
 use crate::base::{Errand, Flow};
-use crate::sip::Message;
+use crate::sip::{Message, sniff};
+use crate::stack::branch::Branch;
 use crate::stack::counterpart::Counterpart;
+use crate::stack::counters::Drop;
 use crate::stack::refusal::Refusal;
 use crate::stack::turn::Turn;
 
+/// Why a response that names an unknown core is dropped.
+pub const NO_SUCH_CORE: &str = "its branch names a core that there is not";
+
 impl Turn<'_> {
+    /// Passes on a response for another core unread; only its branch is checked. Returns false if it is for this one.
+    #[inline]
+    pub fn passes_to_another_core(&mut self, flow: Flow, bytes: &[u8]) -> bool {
+        let cores = self.core.settings.cores;
+        if cores <= 1 || sniff::kind(bytes) != sniff::Kind::Response {
+            return false;
+        }
+        let branch = sniff::top_via_branch(bytes).and_then(|text| self.core.signer.read(text));
+        match branch {
+            Some(Branch::Stateful { core, .. }) if core != self.core.number => {
+                match core < cores {
+                    true => self.outbox.mail(core, Errand::Response { crossed: false }, flow, bytes),
+                    false => self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE),
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Returns whether a request other than ACK and CANCEL, which matches no transaction here, was left to the other process.
     #[cold]
     pub fn is_left_to_counterpart(&mut self, errand: Option<Errand>, key: u128, flow: Flow, message: &Message) -> bool {

@@ -13,6 +13,14 @@ use std::sync::Arc;
 pub trait Element: Send + 'static {
     /// Handles a message. Returns false if nobody will be answered because of it.
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool;
+    /// Handles the next of the messages that [`Element::handle`] has put aside. Returns false if there is none.
+    fn handle_waiting(&mut self, _now: Instant, _outbox: &mut Outbox) -> bool {
+        false
+    }
+    /// Returns whether messages wait for [`Element::handle_waiting`].
+    fn has_waiting(&self) -> bool {
+        false
+    }
     fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox);
     /// Returns whether a datagram carries what the question asks for, before it is handled.
     fn bears(&mut self, _now: Instant, _flow: Flow, _bytes: &[u8], _question: Question) -> bool {

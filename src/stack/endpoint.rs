@@ -11,10 +11,12 @@ use crate::stack::calls::Calls;
 use crate::stack::core::Core;
 use crate::stack::counterpart::{Bequest, Counterpart};
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
+use crate::stack::crossing::NO_SUCH_CORE;
 use crate::stack::element::Element;
 use crate::stack::health::{Cause, Health};
 use crate::stack::location::Progress;
 use crate::stack::other_secret::OtherSecret;
+use crate::stack::overload::Verdict;
 use crate::stack::preprocess::bad;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -35,9 +37,6 @@ use std::sync::Arc;
 const FREED_MEANWHILE: usize = 64 << 20;
 const FREED_AT_LAST: usize = 1 << 20;
 
-/// Why a response that names an unknown core is dropped.
-const NO_SUCH_CORE: &str = "its branch names a core that there is not";
-
 /// Owned by one worker, or by the laboratory.
 pub struct Endpoint {
     pub(in crate::stack) core: Core,
@@ -47,6 +46,8 @@ pub struct Endpoint {
     uac: Uac,
     /// Lent to the current message. A box moves as one word.
     index: Option<Box<Index>>,
+    /// Scratch buffer for a message that has waited.
+    waiting: Vec<u8>,
     /// Scratch list of client transactions, kept to reuse its allocation.
     ids: Vec<Id>,
     /// Bytes freed since [`Endpoint::take_freed`] last reported them.
@@ -71,6 +72,7 @@ impl Endpoint {
             proxy: Proxy::default(),
             registrar: Registrar::default(),
             index: None,
+            waiting: Vec::new(),
             ids: Vec::new(),
             freed: 0,
         }
@@ -144,7 +146,7 @@ impl Endpoint {
     fn receive(&mut self, now: Instant, flow: Flow, bytes: &[u8], errand: Option<Errand>, outbox: &mut Outbox) -> bool {
         let mut index = self.index.take().unwrap_or_default();
         let (mut turn, proxy, registrar, uac) = self.turn(now, outbox);
-        if errand.is_none() && goes_to_another_core(&mut turn, flow, bytes) {
+        if errand.is_none() && turn.passes_to_another_core(flow, bytes) {
             let is_heard = !turn.is_passed_over;
             self.index = Some(index);
             return is_heard;
@@ -159,6 +161,7 @@ impl Endpoint {
             }
             Err(fault) => turn.discard(flow, Drop::Unreadable, fault.reason()),
         }
+        turn.core.overload.verdict = Verdict::Open;
         let is_heard = !turn.is_passed_over;
         self.index = Some(index);
         is_heard
@@ -169,7 +172,26 @@ impl Element for Endpoint {
     /// Handles a message from a peer: one datagram, or one framed message of a stream. Returns false if it was dropped, or if it
     /// repeats a request that is still to be answered: then there is no answer to wait for.
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
+        if self.core.overload.makes_wait(now, flow, bytes, &mut self.transactions.pool) {
+            return true;
+        }
         self.receive(now, flow, bytes, None, outbox)
+    }
+
+    /// Handles the call that has waited longest during overload.
+    fn handle_waiting(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
+        let mut bytes = std::mem::take(&mut self.waiting);
+        let flow = self.core.overload.next_waiting(now, &mut self.transactions.pool, &mut bytes);
+        if let Some(flow) = flow {
+            self.receive(now, flow, &bytes, None, outbox);
+        }
+        self.waiting = bytes;
+        flow.is_some()
+    }
+
+    #[inline]
+    fn has_waiting(&self) -> bool {
+        self.core.overload.has_waiting()
     }
 
     /// Handles a message from another core, with the flow on which that core received it.
@@ -400,26 +422,6 @@ impl Element for Endpoint {
                 _ => 0,
             },
         }
-    }
-}
-
-/// A response for another core is passed on unread; only its branch is checked.
-#[inline]
-fn goes_to_another_core(turn: &mut Turn, flow: Flow, bytes: &[u8]) -> bool {
-    let cores = turn.core.settings.cores;
-    if cores <= 1 || sniff::kind(bytes) != sniff::Kind::Response {
-        return false;
-    }
-    let branch = sniff::top_via_branch(bytes).and_then(|text| turn.core.signer.read(text));
-    match branch {
-        Some(Branch::Stateful { core, .. }) if core != turn.core.number => {
-            match core < cores {
-                true => turn.outbox.mail(core, Errand::Response { crossed: false }, flow, bytes),
-                false => turn.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE),
-            }
-            true
-        }
-        _ => false,
     }
 }
 

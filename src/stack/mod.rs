@@ -1,6 +1,7 @@
 //! The rules. Time, randomness and bytes come in; transmits and timers go out. Pure: no clock, no socket, no thread.
 
 mod admission;
+mod admission_queue;
 mod answer;
 pub mod auth;
 mod bounds;
@@ -45,6 +46,7 @@ mod request;
 pub mod route;
 pub mod route_counters;
 pub mod settings;
+mod shedding;
 mod source_proof;
 pub mod token;
 pub mod transaction;

@@ -65,6 +65,11 @@ const FLUSH_BYTES: usize = 1 << 20;
 /// floods no socket.
 const FREED_PER_TURN: usize = 64;
 
+/// Waiting messages handled in one turn, if everything that had arrived was taken; and if not. A call is five messages or so, so the
+/// latter keep no call waiting but in a flood of what goes first.
+const ADMITTED: usize = 16;
+const ADMITTED_BEHIND: usize = 2;
+
 /// One core's loop. Owns its sockets, its element and its timers; shares the location service and the post office.
 pub struct Worker<E: Element = Endpoint> {
     /// The worker's number, from 0.
@@ -183,6 +188,7 @@ impl<E: Element> Worker<E> {
         if !self.mailbox.is_congested() {
             self.receive(now); // a bounded bite from each ready socket
             self.receive_streams(now); // and from each ready connection
+            self.admit(now); // what had to wait for that, during overload
         }
         self.element.handle_load(now, self.wires.load(now)); // is it too much?
         self.wires.shed(self.element.shed(), now); // what the kernel is to drop
@@ -214,6 +220,7 @@ impl<E: Element> Worker<E> {
     fn wait(&mut self) -> io::Result<()> {
         if let Some(time) = self.pace.sleep()
             && !self.wires.has_more()
+            && !self.element.has_waiting()
         {
             // Messages arrive so fast that waking up for each would not pay.
             std::thread::sleep(time);
@@ -246,7 +253,7 @@ impl<E: Element> Worker<E> {
     /// grid, unless a message wakes us first.
     fn patience(&self) -> Option<Duration> {
         let is_congested = self.mailbox.is_congested();
-        let has_more = self.wires.has_more() && !is_congested || self.mailbox.link_has_more();
+        let has_more = (self.wires.has_more() || self.element.has_waiting()) && !is_congested || self.mailbox.link_has_more();
         if has_more || !self.mailbox.may_sleep() || self.has_due_held() {
             return Some(Duration::ZERO);
         }
@@ -286,6 +293,25 @@ impl<E: Element> Worker<E> {
             }
         }
         self.wires.settle();
+    }
+
+    /// Handles some of the messages that the element has put aside: a few if everything that had arrived was taken, fewer if not, but
+    /// never none, or a flood of what goes first would keep them waiting for ever.
+    fn admit(&mut self, now: Instant) {
+        if !self.element.has_waiting() {
+            return;
+        }
+        let most = match self.wires.has_more() {
+            true => ADMITTED_BEHIND,
+            false => ADMITTED,
+        };
+        for _ in 0..most {
+            if !self.element.handle_waiting(now, &mut self.outbox) {
+                break;
+            }
+            tapping::words(&self.taps, self.core, &mut self.outbox);
+            self.flush_if_heavy(now);
+        }
     }
 
     fn receive_streams(&mut self, now: Instant) {

@@ -160,6 +160,21 @@ impl Bench {
         let now = Instant::from_ms(self.now);
         let (endpoint, outbox) = (&mut self.cores[core], &mut self.outbox);
         endpoint.handle(now, flow, &message.wire(), outbox);
+        while endpoint.handle_waiting(now, outbox) {}
+        self.collect()
+    }
+
+    /// A datagram from `from`, while the first core has no time for what may wait; what leaves because of it.
+    pub fn send_while_busy(&mut self, from: &str, message: impl Wire) -> Vec<Sent> {
+        let (now, flow) = (Instant::from_ms(self.now), Flow::datagram(0, address(from)));
+        self.cores[0].handle(now, flow, &message.wire(), &mut self.outbox);
+        self.collect()
+    }
+
+    /// The first core has time for what waits.
+    pub fn work_off(&mut self) -> Vec<Sent> {
+        let now = Instant::from_ms(self.now);
+        while self.cores[0].handle_waiting(now, &mut self.outbox) {}
         self.collect()
     }
 

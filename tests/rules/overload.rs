@@ -74,6 +74,62 @@ fn what_has_begun_goes_on() {
     }
 }
 
+/// An INVITE that begins a call.
+fn call() -> Request {
+    Request::invite().call_id(&format!("new{}", unique()))
+}
+
+/// What has begun is handled at once, and new calls when there is time.
+#[test]
+fn new_calls_wait_until_what_has_begun_is_done() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let first = Request::invite();
+    let relayed = b.send(ALICE, &first).pop().unwrap();
+    only(b.send(BOB, relayed.answer(200).tag("b")));
+    behind(&mut b, 100);
+    assert!(b.send_while_busy(ALICE, call()).is_empty());
+    let bye = Request::new("BYE", "sip:bob@10.0.1.2:5060").to("<sip:bob@example.com>;tag=b");
+    assert_eq!(b.send_while_busy(ALICE, bye).len(), 1, "it does not wait for the call before it");
+    let late = b.work_off();
+    assert!(late.iter().any(|sent| sent.to == BOB && sent.method() == "INVITE"), "{late:?}");
+    assert!(b.work_off().is_empty());
+}
+
+/// No more wait than can soon be served; the others are told at once, and those that could not be served in time then.
+#[test]
+fn calls_for_which_there_is_no_room_are_503() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    behind(&mut b, 1000);
+    let refused = |sent: &[Sent]| sent.iter().filter(|sent| sent.to == ALICE && sent.status() == 503).count();
+    let told: usize = (0..100).map(|_| refused(&b.send_while_busy(ALICE, call()))).sum();
+    assert!((50..100).contains(&told), "{told}");
+    let waited = b.work_off();
+    let begun = waited.iter().filter(|sent| sent.to == BOB && sent.method() == "INVITE").count();
+    assert_eq!((begun, refused(&waited)), (100 - told, 0));
+    for _ in 0..10 {
+        assert!(b.send_while_busy(ALICE, call()).is_empty());
+    }
+    // Their callers would repeat them after 500 ms.
+    b.now += 450;
+    assert_eq!(refused(&b.work_off()), 10);
+}
+
+/// A call that is repeated while its first copy waits is one call.
+#[test]
+fn a_repetition_of_what_waits_is_no_second_call() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    behind(&mut b, 100);
+    let invite = call();
+    for _ in 0..2 {
+        assert!(b.send_while_busy(ALICE, &invite).is_empty());
+    }
+    let begun = b.work_off().into_iter().filter(|sent| sent.to == BOB && sent.method() == "INVITE").count();
+    assert_eq!(begun, 1);
+}
+
 /// A call that is challenged comes twice. If each time were a draw of its own, what the first has cost would be lost with the second.
 #[test]
 fn who_was_let_in_and_challenged_is_let_in() {
@@ -90,7 +146,8 @@ fn who_was_let_in_and_challenged_is_let_in() {
         for asked in &nonces {
             let client = auth::Client { nc, ..auth::ALICES };
             let line = client.answer(asked, "INVITE", "");
-            let request = Request::invite().add(&format!("Proxy-Authorization: {line}"));
+            // As the kernel would not know it for a new call, nor does the queue.
+            let request = Request::invite().to("<sip:bob@example.com>;x=y").add(&format!("Proxy-Authorization: {line}"));
             let sent = b.send(from, request);
             refused += usize::from(sent.iter().any(|sent| sent.to == from && sent.status() == 503));
         }
@@ -101,7 +158,10 @@ fn who_was_let_in_and_challenged_is_let_in() {
     assert!(refused(&mut b, CAROL, 1) > 25, "of somebody else");
     let line = auth::ALICES.answer(&nonces[0], "INVITE", "");
     let unasked = || {
-        let request = Request::invite().from("<sip:a@elsewhere.test>;tag=x").call_id(&format!("u{}", unique()));
+        let request = Request::invite()
+            .to("<sip:bob@example.com>;x=y")
+            .from("<sip:a@elsewhere.test>;tag=x")
+            .call_id(&format!("u{}", unique()));
         request.add(&format!("Proxy-Authorization: {line}"))
     };
     let passed = (0..30).filter(|_| !b.send(ALICE, unasked()).iter().any(|sent| sent.status() == 503));

@@ -218,6 +218,9 @@ impl Calls {
                 if turn.stats.measures(call.mark) && !call.spoiled {
                     call.record(turn.now_ns, turn.stats);
                 }
+                if turn.stats.is_measuring() {
+                    call.record_served(turn.stats);
+                }
                 turn.out.done(link);
                 self.release(identity.slot);
             }
@@ -421,6 +424,13 @@ impl Call {
         }
         stats.record(Span::Bye, now_ns - self.bye_ns);
         stats.record(Span::Whole, now_ns - self.scheduled_ns);
+    }
+
+    fn record_served(&self, stats: &mut Stats) {
+        let [.., ok_ns] = self.heard_ns;
+        if ok_ns != 0 && !self.spoiled {
+            stats.record(Span::ServedToOk, ok_ns - self.scheduled_ns);
+        }
     }
 }
 

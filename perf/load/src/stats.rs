@@ -138,6 +138,8 @@ pub enum Span {
     ToTrying,
     ToRinging,
     ToOk,
+    /// The same, of all calls that ended while something was measured, whenever they began; not of those that ended later.
+    ServedToOk,
     Bye,
     Whole,
     /// To the final response of a call or a request that was refused.
@@ -146,7 +148,7 @@ pub enum Span {
     Lag,
 }
 
-const SPANS: [&str; 7] = ["to_100", "to_180", "to_200", "bye_to_200", "whole", "to_refusal", "generator_lag"];
+const SPANS: [&str; 8] = ["to_100", "to_180", "to_200", "served_to_200", "bye_to_200", "whole", "to_refusal", "generator_lag"];
 
 /// The measured part of a run in which something began; none by default.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
