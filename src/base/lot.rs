@@ -1,6 +1,5 @@
-//! The lot of a new call: a number derived from its INVITE, the same for retransmissions. A server that must shed calls sheds those
-//! with the lowest lots, so that a call is served completely or not at all, whichever part decides: the kernel, before a datagram
-//! is queued, or the rules.
+//! The lot of a new call: a number derived from its INVITE, the same for retransmissions. A server that must shed calls has the kernel
+//! drop those with the lowest lots before they are queued, so that one that was dropped is not served when it is repeated.
 //!
 //! All bytes from [`FIRST`] up to the To line count, so calls that differ there have different lots. Whoever reads this can make many
 //! calls with one lot nevertheless, be it by a To line above everything that varies; so the rules must expect lots that are not

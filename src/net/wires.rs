@@ -176,14 +176,19 @@ impl Wires {
         !self.ready.is_empty() || !self.undelivered.is_empty() || self.streams.has_more()
     }
 
-    /// Returns how far this core is behind at the end of a turn. Connections that wait to be accepted, or whose handshakes are in
-    /// progress, do not count: they have queues of their own.
-    pub fn load(&mut self, now: Instant) -> Load {
+    /// Returns whether more has arrived than was taken in this turn; connections as for [`Wires::load`].
+    pub fn is_behind(&self) -> bool {
         let holds_datagrams = |listener: &u16| {
             let port = self.ports.get(*listener as usize);
             port.is_some_and(|port| matches!(&port.kind, PortKind::Datagrams(wire) if wire.is_read))
         };
-        let is_behind = self.streams.is_behind() || self.ready.iter().any(holds_datagrams);
+        self.streams.is_behind() || self.ready.iter().any(holds_datagrams)
+    }
+
+    /// Returns how far this core is behind at the end of a turn. Connections that wait to be accepted, or whose handshakes are in
+    /// progress, do not count: they have queues of their own.
+    pub fn load(&mut self, now: Instant) -> Load {
+        let is_behind = self.is_behind();
         let taken = self.ports.iter().map(|port| match &port.kind {
             PortKind::Datagrams(wire) => wire.udp.received_bytes(),
             PortKind::Connections(_) => 0,

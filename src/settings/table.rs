@@ -305,8 +305,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// ("Privacy: id") goes to them only. What others assert is removed, in requests and in responses.
         live trusted_sources: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
         /// How long messages may wait in the kernel before a worker takes them, "0s" to "10s". If they wait longer, or the kernel drops some
-        /// for lack of room, a share of the requests that begin something is answered 503 with Retry-After, as many as it takes to catch
-        /// up, so that calls that have begun go on. And new TLS connections are closed while TLS handshakes wait
+        /// for lack of room, new calls over UDP wait until what has begun is done, for three quarters of that time at most, and those for which there is
+        /// no room, with a share of all other requests that begin something, are answered 503 with Retry-After. And new TLS connections are closed while TLS handshakes wait
         /// that long before they begin, and have done so for ten times as long. "0s": nothing is refused, and what does not fit into the
         /// buffers is lost, whatever it is.
         live overload: Millis = 100, "\"100ms\"", millis(Duration::ZERO, 10 * SECOND);

@@ -5,7 +5,7 @@
 //! that is slower for a tenth of a second has a longer queue, one that is faster a shorter one, and neither refuses nor idles.
 //!
 //! The queue is as long as what is let in within the time that calls may wait. When it is full, calls are refused. Calls that may have
-//! been dropped by the kernel before, and come again, are served after all others: with what is left over.
+//! been dropped by the kernel before, and come again, are served after all others, with what is left over; of those at most as many wait.
 
 use crate::base::{Blob, Flow, Instant, Pool};
 use std::collections::VecDeque;
@@ -13,10 +13,12 @@ use std::collections::VecDeque;
 /// The share of the pace's average that one window changes, as a shift.
 const AVERAGED: u32 = 3;
 /// Parts of a call in which the pace is counted.
-const UNIT: u32 = 1 << 8;
-/// How long a call waits at most, in milliseconds: until its caller is about to repeat it, which happens only if this process was kept
-/// from running, or most of what there is to do is to refuse; and one that comes after all others, while these leave time for it.
+const UNIT: u64 = 1 << 12;
+/// A call that has waited so long, in milliseconds, is forgotten without an answer, because its caller is about to repeat it: to answer
+/// the first copy and serve the second would be worse. That happens only if this process was kept from running, or if most of what
+/// there is to do is to refuse.
 const FRESH_MS: u64 = 400;
+/// The same for one that comes after all others.
 const DOUBTFUL_MS: u64 = 100;
 /// Calls that may wait however slow the core is.
 const ROOM_LEAST: u32 = 16;
@@ -33,7 +35,7 @@ pub struct Admitted {
     pub arrived: u32,
     /// Those that were let in.
     pub let_in: u32,
-    /// Those that were refused because too many waited.
+    /// Those for which there was no room, or no time.
     pub refused: u32,
 }
 
@@ -41,7 +43,7 @@ pub struct Admitted {
 pub struct AdmissionQueue {
     fresh: VecDeque<Waiting>,
     doubtful: VecDeque<Waiting>,
-    /// Calls let in in a window, on average, in parts of a call.
+    /// Calls let in in a millisecond, on average, in parts of a call.
     pace: u32,
     room: u32,
     window: Admitted,
@@ -58,6 +60,7 @@ impl AdmissionQueue {
 
     /// Takes a message in; false if there is no room for it. `is_doubtful`: it may be a repetition.
     pub fn push(&mut self, now: Instant, flow: Flow, bytes: &[u8], is_doubtful: bool, pool: &mut Pool) -> bool {
+        self.forget_overdue(now, pool);
         self.window.arrived += 1;
         let before = self.fresh.len() + if is_doubtful { self.doubtful.len() } else { 0 };
         if before >= self.room as usize {
@@ -74,16 +77,26 @@ impl AdmissionQueue {
         true
     }
 
-    /// Moves the message that is next to `bytes`; returns where it came from, and whether there is still time for it.
-    pub fn pop(&mut self, now: Instant, pool: &mut Pool, bytes: &mut Vec<u8>) -> Option<(Flow, bool)> {
-        let (mut next, most_ms) = match self.fresh.pop_front() {
-            Some(next) => (next, FRESH_MS),
-            None => (self.doubtful.pop_front()?, DOUBTFUL_MS),
-        };
+    /// Moves the message that is next to `bytes`, and returns where it came from: it is let in.
+    pub fn pop(&mut self, now: Instant, pool: &mut Pool, bytes: &mut Vec<u8>) -> Option<Flow> {
+        self.forget_overdue(now, pool);
+        let mut next = self.fresh.pop_front().or_else(|| self.doubtful.pop_front())?;
         bytes.clear();
         bytes.extend_from_slice(pool.get(&next.message));
         pool.release(&mut next.message);
-        Some((next.flow, now.ms_since(next.since) <= most_ms))
+        self.window.let_in += 1;
+        Some(next.flow)
+    }
+
+    fn forget_overdue(&mut self, now: Instant, pool: &mut Pool) {
+        for (queue, most_ms) in [(&mut self.fresh, FRESH_MS), (&mut self.doubtful, DOUBTFUL_MS)] {
+            while queue.front().is_some_and(|first| now.ms_since(first.since) > most_ms)
+                && let Some(mut overdue) = queue.pop_front()
+            {
+                pool.release(&mut overdue.message);
+                self.window.refused += 1;
+            }
+        }
     }
 
     pub fn count_let_in(&mut self) {
@@ -94,15 +107,15 @@ impl AdmissionQueue {
         self.window.refused += 1;
     }
 
-    /// Ends a window of `window_ms`, after which as many calls may wait as are let in within `waiting_ms`. `was_idle`: the core could
-    /// have let in more.
-    pub fn turn(&mut self, was_idle: bool, waiting_ms: u64, window_ms: u64) -> Admitted {
+    /// Ends a window that has lasted for `elapsed_ms`; from now on as many calls may wait as are let in within `waiting_ms`. `was_idle`:
+    /// the core could have let in more.
+    pub fn turn(&mut self, was_idle: bool, waiting_ms: u64, elapsed_ms: u64) -> Admitted {
         let window = std::mem::take(&mut self.window);
-        let let_in = window.let_in * UNIT;
-        if !was_idle || let_in > self.pace {
-            self.pace = self.pace - (self.pace >> AVERAGED) + (let_in >> AVERAGED);
+        let pace = (u64::from(window.let_in) * UNIT / elapsed_ms.max(1)).min(UNIT * UNIT) as u32;
+        if !was_idle || pace > self.pace {
+            self.pace = self.pace - (self.pace >> AVERAGED) + (pace >> AVERAGED);
         }
-        self.room = ((u64::from(self.pace / UNIT) * waiting_ms / window_ms) as u32).max(ROOM_LEAST);
+        self.room = ((u64::from(self.pace) * waiting_ms / UNIT) as u32).max(ROOM_LEAST);
         window
     }
 }

@@ -178,7 +178,7 @@ impl Element for Endpoint {
         self.receive(now, flow, bytes, None, outbox)
     }
 
-    /// Handles the call that has waited longest during overload.
+    /// Handles the next of the calls that wait during overload.
     fn handle_waiting(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let mut bytes = std::mem::take(&mut self.waiting);
         let flow = self.core.overload.next_waiting(now, &mut self.transactions.pool, &mut bytes);

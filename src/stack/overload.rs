@@ -53,10 +53,13 @@ enum Direction {
     Down,
 }
 
+/// A longer message does not wait: the queue's memory is bounded by this too, in bytes.
+const LONGEST: usize = 8 << 10;
+
 /// What has been decided about a request before it is read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Verdict {
-    /// Nothing: it is no call, or does not come by UDP, or nothing is overloaded.
+    /// Nothing: it is no call, or not known to be one, or does not come by UDP, or nothing is overloaded.
     #[default]
     Open,
     /// A call that has waited.
@@ -71,7 +74,8 @@ pub struct Overload {
     share: u32,
     /// What remains of the shares of earlier requests.
     credit: u32,
-    /// When this window ends.
+    /// When this window began, and when it ends.
+    since: Instant,
     until: Instant,
     /// Whether the worker took everything that had arrived, at least once in this window; and whether no call waited then.
     caught_up: bool,
@@ -109,6 +113,7 @@ impl Overload {
         Overload {
             share: ALL,
             credit: 0,
+            since: Instant::default(),
             until: Instant::default(),
             caught_up: true,
             was_idle: true,
@@ -143,11 +148,12 @@ impl Overload {
         }
         // After a sleep, however long, nothing is known of the time it took.
         let has_slept = now.ms_since(self.until) >= WINDOW_MS;
-        self.until = now.after_ms(WINDOW_MS);
+        let elapsed_ms = now.ms_since(self.since);
+        (self.since, self.until) = (now, now.after_ms(WINDOW_MS));
         self.settle(load, patience_ms, has_slept);
         let was_idle = std::mem::replace(&mut self.was_idle, !load.is_behind && self.queue.is_empty());
         let waiting_ms = (patience_ms * WAITING.0 / WAITING.1).min(WAITING_MOST_MS);
-        let window = self.queue.turn(was_idle, waiting_ms, WINDOW_MS);
+        let window = self.queue.turn(was_idle, waiting_ms, elapsed_ms);
         let may_shed = self.may_shed && !load.cannot_shed && patience_ms > 0;
         if self.is_on {
             // A core that wakes up late does not count as one that has room.
@@ -228,7 +234,7 @@ impl Overload {
 
     /// Decides about a message that has arrived, before it is read; true if it waits now.
     pub fn makes_wait(&mut self, now: Instant, flow: Flow, bytes: &[u8], pool: &mut Pool) -> bool {
-        if !self.is_on || flow.transport != Transport::Udp {
+        if !self.is_on || flow.transport != Transport::Udp || bytes.len() > LONGEST {
             return false;
         }
         let Some(lot) = self.shedding.draw().of(bytes) else {
@@ -259,11 +265,8 @@ impl Overload {
 
     /// Takes out the call that is next, and moves its message to `bytes`.
     pub fn next_waiting(&mut self, now: Instant, pool: &mut Pool, bytes: &mut Vec<u8>) -> Option<Flow> {
-        let (flow, is_in_time) = self.queue.pop(now, pool, bytes)?;
-        self.verdict = match is_in_time {
-            true => Verdict::LetIn,
-            false => Verdict::Refused,
-        };
+        let flow = self.queue.pop(now, pool, bytes)?;
+        self.verdict = Verdict::LetIn;
         Some(flow)
     }
 
@@ -301,21 +304,20 @@ impl Overload {
     /// to the share. `is_call`: it is one that would wait.
     #[inline]
     pub fn admits(&mut self, is_call: bool) -> bool {
-        match self.verdict {
-            Verdict::LetIn => {
-                self.queue.count_let_in();
-                return true;
-            }
+        // A call that is not known to the kernel is let in as likely as the others.
+        let share = match self.verdict {
+            Verdict::LetIn => return true,
             Verdict::Refused => return false,
-            Verdict::Open if self.share == ALL => {
-                if is_call && !self.is_on {
-                    self.queue.count_let_in();
-                }
-                return true;
+            Verdict::Open if is_call => self.least_share(),
+            Verdict::Open => self.share,
+        };
+        if share == ALL {
+            if is_call && !self.is_on {
+                self.queue.count_let_in();
             }
-            Verdict::Open => {}
+            return true;
         }
-        self.credit += self.share;
+        self.credit += share;
         if self.credit >= ALL {
             self.credit -= ALL;
             return true;
@@ -525,6 +527,12 @@ mod tests {
         (product ^ product >> 15).wrapping_mul(0x9e37_79b1).wrapping_add(draw.turn)
     }
 
+    /// What the message of a call that waits says: the call, whether it is late, since when it waits.
+    fn word_of(bytes: &[u8]) -> [u32; 3] {
+        let mut words = bytes.chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap()));
+        std::array::from_fn(|_| words.next().expect("three words"))
+    }
+
     /// The calls of a flood.
     const FLOOD: u32 = 7;
 
@@ -542,8 +550,6 @@ mod tests {
         again: std::collections::BTreeSet<(u64, u32, u64)>,
         /// The message's number in its call, the call's, whether its first copy was dropped.
         queue: std::collections::VecDeque<(usize, u32, bool)>,
-        /// Those of [`Overload`]'s queue.
-        waiting: [std::collections::VecDeque<(u32, bool, Instant)>; 2],
         pool: Pool,
         /// What was handled in the last millisecond, and is answered.
         answers: Vec<(usize, u32, bool)>,
@@ -588,7 +594,6 @@ mod tests {
                 flood: 0,
                 again: Default::default(),
                 queue: Default::default(),
-                waiting: Default::default(),
                 pool: Pool::default(),
                 answers: Vec::new(),
                 usually,
@@ -676,37 +681,31 @@ mod tests {
         fn work_off(&mut self, tally: &mut Tally) {
             self.work = self.work.min(0) + 100 * self.takes as i32;
             tally.possible += self.takes;
+            let mut bytes = Vec::new();
             while self.work > 0 {
                 self.turn += 1;
                 if !self.turn.is_multiple_of(33)
                     && let Some(message) = self.queue.pop_front()
                 {
                     self.handle(message, tally);
-                } else if let Some((call, is_late, since)) = self.next_waiting() {
-                    self.load.next_waiting(self.now, &mut self.pool, &mut Vec::new()).expect("it waits");
-                    if self.load.verdict == Verdict::LetIn {
-                        tally.waited_ms = tally.waited_ms.max(self.now.ms_since(since));
-                    }
-                    self.begin_call(call, is_late, tally);
+                } else if self.load.next_waiting(self.now, &mut self.pool, &mut bytes).is_some() {
+                    let [call, late, since] = word_of(&bytes);
+                    tally.waited_ms = tally.waited_ms.max(self.now.as_ms() - u64::from(since));
+                    self.begin_call(call, late > 0, tally);
                 } else if self.queue.is_empty() {
                     return;
                 }
             }
         }
 
-        fn next_waiting(&mut self) -> Option<(u32, bool, Instant)> {
-            let [fresh, doubtful] = &mut self.waiting;
-            fresh.pop_front().or_else(|| doubtful.pop_front())
-        }
-
         fn handle(&mut self, (number, call, is_late): (usize, u32, bool), tally: &mut Tally) {
             if number == 0 {
                 let lot = lot(self.load.shedding.draw(), call);
-                let is_doubtful = self.load.shedding.count_lot(lot);
                 let flow = Flow::datagram(0, "127.0.0.1:5060".parse().unwrap());
-                if self.load.is_on && self.is_datagrams && self.load.decide(self.now, lot, flow, b"", &mut self.pool) {
+                let words = [call, u32::from(is_late), self.now.as_ms() as u32];
+                let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_be_bytes).collect();
+                if self.load.is_on && self.is_datagrams && self.load.decide(self.now, lot, flow, &bytes, &mut self.pool) {
                     self.work -= WAITING;
-                    self.waiting[usize::from(is_doubtful)].push_back((call, is_late, self.now));
                     return;
                 }
                 return self.begin_call(call, is_late, tally);
@@ -743,7 +742,7 @@ mod tests {
             (100, 0, 30, 95, 20),
             (40, 4, 30, 95, 30),
             (60, 4, 30, 95, 30),
-            (40, 6, 300, 88, 70),
+            (40, 6, 300, 88, 90),
             (60, 6, 300, 88, 50),
         ] {
             for seed in 0..4 {

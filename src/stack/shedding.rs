@@ -3,7 +3,7 @@
 //! Each call has its lot ([`crate::base::lot`]), and the kernel drops the lowest lots. A dropped INVITE is retransmitted after 500 ms,
 //! with the same lot, and six more times: served then, it would be served late. So the bound is set only now and then, to what could
 //! be served if nobody had to be refused, and falls only when there has been room for a while. A core is not equally fast all the
-//! time, so the bound is set to the most that was possible lately: to answer some more costs less than to serve some late.
+//! time, so the bound is set to an average to which its fast times contribute most: to answer some more costs less than to serve some late.
 //!
 //! That is fair, and the bound does what it should, as long as lots are evenly spread. A flood whose messages have one lot would be
 //! served before everybody else. So if far more have lots of one range than should, all lots are turned until those are the lowest.
@@ -16,7 +16,7 @@ pub const ALL: u32 = 1 << 14;
 /// A refusal costs about a call divided by this.
 const REFUSAL_COST: u32 = 4;
 /// While the kernel drops some, this many are answered 503: a fraction of those let in, but at least the minimum; the bound rises when
-/// it is twice as many.
+/// it is more than three times as many.
 const ANSWERED_PART: u32 = 32;
 const ANSWERED_LEAST: u32 = ALL / 256;
 /// The kernel begins to drop when this many are refused, because a refusal tells its caller more than silence does; and stops when
@@ -45,6 +45,8 @@ const UNEVEN: u32 = 3;
 const UNEVEN_REPEATED: u64 = 12;
 /// The most calls that came in a period lately; each period this fraction of it is forgotten, so that it outlasts repetitions.
 const BUSIEST_PART: u64 = 256;
+/// A call that was dropped is not repeated any more after so many milliseconds (Timer B, and a little).
+const REPEATED_MS: u64 = 35_000;
 /// After lots have been turned the kernel drops the least that it may for so many milliseconds at least: what has the lowest lots
 /// then may be most of what comes, and would be back at once.
 const TURNED_MS: u64 = 10_000;
@@ -57,6 +59,8 @@ pub struct Shedding {
     shed: Option<Shed>,
     /// How lots are drawn until this overload is over.
     draw: Option<Draw>,
+    /// When the bound was set.
+    bound_since: Instant,
     /// What became of calls in this period; and how many other requests were refused.
     admitted: Admitted,
     others_refused: u32,
@@ -86,6 +90,7 @@ impl Shedding {
             key,
             shed: None,
             draw: None,
+            bound_since: Instant::default(),
             admitted: Admitted::default(),
             others_refused: 0,
             period_since: Instant::default(),
@@ -144,7 +149,7 @@ impl Shedding {
     /// From now on the kernel drops nothing.
     pub fn stop(&mut self, now: Instant) {
         (self.shed, self.draw, self.highest) = (None, None, 0);
-        (self.is_needed, self.possible, self.busiest) = (false, 0, 0);
+        (self.is_needed, self.possible, self.busiest, self.turned) = (false, 0, 0, None);
         self.begin_period(now);
     }
 
@@ -166,8 +171,9 @@ impl Shedding {
         let passes = ALL - self.dropped();
         let part = |count: u32| (u64::from(passes) * u64::from(count) / u64::from(arrived.max(1))).min(u64::from(ALL)) as u32;
         self.share = passes.saturating_sub(part(refused));
-        if let Some((draw, first)) = self.draw.and_then(|draw| Some((draw, self.uneven(&lots)?))) {
-            return self.turn_lots(now, draw.turned(first));
+        let uneven = self.draw.and_then(|draw| Some(draw.turned(self.uneven(&lots)?)));
+        if let Some(draw) = uneven.filter(|_| may_shed) {
+            return self.turn_lots(now, draw);
         }
         // That many could be served if nobody had to be refused.
         let possible = part(let_in + refused / REFUSAL_COST);
@@ -181,12 +187,17 @@ impl Shedding {
         if refused > 0 || idle < IDLE {
             self.step = 0;
         }
-        if !may_shed || others > refused {
+        if now.ms_since(self.bound_since) >= REPEATED_MS {
+            self.highest = self.below();
+        }
+        if !may_shed {
             return;
         }
+        // To drop calls does not help if it is others that must be refused.
+        let helps = refused >= others;
         let answered = (self.possible / ANSWERED_PART).max(ANSWERED_LEAST);
         match self.shed {
-            None if part(refused) < REFUSED_FIRST || arrived < FEWEST => self.is_needed = false,
+            None if part(refused) < REFUSED_FIRST || arrived < FEWEST || idle >= IDLE || !helps => self.is_needed = false,
             None if !self.is_needed => self.is_needed = true,
             // What began before the queue took calls in is being finished, so there will be more room than is seen now.
             None => self.set(now, ALL.saturating_sub(self.possible + 4 * answered)),
@@ -197,7 +208,9 @@ impl Shedding {
                 self.set(now, self.dropped().saturating_sub(self.step));
                 self.possible = self.possible.max(ALL - self.dropped());
             }
-            Some(_) if passes > self.possible + 3 * answered => self.set(now, ALL.saturating_sub(self.possible + answered)),
+            Some(_) if helps && passes > self.possible + 3 * answered => {
+                self.set(now, ALL.saturating_sub(self.possible + answered))
+            }
             Some(_) => {}
         }
     }
@@ -234,7 +247,7 @@ impl Shedding {
         (self.shed, self.draw) = (Some(Shed { draw, below }), Some(draw));
         // Those that were dropped until now come again, with other lots.
         self.highest = u32::MAX;
-        self.turned = Some(now);
+        (self.turned, self.bound_since) = (Some(now), now);
     }
 
     fn set(&mut self, now: Instant, dropped: u32) {
@@ -248,7 +261,7 @@ impl Shedding {
         let below = dropped << LOTS;
         self.highest = self.highest.max(below);
         self.shed = (dropped >= DROPPED_LEAST).then_some(Shed { draw, below });
-        self.lots = [0; RANGES];
+        (self.lots, self.bound_since) = ([0; RANGES], now);
         self.begin_period(now);
     }
 }

@@ -20,7 +20,7 @@ pub enum SourceProof {
 
 /// The handling of one message, or of the timers once.
 pub(in crate::stack) struct Turn<'a> {
-    /// When the message arrived.
+    /// When the message is handled.
     pub now: Instant,
     pub core: &'a mut Core,
     pub transactions: &'a mut Transactions,

@@ -65,10 +65,10 @@ const FLUSH_BYTES: usize = 1 << 20;
 /// floods no socket.
 const FREED_PER_TURN: usize = 64;
 
-/// Waiting messages handled in one turn, if everything that had arrived was taken; and if not. A call is five messages or so, so the
-/// latter keep no call waiting but in a flood of what goes first.
+/// Waiting messages handled in one turn, if everything that had arrived was taken; and if not, as a fraction of the datagrams taken in
+/// it. A call is five messages or so, so the latter keep calls waiting only in a flood of what goes first.
 const ADMITTED: usize = 16;
-const ADMITTED_BEHIND: usize = 2;
+const ADMITTED_PART: usize = 32;
 
 /// One core's loop. Owns its sockets, its element and its timers; shares the location service and the post office.
 pub struct Worker<E: Element = Endpoint> {
@@ -114,6 +114,8 @@ pub struct Worker<E: Element = Endpoint> {
     tell_time_at: Instant,
     long: Turns,
     is_stopped: bool,
+    /// Datagrams taken in this turn.
+    taken_in: usize,
 }
 
 /// Called by a worker when an answer waits for the disk. It must return at once.
@@ -165,6 +167,7 @@ impl<E: Element> Worker<E> {
             tell_time_at: Instant::default(),
             long: Turns::new(core),
             is_stopped: false,
+            taken_in: 0,
         }
     }
 
@@ -268,9 +271,11 @@ impl<E: Element> Worker<E> {
     }
 
     fn receive(&mut self, now: Instant) {
+        self.taken_in = 0;
         for position in 0..self.wires.ready() {
             let (listener, count) = self.wires.receive(position, now);
             self.pace.count(count);
+            self.taken_in += count;
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
                     self.long.note(datagram.peer, datagram.bytes);
@@ -301,8 +306,8 @@ impl<E: Element> Worker<E> {
         if !self.element.has_waiting() {
             return;
         }
-        let most = match self.wires.has_more() {
-            true => ADMITTED_BEHIND,
+        let most = match self.wires.is_behind() {
+            true => (self.taken_in / ADMITTED_PART).max(1),
             false => ADMITTED,
         };
         for _ in 0..most {
