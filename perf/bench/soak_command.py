@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import re
 import shutil
@@ -250,7 +251,7 @@ class Soak(legit.Background):
             self.waits.append((time.monotonic(), [legit.scheduled(pid)[1] for pid in (os.getpid(), self.pid)]))
             if number % 5 == 0:
                 metrics = await self.scrape()
-                self.gauges.append((time.monotonic(), {name: of(metrics, name) for name in LEFT_OVER}))
+                self.gauges.append((time.monotonic(), {name: of(metrics, name) or 0 for name in LEFT_OVER}))
                 self.certificates.add(await self.shown())
             await asyncio.sleep(SAMPLE_EVERY)
 
@@ -305,7 +306,9 @@ class Soak(legit.Background):
 
     def left_over(self) -> list[tuple[str, float, float]]:
         """Name, before, after. The scrape is itself a connection, of another kind."""
-        found = [(name, of(self.first, name), of(self.last, name)) for name in LEFT_OVER]
+        # Metrics that were not read say nothing of what is left.
+        after = {name: of(self.last, name) for name in LEFT_OVER}
+        found = [(name, of(self.first, name) or 0, math.inf if more is None else more) for name, more in after.items()]
         found += [(f"/proc/…/{kind}", self.first_held[kind], self.last_held[kind]) for kind in self.last_held]
         return [(name, before, after) for name, before, after in found if after > before]
 

@@ -218,9 +218,19 @@ def risen(before: Metrics, after: Metrics) -> Metrics:
     }
 
 
-def of(metrics: Metrics, name: str) -> float:
-    """The sum over all labels."""
-    return sum(value for key, value in metrics.items() if key == name or key.startswith(name + "{"))
+def of(metrics: Metrics, name: str) -> float | None:
+    """The sum over all labels; None if the server did not say its metrics."""
+    return sum_of(metrics, lambda key: key == name or key.startswith(name + "{"))
+
+
+def sum_of(metrics: Metrics, counts: Callable[[str], bool]) -> float | None:
+    """Of the metrics that count; None if there are none at all, which is not the same as 0."""
+    return sum(value for key, value in metrics.items() if counts(key)) if metrics else None
+
+
+def more(after: float | None, before: float | None) -> float | None:
+    """By how much the first is more, if both are known."""
+    return None if after is None or before is None else after - before
 
 
 def told(text: str, most: int = 6) -> list[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from attack import net, sip, verdicts
-from attack.lab import SETTLE, Lab, Metrics, Scenario, of
+from attack.lab import SETTLE, Lab, Metrics, Scenario, more, of, sum_of
 
 # Timers as of RFC 3261 in a fifth of the time: all that is repeated has been repeated after 6.4 s.
 TIMERS = {"timers": {"t1": "100ms", "t2": "800ms", "linger": "6400ms"}}
@@ -189,18 +189,19 @@ def forks(lab: Lab, contacts: Callable[[int], list[str]]) -> None:
         caller.take_challenge("INVITE", uri, uri, frm=f"<{uri}>;tag=z")
         sent = caller.send(caller.request("INVITE", uri, frm=uri, contact=caller.contact))
         while lab.left() > 0.2:
-            most = max(most, of(lab.server.scrape(), "strowger_transactions"))
+            most = max(most, of(lab.server.scrape(), "strowger_transactions") or 0)
             time.sleep(0.1)
         lab.seen |= {"INVITEs": 1, "bytes": sent, "most transactions": most}
     before, during, after = (messages(lab.metrics[name]) for name in ["before", "during", "after"])
     # What others cause meanwhile is what they cause afterwards.
-    extra = during - before - (after - during) * lab.during_s / (lab.after_s + SETTLE)
+    usual, risen = more(after, during), more(during, before)
+    extra = None if usual is None or risen is None else risen - usual * lab.during_s / (lab.after_s + SETTLE)
     lab.seen["messages sent for it"] = extra
     lab.at_most(f"messages sent for one INVITE (at most {MOST_SENT:,})", extra, MOST_SENT)
 
 
-def messages(metrics: Metrics) -> float:
-    return sum(value for name, value in metrics.items() if name.startswith("strowger_messages_total") and 'direction="out"' in name)
+def messages(metrics: Metrics) -> float | None:
+    return sum_of(metrics, lambda name: name.startswith("strowger_messages_total") and 'direction="out"' in name)
 
 
 CONTACTS = "contacts at third machines: plain, or of 60 kB (×169, ×5,985)"

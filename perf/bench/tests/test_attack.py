@@ -104,6 +104,12 @@ class Told(unittest.TestCase):
         before, after = (lab.parsed(f'# HELP x\nstrowger_a_total{{k="v w"}} {value}\nstrowger_b {value}\n') for value in [1, 4])
         self.assertEqual(lab.risen(before, after), {'strowger_a_total{k="v w"}': 3})
         self.assertEqual(lab.of(after, "strowger_a_total"), 4)
+        self.assertEqual(lab.of(after, "strowger_elsewhere_total"), 0)
+
+    def test_what_was_not_read_is_not_0(self):
+        self.assertIsNone(lab.of({}, "strowger_a_total"))
+        self.assertIsNone(lab.more(4, None))
+        self.assertEqual(lab.more(4, 0), 4)
 
     def test_lines_of_one_kind_are_one(self):
         found = lab.told(

@@ -46,6 +46,8 @@ class LeftOver(unittest.TestCase):
         found.first, found.last = {}, {'strowger_connections{listener="a"}': 1.0, "strowger_users": 0.0}
         found.first_held, found.last_held = {"fd": 9, "task": 4}, {"fd": 10, "task": 4}
         self.assertEqual([name for name, _, _ in found.left_over()], ["strowger_connections", "/proc/…/fd"])
+        found.last = {}
+        self.assertIn("strowger_connections", [name for name, _, _ in found.left_over()])
 
     def test_what_may_not_rise_is_named_as_the_server_names_it(self):
         for name in [
