@@ -47,6 +47,8 @@ pub struct AdmissionQueue {
     pace: u32,
     room: u32,
     window: Admitted,
+    /// Calls forgotten without an answer.
+    forgotten: u64,
 }
 
 impl AdmissionQueue {
@@ -95,8 +97,13 @@ impl AdmissionQueue {
             {
                 pool.release(&mut overdue.message);
                 self.window.refused += 1;
+                self.forgotten += 1;
             }
         }
+    }
+
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     pub fn count_let_in(&mut self) {

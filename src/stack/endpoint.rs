@@ -189,7 +189,6 @@ impl Element for Endpoint {
         flow.is_some()
     }
 
-    #[inline]
     fn has_waiting(&self) -> bool {
         self.core.overload.has_waiting()
     }
@@ -403,6 +402,7 @@ impl Element for Endpoint {
         let mut counters = self.core.counters.clone();
         counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;
         counters.retransmissions[Side::Server as usize] += self.transactions.server_retransmissions;
+        counters.limit_hits[Limit::Overload as usize] += self.core.overload.forgotten();
         counters.limit_hits[Limit::AnswerSize as usize] += self.transactions.answers_kept_back;
         counters
     }

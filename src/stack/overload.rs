@@ -263,6 +263,11 @@ impl Overload {
         self.queue.len()
     }
 
+    /// Returns how many calls have waited in vain, and got no answer.
+    pub fn forgotten(&self) -> u64 {
+        self.queue.forgotten()
+    }
+
     /// Takes out the call that is next, and moves its message to `bytes`.
     pub fn next_waiting(&mut self, now: Instant, pool: &mut Pool, bytes: &mut Vec<u8>) -> Option<Flow> {
         let flow = self.queue.pop(now, pool, bytes)?;

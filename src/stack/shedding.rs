@@ -150,6 +150,7 @@ impl Shedding {
     pub fn stop(&mut self, now: Instant) {
         (self.shed, self.draw, self.highest) = (None, None, 0);
         (self.is_needed, self.possible, self.busiest, self.turned) = (false, 0, 0, None);
+        self.share = ALL;
         self.begin_period(now);
     }
 

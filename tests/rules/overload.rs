@@ -5,6 +5,7 @@ use crate::bench::*;
 use crate::message::{Request, unique};
 use strowger::base::Load;
 use strowger::stack::Element;
+use strowger::stack::counters::Limit;
 
 const TOO_MUCH: Load = Load { is_behind: true, waits_ms: 120, is_filling: false, is_losing: false, cannot_shed: false, shed: 0 };
 
@@ -113,7 +114,10 @@ fn calls_for_which_there_is_no_room_are_503() {
     }
     // Their callers repeat them after 500 ms: each call is answered once.
     b.now += 450;
+    let hits = |b: &Bench| b.cores[0].counters().limit_hits[Limit::Overload as usize];
+    let before = hits(&b);
     assert!(b.work_off().is_empty());
+    assert_eq!(hits(&b) - before, 10, "what gets no answer is counted");
 }
 
 /// A call that is repeated while its first copy waits is one call.
