@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -265,7 +265,17 @@ fn the_containers_conf_needs_nothing_beside_it() {
     let place = Place::new("container-conf");
     let conf = include_str!("../../conf/container.toml").replace("/run/strowger", &place.directory().display().to_string());
     let conf = conf.replace("0.0.0.0", &place.ip(SERVER).to_string());
-    let file = place.write("container.toml", &conf).display().to_string();
+    // In the container the folder of the conf is root's and the server is not root, so all that it keeps must be in the volume. Root may
+    // write anywhere, hence the look at what is in the folder in the end.
+    let [etc, volume] = ["etc", "volume"].map(|name| place.directory().join(name));
+    for folder in [&etc, &volume] {
+        fs::create_dir(folder).unwrap();
+    }
+    let conf = conf.replace("/var/lib/strowger", &volume.display().to_string());
+    let file = etc.join("container.toml");
+    fs::write(&file, conf).unwrap();
+    fs::set_permissions(&etc, fs::Permissions::from_mode(0o555)).unwrap();
+    let file = file.display().to_string();
     let checked = run(&place, &["check", "-c", &file]);
     assert_eq!(checked.code, Some(0), "{checked:?}");
     // Nobody registers until somebody says who may.
@@ -280,4 +290,8 @@ fn the_containers_conf_needs_nothing_beside_it() {
     assert_eq!(answers("OPTIONS"), Some(200));
     assert!(answers("REGISTER").is_some_and(|status| status >= 400));
     assert!(server.exited().is_none());
+    fs::set_permissions(&etc, fs::Permissions::from_mode(0o755)).unwrap();
+    let names = |folder| -> Vec<_> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+    assert_eq!(names(&etc), ["container.toml"]);
+    assert!(names(&volume).contains(&"strowger.key".into()), "{:?}", names(&volume));
 }
