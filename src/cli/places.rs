@@ -31,14 +31,15 @@ impl Places {
     /// Returns places pinned to the same file, even if one that takes precedence has appeared meanwhile. `None` if there is no
     /// file.
     pub fn pinned(&self) -> Option<Places> {
-        load::find(self.conf.as_deref()).map(|path| Places { conf: Some(path), control: self.control.clone() })
+        load::find(self.conf.as_deref()).ok().flatten().map(|path| Places { conf: Some(path), control: self.control.clone() })
     }
 
     /// Returns the conf's file name for display.
     pub fn conf_name(&self) -> String {
         match load::find(self.conf.as_deref()) {
-            Some(path) => path.display().to_string(),
-            None => "built-in defaults".to_owned(),
+            Ok(Some(path)) => path.display().to_string(),
+            // Where it cannot be seen, loading has failed, and said so.
+            Ok(None) | Err(_) => "built-in defaults".to_owned(),
         }
     }
 

@@ -37,7 +37,7 @@ use wrong::Wrong;
 /// Loads the conf of [`find`]. Relative paths in it are below its folder, and those of the built-in defaults below the working
 /// directory.
 pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
-    let Some(path) = find(named) else {
+    let Some(path) = find(named)? else {
         return parse("built-in defaults", "", machine);
     };
     let file = path.display().to_string();
@@ -66,9 +66,9 @@ pub struct ControlSocket {
 }
 
 /// Returns the control socket that the conf of [`find`] names, whatever else is wrong with it: commands speak to a server that runs,
-/// and its conf may have changed since. The error says that the file cannot be read.
+/// and its conf may have changed since. The error says that the file cannot be found or read.
 pub fn control_socket(named: Option<&Path>) -> Result<ControlSocket, Faults> {
-    let Some(path) = find(named) else {
+    let Some(path) = find(named)? else {
         return Ok(ControlSocket { path: Control::default().socket, doubt: None });
     };
     let bytes = read(&path)?;

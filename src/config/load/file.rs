@@ -1,6 +1,7 @@
 //! The file of a conf: where it is, what may be one, and what is plainly something else.
 
 use std::fs::{self, FileType};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,29 @@ pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.tom
 /// More than a conf with tens of thousands of routes takes.
 const LARGEST: u64 = 16 << 20;
 
-/// Returns the file named, or the first of [`SEARCH`] that exists; `None` means the built-in defaults.
-pub fn find(named: Option<&Path>) -> Option<PathBuf> {
+/// Returns the file named, or the first of [`SEARCH`] that exists; `None` means the built-in defaults. Where it cannot be seen whether
+/// there is one, that is an error: the built-in defaults, or the next conf, would be taken for the one that serves.
+pub fn find(named: Option<&Path>) -> Result<Option<PathBuf>, Faults> {
     match named {
-        Some(path) => Some(path.to_owned()),
-        None => SEARCH.map(PathBuf::from).into_iter().find(|path| path.exists()),
+        Some(path) => Ok(Some(path.to_owned())),
+        None => first_of(&SEARCH.map(PathBuf::from), |path| path.try_exists()),
     }
+}
+
+fn first_of(places: &[PathBuf], exists: impl Fn(&Path) -> io::Result<bool>) -> Result<Option<PathBuf>, Faults> {
+    for path in places {
+        match exists(path) {
+            Ok(true) => return Ok(Some(path.clone())),
+            Ok(false) => {}
+            Err(error) => {
+                let what = format!(
+                    "whether this conf is there cannot be seen: {error}; run this as a user who may, or name a conf with -c"
+                );
+                return Err(Faults::whole(&path.display().to_string(), &what));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the bytes of a file that may be a conf. A FIFO would keep the reader waiting, perhaps for ever, and a device would never end.
@@ -88,3 +106,20 @@ pub(super) fn of_kamailio(text: &str) -> Option<usize> {
 
 pub(super) const KAMAILIO: &str = "this is a conf of Kamailio or OpenSIPS, which strowger does not read: \
                                    docs/coming-from-kamailio.md says what takes the place of what";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conf_that_may_be_there_is_not_taken_for_absent() {
+        let places = ["here/strowger.toml", "etc/strowger.toml"].map(PathBuf::from);
+        let hidden = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(first_of(&places, |_| Ok(false)).unwrap(), None);
+        assert_eq!(first_of(&places, |path| Ok(path == places[1])).unwrap(), Some(places[1].clone()));
+        let at_first = |path: &Path| if path == places[0] { Ok(true) } else { hidden() };
+        assert_eq!(first_of(&places, at_first).unwrap(), Some(places[0].clone()));
+        let told = first_of(&places, |path| if path == places[0] { Ok(false) } else { hidden() }).unwrap_err().to_string();
+        assert!(told.contains("etc/strowger.toml") && told.contains("ermission denied") && told.contains("-c"), "{told}");
+    }
+}
