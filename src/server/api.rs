@@ -121,7 +121,7 @@ impl ControlApi for RunningServer {
             trace: self.taps.counters(),
             records: self.recorder.as_ref().map(Recorder::numbers),
             certificates: self.current().contexts.as_ref().map_or_else(Vec::new, |contexts| contexts.certificates().to_vec()),
-            trunks: self.trunks.all().into_iter().map(|(name, standing)| (name, standing.until > now)).collect(),
+            trunks: self.trunks.registered(now),
             restarts: self.restarts(),
         };
         let mut families = metrics::metrics(&stats, &beside);

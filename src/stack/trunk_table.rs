@@ -75,7 +75,31 @@ impl TrunkTable {
         list.iter().map(|(name, standing)| (name.clone(), standing.clone())).collect()
     }
 
+    /// Returns whether each registration holds, in order: of those that the conf wants, for the others would seem to have failed.
+    pub fn registered(&self, now: Instant) -> Vec<(String, bool)> {
+        let list = self.list();
+        let wanted = list.iter().filter(|(_, standing)| standing.state != State::Unused);
+        wanted.map(|(name, standing)| (name.clone(), standing.until > now)).collect()
+    }
+
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Standing>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trunk_that_is_not_to_register_does_not_count_as_one_that_failed() {
+        let table = TrunkTable::default();
+        for (name, state) in [("by-address", State::Unused), ("failed", State::Failed("no".to_owned())), ("new", State::Trying)] {
+            let (registrar, user) = (String::new(), String::new());
+            let (until, next) = (Instant::default(), Instant::default());
+            table.list().insert(name.to_owned(), Standing { registrar, user, state, until, next });
+        }
+        let registered = table.registered(Instant::default());
+        assert_eq!(registered, [("failed".to_owned(), false), ("new".to_owned(), false)]);
     }
 }
