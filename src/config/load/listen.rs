@@ -85,7 +85,12 @@ impl Document<'_> {
         }
         let is_wild = conf.listen.iter().any(|listen| listen.address.ip().is_unspecified());
         let local = is_wild.then(interfaces::local_addresses).and_then(Result::ok).unwrap_or_default();
-        for (target, at) in conf.routes.hops().zip(&self.target_places) {
+        let hops = conf.routes.iter().flat_map(|route| route.hops().iter().map(move |hop| (route, hop)));
+        for ((route, target), at) in hops.zip(&self.target_places) {
+            // With another Request-URI it comes back as another request, for another route: a spiral, not a loop.
+            if !route.edits.keep_uri() {
+                continue;
+            }
             let Some(address) = target.address else {
                 continue;
             };

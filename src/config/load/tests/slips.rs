@@ -128,6 +128,26 @@ fn a_target_that_is_this_server_is_warned_of() {
     }
 }
 
+/// A route that changes the Request-URI may lead to the server itself, as that for numbers that are called from outside does there.
+#[test]
+fn an_office_is_not_warned_of_its_own_way_back() {
+    let own = |edit: &str| {
+        let route = format!("[[route]]\naction = \"relay\"\ntarget = [\"sip:127.0.0.1:5060\"]\n{edit}\n");
+        warnings(&format!("[[listen]]\naddress = \"127.0.0.1:5060\"\n{route}"))
+    };
+    for edit in ["strip = 1", "prefix = \"9\"", "set_host = \"example.com\""] {
+        assert!(own(edit).is_empty(), "{edit}");
+    }
+    for edit in ["", "add_header = [\"X-Account: 42\"]"] {
+        assert_eq!(own(edit).len(), 1, "{edit}");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let password = place.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let office = include_str!("../../../../conf/office.toml").replace("certs/carrier.password", password.to_str().unwrap());
+    assert_eq!(warnings(&office), [""; 0]);
+}
+
 #[test]
 fn the_conf_of_another_proxy_is_recognised() {
     let said = "this is a conf of Kamailio or OpenSIPS, which strowger does not read: docs/coming-from-kamailio.md";
