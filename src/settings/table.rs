@@ -296,8 +296,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live requests_per_aor: u32 = 0, "0", number(0, 100_000);
         /// How long a source is banned that has hit requests_per_source or, in [auth], guesses: "0s" to "24h". Nothing that it sends is
         /// read except responses, and its connections are closed. If it may have been forged, only UDP from places that have proved nothing is
-        /// banned, and a REGISTER each second is read all the same, so that a client there can prove itself. All clients behind one NAT are one source.
-        /// "0s": no source is banned.
+        /// banned, and two REGISTERs a second from each eighth of its ports are read all the same, so that a client there can prove itself. All clients
+        /// behind one NAT are one source. "0s": no source is banned.
         live ban: Millis = 0, "\"0s\"", millis(Duration::ZERO, 24 * HOUR);
         /// Networks, in CIDR form or as single addresses, of peers that are trusted to tell the truth about others: gateways, your other proxies.
         /// requests_per_source, requests_per_user, ban and the guesses of [auth] do not apply to them. And only what comes
@@ -305,14 +305,16 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// ("Privacy: id") goes to them only. What others assert is removed, in requests and in responses.
         live trusted_sources: Vec<Network> = Vec::new(), "[]", list(NETWORKS, network);
         /// How long messages may wait in the kernel before a worker takes them, "0s" to "10s". If they wait longer, or the kernel drops some
-        /// for lack of room, new calls over UDP wait until what has begun is done, for three quarters of that time at most, and those for which there is
-        /// no room, with a share of all other requests that begin something, are answered 503 with Retry-After. And new TLS connections are closed while TLS handshakes wait
+        /// for lack of room, new calls over UDP wait in a queue until what has begun is done. It has room for what is let in within three quarters of that
+        /// time, 200 ms at most; one call may wait longer, up to 400 ms. Those that find it full, with a share of all other requests that begin something,
+        /// are answered 503 with Retry-After. And new TLS connections are closed while TLS handshakes wait
         /// that long before they begin, and have done so for ten times as long. "0s": nothing is refused, and what does not fit into the
         /// buffers is lost, whatever it is.
         live overload: Millis = 100, "\"100ms\"", millis(Duration::ZERO, 10 * SECOND);
         /// What refuses them: "answer", the server, by a 503 to each; "kernel": if most must be refused for longer than a moment, the kernel drops a
         /// share of the INVITEs that begin a call and come by UDP, before the server has to receive them, and a part is still answered 503. So most of
-        /// what is possible goes through, where answers alone leave little of it; callers that were dropped repeat for 32 s, and some of them are served that late (docs/overload.md).
+        /// what is possible goes through, where answers alone leave the less of it the more comes; callers that were dropped repeat for 32 s, and some of
+        /// them are served that late (docs/overload.md).
         live shed: Shed = Shed::Kernel, "\"kernel\"", word;
     }
     [udp] Udp {

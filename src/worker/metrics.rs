@@ -229,7 +229,7 @@ fn hit(list: &mut Families, limit: &str, count: u64) {
 
 const SHED: (&str, &str) = (
     "strowger_shed_total",
-    "New requests that were not served because of overload: answered 503, or dropped by the kernel before they were queued.",
+    "New requests that were not served because of overload: answered 503 (or, of calls, forgotten after waiting too long), or dropped by the kernel before they were queued.",
 );
 
 fn rules(list: &mut Families, counters: &Counters) {

@@ -263,6 +263,6 @@ const ROUTE: &str = r##"# Where requests go, before the location service is aske
 #realm = "carrier.example.net"
 # false: the carrier knows us by our address; the password is for calls alone.
 #register = true                 # default: true
-# For how long the registration is asked for, "30s" to "7d"; it is refreshed between the half and three quarters of what is granted.
+# For how long the registration is asked for, "30s" to "168h"; it is refreshed between the half and three quarters of what is granted.
 #expires = "10m"                 # default: "10m"
 "##;
