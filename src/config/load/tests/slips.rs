@@ -141,11 +141,9 @@ fn an_office_is_not_warned_of_its_own_way_back() {
     for edit in ["", "add_header = [\"X-Account: 42\"]"] {
         assert_eq!(own(edit).len(), 1, "{edit}");
     }
-    let place = tempfile::tempdir().unwrap();
-    let password = place.path().join("password");
-    std::fs::write(&password, "secret\n").unwrap();
-    let office = include_str!("../../../../conf/office.toml").replace("certs/carrier.password", password.to_str().unwrap());
-    assert_eq!(warnings(&office), [""; 0]);
+    let certs = Certs::new(&["ecdsa"]);
+    certs.write("carrier.password", "secret\n");
+    assert_eq!(warnings(&certs.settle(include_str!("../../../../conf/office.toml"))), [""; 0]);
 }
 
 #[test]
