@@ -2,7 +2,7 @@
 
 use crate::base::Flow;
 use crate::sip::{Message, Method, Uri};
-use crate::stack::condition::meets;
+use crate::stack::condition::{Origin, meets};
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::log_event::Subject;
 use crate::stack::refusal::{Extra, Refusal};
@@ -24,8 +24,9 @@ impl Turn<'_> {
         }
         let uri = request.map(|request| request.parsed);
         let uri = uri.or_else(|| message.uri().ok());
+        let origin = Origin { ip: flow.peer.ip(), is_returned: self.core.is_returned(message) };
         let mut routes = settings.routes.iter();
-        let route = routes.find(|route| meets(route, message, &flow, uri.as_ref()));
+        let route = routes.find(|route| meets(route, message, origin, uri.as_ref()));
         route.is_some_and(|route| route.action == Action::Drop)
     }
 

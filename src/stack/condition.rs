@@ -1,24 +1,44 @@
 //! Whether the conditions of a route hold for a request.
 
-use crate::base::Flow;
 use crate::sip::{Message, Method, Name, Scheme, Uri, unescaped};
 use crate::stack::request::Request;
-use crate::stack::route::Route;
+use crate::stack::route::{Action, Route};
 use crate::stack::whose::{is_same_host, is_separator};
+use std::net::IpAddr;
 
 /// Returns whether every condition that the route names holds.
 pub fn matches(route: &Route, request: &Request) -> bool {
-    meets(route, &request.message, &request.flow, Some(&request.parsed))
+    let origin = Origin { ip: request.flow.peer.ip(), is_returned: request.is_returned };
+    meets(route, &request.message, origin, Some(&request.parsed))
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    pub ip: IpAddr,
+    /// This server has sent it to itself, or to another that shares its secret.
+    pub is_returned: bool,
+}
+
+impl Origin {
+    /// Returns whether the route is for requests from there. What we send to ourselves comes from our own address: the contact that
+    /// leads to us must not lend that to whoever calls it. A route that turns requests away is for all that come from there, for
+    /// anybody can write a Via that looks like ours.
+    fn is_of(self, route: &Route) -> bool {
+        let turns_away = matches!(route.action, Action::Reject(_) | Action::Drop);
+        route.from_source.is_empty()
+            || ((turns_away || !self.is_returned) && route.from_source.iter().any(|network| network.contains(self.ip)))
+    }
 }
 
 /// The same if the Request-URI may be unreadable: then it meets no condition on it.
-pub fn meets(route: &Route, message: &Message, flow: &Flow, uri: Option<&Uri>) -> bool {
+pub fn meets(route: &Route, message: &Message, origin: Origin, uri: Option<&Uri>) -> bool {
     let any = |list: &[Vec<u8>], item: &[u8]| list.is_empty() || list.iter().any(|m| m == item);
     // An ACK and a CANCEL follow their INVITE (§9.1, §16.10).
     let methods = any(&route.methods, message.method_name())
         || (matches!(message.method(), Method::Ack | Method::Cancel) && any(&route.methods, b"INVITE"));
     methods
-        && (route.from_source.is_empty() || route.from_source.iter().any(|network| network.contains(flow.peer.ip())))
+        && origin.is_of(route)
         && route.to_host.as_ref().is_none_or(|host| uri.is_some_and(|uri| is_same_host(host.host(), uri.host)))
         && route.to_user_prefix.as_ref().is_none_or(|prefix| uri.is_some_and(|uri| user_starts_with(uri, prefix)))
         && (route.user_agent.is_empty() || names_agent(&route.user_agent, message))
@@ -36,9 +56,14 @@ fn names_agent(agents: &[Vec<u8>], message: &Message) -> bool {
 }
 
 /// Compares as in §19.1.4 and RFC 3966 §4: an escape is the byte it stands for, and visual separators in a telephone number are
-/// ignored. Otherwise a number could be written so that no route recognises it.
+/// ignored. Otherwise a number could be written so that no route recognises it, and gateways dial what is only digits and separators
+/// whether the URI says that it is a number or not.
 fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
-    let number = uri.scheme == Scheme::Tel || uri.param(b"user").flatten().is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
-    let mut plain = unescaped(uri.user.unwrap_or_default()).filter(|byte| !(number && is_separator(*byte)));
+    let user = uri.user.unwrap_or_default();
+    let is_dialled = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'*' | b'#') || is_separator(byte);
+    let number = uri.scheme == Scheme::Tel
+        || uri.param(b"user").flatten().is_some_and(|user| user.eq_ignore_ascii_case(b"phone"))
+        || unescaped(user).all(is_dialled);
+    let mut plain = unescaped(user).filter(|byte| !(number && is_separator(*byte)));
     prefix.iter().all(|byte| plain.next() == Some(*byte))
 }

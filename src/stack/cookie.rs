@@ -23,6 +23,7 @@ use crate::sip::{Message, Name};
 use crate::stack::facts::{fact, write_name, write_place};
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::token::Side;
+use std::net::IpAddr;
 
 /// The parameter of our Record-Route URI that carries the cookie.
 pub const PARAM: &[u8] = b"sc";
@@ -240,6 +241,15 @@ impl Cookies {
     /// Returns what the run masks the places of connections with ([`crate::stack::token`]).
     pub fn mask(&self) -> u64 {
         self.mask
+    }
+
+    /// Returns what shows in the token that a trunk's carrier was at this address, to nobody else.
+    pub fn door(&self, ip: IpAddr) -> u32 {
+        let ip = match ip.to_canonical() {
+            IpAddr::V4(ip) => u128::from(u32::from(ip)),
+            IpAddr::V6(ip) => u128::from(ip),
+        };
+        self.dialogs.derive("door of a carrier").hash_numbers((ip >> 64) as u64, ip as u64, 0) as u32
     }
 
     /// Appends the callee's cookie, for a request that opens a dialog or continues one: it leads to the request's sender.

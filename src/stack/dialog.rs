@@ -19,9 +19,12 @@ impl Turn<'_> {
     /// written.
     pub fn judge_dialog<'a>(&mut self, recorded: &Recorded<'a>, beyond: Option<Value<'a>>, request: &mut Request<'a>) {
         request.shown = Some(*recorded);
-        // What has changed in a dialog that an earlier run began may be unknown: then it can at least be ended.
         let ends = matches!(request.message.method(), Method::Bye | Method::Ack);
+        // What has changed in a dialog that an earlier run began may be unknown: then it can at least be ended. For a URI of ours the
+        // routes decide, which are not open to whoever is a party to some dialog.
+        let takes_routes = request.is_own && request.next_route.is_none();
         let is_lost = ends
+            && !takes_routes
             && !recorded.is_other_sides
             && !self.core.cookies.is_of_this_run(recorded)
             && self.core.cookies.mask_of_predecessor(recorded).is_none();
@@ -40,7 +43,7 @@ impl Turn<'_> {
         let leads_to = is_lost || cookies.leads_to(recorded, request.uri, facts) || {
             let tag = request.message.to_tag().unwrap_or_default();
             let known = moved.knows(now, &request.message, tag, Kind::Target, request.uri, facts);
-            known == Known::Yes || (known == Known::Perhaps && ends)
+            known == Known::Yes || (known == Known::Perhaps && ends && !takes_routes)
         };
         request.trusted = goes_by && (leads_to || self.is_contact_of_callee(request));
         request.stranded = !request.trusted;

@@ -36,6 +36,7 @@ impl Turn<'_> {
     /// The same for a request whose Via was read before. In place, because a request is large.
     pub fn take_routes(&mut self, request: &mut Request) -> Result<(), Refusal> {
         let message = request.message;
+        request.is_returned = self.core.is_returned(&message);
         if !message.has(Name::Route) {
             request.is_own = self.core.is_own_uri(&request.parsed);
             return Ok(());

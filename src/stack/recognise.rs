@@ -3,7 +3,7 @@
 
 use crate::base::Flow;
 use crate::sip::{Message, Uri};
-use crate::stack::branch::Branch;
+use crate::stack::branch::{Branch, SHORTEST};
 use crate::stack::cookie::{self, Cookies, Recorded, Verdict};
 use crate::stack::core::Core;
 use crate::stack::identity::TagKind;
@@ -70,6 +70,12 @@ impl Core {
     /// Returns whether one of the secrets has signed this branch.
     pub fn is_own_branch(&self, branch: &[u8]) -> bool {
         self.signer.read(branch).is_some() || self.others.iter().any(|other| other.signer.read(branch).is_some())
+    }
+
+    /// Returns whether nobody has handled the request since we sent it, if a route depends on a request's source: its topmost Via is ours.
+    pub fn is_returned(&self, message: &Message) -> bool {
+        self.settings.routes.look_at_source()
+            && message.top_branch().is_some_and(|branch| branch.len() >= SHORTEST && self.is_own_branch(branch))
     }
 
     /// Returns whether an answer of ours bears this To tag, and what remembers it.

@@ -7,6 +7,7 @@ use crate::stack::branch::Mark;
 use crate::stack::cookie::Recorded;
 use crate::stack::identity::Dialog;
 use crate::stack::passage::{Passed, Proof};
+use crate::stack::token::TrunkUsed;
 use std::net::SocketAddr;
 
 /// A request after Route preprocessing (§16.4).
@@ -40,6 +41,8 @@ pub struct Request<'a> {
     /// It carries a Via of ours: its sender has received a request from us, and it may have passed here before with another
     /// Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
+    /// Its topmost Via is ours: nobody has handled it since we sent it. Only known if a route depends on a request's source.
+    pub is_returned: bool,
     /// What it had proved when it passed here before, if it did.
     pub passed: Option<Passed>,
     /// What it has proved on this pass.
@@ -83,6 +86,7 @@ impl<'a> Request<'a> {
             spiral: false,
             passed: None,
             proof: Proof::None,
+            is_returned: false,
             trusted: false,
             stranded: false,
             renamed: false,
@@ -115,8 +119,8 @@ pub struct DialogRoute {
     pub per_call: Option<bool>,
     /// A hash of the name of the next hop that the dialog began with, if others share its address.
     pub name: Option<u64>,
-    /// The mark of the trunk by which its receiver was called.
-    pub trunk: Option<u32>,
+    /// The trunk by which its receiver was called.
+    pub trunk: Option<TrunkUsed>,
     /// One of its ends is a next hop for our users only, and was reached, or has called, as the rules allow.
     pub guarded: bool,
     /// One of its ends was on this machine when the dialog began.

@@ -47,13 +47,18 @@ impl Settings {
             return true;
         }
         let networks = &self.registrar.contact_networks;
-        if !networks.is_empty() {
-            return networks.iter().any(|network| network.contains(ip));
+        match networks.is_empty() {
+            true => self.may_be_seen_from(ip, source),
+            false => networks.iter().any(|network| network.contains(ip)),
         }
-        if self.is_this_host(ip) {
-            return self.is_this_host(source);
+    }
+
+    /// Returns whether a machine at `source` could reach `ip` without us.
+    pub fn may_be_seen_from(&self, ip: IpAddr, source: IpAddr) -> bool {
+        if ip.to_canonical() == source.to_canonical() || self.is_this_host(source) {
+            return true;
         }
-        !is_private(ip) || is_private(source) || self.is_this_host(source)
+        !self.is_this_host(ip) && (!is_private(ip) || is_private(source))
     }
 
     pub fn is_this_host(&self, ip: IpAddr) -> bool {

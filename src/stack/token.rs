@@ -117,15 +117,25 @@ pub fn read_name(token: &[u8]) -> Option<u64> {
     Digits(token.get(start..)?).number(16)
 }
 
-/// Appends the mark of the trunk ([`crate::stack::trunk::Trunk::mark`]) whose password answers the callee's challenges.
-pub fn write_trunk(mark: u32, out: &mut Vec<u8>) {
-    out.push(TRUNK);
-    write_hex_digits(u64::from(mark), 8, out);
+/// The trunk by which the callee was called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TrunkUsed {
+    /// [`crate::stack::trunk::Trunk::mark`] of the one whose password answers the challenges of its carrier.
+    pub mark: u32,
+    /// What shows the address where the carrier was ([`crate::stack::cookie::Cookies::door`]).
+    pub door: u32,
 }
 
-pub fn read_trunk(token: &[u8]) -> Option<u32> {
+pub fn write_trunk(used: TrunkUsed, out: &mut Vec<u8>) {
+    out.push(TRUNK);
+    write_hex_digits(u64::from(used.mark), 8, out);
+    write_hex_digits(u64::from(used.door), 8, out);
+}
+
+pub fn read_trunk(token: &[u8]) -> Option<TrunkUsed> {
     let start = token.iter().position(|byte| *byte == TRUNK)? + 1;
-    Some(Digits(token.get(start..)?).number(8)? as u32)
+    let mut digits = Digits(token.get(start..)?);
+    Some(TrunkUsed { mark: digits.number(8)? as u32, door: digits.number(8)? as u32 })
 }
 
 /// Returns the flow to one side; `None` if the token has none. `mask` is the run's.
@@ -221,8 +231,9 @@ mod tests {
                 write_name(0x0123_4567_89ab_cdef, &mut token);
                 assert_eq!(read_name(&token), Some(0x0123_4567_89ab_cdef));
                 assert_eq!(read_trunk(&token), None);
-                write_trunk(0x00fe_dcba, &mut token);
-                assert_eq!(read_trunk(&token), Some(0x00fe_dcba));
+                let used = TrunkUsed { mark: 0x00fe_dcba, door: 7 };
+                write_trunk(used, &mut token);
+                assert_eq!(read_trunk(&token), Some(used));
                 write_per_call(&mut token);
                 assert_eq!(read(Side::Caller, &token, MASK), Some(*caller));
                 assert_eq!(read(Side::Callee, &token, MASK), Some(*callee));

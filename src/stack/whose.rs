@@ -56,7 +56,7 @@ impl<'a> Whose<'a> {
             && is_same_host(self.domain, uri.host)
             && match uri.user {
                 None => true,
-                Some(user) => self.user.is_some() && self.name().eq(unescaped(user)),
+                Some(user) => !is_wildcard(user) && self.user.is_some() && self.name().eq(unescaped(user)),
             }
     }
 }
@@ -108,6 +108,12 @@ fn is_same_text(text: &[u8], host: Host) -> bool {
         Host::Name(name) => same_name(text, name),
         Host::V4(_) | Host::V6(_) => is_same_host(Host::of(text), host),
     }
+}
+
+/// Returns whether a certificate's user stands for nobody: a wildcard (RFC 5922 §7.2), or no name at all.
+pub fn is_wildcard(user: &[u8]) -> bool {
+    let mut name = unescaped(user);
+    matches!((name.next(), name.next()), (None, _) | (Some(b'*'), None))
 }
 
 /// Visual separators of a telephone number (RFC 3966 §5.1.1).
@@ -259,6 +265,8 @@ mod tests {
             "xexample.test",
             "urn:example.test",
             "im:bob@example.test",
+            "sip:*@example.test",
+            "sip:%2a@example.test",
             "",
             ".",
         ] {

@@ -350,7 +350,11 @@ fn a_route_for_our_users_takes_a_certificate_for_a_password() {
     let alice = client(&mut b, 1, &["sip:alice@example.com"]);
     let partner = client(&mut b, 2, &["example.org"]);
     let nobody = client(&mut b, 3, &[]);
+    let wildcard = client(&mut b, 4, &["sip:*@example.com", "sip:%2A@example.com", "*.example.com", "im:alice@example.com"]);
     for (flow, uri, status) in [
+        (wildcard, anonymous, Some(407)),
+        (wildcard, "sip:*@example.com", Some(403)),
+        (wildcard, "sip:alice@example.com", Some(403)),
         (alice, "sip:alice@example.com", None),
         (alice, anonymous, None),
         (alice, "sip:boss@example.com", Some(403)),

@@ -199,6 +199,8 @@ fn no_spelling_passes_by_a_route() {
         "sip:%2B4930@example.com",
         "sip:%2b%34%3930@example.com",
         "sip:+(4)9-30@example.com;user=phone",
+        "sip:+(4)9-30@example.com",
+        "sip:+%2D4.9%2830@example.com",
         "sip:x@blocked.example.",
         "sip:x@BLOCKED.example..",
         "sip:x@192.0.2.001",

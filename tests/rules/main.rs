@@ -26,6 +26,7 @@ mod log_lines;
 mod matching;
 mod message;
 mod names;
+mod open_routes;
 mod overload;
 mod per_call;
 mod proxy;

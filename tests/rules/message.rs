@@ -326,6 +326,12 @@ impl Answer {
         self
     }
 
+    /// Adds a line above all others.
+    pub fn top(mut self, line: &str) -> Answer {
+        self.lines.insert(0, line.into());
+        self
+    }
+
     pub fn body(mut self, body: &str) -> Answer {
         self.body = body.into();
         self

@@ -439,7 +439,11 @@ fn an_own_maddr_is_stripped_with_its_port_and_transport() {
         let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
         assert_eq!((sent.uri(), sent.to.as_str()), (left, "10.0.7.7:5060"), "{uri}");
     }
-    // Another port, transport or place: it stays, and says where to send.
+    // Another port, transport or place: it stays, and says where to send, if the route leaves that to whoever takes it.
+    let mut b = Bench::with(|settings| {
+        settings.listeners[0] = listener("10.0.0.1:5070");
+        settings.routes = vec![route(Action::Relay(vec![]))].into();
+    });
     let uri = "sip:x@10.0.7.7:5070;maddr=10.0.7.8";
     let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
     assert_eq!((sent.uri(), sent.to.as_str()), (uri, "10.0.7.8:5070"));

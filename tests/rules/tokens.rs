@@ -493,6 +493,33 @@ fn after_a_restart_calls_go_on_and_can_be_ended_wherever_they_have_moved() {
     assert_eq!(answer.status(), 403);
 }
 
+/// What leads to us is for the routes, and they are not for whoever is a party to some call.
+#[test]
+fn after_a_restart_a_call_opens_no_route_for_our_users() {
+    let gate = "10.0.1.9:5060";
+    let with_gate = |settings: &mut Settings| {
+        let users_only = Route {
+            to_user_prefix: Some(b"49".to_vec()),
+            users_only: true,
+            ..crate::proxy::route(Action::Relay(vec![crate::failover::hop(gate)]))
+        };
+        settings.routes = vec![users_only].into();
+    };
+    let mut b = plain(with_gate);
+    restarted(&mut b, 1);
+    let call = call(&mut b);
+    for run in [1, 2] {
+        let mut b = plain(with_gate);
+        restarted(&mut b, run);
+        for method in ["ACK", "BYE", "INFO", "INVITE"] {
+            for uri in ["sip:4930@example.com", "sip:4930@10.0.0.1", "sip:4930@10.0.0.1:5060;x=y", "sip:4930@10.0.1.9"] {
+                let sent = b.send(ALICE, call.by_caller(method, uri));
+                assert!(to(&sent, gate).is_empty(), "{method} {uri} in run {run}: {}", show(&sent));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_notify_before_the_answer_makes_the_dialog_of_a_subscription() {
     let mut b = plain(|_| ());

@@ -730,11 +730,17 @@ struct Answered {
 }
 
 fn answered(b: &mut Bench) -> Answered {
+    answered_with(b, &format!("<sip:gate@{CARRIER}>"), None)
+}
+
+/// The same if the carrier passes on such a Contact, and a Record-Route, from the far end.
+fn answered_with(b: &mut Bench, contact: &str, recorded: Option<&str>) -> Answered {
     let sent = b.send(ALICE, invite());
     let first = the(&sent, CARRIER).clone();
     let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
     let second = to(&sent, CARRIER)[1].clone();
-    let ok = b.send_for_one(CARRIER, second.answer(200).add(&format!("Contact: <sip:gate@{CARRIER}>")));
+    let answer = second.answer(200).add(&format!("Contact: {contact}"));
+    let ok = b.send_for_one(CARRIER, recorded.iter().fold(answer, |answer, uri| answer.top(&format!("Record-Route: {uri}"))));
     let routes = |text: &Text| text.all("Record-Route").iter().map(|route| route.to_string()).collect();
     let own = |name| ok.header(name).unwrap().to_owned();
     Answered { call_id: own("Call-ID"), to: own("To"), callers: routes(&ok), carriers: routes(&second) }
@@ -812,6 +818,85 @@ fn within_the_dialog_a_password_goes_to_the_carrier_alone() {
     let first = the(&sent, CARRIER).clone();
     let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"d\"")));
     assert_eq!(the(&sent, ALICE).status(), 407, "{}", show(&sent));
+}
+
+const FAR_END: &str = "10.0.9.9:5060";
+
+/// Sends a request of the caller within the dialog, challenges it wherever it goes, and returns where that was and whether it came
+/// again with an answer.
+fn challenged(b: &mut Bench, request: &Request) -> (String, bool) {
+    let sent = b.send(ALICE, request);
+    let there = sent.iter().find(|sent| sent.method() == request.method).expect("it is relayed").clone();
+    let sent = b.send(&there.to, there.answer(407).add(&challenge(407, "nonce=\"d\"")));
+    let again = sent.iter().any(|sent| sent.method() == request.method);
+    assert_eq!(!again, to(&sent, ALICE).iter().any(|sent| sent.status() == 407), "{}", show(&sent));
+    assert!(again || !show(&sent).contains("Authorization"), "{}", show(&sent));
+    (there.to.clone(), again)
+}
+
+#[test]
+fn the_far_end_gets_no_answer_to_a_challenge_of_its_own() {
+    let at_carrier = format!("sip:gate@{CARRIER}");
+    for (contact, recorded) in [
+        (format!("sip:gate@{FAR_END}"), None),
+        (format!("sip:gate@{CARRIER};maddr=10.0.9.9"), None),
+        (at_carrier.clone(), Some(format!("<sip:{FAR_END};lr>"))),
+        (at_carrier, Some("<sip:x@carrier.example:5060;maddr=10.0.9.9;lr>".to_owned())),
+    ] {
+        for method in ["INVITE", "UPDATE", "MESSAGE", "BYE"] {
+            let mut b = calling(|_| ());
+            let call = answered_with(&mut b, &format!("<{contact}>"), recorded.as_deref());
+            let mut request = call.sent_by_caller(method, 2);
+            request.uri = contact.clone();
+            let (to, again) = challenged(&mut b, &request);
+            assert!(to.starts_with("10.0.9.9") && !again, "{method} {contact} {recorded:?}: {to}");
+        }
+    }
+    // It may be said later that it is there, and a later Record-Route of ours makes it no carrier either.
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let sent = b.send(CARRIER, call.sent_by_carrier("INVITE").add(&format!("Contact: <sip:gate@{FAR_END}>")));
+    let ok = the(&sent, ALICE).answer(200).add("Contact: <sip:alice@10.0.1.1:5060>");
+    b.send(ALICE, ok);
+    let mut invite = call.sent_by_caller("INVITE", 2).add("Contact: <sip:alice@10.0.1.1:5060>");
+    invite.uri = format!("sip:gate@{FAR_END}");
+    let at_far_end = b.send(ALICE, &invite);
+    let at_far_end = the(&at_far_end, FAR_END).clone();
+    let sent = b.send(FAR_END, at_far_end.answer(200).add(&format!("Contact: <sip:gate@{FAR_END}>")));
+    let ok = the(&sent, ALICE).clone();
+    let call = Answered { callers: ok.all("Record-Route").iter().map(|route| route.to_string()).collect(), ..call };
+    let mut bye = call.sent_by_caller("BYE", 3);
+    bye.uri = format!("sip:gate@{FAR_END}");
+    assert_eq!(challenged(&mut b, &bye), (FAR_END.to_owned(), false));
+}
+
+#[test]
+fn the_carrier_is_known_again_by_its_targets_and_by_where_it_was() {
+    // Another target of the route, and another port of the machine that was called.
+    for (contact, there) in [(SPARE, SPARE), ("10.0.7.1:5999", "10.0.7.1:5999")] {
+        let mut b = calling(|_| ());
+        let uri = format!("sip:gate@{contact}");
+        let call = answered_with(&mut b, &format!("<{uri}>"), None);
+        let mut bye = call.sent_by_caller("BYE", 2);
+        bye.uri = uri;
+        assert_eq!(challenged(&mut b, &bye), (there.to_owned(), true));
+    }
+    // A name that leads elsewhere now, or that nothing is known of any more: the call goes on where it began.
+    let mut account = trunk(hop(CARRIER));
+    account.register = false;
+    let named = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![by_name("sip:gates.example:5080")])) };
+    let mut b = Bench::with(|settings| settings.routes = vec![named].into());
+    b.send(ALICE, invite());
+    let mut zone = Zone::new("gates.example A 10.0.7.1");
+    let first = zone.serve(&mut b).into_iter().find(|sent| sent.to == CARRIER).expect("it has an address now");
+    let sent = b.send(CARRIER, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+    let second = to(&sent, CARRIER).into_iter().find(|sent| sent.method() == "INVITE").expect("it goes again").clone();
+    let ok = b.send_for_one(CARRIER, second.answer(200).add(&format!("Contact: <sip:gate@{CARRIER}>")));
+    let callers = ok.all("Record-Route").iter().map(|route| route.to_string()).collect();
+    let own = |name| ok.header(name).unwrap().to_owned();
+    let call = Answered { call_id: own("Call-ID"), to: own("To"), callers, carriers: Vec::new() };
+    b.now += 3_600_000;
+    assert_eq!(challenged(&mut b, &call.sent_by_caller("BYE", 2)), (CARRIER.to_owned(), true));
 }
 
 /// To the carrier all cores are one client, and no count of a nonce may come twice.

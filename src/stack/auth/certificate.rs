@@ -2,7 +2,7 @@
 //! all of its users; the connection on which it was shown stands for nobody else.
 
 use crate::settings::Certificate;
-use crate::sip::{Host, Uri};
+use crate::sip::{Host, Scheme, Uri};
 use crate::stack::auth::assert::write_identity;
 use crate::stack::auth::claim::{Claim, NAME_SHOWN};
 use crate::stack::auth::demand::{Challenger, Demand};
@@ -11,6 +11,7 @@ use crate::stack::log_event::{Subject, call_id};
 use crate::stack::refusal::Refusal;
 use crate::stack::request::Request;
 use crate::stack::turn::Turn;
+use crate::stack::whose::is_wildcard;
 
 impl Turn<'_> {
     /// Returns true if the connection's certificate has proved the sender's identity, so that no password is needed. Refuses a
@@ -61,7 +62,11 @@ impl Turn<'_> {
     /// Returns whether a name of a certificate is that of one of our users or domains.
     fn is_of_ours(&self, name: &[u8]) -> bool {
         match Uri::parse(name) {
-            Ok(uri) => self.core.settings.whose(&uri).is_some(),
+            Ok(uri) => {
+                matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
+                    && !uri.user.is_some_and(is_wildcard)
+                    && self.core.settings.whose(&uri).is_some()
+            }
             Err(_) => self.core.settings.is_our_domain(Host::of(name)),
         }
     }

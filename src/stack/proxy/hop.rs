@@ -6,6 +6,7 @@ use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
 use crate::stack::route::Edits;
+use crate::stack::token::TrunkUsed;
 use crate::stack::trunk::Trunk;
 
 /// One copy that is to be sent to a target of its context.
@@ -59,6 +60,8 @@ pub struct RequestCopy<'a> {
     pub asserted: &'a [u8],
     /// The trunk that it goes by.
     pub trunk: Option<&'a Trunk>,
+    /// How it was used when the dialog began that the request belongs to.
+    pub trunk_used: Option<TrunkUsed>,
     /// The header line that answers the next hop's challenge for one of our trunks; empty if there is none.
     pub credentials: &'a [u8],
 }
@@ -76,6 +79,7 @@ impl<'a> RequestCopy<'a> {
             edits: targets.edits.as_deref(),
             asserted: targets.asserted(),
             trunk: targets.trunk.as_deref(),
+            trunk_used: targets.trunk_used,
             credentials: &targets.credentials,
         }
     }

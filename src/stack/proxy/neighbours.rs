@@ -8,7 +8,7 @@ use crate::stack::hop_uri::{hop_query_of, numeric, transport_of};
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::proxy::target::{Target, TargetSet};
-use crate::stack::route::NextHop;
+use crate::stack::route::{NextHop, Route};
 use crate::stack::transaction::{Client, ClientKind, Hope};
 use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
@@ -138,6 +138,13 @@ impl Turn<'_> {
     fn trunk_of(&self, address: SocketAddr) -> Option<&str> {
         let is_its = |trunk: &&Arc<Trunk>| self.leads_there(&trunk.registrar, |server| server.address == address);
         self.core.settings.trunks.iter().find(is_its).map(|trunk| &*trunk.name)
+    }
+
+    /// Whether a target of one of the trunk's routes is there, as far as is known.
+    pub fn is_at_carrier(&self, trunk: &Trunk, peer: SocketAddr) -> bool {
+        let is_its = |route: &&Route| route.trunk.as_deref().is_some_and(|own| own.name == trunk.name);
+        let mut hops = self.core.settings.routes.iter().filter(is_its).flat_map(Route::hops);
+        hops.any(|hop| self.leads_there(hop, |server| server.address == peer))
     }
 
     fn leads_there(&self, hop: &NextHop, is: impl Fn(ServerAddress) -> bool) -> bool {

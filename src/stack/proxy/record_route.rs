@@ -15,7 +15,7 @@ use crate::stack::proxy::hop::{Hop, RequestCopy};
 use crate::stack::proxy::next_hop::is_per_call;
 use crate::stack::request::Request;
 use crate::stack::source_proof::is_private;
-use crate::stack::token::{self, Side};
+use crate::stack::token::{self, Side, TrunkUsed};
 use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -88,7 +88,8 @@ impl Proxy {
             token::write_per_call(token);
         }
         if let Some(trunk) = copy.trunk {
-            token::write_trunk(trunk.mark(), token);
+            let begins = || TrunkUsed { mark: trunk.mark(), door: turn.core.cookies.door(hop.flow.peer.ip()) };
+            token::write_trunk(copy.trunk_used.unwrap_or_else(begins), token);
         }
         if let Channel::Peer { name, .. } = hop.flow.channel
             && name != 0

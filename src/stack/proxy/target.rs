@@ -6,6 +6,7 @@ use crate::sip::{Fault, Scheme, Uri};
 use crate::stack::health::NamedBy;
 use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::route::{Edits, NextHop, Statuses};
+use crate::stack::token::TrunkUsed;
 use crate::stack::trunk::Trunk;
 use crate::stack::weights::by_weight;
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ pub struct Target {
     pub relayed: Option<u32>,
     /// The conf leads our users there, and nobody else.
     pub for_users: bool,
+    /// The conf names its host, though not where that is.
+    pub is_named: bool,
     /// The flow that the phone has opened, if it must be used: a connection, or a hole in a NAT.
     pub flow: Option<Flow>,
     /// The target is not reachable any other way: it is dead if `flow` is.
@@ -106,6 +109,8 @@ pub struct TargetSet {
     asserted: Span,
     /// Whose challenges are answered, and with which password.
     pub trunk: Option<Arc<Trunk>>,
+    /// How it was used when the dialog began that the request belongs to.
+    pub trunk_used: Option<TrunkUsed>,
     /// The header line that answers the challenge to the current copy; empty: none does.
     pub credentials: Vec<u8>,
     /// What the route says about its targets: after which final responses the next one is tried, and how long one may be silent, in
@@ -122,6 +127,7 @@ impl TargetSet {
         self.edits = None;
         self.asserted = Span::default();
         self.trunk = None;
+        self.trunk_used = None;
         self.credentials.clear();
         self.failover = Statuses::default();
         self.patience = None;
@@ -163,6 +169,7 @@ impl TargetSet {
             by_operator: false,
             relayed: None,
             for_users: false,
+            is_named: false,
             flow: None,
             flow_only: false,
             spare: false,

@@ -1,7 +1,7 @@
 //! Which targets a request has (RFC 3261 §16.5).
 
 use crate::base::{Flow, Transport};
-use crate::sip::{Method, Scheme};
+use crate::sip::{Host, Method, NameAddr, Scheme, Uri};
 use crate::stack::condition::matches;
 use crate::stack::hop_uri::{is_sips, transport_of};
 use crate::stack::location::Reached;
@@ -12,6 +12,7 @@ use crate::stack::request::Request;
 use crate::stack::route::{Action, Route};
 use crate::stack::settings::{Outgoing, Settings};
 use crate::stack::turn::Turn;
+use crate::stack::whose::is_same_host;
 
 /// The result of §16.5.
 pub(in crate::stack) enum Decision {
@@ -60,9 +61,10 @@ impl Turn<'_> {
             target.per_call = per_call.unwrap_or(self.core.settings.outgoing == Outgoing::PerCall);
             target.flow = flow;
             target.hop = request.node.map(|address| ConfHop { address, transport: Transport::Udp });
-            if let Some(mark) = request.dialog.trunk {
+            if let Some(used) = request.dialog.trunk {
                 let mut trunks = self.core.settings.routes.iter().filter_map(|route| route.trunk.as_ref());
-                targets.trunk = trunks.find(|trunk| trunk.mark() == mark).cloned();
+                targets.trunk = trunks.find(|trunk| trunk.mark() == used.mark).cloned();
+                targets.trunk_used = Some(used);
             }
             return Ok(Decision::Forward);
         }
@@ -110,7 +112,7 @@ impl Turn<'_> {
         match &route.action {
             Action::Relay(hops) => {
                 if hops.is_empty() {
-                    self.push_request_uri(request, targets).for_users = route.users_only;
+                    self.push_request_uri_by(route, request, targets)?;
                 }
                 for (number, hop) in (0..).zip(hops) {
                     let target = self.push_request_uri(request, targets);
@@ -126,7 +128,7 @@ impl Turn<'_> {
                 self.order_by_health(hops, targets);
                 targets.trunk = route.trunk.clone();
                 targets.edit(&route.edits).map_err(|_| TOO_SHORT)?;
-                if route.edits.set_host.is_some() && request.next_route.is_none() && request.parsed.maddr().is_none() {
+                if route.edits.set_host.is_some() {
                     targets.lead_where_the_uri_says();
                 }
                 Ok(Decision::Forward)
@@ -256,6 +258,31 @@ impl Turn<'_> {
         core.counters.dead_flows += dead;
         located
     }
+    /// The target of a route without any. Where the route names the host, neither a Route nor `maddr` leads elsewhere: whoever may take
+    /// it may reach that host.
+    fn push_request_uri_by(&mut self, route: &Route, request: &Request, targets: &mut TargetSet) -> Result<(), Refusal> {
+        let uri = &request.parsed;
+        let maddr = uri.maddr().filter(|maddr| !self.is_own_maddr(maddr, request)).map(Host::of);
+        let names_host = route.to_host.is_some() || route.edits.set_host.is_some();
+        if names_host {
+            let next = request.next_route.map(|value| NameAddr::parse(value.text).and_then(|address| Uri::parse(address.uri)));
+            let host_of_next = next.map(|uri| uri.map_or(Host::Name(b""), |uri| uri.maddr().map_or(uri.host, Host::of)));
+            let is_elsewhere = |host: Host| match &route.edits.set_host {
+                Some(_) => true,
+                None => !is_same_host(uri.host, host),
+            };
+            if host_of_next.is_some_and(is_elsewhere) {
+                return Err(Refusal::new(403, "Route Not Permitted"));
+            }
+            if maddr.is_some_and(is_elsewhere) {
+                return Err(Refusal::new(403, "Maddr Not Permitted"));
+            }
+        }
+        let target = self.push_request_uri(request, targets);
+        (target.for_users, target.is_named) = (route.users_only, names_host);
+        Ok(())
+    }
+
     /// The Request-URI as a target. If `maddr` names us, and the request came by the port and transport that the URI names, those
     /// three are only our own address, and are removed (§16.4).
     pub fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {

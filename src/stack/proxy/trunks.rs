@@ -6,10 +6,12 @@ use crate::stack::auth::answering::Chosen;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{Context, INVALID_RESPONSE};
 use crate::stack::proxy::proceed::More;
+use crate::stack::proxy::target::Target;
 use crate::stack::proxy::trunk_answer::Answer;
 use crate::stack::transaction::Hope;
 use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
+use std::net::SocketAddr;
 
 /// What is done with a challenge.
 enum Verdict<'m> {
@@ -39,6 +41,11 @@ impl Proxy {
             return true;
         }
         let (target, breadth, unproved, peer) = (client.target, client.breadth, client.unproved, client.flow.peer);
+        if !turn.is_of_carrier(context, &trunk, target, peer) {
+            let why = "asks for credentials, and is no target of a route of the trunk: left to the caller";
+            self.log_request(turn, server, format_args!("trunk {:?}: {peer} {why}", trunk.name));
+            return false;
+        }
         let (before, is_cancelled) = (client.answered, client.cancel.is_some() || client.cancel_wanted);
         let verdict = match is_cancelled || context.closed {
             true => Verdict::TooLate,
@@ -71,6 +78,18 @@ impl Proxy {
         self.go_on(turn, server);
         self.release_branch(turn, server, id);
         true
+    }
+}
+
+impl Turn<'_> {
+    /// Whether the request has gone to the carrier: to a target of one of the trunk's routes, or within its dialog to where such a target
+    /// was when it began. A dialog's other side says itself where it is, and must not be given what answers its own challenge.
+    fn is_of_carrier(&self, context: &Context, trunk: &Trunk, target: u16, peer: SocketAddr) -> bool {
+        let targets = &context.targets;
+        match targets.trunk_used {
+            None => targets.targets.get(usize::from(target)).is_some_and(Target::is_by_conf),
+            Some(used) => used.door == self.core.cookies.door(peer.ip()) || self.is_at_carrier(trunk, peer),
+        }
     }
 }
 

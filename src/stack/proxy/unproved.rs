@@ -75,17 +75,18 @@ impl Turn<'_> {
         }
         let settings = &self.core.settings;
         let is_own = || settings.is_own_address(peer.ip(), Some(peer.port()));
-        if target.is_by_conf() || target.by_operator || target.for_users || is_own() {
+        let is_by_conf = target.is_by_conf() || (target.for_users && target.is_named);
+        if is_by_conf || target.by_operator || is_own() {
             return Ok(());
         }
+        let source = request.flow.peer.ip();
         let is_allowed = match target.source {
             Some(source) => settings.may_lie_at(peer.ip(), source.ip()),
             // Within a dialog the other side has said where it is.
-            None => {
-                !settings.is_this_host(peer.ip())
-                    || settings.is_this_host(request.flow.peer.ip())
-                    || (request.trusted && request.dialog.is_here)
-            }
+            None if request.trusted => !settings.is_this_host(peer.ip()) || settings.is_this_host(source) || request.dialog.is_here,
+            None if target.is_named => !settings.is_this_host(peer.ip()) || settings.is_this_host(source),
+            // The sender alone says where it goes.
+            None => settings.is_trusted(source) || settings.may_be_seen_from(peer.ip(), source),
         };
         match is_allowed {
             true => Ok(()),

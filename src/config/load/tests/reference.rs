@@ -184,15 +184,19 @@ const ROUTE: &str = r##"# Where requests go, before the location service is aske
 #[[route]]
 # Conditions; one that is left out always holds.
 #methods = ["INVITE"]
-# Networks of the peer that sent the request.
+# Networks of the peer that sent the request. What this server has sent to itself comes from none, whatever its own network, except for
+# "reject" and "drop": a contact that leads to the server lends its address to nobody.
 #from_source = ["192.0.2.0/24", "2001:db8::/32"]
 # The host of the Request-URI.
 #to_host = "example.net"
-# What the user part of the Request-URI begins with.
+# What the user part of the Request-URI begins with. In a telephone number (tel:, user=phone, or nothing but digits, +, * and #) visual
+# separators do not count.
 #to_user_prefix = "49"
 # What the User-Agent has in it, one of these, in any case. Anybody can write another: it keeps away what does not hide.
 #user_agent = ["example-phone/1."]
-# "relay": to the first target, to the next where it fails; without a target, to the host of the Request-URI.
+# "relay": to the first target, to the next where it fails; without a target, to the host of the Request-URI, at any port; with to_host or
+# set_host to that host alone, and a Route or maddr that leads to another is answered 403. Without them whoever takes the route goes
+# where it likes, except to this machine, and from outside to private networks.
 # "location": look the Request-URI up in the location service.
 # "redirect": answer 302 with the targets; without a target, with the registered contacts.
 # "reject": answer the status.
