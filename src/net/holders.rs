@@ -6,7 +6,7 @@
 #[cfg(debug_assertions)]
 mod check;
 
-use super::overlong::Overlong;
+use super::overlong::{Overlong, Pace};
 use crate::base::list::{Linked, LinkedMut, Links, List};
 use crate::base::source::source;
 use crate::base::{Arena, Id, Instant};
@@ -28,6 +28,8 @@ const NONE: u32 = u32::MAX;
 pub enum Class {
     /// Its client has begun a TLS handshake, and we have not.
     Waiting,
+    /// It has waited for so long, in an overload, that the others go first.
+    Late,
     /// We have begun the handshake too.
     Shaking,
     /// Nothing has arrived on it that was worth an answer.
@@ -36,7 +38,14 @@ pub enum Class {
     Proved,
 }
 
-const CLASSES: usize = 4;
+const CLASSES: usize = 5;
+
+/// The queues of sources whose clients wait, in the order in which they are served, by the class of those clients.
+const QUEUES: [Class; 2] = [Class::Waiting, Class::Late];
+
+fn queue_of(class: Class) -> Option<usize> {
+    QUEUES.iter().position(|queued| *queued == class)
+}
 
 /// What sources are ranked by.
 #[derive(Clone, Copy)]
@@ -110,9 +119,12 @@ struct Holder {
     connections: usize,
     lists: [List; CLASSES],
     ranks: [Rank; RANKINGS],
-    /// It is in the queue of sources that wait for their turn.
-    is_queued: bool,
+    /// It is in these queues of sources that wait for their turn.
+    is_queued: [bool; QUEUES.len()],
+    /// How many are [`Class::Waiting`].
+    waiting: usize,
     overlong: Overlong,
+    pace: Pace,
 }
 
 /// Sources by how much they hold.
@@ -147,11 +159,12 @@ pub struct Holders {
     /// By slot.
     kin: Vec<Kin>,
     rankings: [Ranking; RANKINGS],
-    /// Sources with waiting handshakes, and since when each has been in this queue.
-    queue: VecDeque<(Id, Instant)>,
-    /// How many of them have been checked since the last change; none of theirs may begin now.
+    /// Sources with waiting handshakes, and since when each has been in its queue.
+    queues: [VecDeque<(Id, Instant)>; QUEUES.len()],
+    /// How many of them, one queue after the other, have been checked since the last change; none of theirs may begin now.
     tried: usize,
     overlong: Overlong,
+    pace: Pace,
 }
 
 impl Holders {
@@ -220,7 +233,7 @@ impl Holders {
             self.tried = 0;
         }
         if class == Class::Waiting {
-            self.queue_up(holder, now);
+            self.queue_up(holder, class, now);
         }
     }
 
@@ -231,13 +244,14 @@ impl Holders {
         }
     }
 
-    fn queue_up(&mut self, number: u32, now: Instant) {
+    fn queue_up(&mut self, number: u32, class: Class, now: Instant) {
         if let Some((id, holder)) = self.holders.tenant_mut(number)
-            && (holder.is_exempt || !holder.is_queued)
+            && let Some(queue) = queue_of(class)
+            && (holder.is_exempt || !holder.is_queued[queue])
         {
             // Each of a gateway's clients stands for itself.
-            holder.is_queued = true;
-            self.queue.push_back((id, now));
+            holder.is_queued[queue] = true;
+            self.queues[queue].push_back((id, now));
             self.tried = 0;
         }
     }
@@ -253,7 +267,9 @@ impl Holders {
         let held = |by: By| own.map_or(0, |own| own.counted(by));
         let places = |holder: &Holder| holder.ranks[By::Places as usize].count;
         if let Some(most) = self.most(By::Unproved) {
-            let oldest = [Class::Unproved, Class::Waiting, Class::Shaking].into_iter().find_map(|class| self.oldest(most, class));
+            let oldest = [Class::Unproved, Class::Late, Class::Waiting, Class::Shaking]
+                .into_iter()
+                .find_map(|class| self.oldest(most, class));
             let ahead = most.counted(By::Unproved).saturating_sub(held(By::Unproved));
             if let Some((slot, since)) = oldest
                 && (ahead >= 2 || (ahead == 1 && now.ms_since(since) >= STALL_MS))
@@ -265,50 +281,73 @@ impl Holders {
         if most.counted(By::Places) < held(By::Places) + 2 {
             return None;
         }
-        let all = [Class::Unproved, Class::Waiting, Class::Shaking, Class::Proved];
+        let all = [Class::Unproved, Class::Late, Class::Waiting, Class::Shaking, Class::Proved];
         let (slot, _) = all.into_iter().find_map(|class| self.oldest(most, class))?;
         Some((slot, places(most)))
     }
 
     /// Returns the next handshake that may begin, taking sources in turn; `in_hand` of at most `limit` have begun. Once half of the
-    /// limit is used, a source gets no more than a quarter of it, but may begin one in place of a stalled one of its own.
-    pub fn begin(&mut self, in_hand: usize, limit: usize, now: Instant) -> Option<Turn> {
-        if !self.may_begin() {
-            return None;
-        }
-        for _ in 0..TRIES.min(self.queue.len()) {
-            let (id, _) = self.queue.pop_front()?;
+    /// limit is used, a source gets no more than a quarter of it, but may begin one in place of a stalled one of its own. In an
+    /// overload, those that have waited for `patience_ms` are [late](Class::Late).
+    pub fn begin(&mut self, in_hand: usize, limit: usize, patience_ms: u64, now: Instant) -> Option<Turn> {
+        for _ in 0..TRIES {
+            if !self.may_begin() {
+                return None;
+            }
+            // None of the first queue may begin before all of it have been tried.
+            let queue = usize::from(self.tried >= self.queues[0].len());
+            let (class, (id, _)) = (QUEUES[queue], self.queues[queue].pop_front()?);
+            if class == Class::Waiting {
+                self.fall_behind(id, patience_ms, now);
+            }
             let Some(holder) = self.holders.get(id) else {
                 // It is already gone.
                 continue;
             };
-            let Some((slot, _)) = self.oldest(holder, Class::Waiting) else {
-                self.dequeued(id);
+            let Some((slot, _)) = self.oldest(holder, class) else {
+                self.dequeued(id, queue);
                 continue;
             };
             let instead_of = match self.room(holder, in_hand, limit, now) {
                 Room::Free => None,
                 Room::Instead(other) => Some(other),
                 Room::Nothing => {
-                    self.queue.push_back((id, now));
+                    self.queues[queue].push_back((id, now));
                     self.tried += 1;
                     continue;
                 }
             };
-            self.dequeued(id);
+            self.dequeued(id, queue);
             self.step(slot, Class::Shaking, now);
-            let is_next = self.holders.get(id).is_some_and(|holder| !holder.is_exempt && holder.has(Class::Waiting));
-            if is_next {
-                self.queue_up(id.slot, now);
+            self.pace.note(now);
+            if let Some(holder) = self.holders.get_mut(id) {
+                holder.pace.note(now);
+                if !holder.is_exempt && holder.has(class) {
+                    self.queue_up(id.slot, class, now);
+                }
             }
             return Some(Turn { slot, instead_of });
         }
         None
     }
 
-    fn dequeued(&mut self, id: Id) {
+    /// In an overload, puts those of a source's clients that have waited for too long behind all that have not. They are what
+    /// was there when it began; if they went first, everybody would wait as long as they have. They go on when there is nobody else.
+    fn fall_behind(&mut self, id: Id, patience_ms: u64, now: Instant) {
+        while let Some(holder) = self.holders.get(id)
+            && (self.overlong.is_lasting(patience_ms, now) || holder.overlong.is_lasting(patience_ms, now))
+            && let Some((slot, since)) = self.oldest(holder, Class::Waiting)
+            && now.ms_since(since) >= patience_ms
+        {
+            self.delist(slot);
+            self.enlist(slot, Class::Late, since);
+            self.queue_up(id.slot, Class::Late, now);
+        }
+    }
+
+    fn dequeued(&mut self, id: Id, queue: usize) {
         if let Some(holder) = self.holders.get_mut(id) {
-            holder.is_queued = false;
+            holder.is_queued[queue] = false;
         }
     }
 
@@ -333,12 +372,16 @@ impl Holders {
 
     /// True when a handshake may begin now.
     pub fn may_begin(&self) -> bool {
-        self.tried < self.queue.len()
+        self.tried < self.queued()
+    }
+
+    fn queued(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
     }
 
     /// True if handshakes wait, and none may begin until others end or stall.
     pub fn is_stuck(&self) -> bool {
-        !self.queue.is_empty() && self.tried >= self.queue.len()
+        self.queued() > 0 && !self.may_begin()
     }
 
     /// Notes that time has passed: other handshakes may have stalled meanwhile.
@@ -346,13 +389,13 @@ impl Holders {
         self.tried = 0;
     }
 
-    /// Returns how long handshakes, of `peer` or of all sources, wait before they begin, if they have waited longer than
-    /// `patience_ms` for longer than a burst takes: then no more may be accepted. With a patience of 0 they always may.
+    /// Returns how long a handshake of `peer` would wait before it begins, if no more may be accepted: handshakes, of this source or
+    /// of all, have waited longer than `patience_ms` for longer than a burst takes. With a patience of 0 they always may.
     pub fn overlong_ms(&mut self, peer: IpAddr, patience_ms: u64, now: Instant) -> Option<u64> {
-        let front = self.queue.front();
-        let waited_ms = front.map_or(0, |(_, since)| now.ms_since(*since));
-        if let Some(waited_ms) = self.overlong.check(waited_ms, patience_ms, now) {
-            return Some(waited_ms);
+        let [queue, _] = &self.queues;
+        let waited_ms = queue.front().map_or(0, |(_, since)| now.ms_since(*since));
+        if let Some(will_wait_ms) = self.overlong.check(waited_ms, queue.len(), &self.pace, patience_ms, now) {
+            return Some(will_wait_ms);
         }
         let number = *self.by_source.get(&source(peer))?;
         let (_, holder) = self.holders.tenant(number)?;
@@ -362,7 +405,7 @@ impl Holders {
         if holder.is_exempt {
             return None;
         }
-        holder.overlong.check(waited_ms, patience_ms, now)
+        holder.overlong.check(waited_ms, holder.waiting, &holder.pace, patience_ms, now)
     }
 
     // ---- lists and ranks -----------------------------------------------------------------------------------------------
@@ -372,13 +415,14 @@ impl Holders {
         Some((slot, self.kin.get(slot as usize)?.since))
     }
 
-    fn enlist(&mut self, slot: u32, class: Class, now: Instant) {
+    fn enlist(&mut self, slot: u32, class: Class, since: Instant) {
         let kin = &mut self.kin[slot as usize];
-        (kin.class, kin.since) = (class, now);
+        (kin.class, kin.since) = (class, since);
         let Some((_, holder)) = self.holders.tenant_mut(kin.holder) else {
             debug_assert!(false, "slot {slot} has no holder");
             return;
         };
+        holder.waiting += usize::from(class == Class::Waiting);
         holder.lists[class as usize].push(&mut self.kin, slot);
     }
 
@@ -386,6 +430,7 @@ impl Holders {
     fn delist(&mut self, slot: u32) -> Option<Kin> {
         let kin = *self.kin.get(slot as usize)?;
         let (_, holder) = self.holders.tenant_mut(kin.holder)?;
+        holder.waiting -= usize::from(kin.class == Class::Waiting);
         holder.lists[kin.class as usize].remove(&mut self.kin, slot);
         Some(kin)
     }
@@ -441,8 +486,10 @@ impl Holder {
             connections: 0,
             lists: [List::default(); CLASSES],
             ranks: [rank; RANKINGS],
-            is_queued: false,
+            is_queued: [false; QUEUES.len()],
+            waiting: 0,
             overlong: Overlong::default(),
+            pace: Pace::default(),
         }
     }
 

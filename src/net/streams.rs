@@ -20,7 +20,7 @@ pub use describe::Description;
 pub use life::Streams;
 
 use super::counters::StreamCounters;
-use super::state::State;
+use super::state::{Event as Step, State};
 use crate::base::{Flow, Instant};
 use mio::event::Event;
 
@@ -41,6 +41,11 @@ impl Streams {
             if is_readable && self.connections.get(id).is_some() {
                 self.mark_ready(id, now);
             }
+            return;
+        }
+        if is_ended && connection.state == State::Accepted {
+            // Nobody is there to shake hands with: it gave up before its turn came.
+            self.apply(id, Step::End { is_inside: true }, now);
             return;
         }
         connection.flags.is_half_closed |= is_ended;

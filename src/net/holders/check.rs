@@ -1,6 +1,6 @@
 //! Invariants of the sources: lists, counts, ranks and the queue agree with each other.
 
-use super::{By, CLASSES, Class, Holder, Holders, NONE, RANKINGS, Ranked, Ranking};
+use super::{By, CLASSES, Class, Holder, Holders, NONE, QUEUES, RANKINGS, Ranked, Ranking};
 use crate::base::{Id, Instant};
 
 impl Holders {
@@ -28,7 +28,7 @@ impl Holders {
         for by in [By::Places, By::Unproved, By::Handshakes] {
             self.check_ranking(by);
         }
-        assert!(self.tried <= self.queue.len(), "{} tried", self.tried);
+        assert!(self.tried <= self.queued(), "{} tried", self.tried);
     }
 
     fn check_holder(&self, id: Id, holder: &Holder) {
@@ -56,13 +56,16 @@ impl Holders {
             }
         };
         assert_eq!(counts, expected, "what is counted of {id:?}");
-        let queued = self.queue.iter().filter(|(other, _)| *other == id).count();
-        let waiting = lengths[Class::Waiting as usize];
-        match holder.is_exempt {
-            true => assert!(queued >= waiting, "{waiting} of {id:?} wait, {queued} turns"),
-            false => {
-                assert_eq!(queued, usize::from(holder.is_queued), "{id:?} in the queue");
-                assert!(waiting == 0 || holder.is_queued, "{id:?} has no turn");
+        assert_eq!(holder.waiting, lengths[Class::Waiting as usize], "how many of {id:?} wait");
+        for (number, (queue, class)) in self.queues.iter().zip(QUEUES).enumerate() {
+            let queued = queue.iter().filter(|(other, _)| *other == id).count();
+            let waiting = lengths[class as usize];
+            match holder.is_exempt {
+                true => assert!(queued >= waiting, "{waiting} of {id:?} are {class:?}, {queued} turns"),
+                false => {
+                    assert_eq!(queued, usize::from(holder.is_queued[number]), "{id:?} in the queue");
+                    assert!(waiting == 0 || holder.is_queued[number], "{id:?} has no turn");
+                }
             }
         }
     }

@@ -117,13 +117,13 @@ impl Streams {
             return true;
         }
         let patience_ms = self.limits.patience_ms;
-        let Some(waited_ms) = self.holders.overlong_ms(peer.ip(), patience_ms, now) else {
+        let Some(will_wait_ms) = self.holders.overlong_ms(peer.ip(), patience_ms, now) else {
             return true;
         };
         // Letting it wait would make all wait, and most would have given up before their turn.
         self.counters.handshakes_refused += 1;
         if self.logs.overload.may_say() {
-            log::warn!("{peer}: TLS connection refused: handshakes wait {waited_ms} ms before they begin ([limits] overload)");
+            log::warn!("{peer}: TLS connection refused: handshakes wait {will_wait_ms} ms before they begin ([limits] overload)");
         }
         false
     }
@@ -179,7 +179,7 @@ impl Streams {
             if !self.holders.may_begin() {
                 return;
             }
-            let Some(turn) = self.holders.begin(in_hand, limit, now) else {
+            let Some(turn) = self.holders.begin(in_hand, limit, self.limits.patience_ms, now) else {
                 if self.holders.is_stuck() {
                     self.counters.handshakes_held += 1;
                     if self.logs.waiting.may_say() {

@@ -97,6 +97,7 @@ impl Streams {
         for (id, connection) in self.connections.iter() {
             let class = self.holders.class(id.slot);
             let expected = match connection.state {
+                State::Accepted if class == Some(Class::Late) && connection.read_queue == ReadQueue::Turn => class,
                 _ if connection.names().is_some() => None,
                 State::ProxyHeader => None,
                 State::Accepted if connection.read_queue == ReadQueue::Turn => Some(Class::Waiting),
