@@ -163,6 +163,8 @@ pub struct Holders {
     queues: [VecDeque<(Id, Instant)>; QUEUES.len()],
     /// How many of them, one queue after the other, have been checked since the last change; none of theirs may begin now.
     tried: usize,
+    /// How many are [`Class::Waiting`]: those that have left may still have a place in the queue.
+    waiting: usize,
     overlong: Overlong,
     pace: Pace,
 }
@@ -394,7 +396,8 @@ impl Holders {
     pub fn overlong_ms(&mut self, peer: IpAddr, patience_ms: u64, now: Instant) -> Option<u64> {
         let [queue, _] = &self.queues;
         let waited_ms = queue.front().map_or(0, |(_, since)| now.ms_since(*since));
-        if let Some(will_wait_ms) = self.overlong.check(waited_ms, queue.len(), &self.pace, patience_ms, now) {
+        let waiting = queue.len().min(self.waiting);
+        if let Some(will_wait_ms) = self.overlong.check(waited_ms, waiting, &self.pace, patience_ms, now) {
             return Some(will_wait_ms);
         }
         let number = *self.by_source.get(&source(peer))?;
@@ -423,6 +426,7 @@ impl Holders {
             return;
         };
         holder.waiting += usize::from(class == Class::Waiting);
+        self.waiting += usize::from(class == Class::Waiting);
         holder.lists[class as usize].push(&mut self.kin, slot);
     }
 
@@ -431,6 +435,7 @@ impl Holders {
         let kin = *self.kin.get(slot as usize)?;
         let (_, holder) = self.holders.tenant_mut(kin.holder)?;
         holder.waiting -= usize::from(kin.class == Class::Waiting);
+        self.waiting -= usize::from(kin.class == Class::Waiting);
         holder.lists[kin.class as usize].remove(&mut self.kin, slot);
         Some(kin)
     }

@@ -12,8 +12,8 @@ pub struct Limits {
     pub connections: usize,
     /// Load balancers pass on connections: some of these places are kept for those whose PROXY headers are not there yet.
     pub has_balancers: bool,
-    /// How long a TLS client may wait until its handshake begins. If clients wait longer, for longer than a burst takes, others are
-    /// refused; 0: none is.
+    /// How long a TLS client may wait until its handshake begins. If clients wait longer, for longer than a burst takes, those that would
+    /// wait for more than three quarters of it are refused, and those that have waited longer go last; 0: neither.
     pub patience_ms: Millis,
     /// The longest message.
     pub message_size: usize,

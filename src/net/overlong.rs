@@ -27,11 +27,8 @@ impl Overlong {
             return None;
         }
         let is_lasting = self.is_lasting(patience_ms, now);
-        let will_wait_ms = match waiting < LEAST {
-            true => 0,
-            false => pace.takes_ms(waiting, now),
-        };
-        let is_crowded = will_wait_ms >= patience_ms * 3 / 4;
+        let will_wait_ms = pace.takes_ms(waiting, now);
+        let is_crowded = waiting >= LEAST && 4 * will_wait_ms >= 3 * patience_ms;
         if waited_ms < patience_ms && !(is_lasting && is_crowded) {
             return None;
         }
@@ -127,5 +124,9 @@ mod tests {
             assert_eq!(overlong.check(150, 15, &pace, 100, now), None);
             assert_eq!(overlong.check(150, 16, &pace, 100, now).is_some(), ms >= 1000, "{ms}: nothing at all is begun");
         }
+        // The shortest patience is no exception.
+        let now = Instant::from_ms(5000);
+        assert_eq!(overlong.check(0, 0, &pace, 1, now), None);
+        assert_eq!(overlong.check(150, 0, &pace, 1, now), None);
     }
 }

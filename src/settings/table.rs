@@ -307,8 +307,8 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// How long messages may wait in the kernel before a worker takes them, "0s" to "10s". If they wait longer, or the kernel drops some
         /// for lack of room, new calls over UDP wait in a queue until what has begun is done. It has room for what is let in within three quarters of that
         /// time, 200 ms at most; one call may wait longer, up to 400 ms. Those that find it full, with a share of all other requests that begin something,
-        /// are answered 503 with Retry-After. And new TLS connections are closed while TLS handshakes wait
-        /// that long before they begin, and have done so for ten times as long. "0s": nothing is refused, and what does not fit into the
+        /// are answered 503 with Retry-After. And when TLS handshakes have waited that long before they begin, for ten times as long,
+        /// new TLS connections are closed that would wait for more than three quarters of it, and those that have waited longer go last. "0s": nothing is refused, and what does not fit into the
         /// buffers is lost, whatever it is.
         live overload: Millis = 100, "\"100ms\"", millis(Duration::ZERO, 10 * SECOND);
         /// What refuses them: "answer", the server, by a 503 to each; "kernel": if most must be refused for longer than a moment, the kernel drops a
