@@ -56,14 +56,19 @@ fn names_agent(agents: &[Vec<u8>], message: &Message) -> bool {
 }
 
 /// Compares as in §19.1.4 and RFC 3966 §4: an escape is the byte it stands for, and visual separators in a telephone number are
-/// ignored. Otherwise a number could be written so that no route recognises it, and gateways dial what is only digits and separators
-/// whether the URI says that it is a number or not.
+/// ignored. Otherwise a number could be written so that no route recognises it. Gateways dial what is written as a number whether the URI
+/// says that it is one or not, and leave out whatever they do not know: so where the prefix is a number, nothing but letters, digits and
+/// what can be dialled counts, up to the number's own parameters.
 fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
     let user = uri.user.unwrap_or_default();
-    let is_dialled = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'*' | b'#') || is_separator(byte);
-    let number = uri.scheme == Scheme::Tel
-        || uri.param(b"user").flatten().is_some_and(|user| user.eq_ignore_ascii_case(b"phone"))
-        || unescaped(user).all(is_dialled);
+    let is_dialled = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'*' | b'#');
+    if prefix.iter().all(|byte| is_dialled(*byte)) {
+        let end = memchr::memchr(b';', user).unwrap_or(user.len());
+        let counts = |byte: &u8| is_dialled(*byte) || byte.is_ascii_alphabetic() || !byte.is_ascii();
+        let mut plain = unescaped(&user[..end]).filter(counts);
+        return prefix.iter().all(|byte| plain.next() == Some(*byte));
+    }
+    let number = uri.scheme == Scheme::Tel || uri.param(b"user").flatten().is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
     let mut plain = unescaped(user).filter(|byte| !(number && is_separator(*byte)));
     prefix.iter().all(|byte| plain.next() == Some(*byte))
 }

@@ -23,6 +23,7 @@ use crate::sip::{Message, Name};
 use crate::stack::facts::{fact, write_name, write_place};
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::token::Side;
+use crate::stack::trunk::Trunk;
 use std::net::IpAddr;
 
 /// The parameter of our Record-Route URI that carries the cookie.
@@ -243,13 +244,16 @@ impl Cookies {
         self.mask
     }
 
-    /// Returns what shows in the token that a trunk's carrier was at this address, to nobody else.
-    pub fn door(&self, ip: IpAddr) -> u32 {
+    /// Returns what shows in the token that a trunk's carrier was at this address, to nobody else. Another account under the same name
+    /// has another.
+    pub fn door(&self, trunk: &Trunk, ip: IpAddr) -> u32 {
         let ip = match ip.to_canonical() {
-            IpAddr::V4(ip) => u128::from(u32::from(ip)),
-            IpAddr::V6(ip) => u128::from(ip),
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
         };
-        self.dialogs.derive("door of a carrier").hash_numbers((ip >> 64) as u64, ip as u64, 0) as u32
+        let [name, registrar, user, realm, password] = trunk.account();
+        let key = self.dialogs.derive("door of a carrier");
+        key.hash(&[&ip.octets(), name, registrar, user, realm, password]) as u32
     }
 
     /// Appends the callee's cookie, for a request that opens a dialog or continues one: it leads to the request's sender.

@@ -1,9 +1,10 @@
-//! Next hops for our users only that the conf gives by name, and where each has led. That is remembered, so that no later DNS
-//! answer, or lack of one, opens them to others.
+//! Next hops for our users only, and targets of trunks, that the conf gives by name, and where each has led. That is remembered, so that
+//! no later DNS answer, or lack of one, opens the former to others, or makes a stranger of the carrier in the middle of a call.
 
 use crate::base::Instant;
 use crate::stack::Settings;
 use crate::stack::route::{NextHop, Route};
+use crate::stack::trunk::Trunk;
 use std::net::SocketAddr;
 
 /// Places remembered for one name.
@@ -47,7 +48,7 @@ impl Gates {
 
     /// Forgets next hops that are no longer in the conf.
     pub fn keep_those_of(&mut self, settings: &Settings) {
-        self.list.retain(|gate| settings.guarded_hops().any(|hop| hop.uri.text() == gate.uri));
+        self.list.retain(|gate| settings.remembered_hops().any(|hop| hop.uri.text() == gate.uri));
     }
 }
 
@@ -68,6 +69,18 @@ impl Settings {
     /// Returns whether there are next hops that are for our users only.
     pub fn guards(&self) -> bool {
         self.routes.guard_some()
+    }
+
+    /// Returns the next hops of which is remembered where their names have led.
+    pub fn remembered_hops(&self) -> impl Iterator<Item = &NextHop> {
+        let routes = self.routes.iter().filter(|route| route.users_only || route.trunk.is_some());
+        routes.flat_map(Route::hops)
+    }
+
+    /// Returns the targets of the routes that lead to this trunk.
+    pub fn hops_of(&self, trunk: &Trunk) -> impl Iterator<Item = &NextHop> {
+        let is_its = |route: &&Route| route.trunk.as_deref().is_some_and(|own| own.account() == trunk.account());
+        self.routes.iter().filter(is_its).flat_map(Route::hops)
     }
 
     pub fn guarded_hops(&self) -> impl Iterator<Item = &NextHop> {

@@ -29,6 +29,12 @@ impl Trunk {
     pub fn mark(&self) -> u32 {
         Key::new(0, 0).hash(&[self.name.as_bytes()]) as u32
     }
+
+    /// Returns what makes it this account: name, registrar, login, realm and password.
+    pub fn account(&self) -> [&[u8]; 5] {
+        let realm = self.realm.as_deref().unwrap_or_default();
+        [self.name.as_bytes(), self.registrar.uri.text(), &self.auth_user, realm, self.password.reveal()]
+    }
 }
 
 /// A cleartext password, which no log shows.

@@ -899,6 +899,78 @@ fn the_carrier_is_known_again_by_its_targets_and_by_where_it_was() {
     assert_eq!(challenged(&mut b, &call.sent_by_caller("BYE", 2)), (CARRIER.to_owned(), true));
 }
 
+/// The name of the account is no account: who had the old one gets nothing of the new one.
+#[test]
+fn an_account_under_an_old_name_is_for_its_own_carrier() {
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let mut account = trunk(hop(SPARE));
+    (account.register, account.password) = (false, b"another".to_vec().into());
+    let route = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![hop(SPARE)])) };
+    let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
+    b.cores[0].handle_config(Arc::new(Settings { routes: vec![route].into(), ..settings }));
+    assert_eq!(challenged(&mut b, &call.sent_by_caller("INVITE", 2)), (CARRIER.to_owned(), false));
+    // A new password alone is for the same carrier.
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let mut account = trunk(hop(CARRIER));
+    (account.register, account.password) = (false, b"another".to_vec().into());
+    let route = Route { trunk: Some(Arc::new(account)), ..crate::proxy::route(Action::Relay(vec![hop(CARRIER)])) };
+    let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
+    b.cores[0].handle_config(Arc::new(Settings { routes: vec![route].into(), ..settings }));
+    assert_eq!(challenged(&mut b, &call.sent_by_caller("INVITE", 2)), (CARRIER.to_owned(), true));
+}
+
+/// Whoever is behind the carrier sees our branch.
+#[test]
+fn a_challenge_from_elsewhere_is_not_answered() {
+    for status in [401, 407] {
+        let mut b = calling(|_| ());
+        let sent = b.send(ALICE, invite());
+        let first = the(&sent, CARRIER).clone();
+        let sent = b.send(FAR_END, first.answer(status).add(&challenge(status, "nonce=\"n\"")));
+        assert!(sent.iter().all(|sent| sent.method() != "INVITE"), "{}", show(&sent));
+        assert_eq!(the(&sent, ALICE).status(), status, "{}", show(&sent));
+    }
+}
+
+/// Both servers of the carrier's name are the carrier, whichever the dialog began with, and whatever DNS says later.
+#[test]
+fn all_servers_of_the_carriers_name_are_the_carrier() {
+    for (uri, zone) in [
+        ("sip:gates.example:5080", "gates.example A 10.0.7.1\ngates.example A 10.0.7.2"),
+        (
+            "sip:gates.example",
+            "_sip._udp.gates.example SRV 1 0 5080 one.example\n_sip._udp.gates.example SRV 2 0 5080 two.example\n\
+             one.example A 10.0.7.1\ntwo.example A 10.0.7.2",
+        ),
+    ] {
+        for wait_ms in [0, 3_600_000] {
+            let mut account = trunk(hop(CARRIER));
+            account.register = false;
+            let named = Route { trunk: Some(Arc::new(account)), ..route(Action::Relay(vec![by_name(uri)])) };
+            let mut b = Bench::with(|settings| settings.routes = vec![named].into());
+            let mut zone = Zone::new(zone);
+            let mut sent = b.send(ALICE, invite());
+            sent.extend(zone.serve(&mut b));
+            let first = sent.into_iter().find(|sent| sent.to == CARRIER || sent.to == SPARE).expect("it has an address now");
+            let there = first.to.clone();
+            let sent = b.send(&there, first.answer(407).add(&challenge(407, "nonce=\"n\"")));
+            zone.serve(&mut b);
+            let second = to(&sent, &there).into_iter().find(|sent| sent.method() == "INVITE").expect("it goes again").clone();
+            let other = if there == CARRIER { SPARE } else { CARRIER };
+            let ok = b.send_for_one(&there, second.answer(200).add(&format!("Contact: <sip:gate@{other}>")));
+            let callers = ok.all("Record-Route").iter().map(|route| route.to_string()).collect();
+            let own = |name| ok.header(name).unwrap().to_owned();
+            let call = Answered { call_id: own("Call-ID"), to: own("To"), callers, carriers: Vec::new() };
+            b.now += wait_ms;
+            let mut bye = call.sent_by_caller("BYE", 2);
+            bye.uri = format!("sip:gate@{other}");
+            assert_eq!(challenged(&mut b, &bye), (other.to_owned(), true), "{uri} after {wait_ms} ms");
+        }
+    }
+}
+
 /// To the carrier all cores are one client, and no count of a nonce may come twice.
 #[test]
 fn cores_count_a_nonce_together() {

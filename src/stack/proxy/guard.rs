@@ -10,6 +10,7 @@ use crate::stack::proxy::target::Target;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::request::Request;
 use crate::stack::route::NextHop;
+use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 
@@ -63,9 +64,21 @@ impl Turn<'_> {
         }
     }
 
+    /// Learns where the names of a trunk's targets lead. Within its dialogs the carrier is known by that, whatever DNS says then.
+    pub fn look_at_carrier(&mut self, trunk: &Trunk, since: Instant) {
+        let settings = self.core.settings.clone();
+        for hop in settings.hops_of(trunk).filter(|hop| hop.address.is_none()) {
+            let mut gate = self.core.gates.take(hop.uri.text());
+            if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
+                self.look_at(&mut gate, since);
+            }
+            self.core.gates.put(gate);
+        }
+    }
+
     /// A copy is sent to a next hop of the conf given by this URI, and its name has led there.
-    pub fn note_guarded_address(&mut self, uri: &[u8], peer: SocketAddr) {
-        if !self.core.settings.guarded_hops().any(|hop| hop.uri.text() == uri) {
+    pub fn note_address_of_name(&mut self, uri: &[u8], peer: SocketAddr) {
+        if !self.core.settings.remembered_hops().any(|hop| hop.uri.text() == uri) {
             return;
         }
         let mut gate = self.core.gates.take(uri);
@@ -124,8 +137,13 @@ impl Turn<'_> {
     }
 }
 
+/// Whether both are addresses of one machine.
+pub(in crate::stack::proxy) fn is_same_machine(a: SocketAddr, b: SocketAddr) -> bool {
+    a.ip().to_canonical() == b.ip().to_canonical()
+}
+
 /// Whether it is the same server: by its port or, if that is a default one, by the default of another transport.
 fn is_same_door(a: SocketAddr, b: SocketAddr) -> bool {
     let is_default = |port: u16| matches!(port, 5060 | 5061);
-    a.ip().to_canonical() == b.ip().to_canonical() && (a.port() == b.port() || is_default(a.port()) && is_default(b.port()))
+    is_same_machine(a, b) && (a.port() == b.port() || is_default(a.port()) && is_default(b.port()))
 }

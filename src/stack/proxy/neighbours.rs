@@ -6,9 +6,10 @@ use crate::sip::{Message, Name, Scheme, Uri};
 use crate::stack::health::{Cause, Failure, NamedBy, Neighbour, Standing};
 use crate::stack::hop_uri::{hop_query_of, numeric, transport_of};
 use crate::stack::proxy::context::Context;
+use crate::stack::proxy::guard::is_same_machine;
 use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::proxy::target::{Target, TargetSet};
-use crate::stack::route::{NextHop, Route};
+use crate::stack::route::NextHop;
 use crate::stack::transaction::{Client, ClientKind, Hope};
 use crate::stack::trunk::Trunk;
 use crate::stack::turn::Turn;
@@ -140,11 +141,14 @@ impl Turn<'_> {
         self.core.settings.trunks.iter().find(is_its).map(|trunk| &*trunk.name)
     }
 
-    /// Whether a target of one of the trunk's routes is there, as far as is known.
+    /// Whether a target of one of the trunk's routes is on that machine, or its name has led there since the server began, as far as this
+    /// core has seen it.
     pub fn is_at_carrier(&self, trunk: &Trunk, peer: SocketAddr) -> bool {
-        let is_its = |route: &&Route| route.trunk.as_deref().is_some_and(|own| own.name == trunk.name);
-        let mut hops = self.core.settings.routes.iter().filter(is_its).flat_map(Route::hops);
-        hops.any(|hop| self.leads_there(hop, |server| server.address == peer))
+        let is_there = |place: SocketAddr| is_same_machine(place, peer);
+        self.core.settings.hops_of(trunk).any(|hop| match hop.address {
+            Some(address) => is_there(address),
+            None => self.core.gates.has_led(hop.uri.text(), is_there) || self.any_server(hop, |server| is_there(server.address)),
+        })
     }
 
     fn leads_there(&self, hop: &NextHop, is: impl Fn(ServerAddress) -> bool) -> bool {

@@ -69,8 +69,11 @@ impl Proxy {
         turn.check_reach(request, target, flow.peer)?;
         turn.check_guard(request, target, flow.peer, copy.search.since)?;
         if let (Some(uri), true) = (copy.hop_uri, server_address.is_some()) {
-            turn.note_guarded_address(uri, flow.peer);
+            turn.note_address_of_name(uri, flow.peer);
             turn.core.health.name_servers.note(uri, flow.transport, flow.peer);
+        }
+        if let Some(trunk) = copy.trunk {
+            turn.look_at_carrier(trunk, copy.search.since);
         }
         Ok(Hop { flow, fixed: false, by_conf: target.is_by_conf(), server_address })
     }

@@ -88,7 +88,7 @@ impl Proxy {
             token::write_per_call(token);
         }
         if let Some(trunk) = copy.trunk {
-            let begins = || TrunkUsed { mark: trunk.mark(), door: turn.core.cookies.door(hop.flow.peer.ip()) };
+            let begins = || TrunkUsed { mark: trunk.mark(), door: turn.core.cookies.door(trunk, hop.flow.peer.ip()) };
             token::write_trunk(copy.trunk_used.unwrap_or_else(begins), token);
         }
         if let Channel::Peer { name, .. } = hop.flow.channel

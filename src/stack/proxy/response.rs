@@ -172,7 +172,7 @@ impl Proxy {
         let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context.get()) else {
             return;
         };
-        if matches!(status, 401 | 407) && self.meets_trunk(turn, id, server, context_id, message) {
+        if matches!(status, 401 | 407) && self.meets_trunk(turn, id, server, context_id, message, flow.peer) {
             return;
         }
         let Some(context) = self.contexts.get_mut(context_id) else {

@@ -5,6 +5,7 @@ use crate::sip::{Credentials, Message, Name};
 use crate::stack::auth::answering::Chosen;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{Context, INVALID_RESPONSE};
+use crate::stack::proxy::guard::is_same_machine;
 use crate::stack::proxy::proceed::More;
 use crate::stack::proxy::target::Target;
 use crate::stack::proxy::trunk_answer::Answer;
@@ -27,7 +28,15 @@ enum Verdict<'m> {
 
 impl Proxy {
     /// A 401 or 407 has come for a branch of this context. True: it was meant for a trunk, and was handled.
-    pub(super) fn meets_trunk(&mut self, turn: &mut Turn, id: Id, server: Id, context_id: Id, message: &Message) -> bool {
+    pub(super) fn meets_trunk(
+        &mut self,
+        turn: &mut Turn,
+        id: Id,
+        server: Id,
+        context_id: Id,
+        message: &Message,
+        from: SocketAddr,
+    ) -> bool {
         let context = self.contexts.get(context_id);
         let Some((context, trunk)) = context.and_then(|context| Some((context, context.targets.trunk.clone()?))) else {
             return false;
@@ -41,9 +50,9 @@ impl Proxy {
             return true;
         }
         let (target, breadth, unproved, peer) = (client.target, client.breadth, client.unproved, client.flow.peer);
-        if !turn.is_of_carrier(context, &trunk, target, peer) {
-            let why = "asks for credentials, and is no target of a route of the trunk: left to the caller";
-            self.log_request(turn, server, format_args!("trunk {:?}: {peer} {why}", trunk.name));
+        if !is_same_machine(from, peer) || !turn.is_of_carrier(context, &trunk, target, peer) {
+            let why = "asks for credentials, and is not known as a target of a route of the trunk: left to the caller";
+            self.log_request(turn, server, format_args!("trunk {:?}: {from} {why}", trunk.name));
             return false;
         }
         let (before, is_cancelled) = (client.answered, client.cancel.is_some() || client.cancel_wanted);
@@ -88,7 +97,7 @@ impl Turn<'_> {
         let targets = &context.targets;
         match targets.trunk_used {
             None => targets.targets.get(usize::from(target)).is_some_and(Target::is_by_conf),
-            Some(used) => used.door == self.core.cookies.door(peer.ip()) || self.is_at_carrier(trunk, peer),
+            Some(used) => used.door == self.core.cookies.door(trunk, peer.ip()) || self.is_at_carrier(trunk, peer),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::stack::request::Request;
 use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 
+/// The sender could not reach it without us.
+const NOT_FROM_THERE: Refusal = Refusal::new(403, "Next Hop Is On This Machine Or In A Private Network");
 const NOT_ALLOWED: Refusal = Refusal::new(403, "Contact Outside The Allowed Networks ([registrar] contact_networks)");
 const NOT_PROVED: Refusal = Refusal::new(480, "Contact Has Never Answered").because_of(Limit::AnswerSize);
 
@@ -88,9 +90,10 @@ impl Turn<'_> {
             // The sender alone says where it goes.
             None => settings.is_trusted(source) || settings.may_be_seen_from(peer.ip(), source),
         };
-        match is_allowed {
-            true => Ok(()),
-            false => Err(NOT_ALLOWED),
+        match (is_allowed, target.source) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(NOT_ALLOWED),
+            (false, None) => Err(NOT_FROM_THERE),
         }
     }
 

@@ -184,13 +184,13 @@ const ROUTE: &str = r##"# Where requests go, before the location service is aske
 #[[route]]
 # Conditions; one that is left out always holds.
 #methods = ["INVITE"]
-# Networks of the peer that sent the request. What this server has sent to itself comes from none, whatever its own network, except for
-# "reject" and "drop": a contact that leads to the server lends its address to nobody.
+# Networks of the peer that sent the request. What this server has sent to itself, or another with its key_file, comes from none,
+# whatever its network, except for "reject" and "drop": a contact that leads to the server lends its address to nobody.
 #from_source = ["192.0.2.0/24", "2001:db8::/32"]
 # The host of the Request-URI.
 #to_host = "example.net"
-# What the user part of the Request-URI begins with. In a telephone number (tel:, user=phone, or nothing but digits, +, * and #) visual
-# separators do not count.
+# What the user part of the Request-URI begins with. Where this is a number (digits, +, * and #), only those and letters count in the
+# user part, up to a ";": "0-900", "0/900" and "(0)900" begin with "0900".
 #to_user_prefix = "49"
 # What the User-Agent has in it, one of these, in any case. Anybody can write another: it keeps away what does not hide.
 #user_agent = ["example-phone/1."]
