@@ -83,8 +83,14 @@ impl Dialling<'_> {
 
     fn write_user(&self, user: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
         let mut rest = user;
+        // In a number visual separators are no digits.
+        let is_number = user.first().is_some_and(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'('));
+        let skips = |rest: &[u8]| rest.iter().take_while(|byte| is_number && matches!(byte, b'-' | b'.' | b'(' | b')')).count();
         for _ in 0..self.strip {
-            rest = after_character(rest).ok_or(Fault::Uri)?;
+            rest = after_character(&rest[skips(rest)..]).ok_or(Fault::Uri)?;
+        }
+        if self.strip > 0 {
+            rest = &rest[skips(rest)..];
         }
         if rest.is_empty() && self.prefix.is_empty() {
             return Err(Fault::Uri);
@@ -146,7 +152,7 @@ mod tests {
             ("sip:%23%2A12@h", 2, "", None, "sip:12@h"),
             ("sip:%c3%a9%C3%A812@h", 1, "", None, "sip:%C3%A812@h"),
             ("sip:1@h", 1, "7", None, "sip:7@h"),
-            ("tel:+49-30-123;isub=1", 3, "0", None, "tel:0-30-123;isub=1"),
+            ("tel:+49-30-123;isub=1", 3, "0", None, "tel:030-123;isub=1"),
             ("tel:+4930123", 1, "", Some("c.example"), "sip:4930123@c.example;user=phone"),
             ("TEL:9#12;phone-context=+49", 1, "", Some("c.example:5080"), "sip:%2312;phone-context=+49@c.example:5080;user=phone"),
             ("urn:service:sos", 3, "1", Some("c.example"), "urn:service:sos"),

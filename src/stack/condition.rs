@@ -64,7 +64,7 @@ fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
     let is_dialled = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'*' | b'#');
     if prefix.iter().all(|byte| is_dialled(*byte)) {
         let end = memchr::memchr(b';', user).unwrap_or(user.len());
-        let counts = |byte: &u8| is_dialled(*byte) || byte.is_ascii_alphabetic() || !byte.is_ascii();
+        let counts = |byte: &u8| is_dialled(*byte) || byte.is_ascii_alphabetic();
         let mut plain = unescaped(&user[..end]).filter(counts);
         return prefix.iter().all(|byte| plain.next() == Some(*byte));
     }

@@ -74,8 +74,12 @@ impl Core {
 
     /// Returns whether nobody has handled the request since we sent it, if a route depends on a request's source: its topmost Via is ours.
     pub fn is_returned(&self, message: &Message) -> bool {
-        self.settings.routes.look_at_source()
-            && message.top_branch().is_some_and(|branch| branch.len() >= SHORTEST && self.is_own_branch(branch))
+        self.settings.routes.look_at_source() && self.is_topped_by_us(message)
+    }
+
+    /// Returns whether its topmost Via is ours.
+    pub fn is_topped_by_us(&self, message: &Message) -> bool {
+        message.top_branch().is_some_and(|branch| branch.len() >= SHORTEST && self.is_own_branch(branch))
     }
 
     /// Returns whether an answer of ours bears this To tag, and what remembers it.

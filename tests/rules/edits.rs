@@ -122,6 +122,20 @@ fn a_number_that_is_too_short_is_answered_484() {
 }
 
 #[test]
+fn separators_in_a_number_are_no_digits() {
+    for (uri, strip, dialled) in [
+        ("sip:00-49-30123@example.com", 4, "sip:+4930123@example.com"),
+        ("sip:(0)900@example.com", 1, "sip:+49900@example.com"),
+        ("sip:0.9.1@example.com", 0, "sip:+490.9.1@example.com"),
+        ("sip:a-b@example.com", 1, "sip:+49-b@example.com"),
+    ] {
+        let mut b = bench(Edits { strip, prefix: b"+49".to_vec(), ..Edits::default() });
+        let sent = b.send(ALICE, Request::new("INVITE", uri));
+        assert_eq!(the(&sent, GATE).uri(), dialled, "{uri}");
+    }
+}
+
+#[test]
 fn a_tel_uri_becomes_a_sip_uri_at_the_host() {
     let edits = || Edits { set_host: Some(b"carrier.example".to_vec()), ..Edits::default() };
     let mut b = bench(edits());

@@ -207,6 +207,7 @@ fn no_spelling_passes_by_a_route() {
         "sip:+%204/9_30@example.com;user=phone",
         "sip:+4%3B9%0030;ext=1@example.com",
         "tel:+4-9;ext=1",
+        "sip:+4%C2%A0930@example.com",
         "sip:x@blocked.example.",
         "sip:x@BLOCKED.example..",
         "sip:x@192.0.2.001",

@@ -63,6 +63,15 @@ fn a_route_that_names_no_host_leads_to_no_machine_that_its_sender_could_not_reac
             assert!(sent.iter().all(|sent| sent.to == from), "{uri}: {}", show(&sent));
         }
     }
+    // By ourselves neither: our own address is nobody's.
+    let five = "Route: <sip:10.0.0.1;lr>, <sip:10.0.0.1;lr>, <sip:10.0.0.1;lr>, <sip:10.0.0.1;lr>, <sip:10.0.0.1;lr>";
+    for uri in ["sip:x@127.0.0.1:6379", "sip:x@10.0.7.7:6379"] {
+        let first = b.send(outside, Request::new("MESSAGE", uri).via(outside, &format!("z9hG4bK{}", unique())).add(five));
+        let spiral = the(&first, "10.0.0.1:5060").text.to_string();
+        for sent in b.send("10.0.0.1:5060", spiral.as_str()) {
+            assert!(!sent.to.ends_with("6379"), "{uri}: {sent}");
+        }
+    }
     let to_private = |from: &str| Request::new("MESSAGE", "sip:x@10.0.7.7").via(from, &format!("z9hG4bK{}", unique()));
     assert_eq!(b.send_for_one(outside, to_private(outside)).status(), 403);
     assert_eq!(only(b.send(inside, to_private(inside))).to, "10.0.7.7:5060");

@@ -141,11 +141,12 @@ impl Turn<'_> {
         self.core.settings.trunks.iter().find(is_its).map(|trunk| &*trunk.name)
     }
 
-    /// Whether a target of one of the trunk's routes is on that machine, or its name has led there since the server began, as far as this
+    /// Whether a target of one of the trunk's routes, or its registrar, is on that machine, or its name has led there since the server began, as far as this
     /// core has seen it.
     pub fn is_at_carrier(&self, trunk: &Trunk, peer: SocketAddr) -> bool {
         let is_there = |place: SocketAddr| is_same_machine(place, peer);
-        self.core.settings.hops_of(trunk).any(|hop| match hop.address {
+        let mut places = self.core.settings.hops_of(trunk).chain([&trunk.registrar]);
+        places.any(|hop| match hop.address {
             Some(address) => is_there(address),
             None => self.core.gates.has_led(hop.uri.text(), is_there) || self.any_server(hop, |server| is_there(server.address)),
         })

@@ -50,7 +50,8 @@ impl Proxy {
             return true;
         }
         let (target, breadth, unproved, peer) = (client.target, client.breadth, client.unproved, client.flow.peer);
-        if !is_same_machine(from, peer) || !turn.is_of_carrier(context, &trunk, target, peer) {
+        if !(is_same_machine(from, peer) || turn.is_at_carrier(&trunk, from)) || !turn.is_of_carrier(context, &trunk, target, peer)
+        {
             let why = "asks for credentials, and is not known as a target of a route of the trunk: left to the caller";
             self.log_request(turn, server, format_args!("trunk {:?}: {from} {why}", trunk.name));
             return false;
