@@ -3,6 +3,7 @@
 use super::cursor::{self, USER};
 use super::error::Fault;
 use super::uri::{Scheme, Uri};
+use super::user::is_separator;
 
 /// What is changed in a URI.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,7 +86,7 @@ impl Dialling<'_> {
         let mut rest = user;
         // In a number visual separators are no digits.
         let is_number = user.first().is_some_and(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'('));
-        let skips = |rest: &[u8]| rest.iter().take_while(|byte| is_number && matches!(byte, b'-' | b'.' | b'(' | b')')).count();
+        let skips = |rest: &[u8]| rest.iter().take_while(|byte| is_number && is_separator(**byte)).count();
         for _ in 0..self.strip {
             rest = after_character(&rest[skips(rest)..]).ok_or(Fault::Uri)?;
         }

@@ -45,6 +45,6 @@ pub use name_addr::NameAddr;
 pub use params::Params;
 pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
-pub use user::{same_name, unescaped, without_dot, write_escaped};
+pub use user::{is_separator, same_name, unescaped, without_dot, write_escaped};
 pub use values::{Value, listed};
 pub use via::{Feedback, Via, fill_feedback, fill_received};

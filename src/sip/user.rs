@@ -3,6 +3,11 @@
 
 use super::cursor::{self, USER};
 
+/// Visual separators of a telephone number (RFC 3966 §5.1.1).
+pub fn is_separator(byte: u8) -> bool {
+    matches!(byte, b'-' | b'.' | b'(' | b')')
+}
+
 /// Returns the bytes of `text` unescaped.
 pub fn unescaped<'a>(text: &'a [u8]) -> impl Iterator<Item = u8> + use<'a> {
     let mut at = 0;

@@ -1,9 +1,9 @@
 //! Whether the conditions of a route hold for a request.
 
-use crate::sip::{Message, Method, Name, Scheme, Uri, unescaped};
+use crate::sip::{Message, Method, Name, Scheme, Uri, is_separator, unescaped};
 use crate::stack::request::Request;
 use crate::stack::route::{Action, Route};
-use crate::stack::whose::{is_same_host, is_separator};
+use crate::stack::whose::is_same_host;
 use std::net::IpAddr;
 
 /// Returns whether every condition that the route names holds.

@@ -126,6 +126,7 @@ pub struct TrunkUsed {
     pub door: u32,
 }
 
+/// Appends the trunk whose password answers the callee's challenges.
 pub fn write_trunk(used: TrunkUsed, out: &mut Vec<u8>) {
     out.push(TRUNK);
     write_hex_digits(u64::from(used.mark), 8, out);

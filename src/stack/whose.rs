@@ -2,7 +2,7 @@
 //! user and domain only. Where a request for the URI goes is a separate question, answered by [`Settings::is_own`]: neither
 //! replaces the other.
 
-use crate::sip::{Host, Scheme, Uri, same_name, unescaped};
+use crate::sip::{Host, Scheme, Uri, is_separator, same_name, unescaped};
 use crate::stack::Settings;
 use crate::stack::settings::host_of;
 
@@ -114,11 +114,6 @@ fn is_same_text(text: &[u8], host: Host) -> bool {
 pub fn is_wildcard(user: &[u8]) -> bool {
     let mut name = unescaped(user);
     matches!((name.next(), name.next()), (None, _) | (Some(b'*'), None))
-}
-
-/// Visual separators of a telephone number (RFC 3966 §5.1.1).
-pub fn is_separator(byte: u8) -> bool {
-    matches!(byte, b'-' | b'.' | b'(' | b')')
 }
 
 /// Compares names without case and trailing dot, and addresses by value.

@@ -2,10 +2,10 @@
 //! covers its `uri`, but nothing else of where the request goes.
 
 use crate::settings::UriCheck;
-use crate::sip::{Method, Scheme, Uri, unescaped};
+use crate::sip::{Method, Scheme, Uri, is_separator, unescaped};
 use crate::stack::Settings;
 use crate::stack::request::Request;
-use crate::stack::whose::{is_same_host, is_separator};
+use crate::stack::whose::is_same_host;
 
 impl Settings {
     pub(super) fn is_made_for(&self, said: &[u8], request: &Request) -> bool {

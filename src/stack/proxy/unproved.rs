@@ -84,14 +84,14 @@ impl Turn<'_> {
         }
         let source = request.flow.peer.ip();
         // What we have sent to ourselves is nobody's on this machine: whoever has sent it at first is not known any more.
-        let is_from_here = settings.is_this_host(source) && !self.core.is_topped_by_us(&request.message);
-        let is_public = !settings.is_this_host(peer.ip()) && !is_private(peer.ip());
+        let is_from_here = || settings.is_this_host(source) && !self.core.is_topped_by_us(&request.message);
+        let is_public = || !settings.is_this_host(peer.ip()) && !is_private(peer.ip());
         let is_allowed = match target.source {
             Some(source) => settings.may_lie_at(peer.ip(), source.ip()),
             // Within a dialog the other side has said where it is.
             None if request.trusted => !settings.is_this_host(peer.ip()) || settings.is_this_host(source) || request.dialog.is_here,
-            None if target.is_named => !settings.is_this_host(peer.ip()) || is_from_here,
-            None if settings.is_this_host(source) && !is_from_here => is_public,
+            None if target.is_named => !settings.is_this_host(peer.ip()) || is_from_here(),
+            None if settings.is_this_host(source) && !is_from_here() => is_public(),
             // The sender alone says where it goes.
             None => settings.is_trusted(source) || settings.may_be_seen_from(peer.ip(), source),
         };
