@@ -44,7 +44,7 @@ PLACES = ("at the same server", "at another")
 
 def redis(bench: Bench) -> Process:
     port = bench.port + REDIS_PORT
-    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", bench.home]
+    command = ["redis-server", "--bind", bench.address, "--port", str(port), "--save", "", "--dir", bench.home]
     process = Process(command, CORE, bench.home, os.path.join(bench.home, "redis.log"))
     wait(lambda: tcp_port_listens(port), 10, "redis-server does not listen")
     return process
@@ -60,7 +60,7 @@ class Node:
         for listen in conf["listen"]:
             listen["address"] = self.at()
         conf["control"] = {"socket": os.path.join(bench.home, f"{self.name}.sock")}
-        shared = f"redis://127.0.0.1:{bench.port + REDIS_PORT}/0"
+        shared = f"redis://{bench.address}:{bench.port + REDIS_PORT}/0"
         conf["location"] = {"shared": shared if is_shared else "", "node": self.name}
         conf["registrar"] |= {"max_expires": expires, "default_expires": expires}
         # Trusted are the servers, and the phones of all users.

@@ -119,10 +119,10 @@ struct Holder {
     connections: usize,
     lists: [List; CLASSES],
     ranks: [Rank; RANKINGS],
-    /// It is in these queues of sources that wait for their turn.
-    is_queued: [bool; QUEUES.len()],
-    /// How many are [`Class::Waiting`].
-    waiting: usize,
+    /// How many entries it has in these queues of sources that wait for their turn.
+    turns: [usize; QUEUES.len()],
+    /// How many of its clients are of the class of these queues.
+    clients: [usize; QUEUES.len()],
     overlong: Overlong,
     pace: Pace,
 }
@@ -249,10 +249,10 @@ impl Holders {
     fn queue_up(&mut self, number: u32, class: Class, now: Instant) {
         if let Some((id, holder)) = self.holders.tenant_mut(number)
             && let Some(queue) = queue_of(class)
-            && (holder.is_exempt || !holder.is_queued[queue])
+            && (holder.turns[queue] == 0 || (holder.is_exempt && holder.turns[queue] < holder.clients[queue]))
         {
-            // Each of a gateway's clients stands for itself.
-            holder.is_queued[queue] = true;
+            // Each of a gateway's clients stands for itself, or takes the turn of one that has left.
+            holder.turns[queue] += 1;
             self.queues[queue].push_back((id, now));
             self.tried = 0;
         }
@@ -337,7 +337,8 @@ impl Holders {
     /// was there when it began; if they went first, everybody would wait as long as they have. They go on when there is nobody else.
     fn fall_behind(&mut self, id: Id, patience_ms: u64, now: Instant) {
         while let Some(holder) = self.holders.get(id)
-            && (self.overlong.is_lasting(patience_ms, now) || holder.overlong.is_lasting(patience_ms, now))
+            && (self.overlong.is_overload(self.sources_waiting(), &self.pace, patience_ms, now)
+                || holder.overlong.is_overload(holder.clients[0], &holder.pace, patience_ms, now))
             && let Some((slot, since)) = self.oldest(holder, Class::Waiting)
             && now.ms_since(since) >= patience_ms
         {
@@ -349,7 +350,7 @@ impl Holders {
 
     fn dequeued(&mut self, id: Id, queue: usize) {
         if let Some(holder) = self.holders.get_mut(id) {
-            holder.is_queued[queue] = false;
+            holder.turns[queue] -= 1;
         }
     }
 
@@ -394,10 +395,8 @@ impl Holders {
     /// Returns how long a handshake of `peer` would wait before it begins, if no more may be accepted: handshakes, of this source or
     /// of all, have waited longer than `patience_ms` for longer than a burst takes. With a patience of 0 they always may.
     pub fn overlong_ms(&mut self, peer: IpAddr, patience_ms: u64, now: Instant) -> Option<u64> {
-        let [queue, _] = &self.queues;
-        let waited_ms = queue.front().map_or(0, |(_, since)| now.ms_since(*since));
-        let waiting = queue.len().min(self.waiting);
-        if let Some(will_wait_ms) = self.overlong.check(waited_ms, waiting, &self.pace, patience_ms, now) {
+        let waited_ms = self.queues[0].front().map_or(0, |(_, since)| now.ms_since(*since));
+        if let Some(will_wait_ms) = self.overlong.check(waited_ms, self.sources_waiting(), &self.pace, patience_ms, now) {
             return Some(will_wait_ms);
         }
         let number = *self.by_source.get(&source(peer))?;
@@ -408,7 +407,18 @@ impl Holders {
         if holder.is_exempt {
             return None;
         }
-        holder.overlong.check(waited_ms, holder.waiting, &holder.pace, patience_ms, now)
+        holder.overlong.check(waited_ms, holder.clients[0], &holder.pace, patience_ms, now)
+    }
+
+    /// Returns how many wait that are begun before a new one: one of each source, but all of a gateway's.
+    fn sources_waiting(&self) -> usize {
+        self.queues[0].len().min(self.waiting)
+    }
+
+    /// Returns the class of a peer's connection; `None` for one that we opened.
+    pub fn class(&self, slot: u32) -> Option<Class> {
+        let kin = self.kin.get(slot as usize)?;
+        (kin.holder != NONE).then_some(kin.class)
     }
 
     // ---- lists and ranks -----------------------------------------------------------------------------------------------
@@ -425,7 +435,9 @@ impl Holders {
             debug_assert!(false, "slot {slot} has no holder");
             return;
         };
-        holder.waiting += usize::from(class == Class::Waiting);
+        if let Some(queue) = queue_of(class) {
+            holder.clients[queue] += 1;
+        }
         self.waiting += usize::from(class == Class::Waiting);
         holder.lists[class as usize].push(&mut self.kin, slot);
     }
@@ -434,7 +446,9 @@ impl Holders {
     fn delist(&mut self, slot: u32) -> Option<Kin> {
         let kin = *self.kin.get(slot as usize)?;
         let (_, holder) = self.holders.tenant_mut(kin.holder)?;
-        holder.waiting -= usize::from(kin.class == Class::Waiting);
+        if let Some(queue) = queue_of(kin.class) {
+            holder.clients[queue] -= 1;
+        }
         self.waiting -= usize::from(kin.class == Class::Waiting);
         holder.lists[kin.class as usize].remove(&mut self.kin, slot);
         Some(kin)
@@ -491,8 +505,8 @@ impl Holder {
             connections: 0,
             lists: [List::default(); CLASSES],
             ranks: [rank; RANKINGS],
-            is_queued: [false; QUEUES.len()],
-            waiting: 0,
+            turns: [0; QUEUES.len()],
+            clients: [0; QUEUES.len()],
             overlong: Overlong::default(),
             pace: Pace::default(),
         }

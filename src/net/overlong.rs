@@ -26,10 +26,7 @@ impl Overlong {
         if patience_ms == 0 {
             return None;
         }
-        let is_lasting = self.is_lasting(patience_ms, now);
-        let will_wait_ms = pace.takes_ms(waiting, now);
-        let is_crowded = waiting >= LEAST && 4 * will_wait_ms >= 3 * patience_ms;
-        if waited_ms < patience_ms && !(is_lasting && is_crowded) {
+        if waited_ms < patience_ms && !self.is_overload(waiting, pace, patience_ms, now) {
             return None;
         }
         let since = match self.lasts {
@@ -37,11 +34,16 @@ impl Overlong {
             _ => now,
         };
         self.lasts = Some((since, now));
-        (is_crowded && self.is_lasting(patience_ms, now)).then_some(will_wait_ms)
+        self.is_overload(waiting, pace, patience_ms, now).then(|| pace.takes_ms(waiting, now))
     }
 
-    /// True if some have waited too long for longer than a burst.
-    pub fn is_lasting(&self, patience_ms: u64, now: Instant) -> bool {
+    /// True if some have waited too long for longer than a burst, and those that wait will.
+    pub fn is_overload(&self, waiting: usize, pace: &Pace, patience_ms: u64, now: Instant) -> bool {
+        let is_crowded = waiting >= LEAST && 4 * pace.takes_ms(waiting, now) >= 3 * patience_ms;
+        is_crowded && self.is_lasting(patience_ms, now)
+    }
+
+    fn is_lasting(&self, patience_ms: u64, now: Instant) -> bool {
         let Some((since, last)) = self.lasts else {
             return false;
         };

@@ -24,6 +24,8 @@ pub(in crate::stack) struct Gate {
     /// Whether, at one time, all the places that the name leads to were known.
     pub is_known: bool,
     pub looked_at: Instant,
+    /// Something is still to be known: an answer is awaited, or nobody has looked.
+    pub is_awaited: bool,
 }
 
 impl Gates {
@@ -32,7 +34,9 @@ impl Gates {
         let known = self.list.iter().position(|gate| gate.uri == uri);
         match known {
             Some(place) => self.list.swap_remove(place),
-            None => Gate { uri: uri.to_vec(), places: Vec::new(), is_known: false, looked_at: Instant::default() },
+            None => {
+                Gate { uri: uri.to_vec(), places: Vec::new(), is_known: false, looked_at: Instant::default(), is_awaited: true }
+            }
         }
     }
 
@@ -52,7 +56,15 @@ impl Gates {
     }
 }
 
+/// How often a name is looked at of which no answer is awaited, in milliseconds.
+const LOOK_MS: u64 = 1000;
+
 impl Gate {
+    /// Returns whether to look again.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.is_awaited || now.ms_since(self.looked_at) >= LOOK_MS
+    }
+
     /// Notes that the name has led there. If there are too many places, the first ones are forgotten.
     pub fn note(&mut self, place: SocketAddr) {
         if self.places.contains(&place) {

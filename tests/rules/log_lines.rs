@@ -61,6 +61,11 @@ fn lines() -> Vec<Line> {
     lines
 }
 
+/// The texts of the lines at info and above since the last call.
+pub fn texts() -> Vec<String> {
+    lines().into_iter().map(|line| line.text).collect()
+}
+
 /// The one line since the last call: subject, Call-ID and text.
 #[track_caller]
 fn line() -> (String, String, String) {

@@ -15,6 +15,7 @@ use strowger::stack::trunk_table::{State, TrunkTable};
 
 use crate::bench::*;
 use crate::failover::hop;
+use crate::log_lines::texts;
 use crate::message::{Answer, Request, Text};
 use crate::names::{Zone, by_name};
 use crate::proxy::route;
@@ -919,6 +920,19 @@ fn an_account_under_an_old_name_is_for_its_own_carrier() {
     let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
     b.cores[0].handle_config(Arc::new(Settings { routes: vec![route].into(), ..settings }));
     assert_eq!(challenged(&mut b, &call.sent_by_caller("INVITE", 2)), (CARRIER.to_owned(), true));
+}
+
+#[test]
+fn a_line_says_that_the_trunk_of_a_call_is_gone() {
+    let mut b = calling(|_| ());
+    let call = answered(&mut b);
+    let settings = Settings { domains: vec![b"example.com".to_vec()], listeners: vec![listener(PROXY)], ..Settings::default() };
+    let routes = vec![route(Action::Relay(vec![hop(CARRIER)]))].into();
+    b.cores[0].handle_config(Arc::new(Settings { routes, ..settings }));
+    texts();
+    assert_eq!(challenged(&mut b, &call.sent_by_caller("INVITE", 2)), (CARRIER.to_owned(), false));
+    let said = texts();
+    assert!(said.iter().any(|text| text.contains("the trunk by which the call began is no longer in the conf")), "{said:?}");
 }
 
 /// Whoever is behind the carrier sees our branch.

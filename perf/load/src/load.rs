@@ -91,7 +91,7 @@ pub struct LoadArguments {
     /// Measured seconds [default: 10; --role answerers: until a signal comes]
     #[arg(long)]
     duration: Option<f64>,
-    /// Measured number, instead of a time
+    /// Measured number, and no longer than --duration if that is given
     #[arg(long)]
     count: Option<u64>,
     /// Seconds to wait for the last answers, and the hold time; Timers B and F end every call within 32
@@ -244,11 +244,9 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         if settle > 0.0 {
             bench.run(flow, &Phase::new("settle", load, settle));
         }
-        let mut phase = Phase::new("measure", load, arguments.duration.unwrap_or(SECONDS)).measured();
-        if let Some(count) = arguments.count {
-            phase = phase.counted(count);
-            phase.duration_ns = u64::MAX / 2;
-        }
+        let usual = arguments.count.map_or(SECONDS, |_| FOREVER_SECONDS);
+        let mut phase = Phase::new("measure", load, arguments.duration.unwrap_or(usual)).measured();
+        phase.count = arguments.count;
         let (_, goodput, mut result) = measure_one(bench, flow, &phase, drain);
         if !search.is_null() {
             result["search"] = search;

@@ -4,12 +4,6 @@ use super::{By, CLASSES, Class, Holder, Holders, NONE, QUEUES, RANKINGS, Ranked,
 use crate::base::{Id, Instant};
 
 impl Holders {
-    /// Returns the class of a peer's connection; `None` for one that we opened.
-    pub fn class(&self, slot: u32) -> Option<Class> {
-        let kin = self.kin.get(slot as usize)?;
-        (kin.holder != NONE).then_some(kin.class)
-    }
-
     /// Returns the number of connections of all sources.
     pub fn connections(&self) -> usize {
         let held = self.holders.iter().map(|(_, holder)| holder.connections);
@@ -56,16 +50,14 @@ impl Holders {
             }
         };
         assert_eq!(counts, expected, "what is counted of {id:?}");
-        assert_eq!(holder.waiting, lengths[Class::Waiting as usize], "how many of {id:?} wait");
         for (number, (queue, class)) in self.queues.iter().zip(QUEUES).enumerate() {
             let queued = queue.iter().filter(|(other, _)| *other == id).count();
             let waiting = lengths[class as usize];
+            assert_eq!(holder.clients[number], waiting, "how many of {id:?} are {class:?}");
+            assert_eq!(holder.turns[number], queued, "{id:?} in the queue");
             match holder.is_exempt {
                 true => assert!(queued >= waiting, "{waiting} of {id:?} are {class:?}, {queued} turns"),
-                false => {
-                    assert_eq!(queued, usize::from(holder.is_queued[number]), "{id:?} in the queue");
-                    assert!(waiting == 0 || holder.is_queued[number], "{id:?} has no turn");
-                }
+                false => assert!(queued <= 1 && queued >= waiting.min(1), "{waiting} of {id:?} are {class:?}, {queued} turns"),
             }
         }
     }

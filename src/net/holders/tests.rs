@@ -327,3 +327,44 @@ fn who_gives_up_takes_no_turn() {
     assert_eq!(overload.holders.begin(0, 512, 100, at(2500)), None);
     assert!(overload.holders.by_source.is_empty());
 }
+
+#[test]
+fn clients_of_a_gateway_that_come_and_go_leave_no_turns_behind() {
+    let mut holders = Holders::default();
+    holders.arrive(0, ip(1), true, at(0));
+    holders.step(0, Class::Waiting, at(0));
+    for ms in 0..1000 {
+        holders.arrive(1, ip(1), true, at(ms));
+        holders.step(1, Class::Waiting, at(ms));
+        // Nothing may begin.
+        assert_eq!(holders.begin(8, 8, 100, at(ms)), None);
+        holders.leave(1);
+        holders.check();
+    }
+    assert!(holders.queued() <= 2, "{} turns of one client", holders.queued());
+    holders.look_again();
+    assert_eq!(begun(&mut holders, 0, 8, at(1000)).len(), 1);
+    assert_eq!((holders.queued(), holders.may_begin()), (0, false));
+}
+
+#[test]
+fn without_an_overload_nobody_falls_behind() {
+    for each_has_its_own in [false, true] {
+        let mut overload = Overload::new();
+        let mut next = 0;
+        let mut from = || {
+            next += u32::from(each_has_its_own);
+            next
+        };
+        overload.run(0..3000, 24, 8, false, &mut from);
+        overload.run(3000..3200, 0, 8, false, &mut from);
+        let waits: usize = overload.holders.holders.iter().map(|(_, holder)| holder.clients[0]).sum();
+        assert_eq!(waits, 0, "what is not late is worked off");
+        // None is begun for a while: ten have waited for too long, but ten are no overload.
+        let first = overload.begun.len();
+        overload.run(3200..3210, 10, 0, false, &mut from);
+        overload.run(3320..3350, 1, 8, false, &mut from);
+        let next: Vec<u64> = overload.begun[first..first + 10].iter().map(|(came, _)| *came).collect();
+        assert_eq!(next, [3200; 10], "each has a source of its own: {each_has_its_own}");
+    }
+}

@@ -3,6 +3,7 @@
 use super::life::Streams;
 use crate::base::{Id, Instant};
 use crate::net::connection::ReadQueue;
+use crate::net::holders::Class;
 use crate::net::state::{Event, State};
 
 /// The grid, in milliseconds, on which overdue connections are searched.
@@ -51,10 +52,12 @@ impl Streams {
 
     /// True if its deadline has passed through no fault of its own.
     fn is_excused(&mut self, id: Id) -> bool {
+        // A client that waits for us is excused, but not for ever: who is late in an overload may never be begun.
+        let is_late = self.holders.class(id.slot) == Some(Class::Late);
         let connection = self.connections.get_mut(id);
         connection.is_some_and(|connection| match connection.state {
             State::Open => connection.forget_expected(),
-            State::Accepted => connection.read_queue == ReadQueue::Turn,
+            State::Accepted => connection.read_queue == ReadQueue::Turn && !is_late,
             _ => false,
         })
     }

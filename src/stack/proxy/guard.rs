@@ -18,9 +18,6 @@ const FOR_USERS: Refusal = Refusal::new(403, "Next Hop Is For Our Users Only");
 /// A request for a place that may be one of these waits until that is known.
 const NOT_KNOWN: Refusal = Refusal::new(503, "Next Hop For Our Users Only Has No Known Address");
 
-/// How long the addresses of a name are not looked up again.
-const LOOK_MS: u64 = 1000;
-
 impl Turn<'_> {
     /// Whether this target of the request may lead to `peer`. Asks for the names of guarded next hops if they are not known.
     pub fn check_guard(&mut self, request: &Request, target: &Target, peer: SocketAddr, since: Instant) -> Result<(), Obstacle> {
@@ -49,7 +46,7 @@ impl Turn<'_> {
     fn check_gate(&mut self, hop: &NextHop, peer: SocketAddr, is_plain: bool, since: Instant) -> Result<(), Obstacle> {
         let mut gate = self.core.gates.take(hop.uri.text());
         let mut unknown = None;
-        if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
+        if !gate.is_known || gate.is_due(self.now) {
             unknown = self.look_at(&mut gate, since);
         }
         let is_there = gate.places.iter().any(|place| is_same_door(*place, peer));
@@ -69,7 +66,7 @@ impl Turn<'_> {
         let settings = self.core.settings.clone();
         for hop in settings.hops_of(trunk).filter(|hop| hop.address.is_none()) {
             let mut gate = self.core.gates.take(hop.uri.text());
-            if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
+            if gate.is_due(self.now) {
                 self.look_at(&mut gate, since);
             }
             self.core.gates.put(gate);
@@ -89,6 +86,7 @@ impl Turn<'_> {
     /// Adds where the name leads now, by any transport. Returns the question whose answer says more.
     fn look_at(&mut self, gate: &mut Gate, since: Instant) -> Option<u128> {
         gate.looked_at = self.now;
+        gate.is_awaited = false;
         let uri = gate.uri.clone();
         let uri = Uri::parse(&uri).ok()?;
         let query = hop_query_of(&uri, is_sips(&gate.uri));
@@ -108,6 +106,7 @@ impl Turn<'_> {
             }
         }
         gate.is_known |= is_complete && !gate.places.is_empty();
+        gate.is_awaited = unknown.is_some();
         unknown
     }
 

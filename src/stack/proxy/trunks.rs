@@ -37,8 +37,15 @@ impl Proxy {
         message: &Message,
         from: SocketAddr,
     ) -> bool {
-        let context = self.contexts.get(context_id);
-        let Some((context, trunk)) = context.and_then(|context| Some((context, context.targets.trunk.clone()?))) else {
+        let Some(context) = self.contexts.get(context_id) else {
+            return false;
+        };
+        let Some(trunk) = context.targets.trunk.clone() else {
+            if context.targets.trunk_used.is_some() {
+                let why =
+                    "asks for credentials, and the trunk by which the call began is no longer in the conf: left to the caller";
+                self.log_request(turn, server, format_args!("{from} {why}"));
+            }
             return false;
         };
         let Some(client) = turn.transactions.client(id) else {
