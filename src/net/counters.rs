@@ -141,7 +141,7 @@ counters! {
         pub proxy_header_failed: u64,
         /// How often handshakes waited because the limit was reached.
         pub handshakes_held: u64,
-        /// TLS connections closed at once because handshakes waited too long before they began.
+        /// TLS connections closed because handshakes waited too long before they began: at once, or after the handshakes' deadline.
         pub handshakes_refused: u64,
         pub idle_closed: u64,
         /// Connections closed because a message was not completed in time.

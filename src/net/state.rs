@@ -98,6 +98,8 @@ pub enum Why {
     Yields(usize),
     /// Its TLS handshake has stalled while others wait; this many may be in progress.
     Stalled(usize),
+    /// In an overload others went first, for as long as a handshake may take.
+    Late,
     /// More than this many bytes arrived between messages.
     Blank(usize),
     /// Incomplete messages hold more than this many bytes.
@@ -132,6 +134,9 @@ impl std::fmt::Display for Why {
             ),
             Why::Stalled(most) => {
                 write!(f, "its TLS handshake has stalled and others wait: the limit is {most} at a time ([connections] handshakes)")
+            }
+            Why::Late => {
+                f.write_str("its turn has not come within handshake_timeout: too many others want one ([limits] overload)")
             }
             Why::Blank(most) => {
                 write!(f, "more than {most} bytes of keep-alives and blank lines in a minute ([connections] keep_alive_bytes)")

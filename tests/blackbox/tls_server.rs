@@ -1,7 +1,8 @@
 //! The server as TLS server before `openssl s_client`: versions, certificates by SNI and kind, clients' certificates, resumption, and what is refused.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::openssl_tool::{SClient, handshake, showing, trusting};
@@ -385,6 +386,50 @@ fn a_flood_of_handshakes() {
         assert_eq!(refused >= 1.0, refuses, "{refused}");
         server.assert_alive(&place, CALLER);
     }
+}
+
+/// In an overload that goes on whoever is late might wait for ever. It is closed when a handshake would have been, with a line that says why.
+#[test]
+fn who_is_late_does_not_wait_for_ever() {
+    let place = Place::new("late");
+    let hello = hello(&place);
+    let authority = Authority::new(&place, "ca");
+    let certificate = authority.issue(&place, "server", Kind::Rsa, &[NAME]);
+    let mut server = Conf::new(&place)
+        .tls(&place, &[&certificate])
+        .set("limits", "overload", "\"1ms\"")
+        .set("connections", "handshakes", "100000")
+        .set("connections", "handshake_timeout", "\"200ms\"")
+        .start(&place);
+    let address = server.secure();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut flood: Vec<TcpStream> = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                for _ in 0..50 {
+                    if let Ok(mut stream) = TcpStream::connect(address)
+                        && stream.write_all(&hello).is_ok()
+                        && stream.set_nonblocking(true).is_ok()
+                    {
+                        flood.push(stream);
+                    }
+                }
+                // Those that the server has closed make room for others.
+                flood.retain(|stream| stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+            }
+        });
+        let told = wait_for(Duration::from_secs(20), || {
+            server.log().contains("its turn has not come within handshake_timeout").then_some(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(told.is_some(), "{}", server.log());
+    });
+    let open = || server.stat(&place, "strowger_connections");
+    assert!(wait_for(Duration::from_secs(20), || (open() == 0.0).then_some(())).is_some(), "{} are still there", open());
+    let client = SClient::connect(&place, address, &[]);
+    client.leave();
+    server.assert_alive(&place, CALLER);
 }
 
 /// What is not TLS on a TLS port ends that connection, with a line that says who and what.

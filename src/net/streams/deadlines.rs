@@ -4,7 +4,7 @@ use super::life::Streams;
 use crate::base::{Id, Instant};
 use crate::net::connection::ReadQueue;
 use crate::net::holders::Class;
-use crate::net::state::{Event, State};
+use crate::net::state::{Event, State, Why};
 
 /// The grid, in milliseconds, on which overdue connections are searched.
 const GRID_MS: u64 = 100;
@@ -40,8 +40,12 @@ impl Streams {
                 if now.ms_since(since) < patience {
                     break;
                 }
-                let is_excused = self.is_excused(id);
-                self.apply(id, Event::Overdue { is_excused }, now);
+                // A client that waits for us is excused, but who is late in an overload might wait for ever.
+                let event = match self.holders.class(id.slot) {
+                    Some(Class::Late) => Event::Abort(Why::Late),
+                    _ => Event::Overdue { is_excused: self.is_excused(id) },
+                };
+                self.apply(id, event, now);
             }
         }
     }
@@ -52,12 +56,10 @@ impl Streams {
 
     /// True if its deadline has passed through no fault of its own.
     fn is_excused(&mut self, id: Id) -> bool {
-        // A client that waits for us is excused, but not for ever: who is late in an overload may never be begun.
-        let is_late = self.holders.class(id.slot) == Some(Class::Late);
         let connection = self.connections.get_mut(id);
         connection.is_some_and(|connection| match connection.state {
             State::Open => connection.forget_expected(),
-            State::Accepted => connection.read_queue == ReadQueue::Turn && !is_late,
+            State::Accepted => connection.read_queue == ReadQueue::Turn,
             _ => false,
         })
     }

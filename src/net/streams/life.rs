@@ -331,6 +331,7 @@ impl Streams {
             (_, State::Connecting) => self.counters.failed += 1,
             (Why::ProxyHeader(_) | Why::Overdue(State::ProxyHeader), _) => self.counters.proxy_header_failed += 1,
             (Why::Early | Why::Error(_) | Why::Done, _) if connection.flags.is_balancers => {}
+            (Why::Late, _) => self.counters.handshakes_refused += 1,
             (_, State::Accepted | State::Handshaking) => {
                 let side = usize::from(connection.names().is_some());
                 self.counters.failed_handshake(side, connection.tls.as_deref());
