@@ -341,6 +341,16 @@ fn what_is_wrong_is_asked_again_and_counted() {
 }
 
 #[test]
+fn credentials_for_no_uri_at_all_are_refused() {
+    let mut b = registrar();
+    let asked = challenge(&ask(&mut b), "SHA-256");
+    for uri in ["", " ", "example.com", "sip:", "*"] {
+        let answer = register_with(&mut b, &Client { uri, ..BOBS }, &asked);
+        assert_eq!(answer.status(), 400, "{uri:?}");
+    }
+}
+
+#[test]
 fn nobody_registers_for_another() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "MD5");
