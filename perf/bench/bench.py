@@ -124,11 +124,13 @@ class Bench:
         mode: str,
         *options: object,
         registers: bool = True,
+        is_sliced: bool = False,
         register_server: str = "",
         may_be_empty: bool = False,
     ) -> list[Result]:
         """One run of the generator: a result for each load in `options`. Whom it calls it registers first, unless they are there:
-        at the server that is measured, or at another one. What is not what the case means makes a result unclean."""
+        at the server that is measured, or at another one. `is_sliced`: what the server costs is told of the time in which its
+        core had its full speed. What is not what the case means makes a result unclean."""
         output = os.path.join(self.home, "load.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output)
@@ -139,6 +141,8 @@ class Bench:
         # Answerers over UDP take what comes from there alone.
         command += ["--callee-server", self.at(self.port)] if case.transports[1] == "udp" else []
         command += [*self.generator_ports(), *case.options(who, self)]
+        if is_sliced and len(case.cores) == 1:
+            command += ["--server-core", str(case.cores[0])]
         if who == "floor":
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
         elif mode == "call" and case.routed:

@@ -284,7 +284,7 @@ def udp_rows() -> list[Row]:
             "generator's CPU ÷ server's, UDP call at saturation",
             0.8,
             key(REGISTERED),
-            "generator_us_each / server_cpu_us_each",
+            "generator_us_each / server_cpu_us_each_all",
         ),
         *(to_kamailio(case, load) for case, load in KAMAILIO_UDP),
     ]

@@ -24,6 +24,15 @@ PAUSE = 600
 FAR = 2
 
 
+# What was found in slices of a run (perf/load/src/slices.rs) counts if the core had its full speed for that share of it, if so many
+# were completed then, and if that was as fast as it is in other runs; the figures are then as at that speed.
+LEAST_CALM, FEWEST_CALM, SLOWER = 0.05, 50, 1.1
+# Of so many runs one is faster than what is taken for the full speed.
+FASTEST = 20
+# How a figure goes with the time that the same work takes.
+GOES_WITH = {"server_cpu_us_each": 1, "server_us": 1, "client_us": 1, "completed_per_second": -1}
+
+
 def pluck(result: Result, path: str) -> float | None:
     """A figure of a result by its dotted path: latency_us.to_200.p99. A path ÷ a path is their quotient."""
     if "/" in path:
@@ -49,6 +58,7 @@ class Samples:
         self.accepted: dict[str, list[Result]] = {}
         self.rejected: list[Result] = []
         self.distances: list[float] = []
+        self.works_ns: list[float] = []
 
     def read(self, path: Path) -> None:
         with open(path) as lines:
@@ -68,6 +78,8 @@ class Samples:
                 lines.write(json.dumps(result) + "\n")
 
     def _keep(self, result: Result) -> None:
+        if calm := result.get("calm"):
+            bisect.insort(self.works_ns, calm["work_ns"])
         if result.get("rejected"):
             self.rejected.append(result)
         else:
@@ -83,11 +95,38 @@ class Samples:
         return sum(gap for gap, took in gaps if gap < took + PAUSE)
 
     def of(self, key: str) -> list[Result]:
-        return self.accepted.get(key, [])
+        return [result for result in self.accepted.get(key, []) if not self.why_not_calm(result)]
+
+    def full_speed_ns(self) -> float:
+        """How long the same work takes where the core has its full speed."""
+        return self.works_ns[len(self.works_ns) // FASTEST] if self.works_ns else float("inf")
+
+    def why_not_calm(self, result: Result) -> str | None:
+        """Why the slices of a run say nothing; None if they do, and of what was not measured in slices."""
+        if not (calm := result.get("calm")):
+            return None
+        if calm["work_ns"] > SLOWER * self.full_speed_ns():
+            return f"the core was {calm['work_ns'] / self.full_speed_ns():.2f} times slower than it can be, all the time"
+        if calm["share"] < LEAST_CALM or calm["completed"] < FEWEST_CALM:
+            return f"the core had its full speed for {100 * calm['share']:.0f} % of the time"
+        return None
+
+    def as_calm(self, result: Result) -> Result:
+        """With what was found at full speed in the place of what was found all the time, which is under its name and `_all`."""
+        calm = result.get("calm") or {}
+        found = dict(result)
+        for name, power in GOES_WITH.items():
+            if name in result:
+                found[f"{name}_all"] = result[name]
+            if name in calm:
+                found[name] = calm[name] * (self.full_speed_ns() / calm["work_ns"]) ** power
+        return found
 
     def values(self, key: str, path: str, place: float | None = None) -> numpy.ndarray:
         """Of all runs, or of those in which the machine's cores were in that place; what no distance was taken with is of any."""
-        found = [pluck(result, path) for result in self.of(key) if place is None or self.place(result) in (place, None)]
+        found = [
+            pluck(self.as_calm(result), path) for result in self.of(key) if place is None or self.place(result) in (place, None)
+        ]
         return numpy.array([value for value in found if value is not None])
 
     def places(self) -> list[float]:
@@ -130,7 +169,7 @@ def worst(verdicts: Container[str]) -> str:
 
 # How a figure errs if the generator was the limit: the server then sleeps now and then and is woken, which costs it more, and it
 # does less than it could. Others do not err.
-ERRS = {"server_cpu_us_each": 1, "latency_us": 1, "completed_per_second": -1, "rate_or_window": -1}
+ERRS = {"server_cpu_us_each": 1, "server_cpu_us_each_all": 1, "latency_us": 1, "completed_per_second": -1, "rate_or_window": -1}
 
 
 def errs(path: str) -> int:

@@ -91,14 +91,16 @@ def beside_idle(transport: str, who: str) -> Task:
                     options = [*load.options, "--settle", FORGET, "--duration", bench.measure]
                     if not found:
                         options += ["--warm", bench.settle, "--warm-window", WINDOW, "--rest", FORGET]
-                    result = bench.run_load(who, CALLS, process, "call", *options)[0]
-                    none = found.get(idle_key(transport, 0, who, load), result)["server_cpu_us_each"]
-                    result["to_none"] = result["server_cpu_us_each"] / none
+                    result = bench.run_load(who, CALLS, process, "call", *options, is_sliced=True)[0]
+                    pair = result, found.get(idle_key(transport, 0, who, load), result)
+                    if not any(map(bench.samples.why_not_calm, pair)):
+                        cost, none = (bench.samples.as_calm(each)["server_cpu_us_each"] for each in pair)
+                        result["to_none"] = cost / none
                     found[idle_key(transport, number, who, load)] = result
         return found
 
     keys = [idle_key(transport, number, who, load) for number in IDLE for load in LOADS]
-    return Task(f"beside idle {transport}, {who}", keys, measure, "", 32 if transport == "tcp" else 45, 1, who=who)
+    return Task(f"beside idle {transport}, {who}", keys, measure, "", 32 if transport == "tcp" else 45, 1, who=who, is_sliced=True)
 
 
 def users_key(number: int, auth: bool, mode: str) -> str:
@@ -118,13 +120,17 @@ def among_users(number: int, auth: bool) -> Task:
                 options = ["--users", number, "--window", WINDOW, "--settle", bench.settle, "--duration", bench.measure]
                 # When they are called they are there.
                 options += ["--register-first"] if mode == "register" else []
-                result = bench.run_load("strowger", case.with_(auth=kinds[mode]), process, mode, *options, registers=False)[0]
+                result = bench.run_load(
+                    "strowger", case.with_(auth=kinds[mode]), process, mode, *options, registers=False, is_sliced=True
+                )[0]
                 found[users_key(number, auth, mode)] = {**result, "memory": process.memory()}
         return found
 
     name = f"{number:,} users{', each challenged' if auth else ''}"
     seconds = 10 + number / (20_000 if auth else 40_000)
-    return Task(name, [users_key(number, auth, mode) for mode in MODES], measure, "users", seconds, 1, who="strowger")
+    return Task(
+        name, [users_key(number, auth, mode) for mode in MODES], measure, "users", seconds, 1, who="strowger", is_sliced=True
+    )
 
 
 def alone(name: str) -> Task:

@@ -48,7 +48,8 @@ class Task:
     Tasks of one `block` are measured one after the other, so that what is compared is near in time. `least` runs are wanted
     whatever comes, and more while a row of its keys is not settled; `after` names keys that must have a result first. `seconds`:
     about how long it takes. `prepare` builds what it wants, before the time begins. `minds`: by what a run is spoilt: ALL;
-    HOST, if something else having a core belongs to what is measured; NOTHING, if it is bytes that are measured and no time."""
+    HOST, if something else having a core belongs to what is measured; NOTHING, if it is bytes that are measured and no time.
+    `is_sliced`: it finds out by itself when the core had its full speed, and needs no calm machine."""
 
     name: str
     keys: Sequence[str]
@@ -61,6 +62,7 @@ class Task:
     who: str = ""
     prepare: Callable[[Bench], None] | None = None
     minds: str = ALL
+    is_sliced: bool = False
 
     def joined(self, other: Task) -> Task:
         """Two plans want a task of this name: as often as the one that wants it more often."""
@@ -203,7 +205,7 @@ class Study:
 
     def run_once(self, task: Task) -> None:
         """One run of a task. It counts if the machine was calm before it, during it and after it."""
-        before = self.calm() if task.minds != NOTHING else None
+        before = self.calm() if task.minds != NOTHING and not task.is_sliced else None
         self.gauge.distance()
         began = time.monotonic()
         try:
@@ -217,17 +219,21 @@ class Study:
             self.fail(f"{task.name}: nothing of {', '.join(sorted(missing))}")
         self.in_a_row[task.name] = self.in_a_row.get(task.name, 0) + 1 if missing else 0
         distance_ns, moved = self.gauge.distance()
-        why = before or moved or self.gauge.read()
+        reading = self.gauge.read()
+        why = before or moved or (None if task.is_sliced else reading)
         if task.minds == NOTHING:
             why = None
         elif not why and task.minds == ALL and any(result.get("disturbed") for result in found.values()):
             why = "something else had one of the cores for more than 5 % of the time"
-        if self.bench.options.take_disturbed:
-            why = None
         took = time.monotonic() - began
+        # What is found in slices has its own reason, and is no reason to throw away what else the run has found.
+        whys = {key: why or self.samples.why_not_calm(result) if task.is_sliced else why for key, result in found.items()}
+        if self.bench.options.take_disturbed:
+            whys = dict.fromkeys(whys)
         for key, result in found.items():
             apart = {"distance_ns": distance_ns} if distance_ns and "server_cpu_us_each" in result else {}
-            self.samples.add(key, {"at": round(time.time()), "took_s": round(took), **apart, **result}, why)
+            self.samples.add(key, {"at": round(time.time()), "took_s": round(took), **apart, **result}, whys[key])
+        why = next(filter(None, whys.values()), None)
         self.disturbed[task.name] = self.disturbed.get(task.name, 0) + bool(why)
         self.say(f"{task.name} ({took:.0f} s){': taken again, ' + why if why else ''}")
 

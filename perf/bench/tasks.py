@@ -112,7 +112,8 @@ def served(
                 settle = FORGET if load.rests else bench.settle
                 options = [*users, *(warm if number == 0 else []), *load.options, "--settle", settle]
                 duration = bench.measure * load.seconds
-                found[key(case, who, load)] = bench.run_load(who, case, process, load.mode, *options, "--duration", duration)[0]
+                options += ["--duration", duration]
+                found[key(case, who, load)] = bench.run_load(who, case, process, load.mode, *options, is_sliced=True)[0]
             if after_each:
                 after_each(bench, process, found)
         return found
@@ -127,6 +128,7 @@ def served(
         least,
         case=case,
         prepare=lambda bench: bench.prepare(who, case),
+        is_sliced=len(case.cores) == 1,
         who=who,
         loads=loads,
         after_each=after_each,
@@ -206,7 +208,7 @@ def handshakes(case: Case, side: str = "server", count: int = 200) -> study.Task
         found["clean"] = found["resumed"] >= 0.95 * found["handshakes"] if case.reuse else found["resumed"] == 0
         return {kept: {**found, "kind": wanted}}
 
-    return study.Task(f"{memory_name(case, side)}, in memory", [kept], measure, "handshakes", 1)
+    return study.Task(f"{memory_name(case, side)}, in memory", [kept], measure, "handshakes", 1, is_sliced=True)
 
 
 def in_memory(case: Case, side: str = "server") -> Case:

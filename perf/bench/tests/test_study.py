@@ -315,6 +315,60 @@ class Distance(unittest.TestCase):
         self.assertEqual([result["distance_ns"] for result in study.samples.of("a")], [64] * 3)
 
 
+class Slices(unittest.TestCase):
+    def result(self, cost, calm, share=0.5, work_ns=10_000, completed=1_000, **more):
+        found = {"share": share, "work_ns": work_ns, "completed": completed, "server_cpu_us_each": calm}
+        return {"server_cpu_us_each": cost, "completed_per_second": 7, "calm": found, **more}
+
+    def test_what_was_found_at_full_speed_counts_and_as_at_that_speed(self):
+        samples = Samples()
+        for work_ns in (10_000, 10_500):
+            samples.add("a", self.result(40, work_ns / 400, work_ns=work_ns))
+        self.assertEqual(list(samples.values("a", "server_cpu_us_each")), [25, 25])
+        self.assertEqual(list(samples.values("a", "server_cpu_us_each_all")), [40, 40])
+        self.assertEqual(list(samples.values("a", "completed_per_second")), [7, 7], "no limit of the server's")
+        rate = self.result(40, 26.25, work_ns=10_500)
+        rate["calm"]["completed_per_second"] = 40_000
+        samples.add("b", rate)
+        self.assertAlmostEqual(samples.values("b", "completed_per_second")[0], 42_000)
+
+    def test_what_was_not_measured_in_slices_is_as_it_was(self):
+        samples = Samples()
+        samples.add("a", {"server_cpu_us_each": 3, "calm": None})
+        samples.add("a", {"server_cpu_us_each": 5})
+        self.assertEqual(samples.median("a", "server_cpu_us_each"), 4)
+
+    def test_slices_that_say_nothing_do_not_count(self):
+        samples = Samples()
+        samples.add("a", self.result(40, 25))
+        for how in ({"share": 0.04}, {"completed": 49}, {"work_ns": 11_001}):
+            bad = self.result(40, 25, **how)
+            self.assertIn("full speed" if "work_ns" not in how else "slower", samples.why_not_calm(bad))
+            samples.add("a", bad)
+        self.assertEqual(len(samples.of("a")), 1)
+        self.assertIsNone(samples.why_not_calm(self.result(40, 25, work_ns=11_000)))
+
+    def test_what_seemed_fast_does_not_count_when_the_core_turns_out_faster(self):
+        samples = Samples()
+        samples.add("a", self.result(40, 35, work_ns=14_000))
+        self.assertEqual(len(samples.of("a")), 1)
+        samples.add("a", self.result(40, 25))
+        self.assertEqual(list(samples.values("a", "server_cpu_us_each")), [25])
+
+    def test_such_a_run_needs_no_calm_gauge_and_each_of_its_results_is_judged_for_itself(self):
+        shares = iter([0.01, 0.5, 0.5, 0.5])
+
+        def measure(bench):
+            return {"a": self.result(40, 25, share=next(shares)), "b": self.result(40, 25)}
+
+        study = Fake([Task("a", ["a", "b"], measure, seconds=0, is_sliced=True)])
+        study.gauge.read = lambda: "never calm"
+        study.run()
+        self.assertEqual([len(study.samples.of(name)) for name in "ab"], [3, 4])
+        self.assertEqual((len(study.samples.rejected), study.paused), (1, 0))
+        self.assertEqual(len([said for said in study.said if "full speed for 1 % of the time" in said]), 1)
+
+
 class Together(unittest.TestCase):
     def test_two_plans_share_a_server_and_its_loads(self):
         case = Case()

@@ -10,6 +10,7 @@ use openssl::x509::X509VerifyResult;
 use serde_json::{Value, json};
 use strowger::net::tls::Wire;
 
+use crate::slices::{full_speed_ns, is_full_speed, work_ns};
 use crate::tls::{Agreed, Endpoint, TlsArguments};
 
 #[derive(Args)]
@@ -113,7 +114,7 @@ struct Shaken {
 pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
     let server = Endpoint::server(&arguments.tls.callee())?;
     let client = Endpoint::client(&arguments.tls.caller())?;
-    let (mut at_server, mut at_client) = (Vec::new(), Vec::new());
+    let (mut at_server, mut at_client, mut works_ns) = (Vec::new(), Vec::new(), vec![work_ns()]);
     let (mut resumed, mut calls) = (0, (0, 0));
     // The first has no session to resume, and everything to load.
     let (_, _, first) = shake(&server, &client)?;
@@ -122,12 +123,15 @@ pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
         let (theirs, ours, shaken) = shake(&server, &client)?;
         at_server.push(theirs.ns);
         at_client.push(ours.ns);
+        works_ns.push(work_ns());
         calls = (theirs.calls, ours.calls);
         resumed += usize::from(shaken.resumed);
         last = Some(shaken);
     }
     let Shaken { agreed, mutual, .. } = last.ok_or("no handshake")?;
+    let calm = calm(&works_ns, &at_server, &at_client);
     let result = json!({
+        "calm": calm,
         "library": openssl::version::version(),
         "version": agreed.version,
         "group": agreed.group,
@@ -145,6 +149,25 @@ pub fn run(arguments: &HandshakeArguments) -> Result<(), String> {
     });
     println!("{result:#}");
     Ok(())
+}
+
+/// Those before and after which the core had its full speed, as [`crate::slices`] has it.
+fn calm(works_ns: &[u64], at_server: &[u64], at_client: &[u64]) -> Value {
+    let full_ns = full_speed_ns(works_ns.iter().copied()).unwrap_or_default();
+    let is_calm = |pair: &[u64]| pair.iter().all(|work_ns| is_full_speed(*work_ns, full_ns));
+    let of_calm = |all: &[u64]| {
+        let calm = all.iter().zip(works_ns.windows(2)).filter(|(_, around)| is_calm(around));
+        let mut ns: Vec<u64> = calm.map(|(ns, _)| *ns).collect();
+        ns.sort_unstable();
+        ns
+    };
+    let (server, client) = (of_calm(at_server), of_calm(at_client));
+    let mut found = json!({ "share": server.len() as f64 / at_server.len() as f64, "completed": server.len(), "work_ns": full_ns });
+    if !server.is_empty() {
+        found["server_us"] = json!(quantile_us(&server, 2));
+        found["client_us"] = json!(quantile_us(&client, 2));
+    }
+    found
 }
 
 /// The quartiles: a handshake in which something else had the core says nothing.

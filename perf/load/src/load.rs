@@ -103,6 +103,9 @@ pub struct LoadArguments {
     /// Process whose CPU time and memory are read, with its children; can be given several times
     #[arg(long)]
     server_pid: Vec<u32>,
+    /// The server's core, the only one that it runs on: what it costs while that core has its full speed is told apart, in `calm`
+    #[arg(long)]
+    server_core: Option<usize>,
     /// No proxy is between: --server is the relay, or over TCP and TLS the generator's own listener
     #[arg(long)]
     floor: bool,
@@ -165,6 +168,7 @@ pub fn run(arguments: &LoadArguments, registers: bool) -> Result<ExitCode, Strin
     }
     let ns = |seconds: f64| (seconds * 1e9) as u64;
     bench.turn_ns = ns(arguments.turn);
+    bench.server_core = arguments.server_core;
     let results = if registers {
         measure(arguments, &mut bench, &mut registrations(number))
     } else if arguments.sides.role == Role::Answerers {

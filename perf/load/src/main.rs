@@ -23,6 +23,7 @@ mod relay_stream;
 mod run;
 mod search;
 mod sides;
+mod slices;
 mod sockets;
 mod stats;
 mod stream;

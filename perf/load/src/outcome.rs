@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::pace::Load;
 use crate::run::Phase;
+use crate::slices::Calm;
 use crate::stats::{Count, Counts};
 use crate::watch::CpuTime;
 
@@ -30,6 +31,8 @@ pub struct Outcome {
     pub own_busy: f64,
     /// Time that the generator ran, and time that it was kept off its core by something else.
     pub own: CpuTime,
+    /// The time in which the server's core had its full speed, if that was looked for.
+    pub calm: Option<Calm>,
     pub outstanding: u32,
 }
 
@@ -163,6 +166,7 @@ impl Outcome {
             "generator_bound_because": bound,
             "clean": self.is_clean(),
             "outstanding_at_end": self.outstanding,
+            "calm": self.calm.map(|calm| calm.json(matches!(self.phase.load, Load::Window(_)))),
             "bytes_in_each": self.counts.get(Count::ReceivedBytes) as f64 / completed,
             "bytes_out_each": self.counts.get(Count::SentBytes) as f64 / completed,
             "counts": self.counts.json(),
@@ -214,6 +218,7 @@ mod tests {
             own_drops: 0,
             own_busy: 0.3,
             own: CpuTime { run_ns: 10_000_000_000, wait_ns: 0 },
+            calm: None,
             outstanding: 0,
         }
     }

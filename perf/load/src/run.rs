@@ -3,12 +3,13 @@
 use std::hint;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::flow::{Flow, Turn};
 use crate::outcome::Outcome;
 use crate::pace::{Load, Pace};
+use crate::slices::Looking;
 use crate::stats::{Count, Counts, Span, Stats};
 use crate::watch::{self, CpuTime, Watched};
 use crate::wire::{Outbox, Wire};
@@ -76,6 +77,10 @@ pub struct Bench {
     sleep: bool,
     /// What is sent unasked is sent at multiples of this; 0: when its time has come.
     pub turn_ns: u64,
+    /// The one core of the server, if what it costs there at full speed is to be told.
+    pub server_core: Option<usize>,
+    /// What is completed, for whoever looks at that core.
+    completed: Arc<AtomicU64>,
     /// Says nothing while it runs.
     quiet: bool,
     epoch: Instant,
@@ -110,6 +115,8 @@ impl Bench {
             server_address,
             sleep,
             turn_ns: 0,
+            server_core: None,
+            completed: Arc::default(),
             quiet,
             epoch: Instant::now(),
             seed,
@@ -155,9 +162,15 @@ impl Bench {
         if phase.measured {
             self.stats.begin_measuring();
         }
+        let core = self.server_core.filter(|_| phase.measured && !self.server.is_empty());
+        let looking = core.map(|core| Looking::begin(core, self.server.accounts(), Arc::clone(&self.completed)));
         let idle_ns = self.turns(flow, phase, before.at_ns);
         self.stats.end_measuring();
         let after = self.snapshot();
+        let calm = looking.map(Looking::end).transpose().unwrap_or_else(|error| {
+            self.say(&error);
+            None
+        });
         let elapsed = after.at_ns - before.at_ns;
         let outcome = Outcome {
             phase: phase.clone(),
@@ -170,6 +183,7 @@ impl Bench {
             own_drops: after.own_drops.saturating_sub(before.own_drops),
             own_busy: 1.0 - idle_ns as f64 / elapsed.max(1) as f64,
             own: after.own.since(&before.own),
+            calm,
             outstanding: flow.outstanding(),
         };
         if outcome.seconds > 0.2 {
@@ -188,6 +202,7 @@ impl Bench {
         let mut line = Live::new(start_ns, &self.stats, 0);
         loop {
             let now_ns = self.now_ns();
+            self.completed.store(self.stats.counts.get(Count::Completed), Ordering::Relaxed);
             if phase.until_quiet && flow.outstanding() == 0 {
                 break;
             }

@@ -1,7 +1,7 @@
 //! What the system says about a process and about sockets: CPU time, memory, kernel drops (proc(5)).
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -46,6 +46,12 @@ impl Watched {
             .flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task)))
             .filter_map(|(pid, task)| CpuTime::read(&format!("/proc/{pid}/task/{task}/schedstat")))
             .fold(CpuTime::default(), |sum, time| CpuTime { run_ns: sum.run_ns + time.run_ns, wait_ns: sum.wait_ns + time.wait_ns })
+    }
+
+    /// The scheduler's accounts of all threads that live, to be read again and again.
+    pub fn accounts(&self) -> Vec<File> {
+        let threads = self.pids.iter().flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task)));
+        threads.filter_map(|(pid, task)| File::open(format!("/proc/{pid}/task/{task}/schedstat")).ok()).collect()
     }
 
     /// The number of cores that any of their threads may run on.

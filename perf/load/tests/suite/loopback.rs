@@ -47,6 +47,19 @@ fn in_turns_calls_leave_together_and_are_not_late_for_that() {
 }
 
 #[test]
+fn what_a_server_costs_at_full_speed_is_told_apart() {
+    let host = "127.1.0.9";
+    let relay = Peer::relay(&format!("--listen {host}:25060"));
+    let watched = format!("call --floor --window 4 --duration 0.5 --server-pid {}", relay.pid());
+    let run = programs::load(host, &format!("{watched} --server-core 0"));
+    let calm = &run.result()["calm"];
+    let share = calm["share"].as_f64().expect("a share");
+    assert!((0.0..=1.0).contains(&share) && calm["work_ns"].as_u64().is_some_and(|ns| ns > 0), "{calm}");
+    assert!(calm["completed"].as_u64().is_some_and(|calm| calm <= run.count("completed")), "{calm}");
+    assert!(programs::load(host, &watched).result()["calm"].is_null(), "nobody asked for it");
+}
+
+#[test]
 fn lost_datagrams_are_sent_again_and_counted() {
     // Every call loses something of its thirteen datagrams now and then; a prime number hits each kind in turn.
     let run = load("127.1.0.4", "--lose 47", "call --window 64 --count 2000");

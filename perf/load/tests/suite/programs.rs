@@ -89,6 +89,10 @@ impl Peer {
         Peer(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// A relay that is ready.
     pub fn relay(line: &str) -> Peer {
         let mut relay = Peer(generator(&format!("relay {line}")).stdout(Stdio::piped()).spawn().expect("relay"));
