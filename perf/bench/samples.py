@@ -26,7 +26,7 @@ FAR = 2
 
 # What was found in slices of a run (perf/load/src/slices.rs) counts if the core had its full speed for that share of it, if so many
 # were completed then, and if that was as fast as it is in other runs; the figures are then as at that speed.
-LEAST_CALM, FEWEST_CALM, SLOWER = 0.05, 50, 1.1
+LEAST_CALM, FEWEST_CALM, SLOWER = 0.05, 50, 1.15
 # Of so many runs one is faster than what is taken for the full speed.
 FASTEST = 20
 # How a figure goes with the time that the same work takes.

@@ -341,12 +341,12 @@ class Slices(unittest.TestCase):
     def test_slices_that_say_nothing_do_not_count(self):
         samples = Samples()
         samples.add("a", self.result(40, 25))
-        for how in ({"share": 0.04}, {"completed": 49}, {"work_ns": 11_001}):
+        for how in ({"share": 0.04}, {"completed": 49}, {"work_ns": 11_501}):
             bad = self.result(40, 25, **how)
             self.assertIn("full speed" if "work_ns" not in how else "slower", samples.why_not_calm(bad))
             samples.add("a", bad)
         self.assertEqual(len(samples.of("a")), 1)
-        self.assertIsNone(samples.why_not_calm(self.result(40, 25, work_ns=11_000)))
+        self.assertIsNone(samples.why_not_calm(self.result(40, 25, work_ns=11_500)))
 
     def test_what_seemed_fast_does_not_count_when_the_core_turns_out_faster(self):
         samples = Samples()
