@@ -16,7 +16,7 @@ PERF = Path(__file__).resolve().parent.parent
 RESULTS = "STROWGER_PERF_RESULTS"
 LEGEND = (
     "A figure is the median of runs, each in a server that was started for it; in brackets its 95 % interval (bootstrap; with two "
-    "runs the range), then how many runs. Runs beside which the machine was disturbed were taken again; CPU of a call is that of the "
+    "runs the range), then how many runs. Runs beside which the machine was disturbed were taken again; CPU of a call is of the "
     "moments in which the core had its full speed (README.md, Slices). g: the generator was the "
     "limit, so that a cost is an upper bound (≤) and a rate a lower one (≥). !: something was lost, repeated, refused or wrong "
     "(the JSON says what). f: the host had the two cores elsewhere than usual, so compare within a line only; m: in two places, "

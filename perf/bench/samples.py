@@ -25,12 +25,12 @@ FAR = 2
 
 
 # What was found in slices of a run (perf/load/src/slices.rs) counts if the core had its full speed for that share of it, if so many
-# were completed then, and if that was as fast as it is in other runs; the figures are then as at that speed.
-LEAST_CALM, FEWEST_CALM, SLOWER = 0.05, 50, 1.15
+# were completed then, and if that speed was that of other runs: the same work took no more than so much longer.
+LEAST_CALM, FEWEST_CALM, SLOWER = 0.05, 50, 1.06
 # Of so many runs one is faster than what is taken for the full speed.
 FASTEST = 20
-# How a figure goes with the time that the same work takes.
-GOES_WITH = {"server_cpu_us_each": 1, "server_us": 1, "client_us": 1, "completed_per_second": -1}
+# What is found in slices, and in all of the time.
+CALM = ("server_cpu_us_each", "completed_per_second", "server_us", "client_us")
 
 
 def pluck(result: Result, path: str) -> float | None:
@@ -114,12 +114,8 @@ class Samples:
     def as_calm(self, result: Result) -> Result:
         """With what was found at full speed in the place of what was found all the time, which is under its name and `_all`."""
         calm = result.get("calm") or {}
-        found = dict(result)
-        for name, power in GOES_WITH.items():
-            if name in result:
-                found[f"{name}_all"] = result[name]
-            if name in calm:
-                found[name] = calm[name] * (self.full_speed_ns() / calm["work_ns"]) ** power
+        found = {**result, **{f"{name}_all": result[name] for name in CALM if name in result}}
+        found.update({name: calm[name] for name in CALM if name in calm})
         return found
 
     def values(self, key: str, path: str, place: float | None = None) -> numpy.ndarray:
