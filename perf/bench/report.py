@@ -20,7 +20,8 @@ LEGEND = (
     "moments in which the core had its full speed (README.md, Slices). g: the generator was the "
     "limit, so that a cost is an upper bound (≤) and a rate a lower one (≥). !: something was lost, repeated, refused or wrong "
     "(the JSON says what). f: the host had the two cores elsewhere than usual, so compare within a line only; m: in two places, "
-    "which decides nothing. A row is met or not if its whole interval is on one side of the target."
+    "or the core was slow throughout, which decides nothing. A row is met or not if its whole interval is on one side of the "
+    "target."
 )
 
 

@@ -95,7 +95,18 @@ class Samples:
         return sum(gap for gap, took in gaps if gap < took + PAUSE)
 
     def of(self, key: str) -> list[Result]:
+        """Those that count, or if there are none those in which the core was slow throughout."""
+        return self.calm(key) or self.accepted.get(key, [])
+
+    def calm(self, key: str) -> list[Result]:
         return [result for result in self.accepted.get(key, []) if not self.why_not_calm(result)]
+
+    def is_slow(self, key: str) -> bool:
+        """Whether the core was slow throughout whenever this was measured."""
+        return key in self.accepted and not self.calm(key)
+
+    def not_counted(self) -> int:
+        return len(self.rejected) + sum(len(results) - len(self.calm(key)) for key, results in self.accepted.items())
 
     def full_speed_ns(self) -> float:
         """How long the same work takes where the core has its full speed."""
@@ -226,6 +237,8 @@ def estimate(samples: Samples, formula: Callable[..., Any], of: Mapping[str, Qua
     in which the machine's cores were in one place. None if a quantity has no result. The formula must take arrays as well as
     numbers."""
     place, series = alike(samples, of)
+    if any(samples.is_slow(quantity.key) for quantity in of.values()):
+        place = "mixed"
     if not series or not all(len(values) for values in series.values()):
         return None
     medians = {name: numpy.median(values) for name, values in series.items()}

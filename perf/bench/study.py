@@ -134,7 +134,8 @@ class Study:
 
     def count(self, task: Task) -> int:
         """The runs of a task that counted, those of an earlier study that this one resumes among them."""
-        return min((len(self.samples.of(key)) for key in task.keys), default=0)
+        counted = self.samples.of if self.bench.options.take_disturbed else self.samples.calm
+        return min((len(counted(key)) for key in task.keys), default=0)
 
     def may_run(self, task: Task) -> bool:
         """What takes too long for the time that is left makes room for what does not."""
@@ -226,14 +227,13 @@ class Study:
         elif not why and task.minds == ALL and any(result.get("disturbed") for result in found.values()):
             why = "something else had one of the cores for more than 5 % of the time"
         took = time.monotonic() - began
-        # What is found in slices has its own reason, and is no reason to throw away what else the run has found.
-        whys = {key: why or self.samples.why_not_calm(result) if task.is_sliced else why for key, result in found.items()}
         if self.bench.options.take_disturbed:
-            whys = dict.fromkeys(whys)
+            why = None
         for key, result in found.items():
             apart = {"distance_ns": distance_ns} if distance_ns and "server_cpu_us_each" in result else {}
-            self.samples.add(key, {"at": round(time.time()), "took_s": round(took), **apart, **result}, whys[key])
-        why = next(filter(None, whys.values()), None)
+            self.samples.add(key, {"at": round(time.time()), "took_s": round(took), **apart, **result}, why)
+        # What is found in slices is kept: whether it counts depends on how fast the core is in other runs.
+        why = why or next(filter(None, map(self.samples.why_not_calm, found.values())), None)
         self.disturbed[task.name] = self.disturbed.get(task.name, 0) + bool(why)
         self.say(f"{task.name} ({took:.0f} s){': taken again, ' + why if why else ''}")
 
@@ -250,7 +250,7 @@ class Study:
             "minutes": round((self.earlier + time.monotonic() - self.began) / 60, 1),
             "seed": self.seed,
             "gauge": self.gauge.summary(),
-            "taken_again": len(self.samples.rejected),
+            "taken_again": self.samples.not_counted(),
             "given_up": sorted(name for name, number in self.disturbed.items() if number >= DISTURBED),
             "failures": self.failures,
         }

@@ -355,6 +355,19 @@ class Slices(unittest.TestCase):
         samples.add("a", self.result(40, 25))
         self.assertEqual(list(samples.values("a", "server_cpu_us_each")), [25])
 
+    def test_if_the_core_was_slow_throughout_there_is_a_figure_that_decides_nothing(self):
+        samples = Samples()
+        for _ in range(3):
+            samples.add("a", self.result(40, 35, work_ns=14_000))
+            samples.add("b", self.result(20, 15))
+        found = compare("X", "", 9, "a", "b")
+        self.assertEqual((found.estimate(samples).value, found.estimate(samples).marks), (35 / 15, "m"))
+        self.assertEqual((found.verdict(samples), samples.not_counted()), ("not decided", 3))
+        for _ in range(3):
+            samples.add("a", self.result(40, 25))
+        self.assertEqual((found.estimate(samples).value, found.estimate(samples).marks), (25 / 15, ""))
+        self.assertEqual(found.verdict(samples), "met")
+
     def test_such_a_run_needs_no_calm_gauge_and_each_of_its_results_is_judged_for_itself(self):
         shares = iter([0.01, 0.5, 0.5, 0.5])
 
@@ -365,7 +378,7 @@ class Slices(unittest.TestCase):
         study.gauge.read = lambda: "never calm"
         study.run()
         self.assertEqual([len(study.samples.of(name)) for name in "ab"], [3, 4])
-        self.assertEqual((len(study.samples.rejected), study.paused), (1, 0))
+        self.assertEqual((study.samples.rejected, study.samples.not_counted(), study.paused), ([], 1, 0))
         self.assertEqual(len([said for said in study.said if "full speed for 1 % of the time" in said]), 1)
 
 
